@@ -1,6 +1,6 @@
 # The only commands a newcomer needs. Each does its own set-up; `make help` lists them.
-# What a tool on PATH does well enough is not installed; the rest goes into .venv, .lab and a cache that
-# checkouts share (see docs/lab.md).
+# Suitable tools on PATH are used; everything else is installed into .venv, .lab and a cache that checkouts share (see
+# docs/lab.md).
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,20 +8,20 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LAB := $(BIN)/python -m lab
 
-# Tests run side by side; those that share a lab stay in one worker. Two more than there are cores: half of the time
-# they wait for machines.
+# Tests run in parallel; those that share a lab stay in one worker. Two more workers than cores, because half of the
+# time they wait for machines.
 JOBS ?= $(shell expr $$(nproc) + 2)
 TESTS ?= tests
 
-# How many requests `make fuzz` puts to the guard.
+# The number of requests that `make fuzz` sends through the guard.
 N ?= 100000
 
-# Hundreds of processes import the library in a test run: without bytecode each compiles it.
+# Hundreds of processes import the library in a test run; without bytecode each would compile it.
 unexport PYTHONDONTWRITEBYTECODE
-# What is written at the end is tested as people have it: with a buffer.
+# Output is tested with a buffer, as users have it.
 unexport PYTHONUNBUFFERED
 
-# The inputs of the fleet's flake, for `make fleet-real`: directories that lie on this machine.
+# The inputs of the fleet's flake, for `make fleet-real`: local directories.
 REAL_INPUTS := NIXPKGS HOME_MANAGER SOPS_NIX DISKO NIXOS_WSL NIXOS_IMAGES NIXOS_HARDWARE
 
 .PHONY: help demo test unit check map fuzz fleet-real conformance bench lab up down reset status shell clean
@@ -45,10 +45,10 @@ test: check ## check, then every test; CI=1: each property with all of its examp
 	@$(LAB) programs
 	@$(LAB) nix -- $(BIN)/pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
-# What of COVER (a package, such as nixherd.deploy) the unit tests reach is shown, and less than LEAST percent fails.
+# Prints the coverage of COVER (a package, such as nixherd.deploy) by unit tests; less than LEAST percent fails.
 LEAST ?= 90
 
-unit: $(STAMP) ## the tests that need neither Nix nor root nor the lab; COVER=PACKAGE: 90 % of its lines, or it fails
+unit: $(STAMP) ## the tests without Nix, root and lab; COVER=PACKAGE: requires 90 % of its lines
 	@$(BIN)/pytest -q -m unit -n $$(nproc) --dist loadgroup \
 	  $(if $(COVER),--cov=$(COVER) --cov-report=term-missing:skip-covered --cov-fail-under=$(LEAST)) $(TESTS)
 
@@ -58,17 +58,17 @@ check: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(BIN)/mypy
 	@PYTHONPATH=. $(BIN)/lint-imports --no-logo 2>/dev/null || PYTHONPATH=. $(BIN)/lint-imports
 
-map: $(STAMP) ## make map [CHECK=1]: the library's structure, drawn from its imports into build/map; CHECK fails beyond a bound
+map: $(STAMP) ## make map [CHECK=1]: draw the library's structure from its imports into build/map; CHECK enforces the bounds
 	@$(BIN)/python -m bench.map $(if $(CHECK),--check)
 
-fuzz: $(STAMP) ## make fuzz N=100000: as many requests through the guard, none of which may reach what is protected
+fuzz: $(STAMP) ## make fuzz N=100000: random requests through the guard, none of which may reach a protected guest
 	@$(BIN)/python -m tests.fuzz $(N)
 
-fleet-real: $(STAMP) ## make fleet-real NIXPKGS=/path HOME_MANAGER=/path …: the fleet evaluated on a real nixpkgs (docs/fleet-real.md)
+fleet-real: $(STAMP) ## make fleet-real NIXPKGS=/path HOME_MANAGER=/path …: evaluate the fleet on a real nixpkgs (docs/fleet-real.md)
 	@$(LAB) nix -- $(BIN)/python -m lab.real --jobs $(JOBS) $(if $(FLEET),--fleet '$(FLEET)') \
 	  $(foreach name,$(REAL_INPUTS),$(if $($(name)),'$(name)=$($(name))'))
 
-conformance: $(STAMP) ## the API emulator against recordings of real servers (../shared/pve)
+conformance: $(STAMP) ## compare the API emulator with recordings of real servers (../shared/pve)
 	@$(BIN)/python -m tests.lab.conformance
 
 $(VENV)/.bench: $(STAMP)
@@ -77,7 +77,7 @@ $(VENV)/.bench: $(STAMP)
 	@! command -v cargo >/dev/null || [ -x .bench/crates/bin/deploy ] || cargo install -q deploy-rs@^1 --locked --root .bench/crates
 	@touch $@
 
-bench: $(VENV)/.bench ## make bench [ONLY=rekey]: how long it takes, side by side with what else would do it
+bench: $(VENV)/.bench ## make bench [ONLY=rekey]: compare the speed with other tools
 	@$(LAB) nix -- $(BIN)/python -m bench $(ONLY)
 
 lab: $(STAMP) ## make lab up | down | reset | status | shell: the embedded lab
@@ -86,6 +86,6 @@ lab: $(STAMP) ## make lab up | down | reset | status | shell: the embedded lab
 up down reset status shell: $(STAMP)
 	@$(LAB) $@
 
-clean: ## stop the lab, remove what make made here (not the shared cache)
+clean: ## stop the lab, remove everything that make created here (not the shared cache)
 	@if [ -x $(BIN)/python ] && [ -d .lab ]; then $(LAB) down; fi
 	@rm -rf .lab $(VENV) .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info

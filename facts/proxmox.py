@@ -27,7 +27,7 @@ class Status(TypedDict):
 
 
 class _FromApi(Fact[T]):
-    """JSON of one line. None where the host is no guest of the hypervisor, or there is none (yet)."""
+    """JSON of one line, of a `shape`. None where the host is not a guest of the hypervisor, or does not exist yet."""
 
     shape: type = object
 
@@ -39,15 +39,25 @@ class _FromApi(Fact[T]):
     @override
     def process(self, output: list[str]) -> Any:
         try:
-            found = json.loads("\n".join(output))
+            answer = json.loads("\n".join(output))
         except ValueError:
             raise FactProcessError(f"expected JSON, got {output!r}") from None
-        if found is not None and not isinstance(found, self.shape):
-            raise FactProcessError(f"expected {self.shape.__name__}, got {type(found).__name__}")
-        return found
+        if answer is not None and not isinstance(answer, self.shape):
+            raise FactProcessError(f"expected {self.shape.__name__}, got {type(answer).__name__}")
+        return answer
 
 
-class VmStatus(_FromApi[Status | None]):
+class _OneQuery(_FromApi[T]):
+    """What one query without parameters answers."""
+
+    query: str
+
+    @override
+    def command(self) -> ApiQuery:
+        return ApiQuery(self.query)
+
+
+class VmStatus(_OneQuery[Status | None]):
     """
     Returns a guest's state of power, asked of its node:
 
@@ -58,13 +68,10 @@ class VmStatus(_FromApi[Status | None]):
     """
 
     shape = dict
-
-    @override
-    def command(self) -> ApiQuery:
-        return ApiQuery("status")
+    query = "status"
 
 
-class VmConfig(_FromApi[dict[str, Any] | None]):
+class VmConfig(_OneQuery[dict[str, Any] | None]):
     """
     Returns a guest's configuration, with what waits for its next start, as the API shows it:
 
@@ -74,13 +81,10 @@ class VmConfig(_FromApi[dict[str, Any] | None]):
     """
 
     shape = dict
-
-    @override
-    def command(self) -> ApiQuery:
-        return ApiQuery("config")
+    query = "config"
 
 
-class VmPending(_FromApi[list[dict[str, Any]] | None]):
+class VmPending(_OneQuery[list[dict[str, Any]] | None]):
     """
     Returns the options that wait for a guest's next start; `after` is None for one that will be gone:
 
@@ -90,13 +94,10 @@ class VmPending(_FromApi[list[dict[str, Any]] | None]):
     """
 
     shape = list
-
-    @override
-    def command(self) -> ApiQuery:
-        return ApiQuery("pending")
+    query = "pending"
 
 
-class VmSnapshots(_FromApi[list[dict[str, Any]] | None]):
+class VmSnapshots(_OneQuery[list[dict[str, Any]] | None]):
     """
     Returns a guest's snapshots, oldest first; `time` in seconds since 1970:
 
@@ -106,10 +107,7 @@ class VmSnapshots(_FromApi[list[dict[str, Any]] | None]):
     """
 
     shape = list
-
-    @override
-    def command(self) -> ApiQuery:
-        return ApiQuery("snapshots")
+    query = "snapshots"
 
 
 class VmBackups(_FromApi[list[dict[str, Any]] | None]):
@@ -128,14 +126,11 @@ class VmBackups(_FromApi[list[dict[str, Any]] | None]):
         return ApiQuery("backups", storage=storage)
 
 
-class VmAddress(_FromApi[str | None]):
+class VmAddress(_OneQuery[str | None]):
     """Returns the address of the interface that carries net0's MAC; None while no agent tells."""
 
     shape = str
-
-    @override
-    def command(self) -> ApiQuery:
-        return ApiQuery("ip")
+    query = "ip"
 
 
 class VmTasks(_FromApi[list[dict[str, Any]] | None]):
@@ -154,7 +149,7 @@ class VmTasks(_FromApi[list[dict[str, Any]] | None]):
         return ApiQuery("tasks", limit=limit)
 
 
-class Storages(_FromApi[list[dict[str, Any]] | None]):
+class Storages(_OneQuery[list[dict[str, Any]] | None]):
     """
     Returns the storages of the node that the guest is declared on, else of the endpoint's; sizes in bytes:
 
@@ -164,10 +159,7 @@ class Storages(_FromApi[list[dict[str, Any]] | None]):
     """
 
     shape = list
-
-    @override
-    def command(self) -> ApiQuery:
-        return ApiQuery("storage")
+    query = "storage"
 
 
 class StorageContent(_FromApi[list[dict[str, Any]] | None]):

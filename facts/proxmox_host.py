@@ -12,9 +12,24 @@ from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.base import Fact
-from nixherd.proxmox.node import CARD_RULE, CMDLINE, GRUB, NOTES, RESET_MODULE, VENDOR_RESET, VFIO, VFIO_MODULES
-from nixherd.proxmox.node.boot import order
-from nixherd.proxmox.node.states import BootState, DkmsState, Kernel, ModuleState, NodeState, PciDevice, PciState
+from nixherd.proxmox.node.kernel import order
+from nixherd.proxmox.node.states import (
+    CARD_RULE,
+    CMDLINE,
+    GRUB,
+    NOTES,
+    RESET_MODULE,
+    VENDOR_RESET,
+    VFIO,
+    VFIO_MODULES,
+    BootState,
+    DkmsState,
+    Kernel,
+    ModuleState,
+    NodeState,
+    PciDevice,
+    PciState,
+)
 
 _SAY = r"""say() { printf '%s=%s\n' "$1" "$2"; }
 pack() { base64 -w 0; }

@@ -9,13 +9,13 @@ proxmox_token_file = os.environ.get("PROXMOX_TOKEN_FILE") or "~/.config/nixherd/
 ssh_strict_host_key_checking = "yes"
 ssh_forward_agent = False
 
-# Seconds that a machine may take to come up.
+# Seconds that a machine may take to boot.
 boot_deadline = 300
 
-# Seconds that a task of the hypervisor, or whoever holds its locks, may take; a clone may take an hour.
+# Seconds to wait for a task of the hypervisor or a lock; a clone may take an hour.
 # task_deadline = 300
 
-# Keys and secrets (docs/secrets.md): who decrypts the secret files, where they are, which rules a new host joins.
+# Keys and secrets (docs/secrets.md): the identity that decrypts, the files' directory, the rules for new hosts.
 # age_identity = "~/.config/sops/age/keys.txt"
 # secrets_directory = "secrets"
 # secrets_rules = ["^common"]

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
 
 from nixherd.errors import FAILURES, FleetError
 from nixherd.faults import worded
@@ -70,6 +70,31 @@ class Once(Generic[T]):
 
     def forget(self) -> None:
         self._only.forget()
+
+
+class once_property(Generic[T]):
+    """A property that is computed once for each object, as `Once` has it."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self.func, self.__doc__ = compute, compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._what = f"{owner.__name__.lower()}: {name.replace('_', ' ').strip()}"
+        self._slot = f"{name} once"
+
+    def of(self, instance: object) -> Once[T]:
+        """Where the result of this object is kept."""
+        once: Once[T] = vars(instance).setdefault(self._slot, Once(self._what))
+        return once
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+
+    def __get__(self, instance: object, owner: type) -> Self | T:
+        return self if instance is None else self.of(instance)(lambda: self.func(instance))
 
 
 class Lately(Generic[K, T]):

@@ -20,7 +20,7 @@ from nixherd.exit_codes import Exit, exit_of
 from nixherd.faults import line_of, worded
 from nixherd.files import lock, own_directory, state_home, write_whole
 from nixherd.names import PLAIN_PATH, is_a
-from nixherd.once import Once, OncePer
+from nixherd.once import Once, OncePer, once_property
 from nixherd.reasons import kept_output
 
 
@@ -71,8 +71,6 @@ class Run:
         """with which status each host failed that did"""
         self.fleet_files = threading.Lock()
         """held by the host that works on the fleet's files"""
-        self._directory: Once[Path] = Once("making the run's directory")
-        self._plain_directory: Once[Path] = Once("making the run's plain directory")
         self._sudo_password: Once[str] = Once("reading the password for sudo")
         self._claims: OncePer[str, None] = OncePer("claiming a host")
         self._said: OncePer[str, str] = OncePer("saying what holds for many hosts")
@@ -83,23 +81,17 @@ class Run:
 
     # Directories
 
-    @property
+    @once_property
     def directory(self) -> Path:
         """This run's own directory, removed when the run ends."""
-        return self._directory(self._make_directory)
-
-    def _make_directory(self) -> Path:
         path, handle = own_directory(self.state_directory / ".runs")
         self._held.callback(os.close, handle)
         self._held.callback(shutil.rmtree, path, ignore_errors=True)
         return path
 
-    @property
+    @once_property
     def plain_directory(self) -> Path:
         """The same, or a directory elsewhere where its path is one that other programs take apart."""
-        return self._plain_directory(self._find_plain_directory)
-
-    def _find_plain_directory(self) -> Path:
         if is_a(PLAIN_PATH, str(self.directory)):
             return self.directory
         path = Path(tempfile.mkdtemp(prefix="nixherd-", dir="/tmp"))

@@ -1,5 +1,6 @@
 """Fixtures that several directories of tests share."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,7 +11,7 @@ from hypothesis import settings
 
 pytest.register_assert_rewrite("tests.integration.lab_driver")
 
-from tests import unit_guard  # noqa: E402
+from tests import spawning, unit_guard  # noqa: E402
 from tests.integration.lab_driver import Lab  # noqa: E402  (after it is said how it is imported)
 from tests.preloaded.programs import end, preloaded  # noqa: E402
 from tests.properties import PROFILE  # noqa: E402
@@ -21,6 +22,19 @@ settings.load_profile(PROFILE)
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(unit_guard)
+
+
+def pytest_sessionstart() -> None:
+    """Collect without Python's collector of garbage: each pass would go through five thousand tests again."""
+    gc.disable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Leave what was collected and imported out of all later passes of the collector of garbage."""
+    gc.freeze()
+    gc.enable()
+    spawning.put_right()  # from now on this process is large, and whatever it starts would be forked from it
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

@@ -58,13 +58,13 @@ class Shared:
 
     def asks(self, client: Any) -> None:
         """The hypervisor's API is this client from now on."""
-        self.hypervisor._guarded.set(client)
-        self.hypervisor._asked.set(client)
+        Hypervisor.guarded.of(self.hypervisor).set(client)
+        Hypervisor.client.of(self.hypervisor).set(client)
 
     def asks_nobody(self) -> None:
         """The hypervisor is connected to when it is asked again."""
-        self.hypervisor._guarded.forget()
-        self.hypervisor._asked.forget()
+        Hypervisor.guarded.of(self.hypervisor).forget()
+        Hypervisor.client.of(self.hypervisor).forget()
 
     def changed_ssh_config(self) -> None:
         """The operator's ssh_config is read anew."""

@@ -231,7 +231,7 @@ class Change:
         self._remember(name, value)
 
     def _detach(self, drive: drives.Drive) -> None:
-        """Keep a disk that is no longer used as `unusedN`; delete a cloud-init drive."""
+        """Keep an unused disk as `unusedN`; delete a cloud-init drive."""
         if drives.is_cloudinit(drive):
             self.call.emulator.volumes.remove(drive["file"])
         elif not drives.is_cdrom(drive) and ":" in drive["file"] and parse_volid(drive["file"]).vmid == self.vm.vmid:

@@ -68,7 +68,7 @@ def vzdump(call: Call) -> Any:
     elsewhere = [vmid for vmid in chosen if vmid in state.vms and state.vms[vmid].node != node]
     vmids = sorted(set(chosen) - set(elsewhere))
     if not vmids and not call.params.get("all"):
-        return "OK"  # nothing to do on this node, so there is no task
+        return "OK"  # nothing to do on this node, so without a task
     name = call.params.get("storage", "local")
     call.emulator.permissions.require(call.user, f"/storage/{name}", ["Datastore.AllocateSpace"])
     command, ident = _command(call, node), vmids[0] if len(vmids) == 1 else ""

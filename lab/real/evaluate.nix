@@ -1,4 +1,4 @@
-# What is asked of the fleet on its real inputs. `ask` is null for the names of what there is, or {kind, name}.
+# Queries to the fleet with its real inputs. `ask` is null for the list of names, or {kind, name}.
 {
   fleet,
   sources,
@@ -7,7 +7,7 @@
   flake = import ./inputs.nix {inherit fleet sources;};
   system = "x86_64-linux";
   failed = config: map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions);
-  # A configuration whose assertions fail has no derivation: they are what there is to say.
+  # A configuration with failing assertions has no derivation: the assertions are the result.
   report = config: derivation: {
     inherit (config) warnings;
     failed = failed config;
@@ -22,7 +22,7 @@
     in
       report config config.system.build.toplevel
       // {
-        # The program that makes the machine's disks, where disko is to make them.
+        # The program that partitions the machine's disks, if it uses disko.
         disko =
           if (config.disko.devices.disk or {}) != {}
           then config.system.build.diskoScript.drvPath

@@ -1,5 +1,5 @@
-# {fleet, sources}: the flake in the directory `fleet`, its inputs read where they lie: `sources.NAME` is the directory
-# of the input NAME, wherever it is asked for. As of any flake, `follows` leads from an input's input to the fleet's.
+# {fleet, sources}: the flake in the directory `fleet`, with its inputs read in place: `sources.NAME` is the directory
+# of the input NAME, for every user of it. As in any flake, `follows` leads from an input's input to the fleet's.
 {
   fleet,
   sources,
@@ -7,7 +7,7 @@
   load = path: from: let
     flake = import (path + "/flake.nix");
     declared = flake.inputs or {};
-    # an input may be asked for without being declared
+    # an input may be used without being declared
     names = builtins.filter (name: name != "self") (builtins.attrNames (declared // builtins.functionArgs flake.outputs));
     inputs = builtins.listToAttrs (map (name: {
         inherit name;
@@ -30,7 +30,7 @@
       };
   in
     self;
-  # What every input is, a flake or not. A string: as a path it would be copied to the store wherever it is written.
+  # The value of every input, a flake or not. A string: a path would be copied to the store.
   tree = path: rec {
     outPath = toString path;
     lastModified = 1;
@@ -39,11 +39,11 @@
   };
   given = name: own: asker:
     if !(sources ? ${name})
-    then throw "the input ${name} of ${toString asker}/flake.nix was not given"
+    then throw "the input ${name} of ${toString asker}/flake.nix is not given"
     else if own.flake or true
     then load sources.${name} (own.inputs or {})
     else tree sources.${name};
-  # `a/b` is the input b of the fleet's a; of nothing, the fleet itself.
+  # `a/b` is the input b of the fleet's a; empty: the fleet itself.
   follow = way: asker: let
     names = builtins.filter (part: builtins.isString part && part != "") (builtins.split "/" way);
   in

@@ -16,7 +16,7 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import Seconds, json_option
 from nixherd.display import visible
-from nixherd.errors import FleetError, FleetInvalid, Usage
+from nixherd.errors import FleetError, Usage
 from nixherd.exit_codes import Exit
 from nixherd.files import expanded, write_whole
 from nixherd.fleet.git import Repository
@@ -28,10 +28,13 @@ from nixherd.gate.tools import QUICK, TOOLS, Scope, require_known, run_all
 from nixherd.terminal import put, say
 
 _NAMES = ", ".join(TOOLS)
+_without = click.option(
+    "--without", multiple=True, metavar="TOOL", help="Leave this tool out, and say so; may be repeated."
+)
 
 
 @click.command(epilog=f"The tools: {_NAMES}.")
-@click.option("--without", multiple=True, metavar="TOOL", help="Leave this tool out, and say so; may be repeated.")
+@_without
 @click.option("--only", multiple=True, metavar="TOOL", help="Run this tool alone; may be repeated.")
 @click.option("--changed", is_flag=True, help="For a commit hook: the quick tools, on files that git says are changed.")
 @click.option("--fix", is_flag=True, help="Let statix, deadnix and alejandra mend what they can, then check.")
@@ -56,17 +59,16 @@ def check(
     sarif_file: str | None,
     deadline: float | None,
 ) -> int:
-    """The quality gate: everything that looks at the fleet's files, side by side, and all configurations built.
+    """The quality gate: check the fleet's files with every tool, side by side, and build all configurations.
 
     Status 1 when anything is found, or when a tool is missing or cannot tell; in GitHub Actions with annotations.
     """
     require_known(without, "--without")
     require_known(only, "--only")
-    require_fleet(front.root)
     with Scope(front.root, only_changed=changed, deadline=deadline) as scope:
         if fix:
             names = [name for name in MENDERS if name not in without and (not only or name in only)]
-            front.wrote = _fix(scope, names)
+            _fix(front, scope.place.nix, names, scope.limit(QUICK), "; `git add` it" if scope.only_changed else "")
         results = show(front, scope, run(scope, without, only))
         prefix = scope.repository.prefix if scope.repository else ""
     if junit_file:
@@ -77,7 +79,7 @@ def check(
 
 
 def _write(file: str, text: str) -> None:
-    """A report: a file is replaced as a whole; what is none (/dev/stdout, a pipe) is written to, and stays."""
+    """Write a report: a file is replaced as a whole, a pipe or device (/dev/stdout) is written to."""
     path = expanded(file).absolute()
     if path.exists() and not path.is_file():
         with path.open("w", encoding="utf-8") as stream:
@@ -86,27 +88,21 @@ def _write(file: str, text: str) -> None:
         write_whole(path.resolve(), text, 0o644)
 
 
-def require_fleet(root: Path) -> None:
-    """FleetInvalid where there is no such directory."""
-    if not root.is_dir():
-        raise FleetInvalid([f"{root}: no such directory; FLEET names the directory of the fleet's flake"])
-
-
 def run(scope: Scope, without: Sequence[str] = (), only: Sequence[str] = ()) -> Iterator[Result]:
-    """The tools' results as they come; what is waited for is said, each time that it is something else."""
-    said = ""
+    """Yield the tools' results as they come, and say what is waited for, each time that it changes."""
+    last = ""
 
     def tell(line: str) -> None:
-        nonlocal said
-        if line != said:
+        nonlocal last
+        if line != last:
             say(line, err=True)
-        said = line
+        last = line
 
     yield from run_all(scope, without, only, tell)
 
 
 def show(front: Front, scope: Scope, coming: Iterator[Result]) -> list[Result]:
-    """Say each result once it is there, or all of them as one document."""
+    """Show each result as it comes, or all of them as one document."""
     in_actions = os.environ.get("GITHUB_ACTIONS") == "true"
     as_json = front.as_json is True if in_actions else wants_json(front.as_json)
     results = []
@@ -131,36 +127,35 @@ def show(front: Front, scope: Scope, coming: Iterator[Result]) -> list[Result]:
 
 
 def _say(result: Result) -> None:
-    about = result.reason or (f"{len(result.findings)} found" if result.findings else result.note)
+    text = result.reason or (f"{len(result.findings)} found" if result.findings else result.note)
     if result.status is Status.NOT_RUN:
-        about = f"{TOOLS[result.tool].what} ({result.note})"
-    say(f"{result.status:8} {result.tool:12} {about}{f'  {result.seconds:.1f} s' if result.seconds >= 0.1 else ''}")
-    for found in result.findings:
-        say(f"  {found}")
+        text = f"{TOOLS[result.tool].what} ({result.note})"
+    say(f"{result.status:8} {result.tool:12} {text}{f'  {result.seconds:.1f} s' if result.seconds >= 0.1 else ''}")
+    for finding in result.findings:
+        say(f"  {finding}")
 
 
 def _summary(results: Sequence[Result]) -> str:
     counts = {status: [each.tool for each in results if each.status is status] for status in Status}
-    said = [f"{len(tools)} {status}" for status, tools in counts.items() if tools]
+    numbers = [f"{len(tools)} {status}" for status, tools in counts.items() if tools]
     bad = [f"{status}: {', '.join(tools)}" for status, tools in counts.items() if tools and not status.is_good]
-    return ", ".join(said) + (f" ({'; '.join(bad)})" if bad else "")
+    return ", ".join(numbers) + (f" ({'; '.join(bad)})" if bad else "")
 
 
 def _document(front: Front, results: Sequence[Result]) -> dict[str, Any]:
-    findings = [{"tool": result.tool, **found.to_json()} for result in results for found in result.findings]
+    findings = [{"tool": result.tool, **finding.to_json()} for result in results for finding in result.findings]
     tools = [result.to_json() for result in results]
     return {"fleet": str(front.root), "ok": passed(results), "tools": tools, "findings": findings}
 
 
-def _fix(scope: Scope, names: Sequence[str]) -> bool:
-    """Mend what can be mended, and say what was; whether anything was."""
-    found = mended(scope.root, scope.place.nix, names, scope.limit(QUICK))
-    for line in found.unmended:
+def _fix(front: Front, files: Sequence[str], names: Sequence[str], deadline: float, remark: str = "") -> None:
+    """Mend what the tools can mend, and say which files that changed."""
+    changes = mended(front.root, files, names, deadline)
+    for line in changes.unmended:
         say(f"not fixed: {line}", err=True)
-    files = put_in_place(scope.root, found)
-    for file in files:
-        say(f"fixed {file}{'; `git add` it' if scope.only_changed else ''}", err=True)
-    return bool(files)
+    for file in put_in_place(front.root, changes):
+        front.wrote = True
+        say(f"fixed {file}{remark}", err=True)
 
 
 _LINTERS = ("deadnix", "statix")
@@ -169,24 +164,23 @@ _LINTERS = ("deadnix", "statix")
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH…]")
 @click.option("--check", "only_check", is_flag=True, help="Change nothing; status 1 when a file would be changed.")
-@click.option("--diff", "as_diff", is_flag=True, help="Change nothing, show what would be; status 1 when there is any.")
+@click.option("--diff", "as_diff", is_flag=True, help="Change nothing, show the changes; status 1 when there are any.")
 @pass_front
 def fmt(front: Front, paths: tuple[str, ...], only_check: bool, as_diff: bool) -> int:
     """Format Nix files with alejandra: those that are named, or all that git knows.
 
-    A file is replaced as a whole, or not at all. One that does not parse stays as it is, and is said.
+    A file is replaced as a whole, or not at all. One that does not parse stays as it is, and is reported.
     """
-    require_fleet(front.root)
     place = Place(front.root, chosen(front.root, paths), front.root)
     findings = programs.alejandra(place, QUICK).findings
     wrong = [each for each in findings if each.rule != "format"]
     others = [each.file for each in findings if each.rule == "format" and each.file]
     if only_check:
-        for found in findings:
-            say(found)
+        for finding in findings:
+            say(finding)
         return int(Exit.FAILED if findings else Exit.DONE)
-    for found in wrong:
-        say(found, err=True)
+    for finding in wrong:
+        say(finding, err=True)
     changes = mended(front.root, others, ["alejandra"], QUICK)
     for line in changes.unmended:
         say(line, err=True)
@@ -205,57 +199,51 @@ def fmt(front: Front, paths: tuple[str, ...], only_check: bool, as_diff: bool) -
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH…]")
-@click.option("--fix", is_flag=True, help="Let the tools mend what they can, then look.")
-@click.option("--without", multiple=True, metavar="TOOL", help="Leave this tool out, and say so; may be repeated.")
+@click.option("--fix", is_flag=True, help="Let the tools mend what they can, then lint.")
+@_without
 @json_option
 @pass_front
 def lint(front: Front, /, paths: tuple[str, ...], fix: bool, without: tuple[str, ...]) -> int:
-    """Look at Nix files with deadnix and statix: at those that are named, or all that git knows."""
+    """Lint Nix files with deadnix and statix: those that are named, or all that git knows."""
     require_known(without, "--without")
-    require_fleet(front.root)
     files = chosen(front.root, paths)
     with Scope(front.root, chosen=files) as scope:
         names = [name for name in _LINTERS if name not in without]
         if fix and names:
-            found = mended(front.root, files, names, QUICK)
-            for line in found.unmended:
-                say(f"not fixed: {line}", err=True)
-            for file in put_in_place(front.root, found):
-                front.wrote = True
-                say(f"fixed {file}", err=True)
+            _fix(front, files, names, QUICK)
         coming = (each for each in run(scope, without, _LINTERS) if each.tool in _LINTERS)
         results = show(front, scope, coming)
     return int(Exit.DONE if passed(results) else Exit.FAILED)
 
 
 def chosen(root: Path, paths: Sequence[str]) -> list[str]:
-    """The Nix files that somebody means, below the fleet's directory: of a directory all that git knows in it.
+    """List the Nix files that the paths mean, below the fleet's directory; in a directory, all that git knows.
 
-    Usage for a path that is not there or lies elsewhere.
+    Usage for a path that does not exist or lies elsewhere.
     """
     known = of_fleet(root, Repository.around(root)).nix
     if not paths:
         return _some(root, known)
-    found: list[str] = []
+    files: list[str] = []
     for path in paths:
         whole = expanded(path).absolute()
         if not os.path.lexists(whole):
-            raise Usage(f"{path}: there is no such file or directory")
+            raise Usage(f"{path}: no such file or directory")
         below = os.path.relpath(whole.resolve(), root)
         if below.startswith(".."):
             raise Usage(f"{path}: lies outside of {root}; --fleet says which fleet is meant")
         if whole.is_dir():
-            found += (file for file in known if below == "." or file.startswith(f"{below}/"))
+            files += (file for file in known if below == "." or file.startswith(f"{below}/"))
         elif whole.is_symlink() or not below.endswith(".nix"):
-            raise Usage(f"{path}: is no Nix file")
+            raise Usage(f"{path}: is not a Nix file; name .nix files or directories")
         else:
-            found.append(below)
-    return _some(root, sorted(set(found)))
+            files.append(below)
+    return _some(root, sorted(set(files)))
 
 
 def _some(root: Path, files: list[str]) -> list[str]:
     if not files:
-        raise Usage(f"{root}: there is no Nix file that git knows; `git add` it, or name it")
+        raise Usage(f"{root}: git knows no Nix file there; `git add` it, or name it")
     return files
 
 
@@ -278,15 +266,14 @@ def hooks() -> None:
 @hooks.command()
 @pass_front
 def install(front: Front) -> None:
-    """Have git run `nixherd check --changed` before each commit. A hook of somebody else's is left alone."""
-    require_fleet(front.root)
+    """Have git run `nixherd check --changed` before each commit; a hook that is not ours is left alone."""
     repository = Repository.around(front.root)
     if repository is None:
-        raise FleetError(f"{front.root}: is in no git repository; `git init` it")
+        raise FleetError(f"{front.root}: is not in a git repository; `git init` it")
     directory = _directory(repository)
     if os.path.lexists(directory) and not directory.is_dir():
         raise FleetError(
-            f"{directory}: is no directory, so git runs no hooks; `git config --show-origin core.hooksPath`"
+            f"{directory}: is not a directory, so git runs no hooks; `git config --show-origin core.hooksPath`"
         )
     if (scope := _scope(repository)) in ("global", "system"):
         raise FleetError(
@@ -301,11 +288,11 @@ def install(front: Front) -> None:
     if before is None and os.path.lexists(path):
         raise FleetError(f"{path}: is a link that leads nowhere; remove it, or mend it")
     if before == text and os.access(path, os.X_OK):
-        say(f"{path}: is there already")
+        say(f"{path}: is installed already")
         return
     if before is not None and _MARK not in before:
         line = "nixherd check --changed --table || exit 1"
-        raise FleetError(f"{path}: is a hook of somebody else's, and stays as it is; add the line `{line}` to it")
+        raise FleetError(f"{path}: is not a hook of ours, and stays as it is; add the line `{line}` to it")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path.resolve(), text, 0o755)
     front.wrote = True
@@ -313,18 +300,17 @@ def install(front: Front) -> None:
 
 
 def _directory(repository: Repository) -> Path:
-    """Where git looks for the hooks; a relative core.hooksPath is below the work tree's top."""
+    """Give the directory of git's hooks; a relative core.hooksPath is below the work tree's top."""
     top = Repository.around(repository.top) or repository
-    said = top.write("rev-parse", "--git-path", "hooks").stdout.removesuffix("\n")
-    return top.directory / said
+    return top.directory / top.write("rev-parse", "--git-path", "hooks").stdout.removesuffix("\n")
 
 
 def _scope(repository: Repository) -> str | None:
-    """Whose setting it is that hooks are elsewhere; None where nobody said so."""
-    said = repository.write("config", "--show-scope", "--get", "core.hooksPath", answers=(0, 1)).stdout
-    return said.split()[0] if said else None
+    """Give the scope of git's core.hooksPath, such as global; None where it is not set."""
+    setting = repository.write("config", "--show-scope", "--get", "core.hooksPath", answers=(0, 1)).stdout
+    return setting.split()[0] if setting else None
 
 
 def _program() -> str:
-    """This very program, for where there is none on PATH."""
+    """Give the path of this program, for where it is not on PATH."""
     return shutil.which("nixherd") or str(Path(sys.argv[0]).absolute())

@@ -1,47 +1,45 @@
 """`nixherd deploy`, `plan` and `reboot`: one rollout, followed by its journal, judged by it, and reported."""
 
 import os
+import re
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from getpass import getpass
+from pathlib import Path
 from typing import Any
 
 import click
 
-from nixherd.cli.changes import changes
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import narrate, show_json, wants_json
-from nixherd.cli.parameters import F, WholeSeconds, data_option, json_option
-from nixherd.cli.run_pyinfra import LOG, PARALLEL, despite, keep_report, last_words, own_error, run_pyinfra
+from nixherd.cli.output import narrate
+from nixherd.cli.parameters import WholeSeconds, data_option, json_option, together
+from nixherd.cli.run_pyinfra import own_error, run_deploys
 from nixherd.deploy.goal import Goal
-from nixherd.deploy.journal import NAME, Journal, entries, new_directory, runs
+from nixherd.deploy.journal import NAME, entries, runs
 from nixherd.deploy.options import LONGEST
-from nixherd.deploy.report import Outcome, Report, report
+from nixherd.deploy.report import HostReport, Outcome, Report, report
 from nixherd.errors import Usage
 from nixherd.exit_codes import Exit
-from nixherd.files import write_whole
 from nixherd.fleet.groups import check_selection, groups_of, separate
-from nixherd.terminal import is_terminal, say, say_text
+from nixherd.fleet.revisions import shown
+from nixherd.process import run
+from nixherd.sizes import human
+from nixherd.terminal import is_terminal, say
 
 _AT_LEAST_ONE = WholeSeconds(1, LONGEST)
 
 
-def _selection(command: F) -> F:
-    """What all of them take."""
-    options = [
-        click.argument("hosts", nargs=-1, metavar="[HOST|GROUP]..."),
-        click.option("--exclude", multiple=True, metavar="HOST|GROUP", help="Not these; may be repeated."),
-        click.option("--flake", metavar="REF[#HOST]", help="Any flake reference, without a checkout."),
-        data_option,
-        click.option("--local", is_flag=True, default=None, help="The machine that this runs on, which needs no SSH."),
-        click.option(
-            "--ask-sudo-password", is_flag=True, help="Of machines where sudo asks; read from stdin when piped."
-        ),
-        json_option,
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+# what all of them take
+_selection = together(
+    click.argument("hosts", nargs=-1, metavar="[HOST|GROUP]..."),
+    click.option("--exclude", multiple=True, metavar="HOST|GROUP", help="Not these; may be repeated."),
+    click.option("--flake", metavar="REF[#HOST]", help="Any flake reference, without a checkout."),
+    data_option,
+    click.option("--local", is_flag=True, default=None, help="The machine that this runs on, which needs no SSH."),
+    click.option("--ask-sudo-password", is_flag=True, help="Of machines where sudo asks; read from stdin when piped."),
+    json_option,
+)
 
 
 # What hosts.nix or group data may say as well has no default here: an option that nobody gave must not overrule them.
@@ -60,11 +58,7 @@ _dirty = click.option(
 )
 @click.option("--specialisation", metavar="NAME", help="The specialisation to switch to.")
 @click.option("--activation-deadline", type=_AT_LEAST_ONE, help="For an activation.")
-@click.option(
-    "--confirm-deadline",
-    type=_AT_LEAST_ONE,
-    help="For the proof; then the machine goes back.",
-)
+@click.option("--confirm-deadline", type=_AT_LEAST_ONE, help="For the proof; then the machine goes back.")
 @click.option("--max-fail", metavar="N|N%", help="So many may fail before the rest is held; else none before a wave.")
 @click.option("--rerun-failed", is_flag=True, help="Only the hosts that the last deployment did not bring there.")
 @click.option("--build-on", metavar="local|target|HOST", help="Here, on each machine itself, or on one of the fleet.")
@@ -74,29 +68,22 @@ _dirty = click.option(
     help="Boot into the new system where that is needed, and prove it after that; else what hosts.nix says.",
 )
 @click.option(
-    "--no-check",
-    is_flag=True,
-    default=None,
-    help="Switch to it whatever it says against that itself (NIXOS_NO_CHECK).",
+    "--no-check", is_flag=True, default=None, help="Switch to it whatever it says against that itself (NIXOS_NO_CHECK)."
 )
-@click.option(
-    "--soak",
-    type=WholeSeconds(0, LONGEST),
-    help="Watch the new system for so long before it is kept.",
-)
+@click.option("--soak", type=WholeSeconds(0, LONGEST), help="Watch the new system for so long before it is kept.")
 @pass_front
-def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **said: Any) -> int:
+def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **options: Any) -> int:
     """Bring hosts to what the flake says: all of them, or those named.
 
     Evaluated and built once for all, activated under the machine's own guard, proven, and only then kept; a machine on
     which anything goes wrong goes back to the system that ran before.
     """
-    if said.pop("rerun_failed"):
+    if options.pop("rerun_failed"):
         hosts = failed_last(front, hosts)
         if not hosts:
             say("the last deployment of this fleet left no host to run again", err=True)
             return int(Exit.DONE)
-    return rollout(front, DEPLOY, hosts, exclude, data, said, dry=False)
+    return rollout(front, DEPLOY, hosts, exclude, data, options, dry=False)
 
 
 @click.command()
@@ -104,11 +91,11 @@ def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: 
 @_dirty
 @click.option("--dry-copy", is_flag=True, help="Copy it too, and ask each machine which services would change.")
 @pass_front
-def plan(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **said: Any) -> int:
+def plan(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **options: Any) -> int:
     """Show what a deployment would change: evaluated and built, nothing copied, nothing activated."""
-    if said.pop("dry_copy"):
-        return rollout(front, DEPLOY, hosts, exclude, data, {**said, "goal": Goal.DRY_ACTIVATE}, dry=False)
-    return rollout(front, DEPLOY, hosts, exclude, data, said, dry=True)
+    if options.pop("dry_copy"):
+        return rollout(front, DEPLOY, hosts, exclude, data, {**options, "goal": Goal.DRY_ACTIVATE}, dry=False)
+    return rollout(front, DEPLOY, hosts, exclude, data, options, dry=True)
 
 
 @click.command()
@@ -117,17 +104,16 @@ def plan(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Se
 @click.option("--force", is_flag=True, default=None, help="Also those that need none.")
 @click.option("--max-fail", metavar="N|N%", help="So many may fail before the rest is held.")
 @pass_front
-def reboot(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **said: Any) -> int:
+def reboot(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **options: Any) -> int:
     """Reboot hosts whose next boot brings another kernel, initrd, modules or systemd; one of a role at a time.
 
     Another boot_id, the system that runs, its units and health checks prove each. A readonly VM is only listed, with
     the command for its owner.
     """
-    dry = said.pop("dry_run")
-    return rollout(front, REBOOT, hosts, exclude, data, said, dry=dry)
+    dry = options.pop("dry_run")
+    return rollout(front, REBOOT, hosts, exclude, data, options, dry=dry)
 
 
-# What pyinfra itself says when it cannot go on (pyinfra_cli/exceptions.py).
 DEPLOY, REBOOT = "deploys/deploy.py", "deploys/reboot.py"
 
 
@@ -137,59 +123,42 @@ def rollout(
     hosts: Sequence[str],
     exclude: Sequence[str],
     data: Sequence[str],
-    said: dict[str, Any],
+    options: dict[str, Any],
     *,
     dry: bool,
 ) -> int:
-    """Run it to its end and report; the status. `said` are host data by name."""
-    directory = new_directory()
-    Journal(directory).close()
-    if flake := said.pop("flake"):
+    """Run a rollout to its end and report it; return the status. `options` are host data by name, None: not given."""
+    if flake := options.pop("flake"):
         reference, _, host = flake.partition("#")
         hosts, data = [*hosts, *([host] if host else [])], (*data, f"flake={reference}")
-    if said.get("local") and not hosts:
+    if options.get("local") and not hosts:
         hosts = [os.uname().nodename]
-    password = _password() if said.pop("ask_sudo_password") else None
-    data = (*data, "sudo_password=stdin") if password is not None else data
-    words = ["--dry" if dry else "-y", "--parallel", str(PARALLEL), "inventory.py", deploy_file]
-    words += [word for each in hosts for word in ("--limit", each)]
-    words += [word for each in exclude for word in ("--exclude", each)]
-    given = {name: value for name, value in said.items() if value is not None}
+    password = _password() if options.pop("ask_sudo_password") else None
+    data = data if password is None else (*data, "sudo_password=stdin")
+    given = {name: value for name, value in options.items() if value is not None}
     pairs = [f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in given.items()]
-    words += [word for pair in (f"journal={directory}", *pairs, *data) for word in ("--data", pair)]
-    said_to_it = None if password is None else f"{password}\n"
-    done, interrupted = run_pyinfra(front, words, directory, input=said_to_it)
-    found = report(entries(directory))
-    if not found.hosts and not interrupted:  # it never began
-        say_text(last_words(done, directory / LOG), err=True)
-        despite(lambda: write_whole(directory / LOG, done.stdout + done.stderr), str(directory))
-        return done.status or int(Exit.FAILED)
-    for line in done.stderr.splitlines():
-        if str(directory / NAME) in line:  # what could not be noted is not in the report
+    typed = None if password is None else f"{password}\n"
+    ended = run_deploys(front, [deploy_file], hosts, [*pairs, *data], dry=dry, exclude=exclude, input=typed)
+    result = report(ended.entries)
+    if not result.hosts and not ended.interrupted:
+        return ended.not_begun()
+    for line in ended.output.stderr.splitlines():
+        if str(ended.directory / NAME) in line:  # what could not be noted is not in the report
             say(line, err=True)
-    if error := own_error(done):
+    if error := own_error(ended.output):
         say(error, err=True)
-    status = Exit.INTERRUPTED if interrupted else found.exit
-    about: dict[str, Any] = {"exit": int(status), "interrupted": interrupted, "pyinfra": done.status}
-    document = {**found.to_json(), **about}
-    keep_report(directory, about, document, done.stdout + done.stderr)
-    is_said = despite(lambda: _show(front, found, document, dry=dry), "stdout")
-    return int(status or (Exit.DONE if is_said else Exit.FAILED))
 
+    def show(document: dict[str, Any]) -> None:
+        narrate(result.about.get("warnings", ()))
+        front.show(document, _lines(result, dry=dry))
 
-def _show(front: Front, found: Report, document: dict[str, Any], *, dry: bool) -> None:
-    narrate(found.about.get("warnings", ()))
-    if wants_json(front.as_json):
-        show_json(document)
-        return
-    for line in _lines(found, dry=dry):
-        say(line)
+    return ended.report(result.exit, result.to_json(), show)
 
 
 def failed_last(front: Front, named: Sequence[str] = ()) -> list[str]:
-    """The hosts that the last deployment of this fleet did not bring to what the flake says; of those named, if any.
+    """List the hosts on which the last deployment of this fleet failed; of those named, if any are.
 
-    Usage when no deployment is on record, or none of those named is among them.
+    Usage when no deployment is on record, or it failed on none of those named.
     """
     failed = _failed_last(front)
     if not (named and failed):
@@ -207,15 +176,15 @@ def failed_last(front: Front, named: Sequence[str] = ()) -> list[str]:
 def _failed_last(front: Front) -> list[str]:
     for directory in reversed(runs()):
         last = report(entries(directory))
-        ours = last.about.get("fleet") == str(front.root) and "deploy" in last.about.get("steps", ())
+        is_ours = last.about.get("fleet") == str(front.directory) and "deploy" in last.about.get("steps", ())
         is_plan = last.about.get("dry") or all(each.outcome is Outcome.PLANNED for each in last.hosts)
-        if ours and not is_plan:
+        if is_ours and not is_plan:
             return [each.host for each in last.hosts if each.outcome.exit is not Exit.DONE]
-    raise Usage(f"{front.root}: no deployment of this fleet is on record here")
+    raise Usage(f"{front.directory}: no deployment of this fleet is on record here")
 
 
 def _password() -> str:
-    """One line, typed unseen or piped."""
+    """Read one line, typed unseen or piped."""
     if is_terminal(sys.stdin):
         return getpass("sudo's password on the machines: ")
     return sys.stdin.readline().rstrip("\n")
@@ -224,11 +193,11 @@ def _password() -> str:
 # For people
 
 
-def _lines(found: Report, *, dry: bool) -> Iterable[str]:
-    if dry or found.about.get("goal") == Goal.DRY_ACTIVATE:
-        yield from changes(found.hosts)
-    width = max((len(each.host) for each in found.hosts), default=0)
-    for each in sorted(found.hosts, key=lambda each: (list(Outcome).index(each.outcome), each.host)):
+def _lines(result: Report, *, dry: bool) -> Iterable[str]:
+    if dry or result.about.get("goal") == Goal.DRY_ACTIVATE:
+        yield from changes(result.hosts)
+    width = max((len(each.host) for each in result.hosts), default=0)
+    for each in sorted(result.hosts, key=lambda each: (list(Outcome).index(each.outcome), each.host)):
         seconds = f" ({each.seconds:.1f} s)" if each.seconds and not dry else ""
         reboot = each.found.get("reboot_for") if each.outcome in (Outcome.DEPLOYED, Outcome.PENDING_REBOOT) else None
         notes = f"; needs a reboot for {', '.join(reboot)}" if reboot else ""
@@ -236,6 +205,99 @@ def _lines(found: Report, *, dry: bool) -> Iterable[str]:
         yield f"{each.host:{width}}  {each.outcome}{seconds}{f': {each.why}' if each.why else ''}{notes}"
         if each.outcome is Outcome.ROLLED_BACK:
             yield from (f"{'':{width}}  | {line}" for line in each.found.get("log", ())[-8:])
-    if found.about.get("dirty"):
-        yield f"from files that are not committed: {', '.join(found.about['dirty'])}"
-    yield found.summary
+    if result.about.get("dirty"):
+        yield f"from files that are not committed: {', '.join(result.about['dirty'])}"
+    yield result.summary
+
+
+# Programs that show how two systems of the store here differ, and how each is told to use no colours.
+_DIFFERS = (("nvd", "--color=never", "diff"), ("dix",))
+_DEADLINE = 120.0  # seconds
+
+
+def changes(hosts: Iterable[HostReport]) -> Iterable[str]:
+    """Describe what a plan would change, hosts with the same change once; by nvd or dix, where they can compare."""
+    hosts = list(hosts)
+    yield from _revisions(hosts)
+    groups: dict[tuple[Any, ...], list[HostReport]] = {}
+    for host in hosts:
+        if "diff" in host.found and not host.found.get("revision_only"):
+            groups.setdefault(_change(host), []).append(host)
+    for members in groups.values():
+        yield f"{', '.join(member.host for member in members)}:"
+        yield from (f"  {line}" for line in _group(members))
+        yield ""
+
+
+_PARTS = ("diff", "reboot_for", "inhibited")
+# The hostname is in the system's name (nixpkgs' nixos/modules/system/activation/top-level.nix), before a version.
+_SYSTEM = re.compile(r"^/nix/store/[^-/]+-nixos-system-(?P<hostname>.+?)-[^a-zA-Z]")
+_SIZE = re.compile(r", [+-][\d.,]+ [A-Za-z]+$")
+_ANY = "HOST"  # instead of a host's name
+
+
+def _change(host: HostReport) -> tuple[Any, ...]:
+    """Give a host's change without its name and without sizes, so that equal changes compare equal."""
+    parts = [tuple(_SIZE.sub("", line) for line in _without_name(host, host.found.get(name, ()))) for name in _PARTS]
+    return (*parts, tuple(_without_name(host, _services(host))))
+
+
+def _without_name(host: HostReport, lines: Iterable[str]) -> Iterator[str]:
+    systems = (_SYSTEM.match(str(host.found.get(name))) for name in ("old", "new"))
+    names = {host.host, *(system["hostname"] for system in systems if system)}
+    name = re.compile(
+        rf"(?<![0-9A-Za-z])(?:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))})(?![0-9A-Za-z])"
+    )
+    return (name.sub(_ANY, line) for line in lines)
+
+
+def _group(members: Sequence[HostReport]) -> Iterator[str]:
+    """Describe the change that hosts have in common; sizes are left out of a line where they differ."""
+    first, *others = members
+    diff = _by_a_differ(first.found.get("old"), first.found.get("new"))
+    if others and diff:
+        diff = [line for line in _without_name(first, diff) if not line.startswith(("<<<", ">>>"))]
+    elif others:
+        lines = zip(*(_without_name(member, member.found["diff"]) for member in members), strict=True)
+        diff = [each[0] if len(set(each)) == 1 else _SIZE.sub("", each[0]) for each in lines]
+    yield from diff or first.found["diff"]
+    before, after = ({human(member.found[name]) for member in members} for name in ("size_before", "size_after"))
+    if len(before) == len(after) == 1:
+        yield f"closure {min(before)} → {min(after)}"
+    reboot, inhibited = (first.found.get(name, ()) for name in _PARTS[1:])
+    yield f"needs a reboot: {', '.join(reboot) if reboot else 'no'}"
+    if inhibited:
+        yield f"cannot be switched to without a boot: {'; '.join(inhibited)}"
+    yield from _without_name(first, _services(first)) if others else _services(first)
+
+
+def _revisions(hosts: Iterable[HostReport]) -> Iterable[str]:
+    """Describe the hosts of which only the revision would change."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for each in hosts:
+        if each.found.get("revision_only"):
+            is_activated = each.outcome is not Outcome.REVISION_ONLY
+            key = (each.found.get("old_revision"), each.found.get("revision"), is_activated)
+            groups.setdefault(key, []).append(each.host)
+    for (old, new, is_activated), members in groups.items():
+        yield f"{', '.join(members)}:"
+        part = "; it is a part of the system (system.configurationRevision), which is activated for it"
+        yield f"  revision only: {shown(old)} → {shown(new)}{part if is_activated else ''}"
+        yield ""
+
+
+def _services(host: HostReport) -> tuple[str, ...]:
+    services = host.found.get("services", "services unknown")
+    return (services,) if isinstance(services, str) else tuple(services)
+
+
+def _by_a_differ(old: str | None, new: str | None) -> list[str] | None:
+    """Run nvd or dix; None where neither is installed, it fails, or a system is not in the store here."""
+    if not (old and new and Path(old).exists() and Path(new).exists()):
+        return None
+    for argv in _DIFFERS:
+        if shutil.which(argv[0]):
+            done = run([*argv, old, new], env={"NO_COLOR": "1"}, timeout=_DEADLINE, check=False)
+            if done.status == 0:
+                return [line for line in done.stdout.splitlines() if line.strip()]
+    return None

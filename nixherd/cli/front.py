@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import nixherd
-from nixherd.cli.output import narrate, progress, show_json, wants_json
+from nixherd.cli.output import narrate, progress, show, wants_json
 from nixherd.errors import FleetError, Usage
 from nixherd.exit_codes import Exit
 from nixherd.files import expanded, fleet_root
 from nixherd.fleet.group_data import said_for_all
 from nixherd.fleet.host_keys import HostKeys
-from nixherd.fleet.load import load_fleet
+from nixherd.fleet.load import load_fleet, require_directory
 from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.fleet.revisions import Tree
 from nixherd.nix.evaluator import Evaluator
@@ -54,10 +55,7 @@ class Front:
     @classmethod
     def of_environment(cls) -> "Front":
         """What the environment says, else what is usual; options come on top."""
-        return cls(
-            fleet_path=os.environ.get("FLEET") or "fleet",
-            token_file=os.environ.get("PROXMOX_TOKEN_FILE"),
-        )
+        return cls(fleet_path=os.environ.get("FLEET") or "fleet", token_file=os.environ.get("PROXMOX_TOKEN_FILE"))
 
     @cached_property
     def definitions(self) -> "Definitions":
@@ -124,9 +122,15 @@ class Front:
             self.run.close()
 
     @cached_property
-    def root(self) -> Path:
-        """The fleet's directory, without links; nothing in it is read yet."""
+    def directory(self) -> Path:
+        """The fleet's directory, without links; it need not exist, as a rollout may take any flake."""
         return fleet_root(self.fleet_path)
+
+    @cached_property
+    def root(self) -> Path:
+        """The same. FleetInvalid where it does not exist."""
+        require_directory(self.directory)
+        return self.directory
 
     @property
     def token_path(self) -> Path:
@@ -146,10 +150,42 @@ class Front:
         """What group_data/all.py says for all hosts; None where it says nothing."""
         return next(reversed(list(said_for_all(name, [CHECKOUT / "group_data"]))), None)
 
+    # Results
+
+    @property
+    def wants_json(self) -> bool:
+        return wants_json(self.as_json)
+
+    def show(self, document: Any, lines: Iterable[object] = ()) -> None:
+        """Show a result: the document as JSON, or its lines for people."""
+        show(document, lines, self.as_json)
+
+    def show_steps(
+        self,
+        label: str,
+        document: Mapping[str, Any],
+        steps: Iterable[object],
+        lines: Iterable[str] = (),
+        *,
+        seconds: float | None,
+        reason: str = "",
+    ) -> None:
+        """Show the steps that were carried out in `seconds`, or without these what would be, then the lines.
+
+        `reason`: why there were no steps.
+        """
+        names, planned = [str(step) for step in steps], seconds is None
+        end: dict[str, Any] = {"planned": True} if planned else {"changed": bool(names)}
+        end |= {} if seconds is None else {"seconds": round(seconds, 1)}
+        end |= {"reason": reason} if reason else {}
+        texts = [*(f"{'would ' if planned else ''}{name}" for name in names), *lines]
+        nothing = f"nothing to do{f': {reason}' if reason else ''}"
+        self.show({**document, "steps": names, **end}, (f"{label}: {text}" for text in texts or [nothing]))
+
     # Guests
 
     def placed(self, name: str) -> tuple[str, int, GuestType, Vm | None]:
-        """Its node, VMID and kind, and its definition if it has one. FleetError when there is no such guest."""
+        """Find a guest: its node, VMID and kind, and its definition if it has one. FleetError without such a guest."""
         from nixherd.cli.guests import placed_named
         from nixherd.proxmox.errors import NotVisible
         from nixherd.proxmox.guest.identity import label
@@ -159,85 +195,65 @@ class Front:
             config = self.client.config(row.node, row.vmid, row.type)
             return config.name if config else None
 
-        wanted = placed_named(
+        meant = placed_named(
             self.fleet, name, lambda: self.client.resources(), name_of, lambda vmid: self.client.presence(vmid)
         )
-        if not isinstance(wanted, Vm):  # one that is declared under another name is that one all the same
-            vm = next((vm for vm in self.fleet.vms.values() if vm.vmid == wanted.vmid), None)
-            return wanted.node, wanted.vmid, wanted.type, vm
+        if not isinstance(meant, Vm):  # one that is declared under another name is that one all the same
+            vm = next((vm for vm in self.fleet.vms.values() if vm.vmid == meant.vmid), None)
+            return meant.node, meant.vmid, meant.type, vm
         try:
-            found = find(self.client, self.fleet, wanted)
+            seen = find(self.client, self.fleet, meant)
         except NotVisible as error:  # the server's word, where nothing was to be changed
             raise FleetError(str(error)) from error
-        if found is None:
-            raise FleetError(f"{label(wanted)} does not exist on {self.fleet.node_of(wanted)}")
-        return found[0], wanted.vmid, wanted.type, wanted
+        if seen is None:
+            raise FleetError(f"{label(meant)} does not exist on {self.fleet.node_of(meant)}")
+        return seen[0], meant.vmid, meant.type, meant
 
-    def act(self, name: str, action: "Action") -> None:
-        """Carry the action out on a declared guest, or show what it would do; say how it ended and how long it took.
+    def act(self, name: str, action: "Action") -> int:
+        """Carry the action out on a declared guest, or show what it would do; return the status.
 
-        Ends with 1 where the guest is not as asked for then, and this cannot make it so: that is said as well.
+        Status 1 where the guest is not as asked for then, and the action cannot make it so.
         """
         from nixherd.cli.guests import declared
         from nixherd.proxmox.guest.identity import label, require_may_change
 
         vm = declared(self.fleet, name, action.verb)
         require_may_change(vm, action.verb)
-        began = time.monotonic()
+        began, seconds = time.monotonic(), None
         if self.dry_run:
             done = action.plan(self.client, self.fleet, vm)
-            how: dict[str, Any] = {"planned": True}
         else:
             self.run.claim(vm.host_id or vm.name)
-            with progress(label(vm)) as say:
-                done = action.run(self.client, self.fleet, vm, timeout=self.timeout, progress=say)
-            how = {"seconds": time.monotonic() - began}
+            with progress(label(vm)) as tell:
+                done = action.run(self.client, self.fleet, vm, timeout=self.timeout, progress=tell)
+            seconds = time.monotonic() - began
         left = None
         try:
             left = self._left(action, vm)
         finally:
-            self._report(vm, done, left, **how)  # what was done is said, whatever can be seen after it
-        if any(each["remedy"] == "by hand" for each in left or ()):
-            raise click.exceptions.Exit(int(Exit.FAILED))
+            self._report(vm, done, left, seconds)  # what was done is reported, whatever can be seen after it
+        return Exit.FAILED if any(each["remedy"] == "by hand" for each in left or ()) else Exit.DONE
 
     def _left(self, action: "Action", vm: Vm) -> list[dict[str, Any]] | None:
-        """What the action leaves undone, in the words of `vm diff`; None where it is none that can tell."""
+        """What the action leaves undone, in the words of `vm diff`; None where it cannot tell."""
         from nixherd.cli.guests import difference, differing
 
-        found = action.left(self.client, self.fleet, vm)
-        return None if found is None else [difference(vm, step) for step in differing(vm, found)]
+        steps = action.left(self.client, self.fleet, vm)
+        return None if steps is None else [difference(vm, step) for step in differing(vm, steps)]
 
-    def _report(
-        self,
-        vm: Vm,
-        done: "Steps",
-        left: list[dict[str, Any]] | None = None,
-        *,
-        planned: bool = False,
-        seconds: float | None = None,
-    ) -> None:
-        """Steps, or why there were none; what was read back in the end, and what is left undone."""
+    def _report(self, vm: Vm, done: "Steps", left: list[dict[str, Any]] | None, seconds: float | None) -> None:
+        """Show the steps, or why there were none; what was read back in the end, and what is left undone."""
         from nixherd.proxmox.guest.identity import label
         from nixherd.proxmox.steps import Outcome, why_nothing
 
-        steps, why = [str(step) for step in done], why_nothing(done)
-        if wants_json(self.as_json):
-            about: dict[str, Any] = {"name": vm.name, "vmid": vm.vmid, "steps": steps}
-            about |= {"planned": True} if planned else {"changed": bool(steps), "seconds": round(seconds or 0, 1)}
-            about |= {"reason": why} if why else {}
-            about |= {} if left is None else {"left": left}
-            show_json({**about, **(done.found if isinstance(done, Outcome) else {})})
-            return
-        for step in steps:
-            say(f"{label(vm)}: {'would ' if planned else ''}{step}")
-        for line in done.lines if isinstance(done, Outcome) else ():
-            say(f"{label(vm)}: {line}")
+        document = {"name": vm.name, "vmid": vm.vmid, **({} if left is None else {"left": left})}
+        lines = list(done.lines) if isinstance(done, Outcome) else []
+        document |= done.observed if isinstance(done, Outcome) else {}
         for each in left or ():
-            say(f"{label(vm)}: left{' by hand' if each['remedy'] == 'by hand' else ''}: {each['difference']}")
-        if not steps and not left:
-            say(f"{label(vm)}: nothing to do{f': {why}' if why else ''}")
-        elif not planned:
-            say(f"done in {seconds or 0:.1f} s", err=True)
+            lines.append(f"left{' by hand' if each['remedy'] == 'by hand' else ''}: {each['difference']}")
+        self.show_steps(label(vm), document, done, lines, seconds=seconds, reason=why_nothing(done))
+        if seconds is not None and (done or left) and not self.wants_json:
+            say(f"done in {seconds:.1f} s", err=True)
 
 
 pass_front = click.make_pass_decorator(Front)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from nixherd.cli.front import CHECKOUT, Front, pass_front
-from nixherd.cli.output import narrate, show_json, wants_json
+from nixherd.cli.output import narrate
 from nixherd.cli.parameters import Seconds, json_option
 from nixherd.deploy import commit_policy as commits_gate
 from nixherd.deploy.commit_policy import Gate
@@ -55,7 +55,7 @@ def update_command(
     gate: str | None,
     gate_deadline: float,
     summary: str | None,
-    **wanted: Any,
+    **options: Any,
 ) -> int:
     """Update flake.lock on a branch of its own: all inputs, or those named, each one a group by itself.
 
@@ -71,7 +71,7 @@ def update_command(
         expanded(summary).open("a").close()  # that it can be written is seen while nothing has been done yet
     ended = update(
         front.root,
-        Wanted(groups=groups, only=inputs, **wanted),
+        Wanted(groups=groups, only=inputs, **options),
         TreeGate(gate, gate_deadline),
         _must_be_signed,
         lambda line: say(line, err=True),
@@ -81,12 +81,8 @@ def update_command(
     if summary:
         with expanded(summary).open("w", encoding="utf-8") as file:
             file.write(markdown_of(outcome, _ended(ended)))
-    if wants_json(front.as_json):
-        show_json(_document(ended))
-    else:
-        for move in outcome.moves:
-            say(f"{'  ' if len(move.path) > 1 else ''}{move}")
-        say(_ended(ended))
+    moves = (f"{'  ' if len(move.path) > 1 else ''}{move}" for move in outcome.moves)
+    front.show(_document(ended), [*moves, _ended(ended)])
     narrate(f"left behind: {left.group}: {left.reasons[0] if left.reasons else 'unknown'}" for left in outcome.left)
     narrate(f"unknown, not updated: {input}: {why}" for input, why in outcome.unknown)
     statuses = [Exit.FAILED] if outcome.left else []

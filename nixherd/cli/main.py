@@ -23,7 +23,7 @@ _EXITS = "\b\nExit codes:\n" + "\n".join(f"  {int(each):>3}  {each.meaning}" for
 
 
 class Lazy(click.Group):
-    """Commands by where they are, imported when they are asked for: that takes most of the time."""
+    """Commands by their modules, each imported when it is called: imports take most of a command's time."""
 
     groups: ClassVar = {
         "check": "nixherd.cli.check",
@@ -72,9 +72,9 @@ def completion(shell: str) -> None:
     """Print what makes a shell complete our commands and the guests' names."""
     from click.shell_completion import get_completion_class
 
-    found = get_completion_class(shell)
-    assert found is not None
-    say_text(found(cli, {}, "nixherd", "_NIXHERD_COMPLETE").source())
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None
+    say_text(completion_class(cli, {}, "nixherd", "_NIXHERD_COMPLETE").source())
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -86,7 +86,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run one command; its status. Errors meant for people are one line on stderr each."""
+    """Run one command and return its status; an error is one line on stderr."""
     gc.set_threshold(50_000)  # a command lives for seconds: looking for its garbage is a tenth of that
     say_any_character()
     front = Front.of_environment()
@@ -95,7 +95,7 @@ def run(words: Sequence[str]) -> int:
         require_text(words)
         # a command that ends with a status of its own gives it back here
         status = cli.main(list(words), prog_name="nixherd", standalone_mode=False, obj=front)
-        return status if isinstance(status, int) else int(Exit.DONE)
+        return int(status) if isinstance(status, int) else int(Exit.DONE)
     except click.UsageError as error:
         if isinstance(error, click.exceptions.NoArgsIsHelpError):
             error.show()

@@ -1,4 +1,4 @@
-"""`nixherd new`: a host that is not there yet, scaffolded: files, entries, secrets. All of it, or nothing."""
+"""`nixherd new`: scaffold a new host: its files, entries and secrets, all or none."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import narrate, progress, show_json, wants_json
-from nixherd.cli.parameters import json_option
+from nixherd.cli.output import confirm, narrate, progress
+from nixherd.cli.parameters import VMID, json_option
 from nixherd.errors import FleetError, Usage
 from nixherd.files import expanded
 from nixherd.fleet import tree
@@ -19,7 +19,7 @@ from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Host
-from nixherd.terminal import is_terminal, say, say_text
+from nixherd.terminal import is_terminal, say_text
 from nixherd.trust.new.files import ByHand
 from nixherd.trust.new.host import SIZES, Kind, NewHost
 from nixherd.trust.new.request import Request, decide
@@ -35,7 +35,7 @@ _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"
 @click.option("--size", type=click.Choice(list(SIZES)), help="What it starts with; asked for, else small.")
 @click.option("--no-vm", "bare_metal", is_flag=True, help="Not in a guest of the hypervisor: a machine of its own.")
 @click.option("--home-only", is_flag=True, help="A home alone, on a system that somebody else keeps.")
-@click.option("--vmid", type=click.IntRange(100, 999_999_999), help="Its VMID; else the next free one of the range.")
+@click.option("--vmid", type=VMID, help="Its VMID; else the next free one of the range.")
 @click.option("--range", "range", metavar="RANGE", help="A range of vmidRanges, or FIRST-LAST.")
 @click.option(
     "--offline", is_flag=True, help="Do not ask the hypervisor: VMID and template from the definitions alone."
@@ -95,28 +95,25 @@ def new(front: Front, /, name: str, **options: Any) -> None:
         changeset.scratch.mkdir(parents=True, exist_ok=True)
         done = _scaffold(front, request, ask, changeset.scratch, changeset.repository, **how)
         _show(front, done)
-        _require_yes(name, yes=how["yes"])
+        confirm("Write all of this?", f"{name} was not written", yes=how["yes"])
         published = _publish(changeset, done, commit=bool(how["commit"]))
         front.wrote = True
-    _read_back(front, done)
-    _report(front, done, published)
+    _report(front, done, published, _read_back(front, done))
 
 
 def _resumed(front: Front, changeset: Changeset, name: str) -> bool:
-    """Whether an interrupted run's host is this one, and is finished now."""
-    with progress(name) as told:
-        finished = changeset.resume(told)
+    """Finish an interrupted run; whether it was about this host."""
+    with progress(name) as tell:
+        finished = changeset.resume(tell)
     if finished is None:
         return False
     front.wrote = True
-    ours = any(Path(path).parts[-2:-1] == (name,) and path.endswith(".nix") for path in finished.paths)
-    if ours:
-        about = {"name": name, "files": list(finished.paths), "changed": True, "commit": finished.commit}
-        if wants_json(front.as_json):
-            show_json({**about, "resumed": True})
-        else:
-            say(f"{name}: what an interrupted run had begun is finished: {', '.join(finished.paths)}")
-    return ours
+    is_ours = any(Path(path).parts[-2:-1] == (name,) and path.endswith(".nix") for path in finished.paths)
+    if is_ours:
+        document = {"name": name, "files": list(finished.paths), "changed": True, "commit": finished.commit}
+        line = f"{name}: what an interrupted run had begun is finished: {', '.join(finished.paths)}"
+        front.show({**document, "resumed": True}, [line])
+    return is_ours
 
 
 def _scaffold(
@@ -133,10 +130,10 @@ def _scaffold(
 ) -> Scaffold:
     fleet = load_fleet(front.root)
     front.__dict__["fleet"] = fleet
-    asked = not offline and front.token_path.exists()
-    host = decide(request, fleet, lambda: _client(front) if asked else None, partial(tree.read, front.root), ask)
+    online = not offline and front.token_path.exists()
+    host = decide(request, fleet, lambda: _client(front) if online else None, partial(tree.read, front.root), ask)
     try:
-        with progress(request.name) as told:
+        with progress(request.name) as tell:
             return scaffold(
                 front.run,
                 fleet,
@@ -146,8 +143,8 @@ def _scaffold(
                 sops=lambda: nobody(front.run),
                 recipients=recipients,
                 evaluated=not no_eval,
-                token_file=front.token_path if asked else None,
-                say=told,
+                token_file=front.token_path if online else None,
+                say=tell,
             )
     except ByHand as error:
         say_text("\n".join((f"add to {error.place}:", *(f"  {line}" for line in error.lines))), err=True)
@@ -167,7 +164,7 @@ def _client(front: Front) -> Any:
 def _ask(
     option: str, question: str, default: str | None = None, choices: Mapping[str, str] | None = None, *, quiet: bool
 ) -> str:
-    """The person at the terminal; in a pipe the default, where there is one."""
+    """Ask the person at the terminal; in a pipe give the default. Usage where neither is possible."""
     if default is not None and (quiet or not is_terminal(sys.stdin)):
         return default
     if not is_terminal(sys.stdin):
@@ -180,15 +177,6 @@ def _ask(
     return answer.strip()
 
 
-def _require_yes(name: str, *, yes: bool) -> None:
-    if yes:
-        return
-    if not is_terminal(sys.stdin):
-        raise Usage(f"{name}: nothing was changed: without a terminal to ask on, say --yes")
-    if not click.confirm("Write all of this?", err=True):
-        raise Usage(f"{name}: nothing was changed")
-
-
 def _publish(changeset: Changeset, done: Scaffold, *, commit: bool) -> Done:
     if commit:
         changeset.require_committable(list(done.files), commit=True)
@@ -196,27 +184,28 @@ def _publish(changeset: Changeset, done: Scaffold, *, commit: bool) -> Done:
         narrate([f"{path}: has changes that nobody committed; they stay, beside ours" for path in dirty])
     for path, content in done.files.items():
         changeset.stage(path, content)
-    with progress(done.host.id) as told:
-        return changeset.publish(dict(done.seen), _message(done.host), commit=commit, say=told)
+    with progress(done.host.id) as tell:
+        return changeset.publish(dict(done.seen), _message(done.host), commit=commit, say=tell)
 
 
-def _read_back(front: Front, done: Scaffold) -> None:
-    """FleetError unless the host is in the fleet's files now: a hook of git's may have changed them."""
-    host, look = done.host, f"did a hook of git's change it? Look at it by hand (git -C {front.root} status)"
+def _read_back(front: Front, done: Scaffold) -> list[str]:
+    """FleetError unless the fleet's files hold the host now; return the new files that a git hook has changed."""
+    host, look = done.host, f"did a git hook change it? Look at it by hand (git -C {front.root} status)"
     try:
         now = load_fleet(front.root)
     except FleetError as error:
-        raise FleetError(f"{host.id} was written, and now the fleet's files do not load: {error}; {look}") from error
+        raise FleetError(f"{host.id} was written, and the fleet's files do not load now: {error}; {look}") from error
     left = [] if _apart(now.hosts.get(host.id)) == _apart(done.fleet.hosts[host.id]) else [f"{HOSTS}: {host.id}"]
     if host.guest is not None and now.vms.get(host.id) != done.fleet.vms[host.id]:
         left.append(f"{DEFINITIONS}: managed.{host.id}")
     left += [path for path in done.new if not (front.root / path).is_file()]
     if left:
-        raise FleetError(f"{', '.join(left)}: was written, and is not there like that; {look}")
+        raise FleetError(f"{', '.join(left)}: was written, but is not so in the files now; {look}")
+    return [path for path in done.new if (front.root / path).read_bytes() != done.files[path]]
 
 
 def _apart(host: Host | None) -> Host | None:
-    """Without its files' paths, which were those of the view that was evaluated."""
+    """Leave out its files' paths, which were those of the copy that was evaluated."""
     return replace(host, configuration_file=None, home_file=None) if host else None
 
 
@@ -225,58 +214,53 @@ def _message(host: NewHost) -> str:
 
 
 def _show(front: Front, done: Scaffold) -> None:
-    if not wants_json(front.as_json):
+    if not front.wants_json:
         say_text("\n".join(done.diff()))
         narrate(_findings(done))
 
 
 def _findings(done: Scaffold) -> list[str]:
-    """What is not known, and what will be in the way."""
-    host, found = done.host, []
+    """List what is not known, and what will be in the way."""
+    host, findings = done.host, []
     if host.guest is not None and host.guest.free is None:
-        found.append(
+        findings.append(
             f"{host.id}: VMID {host.guest.vmid} is from the definitions alone; whether another guest has it is unknown"
         )
     if host.kind is Kind.VM and host.machine.told_by is None:
-        found.append(
+        findings.append(
             f"{host.id}: what the template starts with is unknown; {host.machine.firmware} is taken for granted"
         )
     if done.evaluated is None:
-        found.append(f"{host.id}: {_NOT_RUN}")
+        findings.append(f"{host.id}: {_NOT_RUN}")
     if host.is_nixos and not host.sudo_passwordless and host.user != "root":
-        found.append(
+        findings.append(
             f"{host.id}: sudo will ask {host.user} for a password that is not set yet; set one "
             "(initialHashedPassword, or passwd as root), or say --sudo-passwordless"
         )
-    return [*found, *done.obstacles]
+    return [*findings, *done.obstacles]
 
 
-def _report(front: Front, done: Scaffold, published: Done | None) -> None:
-    host, guest = done.host, done.host.guest
-    system = done.evaluated.toplevel if done.evaluated else None
-    if wants_json(front.as_json):
-        about: dict[str, Any] = {"name": host.id, "kind": str(host.kind), "files": sorted(done.files)}
-        if guest is not None:
-            about |= {
-                "vmid": guest.vmid,
-                "vmid_free": guest.free,
-                "size": guest.size.name,
-                "firmware": host.machine.firmware,
-            }
-        about |= {"evaluated": done.evaluated is not None, "system": system, "findings": _findings(done)}
-        about |= {"diff": "\n".join(done.diff())} if published is None else {}
-        how: dict[str, Any] = {"planned": True} if published is None else {"changed": bool(published.paths)}
-        show_json({**about, **how, "commit": published.commit if published else None})
-        return
+def _report(front: Front, done: Scaffold, published: Done | None, altered: Sequence[str] = ()) -> None:
+    """Show what was written, without `published` what would be; `altered` files are not those that were evaluated."""
+    host, guest, files = done.host, done.host.guest, len(done.files)
+    system = done.evaluated.toplevel if done.evaluated and not altered else None
+    unknown = [f"{path}: a git hook changed it; whether Nix makes a system of it is not known" for path in altered]
+    document: dict[str, Any] = {"name": host.id, "kind": str(host.kind), "files": sorted(done.files)}
+    if guest is not None:
+        document |= {"vmid": guest.vmid, "vmid_free": guest.free, "size": guest.size.name}
+        document["firmware"] = host.machine.firmware
+    document |= {"evaluated": done.evaluated is not None and not altered, "system": system}
+    document["findings"] = [*_findings(done), *unknown]
     if published is None:
-        say(f"{host.id}: would write {len(done.files)} files; nothing was changed")
+        document |= {"diff": "\n".join(done.diff()), "planned": True, "commit": None}
+        front.show(document, [f"{host.id}: would write {files} files; nothing was changed"])
         return
-    say(f"{host.id}: wrote {', '.join(sorted(published.paths))}")
-    if system:
-        say(f"{host.id}: evaluates to {system}")
-    if published.commit:
-        say(f"commit {published.commit}: {len(published.paths)} files")
-    narrate(_next(front, host, committed=published.commit is not None))
+    lines = [f"{host.id}: wrote {', '.join(sorted(published.paths))}"]
+    lines += [f"{host.id}: evaluates to {system}"] if system else []
+    lines += [f"commit {published.commit}: {len(published.paths)} files"] if published.commit else []
+    front.show({**document, "changed": bool(published.paths), "commit": published.commit}, lines)
+    if not front.wants_json:
+        narrate([*unknown, *_next(front, host, committed=published.commit is not None)])
 
 
 def _next(front: Front, host: NewHost, *, committed: bool) -> list[str]:
@@ -300,7 +284,7 @@ def _keys_in(file: str) -> list[str]:
         lines = expanded(file).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise Usage(f"--key-file {file}: cannot be read: {error}") from None
-    found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not found:
+    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not keys:
         raise Usage(f"--key-file {file}: holds no key; name a .pub file")
-    return found
+    return keys

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from nixherd.display import one_line, visible_values
+from nixherd.errors import Usage
 from nixherd.sizes import human
 from nixherd.terminal import is_terminal, put, say, say_text
 
@@ -18,8 +21,27 @@ if TYPE_CHECKING:
 
 
 def wants_json(as_json: bool | None) -> bool:
-    """As it was said; unsaid, JSON wherever stdout is no terminal."""
+    """Whether the result is to be JSON: as the option says, without one wherever stdout is not a terminal."""
     return as_json if as_json is not None else not is_terminal(sys.stdout)
+
+
+def confirm(question: str, refusal: str, *, yes: bool) -> None:
+    """Ask the person at the terminal, unless --yes was given. Usage, beginning with `refusal`, without their yes."""
+    if yes:
+        return
+    if not is_terminal(sys.stdin):
+        raise Usage(f"{refusal}: without a terminal to ask on, say --yes")
+    if not click.confirm(question, err=True):
+        raise Usage(f"{refusal}; nothing was changed")
+
+
+def show(document: Any, lines: Iterable[object], as_json: bool | None) -> None:
+    """Show a result: the document as JSON, or its lines for people."""
+    if wants_json(as_json):
+        show_json(document)
+        return
+    for line in lines:
+        say(line)
 
 
 def show_json(value: Any) -> None:
@@ -51,13 +73,9 @@ def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json
 
 
 def show_facts(facts: Mapping[str, Any], as_json: bool | None) -> None:
-    """One thing, a line each."""
-    if wants_json(as_json):
-        show_json(dict(facts))
-        return
+    """Show what is known of one thing, a line each."""
     width = max((len(key) for key in facts), default=0)
-    for key, value in facts.items():
-        say(f"{one_line(key):{width}}  {_cell(key, value)}")
+    show(dict(facts), (f"{one_line(key):{width}}  {_cell(key, value)}" for key, value in facts.items()), as_json)
 
 
 def _cell(column: str, value: Any) -> str:
@@ -77,12 +95,12 @@ def _cell(column: str, value: Any) -> str:
 def duration(seconds: int) -> str:
     """`3d 4h`, `5m 10s`."""
     parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
-    said = [f"{number}{unit}" for number, unit in parts if number]
-    return " ".join(said[:2]) or "0s"
+    units = [f"{number}{unit}" for number, unit in parts if number]
+    return " ".join(units[:2]) or "0s"
 
 
 def console(*, err: bool = False) -> "Console":
-    """Wide where it is no terminal: a table that is piped is not folded. What stands in brackets is no markup."""
+    """Make rich's console, wide where the stream is not a terminal, so that no table is folded in a pipe. No markup."""
     from rich.console import Console  # noqa: TID251
 
     stream = sys.stderr if err else sys.stdout
@@ -91,7 +109,7 @@ def console(*, err: bool = False) -> "Console":
 
 
 def narrate(lines: Iterable[str]) -> None:
-    """What is said beside the results."""
+    """Say lines beside the results, on stderr."""
     for line in lines:
         say(line, err=True)
 
@@ -101,7 +119,7 @@ Say = Callable[[str], None]
 
 @contextmanager
 def progress(what: str) -> Iterator[Say]:
-    """Gives whoever works something to tell its lines to; everything goes to stderr."""
+    """Give the work what to call with each line of its progress, which goes to stderr."""
     if is_terminal(sys.stderr):
         with _bar(what) as say:
             yield say
@@ -110,7 +128,7 @@ def progress(what: str) -> Iterator[Say]:
 
 
 class _Lines:
-    """Each line once, with how long it took until then."""
+    """Say each line once, with the seconds until then."""
 
     def __init__(self, what: str) -> None:
         self._what, self._began, self._last = what, time.monotonic(), ""
@@ -125,17 +143,15 @@ class _Lines:
 def _bar(what: str) -> Iterator[Say]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    words = partial(TextColumn, markup=False)
-    columns = (words("{task.description}"), BarColumn(), words("{task.fields[line]}"), TimeElapsedColumn())
+    text = partial(TextColumn, markup=False)
+    columns = (text("{task.description}"), BarColumn(), text("{task.fields[line]}"), TimeElapsedColumn())
     with Progress(*columns, console=console(err=True), transient=True) as bar:
         task = bar.add_task(one_line(what), total=None, line="")
 
         def say(line: str) -> None:
             share = percentage(line)
-            if share is None:
-                bar.update(task, line=one_line(line)[:80])
-            else:
-                bar.update(task, line=one_line(line)[:80], total=100.0, completed=share)
+            total = None if share is None else 100.0
+            bar.update(task, line=one_line(line)[:80], total=total, completed=share)
 
         yield say
 
@@ -144,6 +160,6 @@ _PERCENT = re.compile(r"\(?\b(\d{1,3}(?:\.\d+)?)\s?%\)?")
 
 
 def percentage(line: str) -> float | None:
-    """How far a task is by a line of its log, 0 to 100; None where it does not say."""
-    found = _PERCENT.findall(line)
-    return min(100.0, float(found[-1])) if found else None
+    """Read how far a task is from a line of its log, 0 to 100; None where the line does not say."""
+    shares = _PERCENT.findall(line)
+    return min(100.0, float(shares[-1])) if shares else None

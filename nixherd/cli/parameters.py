@@ -17,21 +17,32 @@ from nixherd.files import fleet_root
 from nixherd.sizes import LONGEST, parse_seconds, parse_size
 
 F = TypeVar("F", bound=Callable[..., Any])
+VMID = click.IntRange(100, 999_999_999)
 
 
-class Seconds(click.ParamType):  # type: ignore[type-arg]
-    """A number of seconds, 1 to a month."""
+class _Text(click.ParamType):  # type: ignore[type-arg]
+    """A parameter that `read` makes of its text; its ValueError is wrong usage."""
 
-    name = "seconds"
+    def read(self, text: str) -> Any:
+        raise NotImplementedError
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
-            return parse_seconds(value)
+            return self.read(value) if isinstance(value, str) else value
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
-class WholeSeconds(click.ParamType):  # type: ignore[type-arg]
+class Seconds(_Text):
+    """A number of seconds, 1 to a month."""
+
+    name = "seconds"
+
+    def read(self, text: str) -> float:
+        return parse_seconds(text)
+
+
+class WholeSeconds(_Text):
     """A whole number of seconds, as servers and machines take them."""
 
     name = "seconds"
@@ -39,28 +50,35 @@ class WholeSeconds(click.ParamType):  # type: ignore[type-arg]
     def __init__(self, least: int, most: int = LONGEST) -> None:
         self.least, self.most = least, most
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        found = int(value) if re.fullmatch(r"[0-9]{1,15}", str(value), re.ASCII) else -1
-        if not self.least <= found <= self.most:
-            what = f"{value} is no number of seconds from {self.least} to {self.most}; write one like 60"
-            self.fail(what, param, ctx)
-        return found
+    def read(self, text: str) -> int:
+        seconds = int(text) if re.fullmatch(r"[0-9]{1,15}", text, re.ASCII) else -1
+        if not self.least <= seconds <= self.most:
+            raise ValueError(f"{text} is not a number of seconds from {self.least} to {self.most}; write one like 60")
+        return seconds
 
 
-class Size(click.ParamType):  # type: ignore[type-arg]
+class Size(_Text):
     """Bytes, written like 64G."""
 
     name = "size"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
+    def read(self, text: str) -> int:
         try:
-            if str(value).isdecimal():
-                raise ValueError
-            return parse_size(str(value))
+            return parse_size("" if text.isdecimal() else text)
         except ValueError:
-            self.fail(f"{value!r} is no size; write one like 64G", param, ctx)
+            raise ValueError(f"{text!r} is not a size; write one like 64G") from None
+
+
+class Pair(_Text):
+    """`NAME=VALUE`, as pyinfra takes host data: it ends with a traceback on anything else."""
+
+    name = "pair"
+
+    def read(self, text: str) -> str:
+        name, equals, _ = text.partition("=")
+        if not (name and equals):
+            raise ValueError(f"{text!r} is not NAME=VALUE")
+        return text
 
 
 class Guest(click.ParamType):  # type: ignore[type-arg]
@@ -79,7 +97,7 @@ def _fleet_of(ctx: click.Context) -> str:
 
 
 def _completions(directory: str) -> list[str]:
-    """The names of the fleet's guests, kept while no file of the fleet changes. Never an error."""
+    """List the names of the fleet's guests, from a cache while no file of the fleet changes; raises nothing."""
     from nixherd.cli.guests import names_of
     from nixherd.fleet.load import load_fleet
     from nixherd.fleet.world import look
@@ -89,12 +107,12 @@ def _completions(directory: str) -> list[str]:
         world = look(root)
         key = hashlib.sha256(repr(sorted(map(repr, world.fingerprint))).encode()).hexdigest()
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        kept = Path(home) / "nixherd" / "completion.json"
-        known = json.loads(kept.read_text()) if kept.exists() else {}
+        cache = Path(home) / "nixherd" / "completion.json"
+        known = json.loads(cache.read_text()) if cache.exists() else {}
         if known.get("key") != key:
             known = {"key": key, "names": sorted(names_of(load_fleet(root, world)))}
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(known))
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            cache.write_text(json.dumps(known))
         return list(known["names"])
     except FAILURES:
         return []
@@ -103,29 +121,17 @@ def _completions(directory: str) -> list[str]:
 guest = click.argument("guest", type=Guest())
 
 
-class Pair(click.ParamType):  # type: ignore[type-arg]
-    """`NAME=VALUE`, as pyinfra takes host data: it ends with a traceback on anything else."""
-
-    name = "pair"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        name, equals, _ = str(value).partition("=")
-        if not (name and equals):
-            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
-        return str(value)
-
-
 data_option = click.option(
     "--data", multiple=True, type=Pair(), metavar="NAME=VALUE", help="Host data, as pyinfra takes it."
 )
 
 
 def standing(name: str, usual: Any = None) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """A callback for an option without a default: where it is not given, what group data says, else `usual`."""
+    """Make a callback that gives an option which is not set the value in group data, else `usual`."""
 
     def value_or_standing(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-        said = ctx.ensure_object(Front).standing(name) if value is None else value
-        return usual if said is None else said
+        value = ctx.ensure_object(Front).standing(name) if value is None else value
+        return usual if value is None else value
 
     return value_or_standing
 
@@ -144,38 +150,48 @@ commit_option = click.option(
 )
 
 
-def json_option(command: F) -> F:
-    """--json and --table; neither: a table on a terminal, JSON elsewhere."""
+def _front(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """Make a callback that sets an attribute of the Front where the option is given."""
 
-    def said(ctx: click.Context, param: click.Parameter, value: bool | None) -> None:
+    def assign(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         if value is not None:
-            ctx.ensure_object(Front).as_json = value
+            setattr(ctx.ensure_object(Front), name, value)
 
-    options = {"default": None, "expose_value": False, "is_eager": True}
-    return click.option("--json/--table", callback=said, help="JSON or a table; by default as stdout is.", **options)(  # type: ignore[arg-type]
-        command
-    )
+    return assign
 
 
-def changing(command: F) -> F:
-    """What every command that changes something takes."""
+def together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Make one decorator of several, the first of them outermost."""
 
-    def planned(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-        ctx.ensure_object(Front).dry_run = value
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
 
-    def limited(ctx: click.Context, param: click.Parameter, value: float | None) -> None:
-        if value is not None:
-            ctx.ensure_object(Front).timeout = value
+    return decorate
 
-    command = click.option(
-        "--dry-run", is_flag=True, callback=planned, expose_value=False, help="Show the steps, do none."
-    )(command)
-    command = click.option(
+
+json_option = click.option(
+    "--json/--table",
+    default=None,
+    is_eager=True,
+    expose_value=False,
+    callback=_front("as_json"),
+    help="JSON or a table; by default as stdout is.",
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, expose_value=False, callback=_front("dry_run"), help="Show the steps, do none."
+)
+# what every command takes that changes a guest
+changing = together(
+    json_option,
+    click.option(
         "--deadline",
         type=Seconds(),
         metavar="SECONDS",
-        callback=limited,
+        callback=_front("timeout"),
         expose_value=False,
         help="For the task, and for whoever holds the guest's lock; else group data's task_deadline, else 3600.",
-    )(command)
-    return json_option(command)
+    ),
+    dry_run_option,
+)

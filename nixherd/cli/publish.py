@@ -1,4 +1,4 @@
-"""`nixherd publish`: what machines that pull are to run, in a binary cache that any web server can serve."""
+"""`nixherd publish`: the systems of machines that pull, in a binary cache that any web server can serve."""
 
 import time
 from collections import Counter
@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from nixherd.cli.front import CHECKOUT, Front, pass_front
-from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import Pair, json_option, standing
 from nixherd.deploy import commit_policy as gate
 from nixherd.deploy.commit_policy import Gate
@@ -53,90 +52,87 @@ def publish(
     the one that it had there.
     """
     front.guarded = False
+    root = str(front.root)
     key = SigningKey.read(expanded(key_file).absolute())
     _through_the_gate(front, data)
     if not allow_dirty:
-        gate.require_committed(str(front.root), gate.uncommitted(str(front.root)))
+        gate.require_committed(root, gate.uncommitted(root))
     groups = groups_of(front.fleet)
     chosen = check_selection(separate(hosts, groups) or ["nixos"], groups, "HOST")
     ids = tuple(sorted(host_id for host_id in chosen if front.fleet.hosts[host_id].is_nixos))
     revision = _revision(front)
-    found, failed = _built(front, ids)
-    if found:
-        systems = [about.toplevel for about in found.values()]
+    built, failed = _built(front, ids)
+    if built:
+        systems = [config.toplevel for config in built.values()]
         run(nix.copy_to_cache(systems, str(Path(directory).absolute()), str(key.file)), timeout=DEADLINE)
     (Path(directory) / "systems").mkdir(parents=True, exist_ok=True)
     published: dict[str, str] = {}
-    for host_id, about in found.items():  # what they name is there now
+    for host_id, config in built.items():  # what they name is in the cache now
         try:
-            published[host_id] = _point(front, Path(directory) / "systems" / about.hostname, about, revision, key)
+            published[host_id] = _point(front, Path(directory) / "systems" / config.hostname, config, revision, key)
         except FAILURES as error:
             failed[host_id] = str(worded(error, f"{host_id}: signing its pointer"))
-    if wants_json(front.as_json):
-        show_json({"published": published, "failed": failed, "revision": revision})
-    else:
-        for host_id, system in published.items():
-            say(f"{host_id}: {system}")
+    document = {"published": published, "failed": failed, "revision": revision}
+    front.show(document, (f"{host_id}: {system}" for host_id, system in published.items()))
     for host_id, why in failed.items():
         say(f"{host_id}: not published: {why}", err=True)
     return int(Exit.FAILED if failed else Exit.DONE)
 
 
 def _through_the_gate(front: Front, data: Sequence[str]) -> None:
-    """Have everything come from the commit that was verified, where the operator or a host requires that."""
-    said = dict(pair.partition("=")[::2] for pair in data)
-    if unknown := sorted(said.keys() - set(gate.NAMES)):
-        raise Usage(f"--data {unknown[0]}: of it all, publish takes {', '.join(gate.NAMES)}")
-
-    standing = [CHECKOUT / "group_data"]
-    front.require(Gate.of(front.root, said, standing, notes=True))
+    """Take everything from the verified commit, where the operator or a host requires one."""
+    given = dict(pair.partition("=")[::2] for pair in data)
+    if unknown := sorted(given.keys() - set(gate.NAMES)):
+        raise Usage(f"--data {unknown[0]}: publish takes only {', '.join(gate.NAMES)}")
+    group_data = [CHECKOUT / "group_data"]
+    front.require(Gate.of(front.root, given, group_data, notes=True))
     if front.gate is None and gate.required_by_hosts(front.fleet):
-        front.require(Gate.of(front.root, said, standing, by_hosts=True, notes=True))
+        front.require(Gate.of(front.root, given, group_data, by_hosts=True, notes=True))
 
 
 def _revision(front: Front) -> str | None:
-    """Of which commit it is; None where nobody could say."""
+    """Give the commit that everything comes from; None where files differ from it."""
     if front.verified:
         return front.verified.revision
     repository = Repository.around(front.root)
     return repository.full_head() if repository and not repository.changed(["."]) else None
 
 
-def _point(front: Front, file: Path, about: Evaluated, revision: str | None, key: SigningKey) -> str:
-    """Say in a signed file what a host is to run, later than what the same key has signed for it before.
+def _point(front: Front, file: Path, config: Evaluated, revision: str | None, key: SigningKey) -> str:
+    """Write and sign the pointer to a host's system, with a higher serial than the one before.
 
-    Return the system that the file names then, as a machine reads it. FleetError when it names none.
+    Return the system that the file names then, as a machine reads it. FleetError when it is another pointer.
     """
-    before = pointers.read(file, key.public, about.hostname, front.run.directory)
+    before = pointers.read(file, key.public, config.hostname, front.run.directory)
     serial = max(int(time.time()), before.serial + 1 if before else 0)
-    pointer = Pointer(about.hostname, about.toplevel, revision, serial)
+    pointer = Pointer(config.hostname, config.toplevel, revision, serial)
     write_whole(file, key.sign(pointer, front.run.directory), mode=0o644)
     front.wrote = True
-    written = pointers.read(file, key.public, about.hostname, front.run.directory)
+    written = pointers.read(file, key.public, config.hostname, front.run.directory)
     if written is None or written.serial != serial:
-        raise FleetError(f"{file}: what was written there is not what is there now; publish it again")
+        raise FleetError(f"{file}: does not hold what was written to it; publish again")
     return written.system
 
 
 def _built(front: Front, ids: tuple[str, ...]) -> tuple[dict[str, Evaluated], dict[str, str]]:
-    """The hosts that can be evaluated and built, by id, and why the others cannot."""
+    """Evaluate and build the hosts; return those that succeed, by id, and why the others do not."""
     builder, failed = Builder(front.evaluator), dict[str, str]()
-    abouts = []
+    configs: list[Evaluated] = []
     for host_id in ids:
         try:
-            about = front.evaluator.evaluate(ids, host_id)
-            pointers.require_name(about.hostname)
-            abouts.append(about)
+            config = front.evaluator.evaluate(ids, host_id)
+            pointers.require_name(config.hostname)
+            configs.append(config)
         except FAILURES as error:
             failed[host_id] = str(worded(error, f"{host_id}: evaluating it"))
-    found = {}
-    names = Counter(about.hostname for about in abouts)
-    for about in abouts:
+    built = {}
+    names = Counter(config.hostname for config in configs)
+    for config in configs:
         try:
-            if names[about.hostname] > 1:
-                raise FleetError(f"networking.hostName = {about.hostname} is another host's as well")
-            builder.realise({each.host_id: [each.toplevel_drv] for each in abouts}, about.host_id)
-            found[about.host_id] = about
+            if names[config.hostname] > 1:
+                raise FleetError(f"networking.hostName = {config.hostname} is another host's as well")
+            builder.realise({each.host_id: [each.toplevel_drv] for each in configs}, config.host_id)
+            built[config.host_id] = config
         except FAILURES as error:
-            failed[about.host_id] = str(worded(error, f"{about.host_id}: building it"))
-    return found, failed
+            failed[config.host_id] = str(worded(error, f"{config.host_id}: building it"))
+    return built, failed

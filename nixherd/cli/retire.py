@@ -1,9 +1,8 @@
-"""`nixherd retire`: a host leaves the fleet, its guest and its trust with it."""
+"""`nixherd retire`: take a host out of the fleet, with its guest and its access to secrets."""
 
 import os
 import shutil
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 import click
 
 from nixherd.cli.front import CHECKOUT, Front, pass_front
-from nixherd.cli.output import progress, show_json, wants_json
+from nixherd.cli.output import Say, confirm, progress
+from nixherd.cli.parameters import VMID, commit_option, identity_option, standing
 from nixherd.cli.parameters import changing as changing_options
-from nixherd.cli.parameters import commit_option, identity_option, standing
 from nixherd.deploy import duties
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
@@ -22,13 +21,14 @@ from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet, Host
 from nixherd.names import HOST_ID, is_a
+from nixherd.proxmox.guest.adopt import Fate, Parting, partings
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import label
-from nixherd.proxmox.guest.retiring import Fate, Parting, partings
-from nixherd.terminal import is_terminal, say
+from nixherd.terminal import say
+from nixherd.trust import retire as retirement_of
 from nixherd.trust.enrol import Wanted, is_named_after, stage, swap_in
 from nixherd.trust.rehearsal import require_evaluates
-from nixherd.trust.retire import Retirement, plan
+from nixherd.trust.retire import Retirement
 from nixherd.trust.secrets.rules import CONFIG
 from nixherd.trust.secrets.sops import identity_file, operator
 from nixherd.trust.secrets.store import Store, recipients_of_hosts
@@ -37,27 +37,31 @@ _SHOWN = 20  # mentions
 
 
 @dataclass(frozen=True)
-class Asked:
-    """How it is to be done."""
+class Options:
+    """What the options say."""
 
     keep_vm: bool
     destroy: DestroyGuest | None
     remove_secrets: bool
     identity: str | None
     secrets: str
-    docs: str
-    template: str | None
+    docs_file: str
+    docs_template: str | None
     commit: bool
     yes: bool
 
 
 @dataclass
-class Told:
-    """What there is to say of it."""
+class Plan:
+    """What is to be done, then what was done; `warnings` of hosts that stay."""
 
     retirement: Retirement
     guests: list[Parting]
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def host(self) -> Host:
+        return self.retirement.host
 
     @property
     def steps(self) -> list[str]:
@@ -66,13 +70,7 @@ class Told:
 
 @click.command()
 @click.argument("name")
-@click.option(
-    "--destroy",
-    "vmid",
-    type=click.IntRange(100, 999_999_999),
-    metavar="VMID",
-    help="Destroy its guest, after a backup.",
-)
+@click.option("--destroy", "vmid", type=VMID, metavar="VMID", help="Destroy its guest, after a backup.")
 @click.option("--keep-vm", is_flag=True, help="Leave its guest on the hypervisor, which is not asked at all.")
 @click.option("--stop", is_flag=True, help="Destroy the guest also when it runs.")
 @click.option("--no-backup", is_flag=True, help="Make no backup of the guest: all of it is given up.")
@@ -102,7 +100,19 @@ class Told:
 @click.option("--yes", is_flag=True, help="Do not ask; there must have been a look at the plan.")
 @changing_options
 @pass_front
-def retire(front: Front, /, name: str, vmid: int | None, keep_vm: bool, **options: Any) -> None:
+def retire(
+    front: Front,
+    /,
+    name: str,
+    vmid: int | None,
+    keep_vm: bool,
+    stop: bool,
+    no_backup: bool,
+    discard: tuple[str, ...],
+    storage: str | None,
+    purge: bool,
+    **options: Any,
+) -> None:
     """Take host NAME out of the fleet: its guest, its access to secrets, and every file that is its alone; one commit.
 
     All of it is planned, evaluated without the host and encrypted anew before anything is done. A run that was killed
@@ -110,60 +120,45 @@ def retire(front: Front, /, name: str, vmid: int | None, keep_vm: bool, **option
     """
     if vmid is not None and keep_vm:
         raise click.UsageError("--destroy and --keep-vm exclude each other")
-    _run(front, name, _asked(vmid, keep_vm=keep_vm, **options))
-
-
-def _asked(
-    vmid: int | None,
-    *,
-    keep_vm: bool,
-    stop: bool,
-    no_backup: bool,
-    discard: tuple[str, ...],
-    storage: str | None,
-    purge: bool,
-    secrets: str,
-    docs_file: str,
-    docs_template: str | None,
-    **rest: Any,
-) -> Asked:
-    if vmid is None and (stop or no_backup or discard or storage or purge):
+    destroy = None
+    if vmid is not None:
+        backup = not no_backup
+        destroy = DestroyGuest("", vmid, stop=stop, backup=backup, storage=storage, purge=purge, discard=discard)
+    elif stop or no_backup or discard or storage or purge:
         raise click.UsageError("--stop, --no-backup, --discard, --storage and --purge belong to --destroy VMID")
-    how = {"stop": stop, "backup": not no_backup, "storage": storage, "purge": purge, "discard": discard}
-    destroy = DestroyGuest(vm="", vmid=vmid, **how) if vmid is not None else None  # type: ignore[arg-type]
-    return Asked(keep_vm=keep_vm, destroy=destroy, secrets=secrets, docs=docs_file, template=docs_template, **rest)
+    _run(front, name, Options(keep_vm=keep_vm, destroy=destroy, **options))
 
 
-def _run(front: Front, name: str, asked: Asked) -> None:
+def _run(front: Front, name: str, options: Options) -> None:
     if front.dry_run and interrupted(front.root):
         raise FleetError(f"{front.root}: a run was killed while it published its changes; run one without --dry-run")
     with changing(front.root) as changeset:
-        with progress(name) as told:
+        with progress(name) as tell:
             if not front.dry_run:
-                front.wrote = changeset.resume(told) is not None
+                front.wrote = changeset.resume(tell) is not None
             host = _host(front.fleet, name)
             if host is None:
-                _retired_before(front, changeset, name, asked)
+                _retired_before(front, changeset, name, options)
                 return
             if not front.dry_run:
                 front.run.claim(host.id)
-            found = _planned(front, changeset, host, asked, told)
-        _show_plan(front, found)
+            plan = _planned(front, changeset, host, options, tell)
+        _show_plan(front, plan)
         if front.dry_run:
-            _report(front, found, None)
+            front.show(_document(plan, None))
             return
-        _confirm(host, yes=asked.yes)
-        found.guests = [_part(front, each) for each in found.guests]
-        with progress(host.id) as told:
-            done = _publish(front, changeset, found, asked, told)
+        confirm(f"Retire {host.id} like that?", f"{host.id} was not retired", yes=options.yes)
+        plan.guests = [_destroyed(front, each) for each in plan.guests]
+        with progress(host.id) as tell:
+            done = _publish(front, changeset, plan, options, tell)
     front.wrote = True
     _forget(front, host.id)
-    _read_back(front, found, asked)
-    _report(front, found, done)
+    _read_back(front, plan, options)
+    front.show(_document(plan, done), _lines(plan, done))
 
 
 def _host(fleet: Fleet, name: str) -> Host | None:
-    """By its id, else by its hostname or alias. Usage when several are called so."""
+    """Find a host by its id, else by its hostname or alias. Usage when several have the name."""
     if name in fleet.hosts:
         return fleet.hosts[name]
     called = [
@@ -171,53 +166,49 @@ def _host(fleet: Fleet, name: str) -> Host | None:
     ]
     if len(called) > 1:
         raise Usage(
-            f"{name}: {' and '.join(host.id for host in called)} are called so in hosts.nix; name one by its id"
+            f"{name}: {' and '.join(host.id for host in called)} have this name in hosts.nix; name one by its id"
         )
     return called[0] if called else None
 
 
-def _retired_before(front: Front, changeset: Changeset, name: str, asked: Asked) -> None:
-    """Nothing is left to do where the history says that this was done, and it is so. Usage where it does not."""
+def _retired_before(front: Front, changeset: Changeset, name: str, options: Options) -> None:
+    """Say that nothing is left to do, where a commit retired the host. Usage where none did."""
     commit = _commit_of(changeset, name)
     if commit is None:
         near = get_close_matches(name, front.fleet.hosts, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(front.fleet.hosts)) or 'none'}"
-        raise Usage(f"{name}: no host of hosts.nix; {hint}")
-    _require_nothing_left(front, name, asked, commit[:7])
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(front.fleet.hosts)) or 'none'}"
+        raise Usage(f"hosts.nix has no host {name}; {hint}")
+    _require_nothing_left(front, name, options, commit[:7])
     if not front.dry_run:
         _forget(front, name)
-    if wants_json(front.as_json):
-        show_json({"host": name, "steps": [], "changed": front.wrote, "commit": commit[:7]})
-    else:
-        say(f"{name} is no host of hosts.nix; it was retired by commit {commit[:7]}")
+    document = {"host": name, "steps": [], "changed": front.wrote, "commit": commit[:7]}
+    front.show(document, [f"hosts.nix has no host {name}; commit {commit[:7]} retired it"])
 
 
-def _require_nothing_left(front: Front, name: str, asked: Asked, commit: str) -> None:
-    """FleetError where something of a host that was retired is there, or nobody knows whether it is."""
+def _require_nothing_left(front: Front, name: str, options: Options, commit: str) -> None:
+    """FleetError where something of a retired host is left, or may be."""
     left = [f"vms/definitions.nix: {vm.attribute}" for vm in front.fleet.vms.values() if name in (vm.name, vm.host_id)]
-    store = _store(front, asked)
+    store = _store(front, options)
     if store is not None and name in store.rules.names.values():
         left.append(f"{store.config}: {name} is a recipient")
     if left:
         raise FleetError(f"{name} was retired by commit {commit}, and is there again: {', '.join(left)}")
-    if store is not None and asked.remove_secrets:
+    if store is not None and options.remove_secrets:
         machines = recipients_of_hosts(front.fleet)
-        own = [
-            rule
-            for rule in store.rules.rules
-            if is_named_after(rule, name) and not machines.keys() & set(rule.recipients)
-        ]
-        if own:
+        named = [rule for rule in store.rules.rules if is_named_after(rule, name)]
+        labels = [rule.label for rule in named if not machines.keys() & set(rule.recipients)]
+        if labels:
             raise FleetError(
-                f"{name} was retired by commit {commit}, and {', '.join(rule.label for rule in own)} stayed in "
+                f"{name} was retired by commit {commit}, and {', '.join(labels)} stayed in "
                 f"{store.config}; take what is its alone out by hand, with its files"
             )
-    if asked.destroy is None:
+    if options.destroy is None:
         return
-    what = f"VMID {asked.destroy.vmid}"
+    vmid = options.destroy.vmid
+    what = f"VMID {vmid}"
     try:
-        row = next((row for row in front.client.resources() if row.vmid == asked.destroy.vmid), None)
-        is_there = row is not None or not front.client.is_free(asked.destroy.vmid)
+        row = next((row for row in front.client.resources() if row.vmid == vmid), None)
+        is_there = row is not None or not front.client.is_free(vmid)
     except FAILURES as error:
         failure = worded(error, f"looking for {what}")
         failure.args = (f"{name} was retired by commit {commit}; whether {what} is there is not known: {failure}",)
@@ -230,9 +221,9 @@ def _require_nothing_left(front: Front, name: str, asked: Asked, commit: str) ->
         )
 
 
-def _store(front: Front, asked: Asked) -> Store | None:
-    """None where no `.sops.yaml` is in the secrets' directory."""
-    return Store.load(front.root, asked.secrets) if os.path.lexists(front.root / asked.secrets / CONFIG) else None
+def _store(front: Front, options: Options) -> Store | None:
+    """Load the secrets; None where their directory has no `.sops.yaml`."""
+    return Store.load(front.root, options.secrets) if os.path.lexists(front.root / options.secrets / CONFIG) else None
 
 
 def _commit_of(changeset: Changeset, name: str) -> str | None:
@@ -240,8 +231,8 @@ def _commit_of(changeset: Changeset, name: str) -> str | None:
         return None
     subject = _subject(name)
     ids = changeset.repository.reachable("--max-count=50", "--fixed-strings", f"--grep={subject}", "HEAD")
-    found = changeset.repository.contents(ids)
-    return next((id for id in ids if id in found and signatures.parse(id, found[id]).subject == subject), None)
+    texts = changeset.repository.contents(ids)
+    return next((id for id in ids if id in texts and signatures.parse(id, texts[id]).subject == subject), None)
 
 
 def _subject(host_id: str) -> str:
@@ -251,100 +242,74 @@ def _subject(host_id: str) -> str:
 # Planning
 
 
-def _planned(front: Front, changeset: Changeset, host: Host, asked: Asked, told: Any) -> Told:
-    """All that will be done, verified. Nothing is changed but what is staged."""
+def _planned(front: Front, changeset: Changeset, host: Host, options: Options, tell: Say) -> Plan:
+    """Plan, stage and verify all that will be done; nothing else is changed."""
     fleet = front.fleet
-    wanted = Wanted(fleet, _store(front, asked))
-    retirement = plan(
-        wanted,
+    retirement = retirement_of.plan(
+        Wanted(fleet, _store(front, options)),
         host.id,
         changeset.repository,
-        remove_secrets=asked.remove_secrets,
-        docs=asked.docs,
-        template=asked.template,
+        remove_secrets=options.remove_secrets,
+        docs=options.docs_file,
+        template=options.docs_template,
         beside=sorted((CHECKOUT / "group_data").glob("*.py")),
     )
-    told(f"look for the guest of {host.id}")
-    guests = partings(lambda: front.client, fleet, retirement.guests, asked.destroy, keep=asked.keep_vm)
-    if asked.destroy and not guests:
-        raise Usage(f"--destroy {asked.destroy.vmid}: {host.id} has no guest in vms/definitions.nix; leave it out")
-    path = identity_file(asked.identity)
+    tell(f"look for the guest of {host.id}")
+    guests = partings(lambda: front.client, fleet, retirement.guests, options.destroy, keep=options.keep_vm)
+    if options.destroy and not guests:
+        raise Usage(f"--destroy {options.destroy.vmid}: {host.id} has no guest in vms/definitions.nix; leave it out")
+    path = identity_file(options.identity)
     stage(
         changeset,
         retirement.wanted,
         sops=lambda: operator(front.run, path),
         rotate=True,
-        commit=asked.commit,
-        say=told,
+        commit=options.commit,
+        say=tell,
     )
-    told(f"evaluate the fleet without {host.id}")
-    wrong = require_evaluates(
-        front.evaluator,
-        retirement.wanted.files,
-        changeset.repository,
-        changeset.scratch,
-    )
-    return Told(retirement, guests, [*duties.of(front.evaluator, front.fleet, host, retirement.guests), *wrong])
+    tell(f"evaluate the fleet without {host.id}")
+    wrong = require_evaluates(front.evaluator, retirement.wanted.files, changeset.repository, changeset.scratch)
+    return Plan(retirement, guests, [*duties.of(front.evaluator, front.fleet, host, retirement.guests), *wrong])
 
 
-def _show_plan(front: Front, found: Told) -> None:
+def _show_plan(front: Front, plan: Plan) -> None:
     """What a person decides by: a result for people, beside the result where that is JSON."""
-    beside, host_id = wants_json(front.as_json), found.retirement.host.id
-
-    def line(text: object) -> None:
-        say(f"{host_id}: {text}", err=beside)
-
-    for step in found.steps:
-        line(f"would {step}")
-    for each in found.guests:
-        if each.fate is not Fate.DESTROYED:
-            line(each)
-    for rule in found.retirement.own:
-        if not rule.goes:
-            line(f"{rule}, stays; --remove-secrets has it go")
-    for text in found.retirement.stays:
-        line(text)
-    for text in found.warnings:
-        line(f"warning: {text}")
-    for mention in found.retirement.mentions[:_SHOWN]:
-        line(f"still named in {mention}")
-    if (more := len(found.retirement.mentions) - _SHOWN) > 0:
-        line(f"still named in {more} lines more")
-
-
-def _confirm(host: Host, *, yes: bool) -> None:
-    if yes:
-        return
-    if not is_terminal(sys.stdin):
-        raise Usage(f"{host.id} was not retired: without a terminal to ask on, say --yes")
-    if not click.confirm(f"Retire {host.id} like that?", err=True):
-        raise Usage(f"{host.id} was not retired; nothing was changed")
+    label, is_beside, retirement = plan.host.id, front.wants_json, plan.retirement
+    lines: list[object] = [f"would {step}" for step in plan.steps]
+    lines += [each for each in plan.guests if each.fate is not Fate.DESTROYED]
+    lines += [f"{rule}, stays; --remove-secrets has it go" for rule in retirement.own if not rule.goes]
+    lines += [*retirement.stays, *(f"warning: {text}" for text in plan.warnings)]
+    lines += [f"still named in {mention}" for mention in retirement.mentions[:_SHOWN]]
+    if (more := len(retirement.mentions) - _SHOWN) > 0:
+        lines.append(f"still named in {more} lines more")
+    for line in lines:
+        say(f"{label}: {line}", err=is_beside)
 
 
 # Doing
 
 
-def _part(front: Front, guest: Parting) -> Parting:
+def _destroyed(front: Front, guest: Parting) -> Parting:
     if guest.action is None:
         return guest
-    with progress(label(guest.vm)) as told:
-        return guest.run(front.client, front.fleet, front.timeout, told)
+    with progress(label(guest.vm)) as tell:
+        return guest.run(front.client, front.fleet, front.timeout, tell)
 
 
-def _publish(front: Front, changeset: Changeset, found: Told, asked: Asked, told: Any) -> Done:
-    wanted = found.retirement.wanted
-    text = "\n".join([_subject(found.retirement.host.id), "", *(f"- {step}" for step in wanted.steps)])
+def _publish(front: Front, changeset: Changeset, plan: Plan, options: Options, tell: Say) -> Done:
+    change = plan.retirement.wanted
+    text = "\n".join([_subject(plan.host.id), "", *(f"- {step}" for step in change.steps)])
     try:
-        return swap_in(changeset, wanted, text, commit=asked.commit, say=told)
+        return swap_in(changeset, change, text, commit=options.commit, say=tell)
     except FAILURES as error:
         failure = worded(error, f"{front.root}: publishing changes")
-        if gone := [str(each) for each in found.guests if each.fate is Fate.DESTROYED]:
+        if gone := [str(each) for each in plan.guests if each.fate is Fate.DESTROYED]:
             failure.args = (f"{failure}; before that, {'; '.join(gone)}: run it again", *failure.args[1:])
         raise failure from error
 
 
 def _forget(front: Front, host_id: str) -> None:
-    """Remove what is kept of the host here between runs, its private key first."""
+    """Remove what is kept of the host on this machine between runs, its private key first."""
     if not is_a(HOST_ID, host_id):
         return
     kept = front.run.state_of(host_id).directory
@@ -352,49 +317,42 @@ def _forget(front: Front, host_id: str) -> None:
     shutil.rmtree(kept, ignore_errors=True)
 
 
-def _read_back(front: Front, found: Told, asked: Asked) -> None:
+def _read_back(front: Front, plan: Plan, options: Options) -> None:
     """FleetError unless the fleet's files are without the host now."""
-    host, now = found.retirement.host, load_fleet(front.root)
+    host, retirement, now = plan.host, plan.retirement, load_fleet(front.root)
     left = [f"hosts.nix: {host.id}"] if host.id in now.hosts else []
-    left += [f"vms/definitions.nix: {vm.attribute}" for vm in found.retirement.guests if vm.name in now.vms]
-    if found.retirement.wanted.store is not None:
-        store = Store.load(front.root, asked.secrets)
-        gone = {key for rekey in found.retirement.wanted.rekeys for key in rekey.removed}
+    left += [f"vms/definitions.nix: {vm.attribute}" for vm in retirement.guests if vm.name in now.vms]
+    if retirement.wanted.store is not None:
+        store = Store.load(front.root, options.secrets)
+        gone = {key for rekey in retirement.wanted.rekeys for key in rekey.removed}
         left += [
             store.path(file.path) for file in store.files if file.encrypted and gone & set(file.encrypted.recipients)
         ]
     if left:
-        raise FleetError(f"{host.id} is still there although it was retired: {', '.join(left)}; look at it by hand")
+        raise FleetError(f"{host.id} was retired, but is still in {', '.join(left)}; correct that by hand")
 
 
-def _report(front: Front, found: Told, done: Done | None) -> None:
-    retirement, host_id = found.retirement, found.retirement.host.id
-    if wants_json(front.as_json):
-        show_json(_document(found, done))
-        return
-    if done is None:
-        return
-    for guest in found.guests:
-        for text in (*guest.steps, guest):
-            say(f"{host_id}: {text}")
+def _lines(plan: Plan, done: Done) -> Iterator[str]:
+    retirement, label = plan.retirement, plan.host.id
+    for guest in plan.guests:
+        yield from (f"{label}: {text}" for text in (*guest.steps, guest))
     rotated = len(retirement.wanted.rekeys)
-    say(f"{host_id}: hosts.nix and the definitions are without it; {rotated} secret files have new data keys")
+    yield f"{label}: hosts.nix and the definitions are without it; {rotated} secret files have new data keys"
     if retirement.known:
-        say(f"{host_id}: it knew what is in {', '.join(retirement.known)}: change the secrets themselves")
+        yield f"{label}: it knew what is in {', '.join(retirement.known)}: change the secrets themselves"
     if done.commit:
-        say(f"{host_id}: commit {done.commit}: {len(done.paths)} files")
+        yield f"{label}: commit {done.commit}: {len(done.paths)} files"
 
 
-def _document(found: Told, done: Done | None) -> dict[str, Any]:
-    retirement = found.retirement
-    guests: Sequence[dict[str, Any]] = [
-        {"name": each.vm.name, "vmid": each.vm.vmid, "fate": each.fate, "backups": each.backups}
-        for each in found.guests
+def _document(plan: Plan, done: Done | None) -> dict[str, Any]:
+    retirement = plan.retirement
+    guests = [
+        {"name": each.vm.name, "vmid": each.vm.vmid, "fate": each.fate, "backups": each.backups} for each in plan.guests
     ]
-    about: dict[str, Any] = {"host": retirement.host.id, "guests": guests, "steps": found.steps}
-    about |= {"known": retirement.known, "stays": retirement.stays, "warnings": found.warnings}
-    about["rules"] = [{"rule": each.label, "files": each.files, "goes": each.goes} for each in retirement.own]
-    about["mentions"] = [str(each) for each in retirement.mentions]
+    document: dict[str, Any] = {"host": plan.host.id, "guests": guests, "steps": plan.steps}
+    document |= {"known": retirement.known, "stays": retirement.stays, "warnings": plan.warnings}
+    document["rules"] = [{"rule": each.label, "files": each.files, "goes": each.goes} for each in retirement.own]
+    document["mentions"] = [str(each) for each in retirement.mentions]
     if done is None:
-        return {**about, "planned": True}
-    return {**about, "changed": bool(done.paths), "files": done.paths, "commit": done.commit}
+        return {**document, "planned": True}
+    return {**document, "changed": bool(done.paths), "files": done.paths, "commit": done.commit}

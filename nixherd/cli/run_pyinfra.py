@@ -1,4 +1,4 @@
-"""pyinfra as a child: run to its end, followed by its journal or its output."""
+"""pyinfra as a child process: run to its end, followed by its journal or its output, and reported."""
 
 import json
 import re
@@ -7,18 +7,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nixherd.cli.front import CHECKOUT, Front
 from nixherd.cli.output import console
-from nixherd.deploy.journal import NAME, Journal, parsed
+from nixherd.deploy.journal import NAME, Journal, entries, new_directory, parsed
 from nixherd.display import one_line, visible_values
 from nixherd.errors import FAILURES, FleetError, Undecided
+from nixherd.exit_codes import Exit
 from nixherd.faults import worded
 from nixherd.files import write_whole
 from nixherd.process import Completed, interrupt_all, run
-from nixherd.terminal import is_terminal, say
+from nixherd.terminal import is_terminal, say, say_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,9 +35,67 @@ _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b")
 Look = Callable[[], None]
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A run of pyinfra that is over. `interrupted`: by us, with Ctrl-C; `entries` are those of its journal."""
+
+    directory: Path
+    output: Completed
+    interrupted: bool
+    entries: Sequence[Mapping[str, Any]]
+
+    @property
+    def text(self) -> str:
+        return self.output.stdout + self.output.stderr
+
+    def not_begun(self) -> int:
+        """Say why pyinfra ended before it began, and keep its output; return its status."""
+        say_text(_last_words(self.output, self.directory / LOG), err=True)
+        despite(lambda: write_whole(self.directory / LOG, self.text), str(self.directory))
+        return self.output.status or int(Exit.FAILED)
+
+    def report(self, status: int, document: Mapping[str, Any], show: Callable[[dict[str, Any]], None]) -> int:
+        """Keep the run's end, report and output in its directory, and show the report; return the status."""
+        status = int(Exit.INTERRUPTED if self.interrupted else status)
+        end: dict[str, Any] = {"exit": status, "interrupted": self.interrupted, "pyinfra": self.output.status}
+
+        def keep() -> None:
+            write_whole(self.directory / LOG, self.text)
+            journal = Journal(self.directory)
+            journal.note("done", **end)
+            journal.close()
+            text = json.dumps(visible_values({**document, **end}), indent=2, ensure_ascii=False)
+            write_whole(self.directory / REPORT, f"{text}\n")
+
+        if despite(keep, str(self.directory)):
+            say(f"report: {self.directory / REPORT}", err=True)
+        is_shown = despite(lambda: show({**document, **end}), "stdout")
+        return status or int(Exit.DONE if is_shown else Exit.FAILED)
+
+
+def run_deploys(
+    front: Front,
+    files: Sequence[str],
+    hosts: Sequence[str],
+    data: Sequence[str],
+    *,
+    dry: bool,
+    exclude: Sequence[str] = (),
+    **how: Any,
+) -> Ended:
+    """Run deploy files for hosts and groups, or all hosts, to their end; `how` is passed to `run_pyinfra`."""
+    directory = new_directory()
+    Journal(directory).close()
+    words = ["--dry" if dry else "-y", "--parallel", str(PARALLEL), "inventory.py", *files]
+    options = [("--limit", host) for host in hosts] + [("--exclude", host) for host in exclude]
+    options += [("--data", pair) for pair in (f"journal={directory}", *data)]
+    output, interrupted = run_pyinfra(front, [*words, *chain.from_iterable(options)], directory, **how)
+    return Ended(directory, output, interrupted, list(entries(directory)))
+
+
 @contextmanager
 def follow(directory: Path) -> Iterator[Look]:
-    """Gives what is to be called now and then, and once more in the end."""
+    """Give what is to be called now and then, and once more in the end, to show the journal's news."""
     reader = _Reader(directory / NAME)
     if not is_terminal(sys.stderr):
         yield lambda: reader.tell(_line)
@@ -52,7 +113,7 @@ def follow(directory: Path) -> Iterator[Look]:
 
 
 class _Reader:
-    """Reads a journal on from where it was."""
+    """Read a journal from where the last reading ended."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._offset = path, 0
@@ -68,7 +129,7 @@ class _Reader:
 
 
 def _line(entry: Mapping[str, Any]) -> None:
-    """What a log of CI shows of an entry."""
+    """Say what a log of CI shows of an entry."""
     host = entry.get("host")
     match entry["event"]:
         case "stage":
@@ -80,24 +141,24 @@ def _line(entry: Mapping[str, Any]) -> None:
 
 
 class _Table:
-    """A row per host: stage, for how long, its last line."""
+    """A row per host: its stage, for how long, its last line."""
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[str, Any]] = {}
-        self._said = ""
+        self._caption = ""
 
     def take(self, entry: Mapping[str, Any]) -> None:
         host = entry.get("host")
         for each in entry.get("hosts", ()):
             self._rows.setdefault(each, {"stage": "connect", "since": entry["time"], "line": ""})
         if host is None:
-            self._said = entry.get("text", self._said)
+            self._caption = entry.get("text", self._caption)
             return
         row = self._rows.setdefault(host, {"stage": "", "since": entry["time"], "line": ""})
         match entry["event"]:
             case "stage":
                 row.update(stage=entry["stage"], since=entry["time"])
-                self._said = self._said if entry["stage"] == "build" else ""  # it is over for all
+                self._caption = self._caption if entry["stage"] == "build" else ""  # the build is over for all
             case "said":
                 row["line"] = entry["text"]
             case "end" if "ended" not in row:
@@ -106,7 +167,7 @@ class _Table:
     def render(self) -> "Table":
         from rich.table import Table
 
-        table = Table(box=None, pad_edge=False, caption=one_line(self._said) or None, caption_justify="left")
+        table = Table(box=None, pad_edge=False, caption=one_line(self._caption) or None, caption_justify="left")
         for column in ("host", "stage", "time", ""):
             table.add_column(column, no_wrap=True)
         for host, row in self._rows.items():
@@ -115,22 +176,8 @@ class _Table:
         return table
 
 
-def keep_report(directory: Path, about: Mapping[str, Any], document: Mapping[str, Any], log: str) -> None:
-    """Let the run's directory hold its end, its report and pyinfra's own words."""
-
-    def keep() -> None:
-        write_whole(directory / LOG, log)
-        journal = Journal(directory)
-        journal.note("done", **about)
-        journal.close()
-        write_whole(directory / REPORT, json.dumps(visible_values(document), indent=2, ensure_ascii=False) + "\n")
-
-    if despite(keep, str(directory)):
-        say(f"report: {directory / REPORT}", err=True)
-
-
 def despite(write: Callable[[], object], what: str) -> bool:
-    """Write what became of machines, if it can be written; that it cannot be changes nothing of what did."""
+    """Write what became of machines; whether that succeeded. A failure is a line on stderr, and stops nothing."""
     try:
         write()
     except FAILURES as error:
@@ -148,14 +195,14 @@ def run_pyinfra(
     stream: Callable[[str], None] | None = None,
     meanwhile: str = "machines that are being activated decide by themselves",
 ) -> tuple[Completed, bool]:
-    """Run pyinfra on this fleet to its end; whether we were interrupted meanwhile.
+    """Run pyinfra on this fleet to its end; return its output, and whether we were interrupted meanwhile.
 
-    `stream` is given each line that it says; without it, the journal in `directory` is followed instead. `meanwhile`
-    is what goes on when it is interrupted.
+    `stream` is given each line of its output; without it, the journal in `directory` is followed. `meanwhile` says
+    what goes on after an interruption.
     """
     argv = [str(Path(sys.executable).with_name("pyinfra")), *words]
-    env = {"FLEET": str(front.root), "PROXMOX_TOKEN_FILE": str(front.token_path), "NO_COLOR": "1"}
-    env |= {"PYINFRA_PROGRESS": "off"}
+    env = {"FLEET": str(front.directory), "PROXMOX_TOKEN_FILE": str(front.token_path)}
+    env |= {"NO_COLOR": "1", "PYINFRA_PROGRESS": "off"}
     ended: list[Completed | FleetError] = []
 
     def child() -> None:
@@ -182,14 +229,14 @@ def run_pyinfra(
         if is_seen:
             despite(look, "stderr")
     if not ended:  # the thread was ended by what nobody catches
-        raise Undecided(f"pyinfra's end was not seen; its journal is in {directory}")
+        raise Undecided(f"how pyinfra ended was not seen; its journal is in {directory}")
     if isinstance(ended[0], FleetError):
         raise ended[0]
     return ended[0], interrupted
 
 
 def own_error(done: Completed) -> str | None:
-    """Why pyinfra itself ended, in one line: its error, or its traceback's last line. None when it says neither."""
+    """Give pyinfra's own error, or its traceback's last line; None where its output has neither."""
     lines = [line.strip() for line in (done.stderr or done.stdout).splitlines()]
     if any(_TRACEBACK.match(line) for line in lines):
         raised = [line for line in lines if _EXCEPTION.match(line)] or lines[-1:]
@@ -198,7 +245,7 @@ def own_error(done: Completed) -> str | None:
     return f"pyinfra: {errors[-1]}" if errors else None
 
 
-def last_words(done: Completed, log: Path) -> str:
-    """Why a pyinfra that never began ended: its own error, else what it said beside its progress."""
+def _last_words(done: Completed, log: Path) -> str:
+    """Say why pyinfra ended before it began: its own error, else its output without its progress."""
     lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip() and not line.startswith("-->")]
     return own_error(done) or "\n".join(lines) or f"pyinfra ended with status {done.status}; its output: {log}"

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import narrate, progress, show_json, show_rows, wants_json
-from nixherd.cli.parameters import F, commit_option, identity_option, json_option, standing
+from nixherd.cli.output import narrate, progress, show_json, show_rows
+from nixherd.cli.parameters import commit_option, dry_run_option, identity_option, json_option, standing, together
 from nixherd.errors import FleetError, Usage
 from nixherd.exit_codes import Exit
 from nixherd.fleet.changeset import Done, changing, interrupted
@@ -52,18 +52,15 @@ def _store(front: Front, directory: str | None = None) -> Store:
     return Store.load(front.root, directory or _directory())
 
 
-def _changes(command: F) -> F:
-    """What commands take that encrypt files anew."""
-    options = [
-        identity_option,
-        click.option("--rotate", is_flag=True, help="New data keys for files that somebody leaves."),
-        commit_option,
-        click.option("--message", metavar="TEXT", help="The commit's message."),
-        click.option("--dry-run", is_flag=True, help="Show the steps, do none."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return json_option(command)
+# what commands take that encrypt files anew
+_changes = together(
+    json_option,
+    identity_option,
+    click.option("--rotate", is_flag=True, help="New data keys for files that somebody leaves."),
+    commit_option,
+    click.option("--message", metavar="TEXT", help="The commit's message."),
+    dry_run_option,
+)
 
 
 @secrets.command()
@@ -95,7 +92,7 @@ def status(front: Front, /, machines: bool) -> int:
             0, "a run was interrupted while it published its changes; `nixherd secrets apply` finishes them"
         )
     bad = bool(plan.rekeys or findings)
-    if wants_json(front.as_json):
+    if front.wants_json:
         show_json({"drift": bad, "files": rows, "hosts": hosts, "findings": findings})
     else:
         show_rows(rows, _COLUMNS, front.as_json, empty="no secret files")
@@ -108,18 +105,18 @@ def status(front: Front, /, machines: bool) -> int:
 
 
 def _compare(front: Front, rows: list[dict[str, Any]]) -> list[str]:
-    """Add to the hosts' rows what their machines show; a finding for each whose key is not the one in hosts.nix."""
+    """Add to the hosts' rows which key their machines show; return a finding for each that differs from hosts.nix."""
     from nixherd.locate.keyscan import keys_shown  # speaks SSH: not for those who only look at files
 
     shown, findings = keys_shown(front.hypervisor, front.keys, front.fleet.hosts.values()), []
     for row in rows:
-        host, found = front.fleet.hosts[row["host"]], shown[row["host"]]
-        row["machine"] = found.problem or ("other key" if found.differs_from(host.public_key) else "ok")
-        if found.fault:
-            findings.append(str(found.problem))
-        if found.differs_from(host.public_key):
+        host, scan = front.fleet.hosts[row["host"]], shown[row["host"]]
+        row["machine"] = scan.problem or ("other key" if scan.differs_from(host.public_key) else "ok")
+        if scan.fault:
+            findings.append(str(scan.problem))
+        if scan.differs_from(host.public_key):
             findings.append(
-                f"hosts.nix: {host.id}.publicKey is not the key that {found.address} shows; look whether it is that "
+                f"hosts.nix: {host.id}.publicKey is not the key that {scan.address} shows; look whether it is that "
                 "machine, and enroll it anew if it has a new key"
             )
     return findings
@@ -143,17 +140,13 @@ def _hosts(fleet: Fleet, store: Store) -> list[dict[str, Any]]:
 def plan(front: Front) -> int:
     """What `apply` would do, and what no run can mend."""
     store = _store(front)
-    found = store.plan(People.of(front.fleet, store.rules))
-    if wants_json(front.as_json):
-        rekeys = [{"file": each.path, "added": each.added, "removed": each.removed} for each in found.rekeys]
-        show_json({"rekeys": rekeys, "findings": found.findings})
-    else:
-        for rekey in found.rekeys:
-            say(f"would encrypt {store.directory}/{rekey}")
-        narrate(found.findings)
-        if not found.rekeys:
-            narrate(["every file is encrypted for whom its rule names"])
-    return int(Exit.FAILED if found.findings else Exit.DONE)
+    plan = store.plan(People.of(front.fleet, store.rules))
+    rekeys = [{"file": each.path, "added": each.added, "removed": each.removed} for each in plan.rekeys]
+    lines = (f"would encrypt {store.directory}/{rekey}" for rekey in plan.rekeys)
+    front.show({"rekeys": rekeys, "findings": plan.findings}, lines)
+    if not front.wants_json:
+        narrate([*plan.findings, *([] if rekeys else ["every file is encrypted for whom its rule names"])])
+    return Exit.FAILED if plan.findings else Exit.DONE
 
 
 @secrets.command()
@@ -172,13 +165,13 @@ def apply(front: Front, /, **options: Any) -> None:
 def add_host(front: Front, /, host: str, rules: tuple[str, ...], **options: Any) -> None:
     """Make a host of hosts.nix, by its publicKey there, a recipient; without --rule of what all hosts may read."""
 
-    def joined(wanted: Wanted) -> Wanted:
-        about = wanted.fleet.hosts.get(host)
-        if about is None:
-            raise Usage(f"{host}: no host of hosts.nix; there are {', '.join(sorted(wanted.fleet.hosts))}")
-        if about.public_key is None:
+    def joined(change: Wanted) -> Wanted:
+        declared = change.fleet.hosts.get(host)
+        if declared is None:
+            raise Usage(f"hosts.nix has no host {host}; it has {', '.join(sorted(change.fleet.hosts))}")
+        if declared.public_key is None:
             raise Usage(f"hosts.nix: {host}.publicKey is a placeholder; enroll the host (deploys/enroll.py) instead")
-        return trusted(wanted, about, about.public_key, rules or None)
+        return trusted(change, declared, declared.public_key, rules or None)
 
     _carry_out(front, joined, f"secrets: {host} joins", **options)
 
@@ -189,7 +182,7 @@ def add_host(front: Front, /, host: str, rules: tuple[str, ...], **options: Any)
 @pass_front
 def remove_host(front: Front, /, host: str, **options: Any) -> None:
     """Take a recipient out of the configuration and of every file. What it could read before it may have kept."""
-    _carry_out(front, lambda wanted: untrusted(wanted, host), f"secrets: {host} leaves", **options)
+    _carry_out(front, lambda change: untrusted(change, host), f"secrets: {host} leaves", **options)
 
 
 @secrets.command()
@@ -223,47 +216,30 @@ def _carry_out(
     rotate: bool,
     commit: bool,
     message: str | None,
-    dry_run: bool,
 ) -> None:
-    if dry_run:
-        wanted = change(Wanted(front.fleet, _store(front)))
-        _show(wanted, None, front, dry_run=True)
+    if front.dry_run:
+        _show(front, change(Wanted(front.fleet, _store(front))), None)
         return
-    with changing(front.root) as changeset, progress("secrets") as say:
-        changeset.resume(say)  # before anything is read: what an interrupted run began
+    with changing(front.root) as changeset, progress("secrets") as tell:
+        changeset.resume(tell)  # before anything is read: what an interrupted run began
         with ThreadPoolExecutor(1) as pool:
             store = pool.submit(_store, front, _directory())  # while Nix evaluates
-            wanted = change(Wanted(front.fleet, store.result()))
-        text = message or "\n".join([subject, "", *(f"- {step}" for step in wanted.steps)]).strip()
+            result = change(Wanted(front.fleet, store.result()))
+        text = message or "\n".join([subject, "", *(f"- {step}" for step in result.steps)]).strip()
         path = identity_file(identity)
-        done = publish(
-            changeset,
-            wanted,
-            text,
-            sops=lambda: operator(front.run, path),
-            rotate=rotate,
-            commit=commit,
-            say=say,
-        )
+        sops = lambda: operator(front.run, path)  # noqa: E731
+        done = publish(changeset, result, text, sops=sops, rotate=rotate, commit=commit, say=tell)
         front.wrote = bool(done.paths)
-    _show(wanted, done, front, dry_run=False)
-    if not rotate and any(rekey.removed for rekey in wanted.rekeys):
-        narrate(
-            [
-                "whoever was removed may have kept what the files held and their data keys; change the secrets, and "
-                "use --rotate for new data keys"
-            ]
-        )
+    _show(front, result, done)
+    if not rotate and any(rekey.removed for rekey in result.rekeys):
+        text = "whoever was removed may have kept what the files held and their data keys"
+        say(f"{text}; change the secrets, and use --rotate for new data keys", err=True)
 
 
-def _show(wanted: Wanted, done: Done | None, front: Front, *, dry_run: bool) -> None:
-    if wants_json(front.as_json):
-        about = {"steps": wanted.steps, "files": done.paths if done else wanted.paths}
-        show_json({**about, "changed": bool(done and done.paths), "commit": done.commit if done else None})
-        return
-    for step in wanted.steps:
-        say(f"would {step}" if dry_run else step)
-    if not wanted.steps:
-        say("nothing to do: every file is encrypted for whom its rule names")
-    if done and done.commit:
-        say(f"commit {done.commit}: {len(done.paths)} files")
+def _show(front: Front, change: Wanted, done: Done | None) -> None:
+    document: dict[str, Any] = {"steps": change.steps, "files": done.paths if done else change.paths}
+    document |= {"changed": bool(done and done.paths), "commit": done.commit if done else None}
+    lines = [f"would {step}" if front.dry_run else step for step in change.steps]
+    lines = lines or ["nothing to do: every file is encrypted for whom its rule names"]
+    lines += [f"commit {done.commit}: {len(done.paths)} files"] if done and done.commit else []
+    front.show(document, lines)

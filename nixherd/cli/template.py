@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import progress, show_json, wants_json
+from nixherd.cli.output import progress
 from nixherd.cli.parameters import Seconds, changing, standing
 from nixherd.proxmox.template.create import create, plan
-from nixherd.proxmox.template.wanted import FIRMWARES, Source, wanted
-from nixherd.terminal import say
+from nixherd.proxmox.template.image import FIRMWARES, Source
+from nixherd.proxmox.template.image import template_spec as described
 
 # What Linux lets a VM have, and MiB that Proxmox VE takes: more would be refused once the image is there.
 MOST_CORES, MOST_MEMORY = 4096, 4178944
@@ -60,21 +60,16 @@ def create_(
     A template that is there is never changed. One clone tries the image before it becomes a template.
     """
     source = Source.of(image, url, checksum, file)
-    asked = wanted(front.fleet, source, **options)
-    began = time.monotonic()
+    template = described(front.fleet, source, **options)
+    label, began, seconds = f"template {template.vmid}", time.monotonic(), None
     if front.dry_run:
-        steps = list(plan(front.client, front.fleet, asked).steps(asked))
+        steps = list(plan(front.client, front.fleet, template).steps(template))
     else:
-        front.run.claim(f"template-{asked.vmid}")
-        with progress(f"template {asked.vmid} ({asked.name})") as told:
-            steps = create(front.client, front.fleet, asked, timeout=front.timeout, boots=boot_deadline, progress=told)
-    if wants_json(front.as_json):
-        about: dict[str, Any] = {"name": asked.name, "vmid": asked.vmid, "steps": steps}
-        ended = {"changed": bool(steps), "seconds": round(time.monotonic() - began, 1)}
-        why: dict[str, Any] = {} if steps else {"reason": NOTHING}
-        show_json(about | ({"planned": True} if front.dry_run else ended) | why)
-        return
-    for step in steps:
-        say(f"template {asked.vmid}: {'would ' if front.dry_run else ''}{step}")
-    if not steps:
-        say(f"template {asked.vmid}: nothing to do, {NOTHING}")
+        front.run.claim(f"template-{template.vmid}")
+        with progress(f"{label} ({template.name})") as tell:
+            steps = create(
+                front.client, front.fleet, template, timeout=front.timeout, boots=boot_deadline, progress=tell
+            )
+        seconds = time.monotonic() - began
+    document = {"name": template.name, "vmid": template.vmid}
+    front.show_steps(label, document, steps, seconds=seconds, reason="" if steps else NOTHING)

@@ -1,11 +1,11 @@
-"""`nixherd token`: which server the API token belongs to, said once by a person."""
+"""`nixherd token`: the API token, and the one server that it is for, as a person has confirmed it."""
 
 import sys
+from pathlib import Path
 
 import click
 
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import json_option
 from nixherd.errors import Usage
 from nixherd.files import write_whole
@@ -44,42 +44,43 @@ def add(
     ways = sum((bool(fingerprint), bool(ca_file), system_authorities))
     if ways > 1 or (ways and not endpoint):
         raise Usage("say --endpoint with one of --fingerprint, --ca-file and --system-authorities")
-    server = _said(endpoint, fingerprint, ca_file) if endpoint and ways else _asked(front, endpoint)
+    server = _server_given(endpoint, fingerprint, ca_file) if endpoint and ways else _server_confirmed(front, endpoint)
     try:
         made = Token.parse(_secret(), server)
     except ValueError as error:
         raise Usage(f"the token is {error}; give it as pveum printed it") from None
     write_whole(file, made.to_toml())
     front.wrote = True
-    say(f"{file}: {Token.read(file)} for {server}, known by {server.known_by}")
+    say(_line(file, Token.read(file)))
 
 
 @token.command()
 @json_option
 @pass_front
 def show(front: Front) -> None:
-    """Say whose the token is and which server it belongs to; never its secret."""
+    """Show whose the token is and which server it is for; never its secret."""
     file = front.token_path
-    found = Token.read(file)
-    if wants_json(front.as_json):
-        server = found.server
-        about = {"file": str(file), "token": found.id, "server": str(server), "fingerprint": server.fingerprint}
-        show_json({**about, "authorities": list(server.authorities)})
-    else:
-        say(f"{file}: {found} for {found.server}, known by {found.server.known_by}")
+    token = Token.read(file)
+    server = token.server
+    document = {"file": str(file), "token": token.id, "server": str(server), "fingerprint": server.fingerprint}
+    front.show({**document, "authorities": list(server.authorities)}, [_line(file, token)])
 
 
-def _said(endpoint: str, fingerprint: str | None, ca_file: str | None) -> Server:
-    """The server as the options name it. Usage when they do not."""
+def _line(file: Path, token: Token) -> str:
+    return f"{file}: {token} for {token.server}, known by {token.server.known_by}"
+
+
+def _server_given(endpoint: str, fingerprint: str | None, ca_file: str | None) -> Server:
+    """Read the server from the options. Usage when they do not name one."""
     try:
         return Server.parse(endpoint, fingerprint, _authorities(ca_file))
     except ValueError as error:
-        said = f"--endpoint {endpoint}{f' --fingerprint {fingerprint}' if fingerprint else ''}"
-        raise Usage(f"{said}: {error}; `pvenode cert info` on the node shows the fingerprint") from None
+        options = f"--endpoint {endpoint}{f' --fingerprint {fingerprint}' if fingerprint else ''}"
+        raise Usage(f"{options}: {error}; `pvenode cert info` on the node shows the fingerprint") from None
 
 
-def _asked(front: Front, endpoint: str | None) -> Server:
-    """The server that the definitions name, when the person at the terminal says that it is theirs."""
+def _server_confirmed(front: Front, endpoint: str | None) -> Server:
+    """Take the server that the definitions name, once the person at the terminal has confirmed it."""
     if not is_terminal(sys.stdin):
         raise Usage("without a terminal say --endpoint with one of --fingerprint, --ca-file and --system-authorities")
     front.guarded = False
@@ -88,7 +89,7 @@ def _asked(front: Front, endpoint: str | None) -> Server:
         raise Usage("vms/definitions.nix: proxmox: no endpoint is declared; say --endpoint and --fingerprint")
     pinned = declared.fingerprint
     server = Server.of(declared, _authorities(None if pinned else declared.ca_file))
-    if endpoint and _said(endpoint, server.fingerprint, None).host != server.host:
+    if endpoint and _server_given(endpoint, server.fingerprint, None).host != server.host:
         raise Usage(f"vms/definitions.nix names {server}; say --fingerprint too, or correct --endpoint {endpoint}")
     say(f"The definitions name {server}, known by {server.known_by}.", err=True)
     say("On the node itself `pvenode cert info` shows what should stand here.", err=True)
@@ -100,13 +101,13 @@ def _asked(front: Front, endpoint: str | None) -> Server:
 def _authorities(ca_file: str | None) -> list[str]:
     if ca_file is None:
         return []
-    from nixherd.proxmox.tls import fingerprints, read_authorities  # it takes a while
+    from nixherd.proxmox.token import fingerprints, read_authorities  # it takes a while
 
     return fingerprints(read_authorities(ca_file, "CA file {}"))
 
 
 def _secret() -> str:
-    """The token, typed unseen or piped."""
+    """Read the token, typed unseen or piped."""
     if is_terminal(sys.stdin):
         typed: str = click.prompt(f"Token ({SHAPE})", hide_input=True, err=True)
         return typed

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 import click
 
-from nixherd.cli import acting, adopting, vm_storage
+from nixherd.cli import vm_change, vm_storage
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import difference, differing, entry_of, guest_named
-from nixherd.cli.output import console, show_facts, show_json, show_rows, wants_json
+from nixherd.cli.output import console, show, show_facts, show_json, show_rows
 from nixherd.cli.parameters import Guest, guest, json_option
 from nixherd.cli.vm_storage import endpoint_node, when
 from nixherd.display import one_line
@@ -19,16 +19,23 @@ from nixherd.exit_codes import Exit
 from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
 from nixherd.locate import neighbours
 from nixherd.poll import Backoff, poll
-from nixherd.proxmox.answers import Resource, Task, Upid
+from nixherd.proxmox.answers import Task, Upid
 from nixherd.proxmox.doctor import Verdict, examine
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.guest.address import address_of
 from nixherd.proxmox.guest.apply import desired
-from nixherd.proxmox.guest.identity import contradiction, is_ours, label, mac_of, why_not_ours
+from nixherd.proxmox.guest.identity import (
+    address_of,
+    contradiction,
+    is_ours,
+    label,
+    mac_of,
+    next_vmid,
+    range_of,
+    why_not_ours,
+)
 from nixherd.proxmox.guest.observe import interfaces_of, observe
 from nixherd.proxmox.guest.plan import compared, drift, in_the_making, template_node
 from nixherd.proxmox.steps import Row
-from nixherd.proxmox.vmids import next_vmid, range_of
 from nixherd.terminal import say, say_text
 
 T = TypeVar("T")
@@ -46,7 +53,7 @@ def vm() -> None:
     """
 
 
-for _command in (*acting.COMMANDS, *adopting.COMMANDS, *vm_storage.COMMANDS):
+for _command in (*vm_change.COMMANDS, *vm_storage.COMMANDS):
     vm.add_command(_command)
 
 
@@ -56,42 +63,31 @@ def _origin(fleet: Fleet, vmid: int, vm: Vm | None) -> str:
     return "template" if fleet.template and fleet.template.vmid == vmid else "undeclared"
 
 
-def _row(fleet: Fleet, row: Resource) -> dict[str, Any]:
-    vm = next((vm for vm in fleet.vms.values() if vm.vmid == row.vmid), None)
-    about = asdict(row)
-    about["kind"] = str(about.pop("type"))
-    return {
-        **about,
-        "origin": _origin(fleet, row.vmid, vm),
-        "readonly": None if vm is None else vm.readonly,
-        "host": vm.host_id if vm else None,
-    }
+def _rows(front: Front) -> list[dict[str, Any]]:
+    """List the guests that the server shows, and those declared that it does not: absent, not visible, or unknown."""
+    fleet, template = front.fleet, front.fleet.template
+    declared = {vm.vmid: vm for vm in fleet.vms.values()}
+    rows = [asdict(each) for each in front.client.resources()]
+    places: dict[int, tuple[str | None, GuestType, str]]
+    places = {vmid: (vm.name, vm.type, fleet.node_of(vm)) for vmid, vm in declared.items()}
+    if template:
+        places.setdefault(template.vmid, (template.name, GuestType.QEMU, template_node(fleet)))
+    for vmid in places.keys() - {row["vmid"] for row in rows}:
+        name, kind, node = places[vmid]
+        status = str(front.client.presence(vmid))
+        rows.append({"vmid": vmid, "name": name, "type": kind, "node": node, "status": status})
+    for row in rows:
+        vm = declared.get(row["vmid"])
+        row |= {"kind": str(row.pop("type")), "origin": _origin(fleet, row["vmid"], vm)}
+        row |= {"readonly": vm.readonly if vm else None, "host": vm.host_id if vm else None}
+    return sorted(rows, key=lambda row: row["vmid"])
 
 
-def _still_there(vmid: int, found: T | None) -> T:
-    """What was asked of a guest that was listed before. FleetError when it has gone meanwhile."""
-    if found is None:
+def _still_there(vmid: int, answer: T | None) -> T:
+    """Return the answer about a guest that was listed before. FleetError when the guest has gone since."""
+    if answer is None:
         raise FleetError(f"guest {vmid} went away")
-    return found
-
-
-def _missing(front: Front, seen: set[int]) -> Iterator[dict[str, Any]]:
-    """Declared guests, and the template, that no list shows: absent, not visible, or unknown which of the two."""
-    fleet = front.fleet
-    for vm in fleet.vms.values():
-        if vm.vmid not in seen:
-            yield {
-                **{"vmid": vm.vmid, "name": vm.name, "kind": str(vm.type), "node": fleet.node_of(vm)},
-                **{"status": str(front.client.presence(vm.vmid)), "origin": str(vm.origin)},
-                **{"readonly": vm.readonly, "host": vm.host_id},
-            }
-    template = fleet.template
-    if template and template.vmid not in seen and all(vm.vmid != template.vmid for vm in fleet.vms.values()):
-        yield {
-            **{"vmid": template.vmid, "name": template.name, "kind": str(GuestType.QEMU), "node": template_node(fleet)},
-            **{"status": str(front.client.presence(template.vmid)), "origin": "template"},
-            **{"readonly": None, "host": None},
-        }
+    return answer
 
 
 @vm.command("list")
@@ -102,9 +98,7 @@ def list_(front: Front) -> None:
 
     Of those that are declared and not shown it is asked whether they are absent, or not visible.
     """
-    rows = [_row(front.fleet, row) for row in front.client.resources()]
-    rows += _missing(front, {row["vmid"] for row in rows})
-    show_rows(sorted(rows, key=lambda row: row["vmid"]), _LISTED, front.as_json)
+    show_rows(_rows(front), _LISTED, front.as_json)
 
 
 @vm.command()
@@ -112,15 +106,15 @@ def list_(front: Front) -> None:
 @json_option
 @pass_front
 def status(front: Front, guest: str) -> None:
-    """Where a guest is and how it stands, asked of its node itself."""
+    """A guest's node, status and lock, and whether it is this fleet's, as its node answers now."""
     node, vmid, kind, vm = front.placed(guest)
-    found = _still_there(vmid, front.client.status(node, vmid, kind))
+    power = _still_there(vmid, front.client.status(node, vmid, kind))
     config = _still_there(vmid, front.client.config(node, vmid, kind))
     waiting = [each.key for each in front.client.pending(node, vmid, kind)]
     show_facts(
         {
             **{"vmid": vmid, "name": config.name, "kind": str(kind), "node": node},
-            **{"status": "paused" if found.paused else found.status, "uptime": found.uptime, "lock": config.lock},
+            **{"status": "paused" if power.paused else power.status, "uptime": power.uptime, "lock": config.lock},
             **{"origin": _origin(front.fleet, vmid, vm), "readonly": None if vm is None else vm.readonly},
             **{"ours": None if vm is None else is_ours(front.fleet, vm, config), "pending": waiting},
         },
@@ -133,10 +127,10 @@ def status(front: Front, guest: str) -> None:
 @json_option
 @pass_front
 def config(front: Front, guest: str) -> None:
-    """A guest's configuration, with what waits for its next start."""
+    """A guest's configuration, with what takes effect at its next start."""
     node, vmid, kind, _ = front.placed(guest)
-    found = _still_there(vmid, front.client.config(node, vmid, kind))
-    show_facts({key: found.values[key] for key in sorted(found.values)}, front.as_json)
+    values = _still_there(vmid, front.client.config(node, vmid, kind)).values
+    show_facts({key: values[key] for key in sorted(values)}, front.as_json)
 
 
 @vm.command()
@@ -145,34 +139,31 @@ def config(front: Front, guest: str) -> None:
 @json_option
 @pass_front
 def ip(front: Front, guest: str, every: bool) -> None:
-    """The address on the interface that carries net0's MAC, as the guest's agent tells it.
+    """The address on the interface with net0's MAC, as the guest's agent reports it.
 
-    Where no agent tells, one that is fixed in its configuration, or one at which this machine has seen its card.
+    Without an agent, one that is fixed in the configuration, or one at which this machine has seen its card.
     """
     node, vmid, kind, vm = front.placed(guest)
-    about = vm or Vm(str(vmid), vmid, Origin.IMPORTED, readonly=True, type=kind)
+    guest_vm = vm or Vm(str(vmid), vmid, Origin.IMPORTED, readonly=True, type=kind)
     try:
-        interfaces = interfaces_of(front.client, node, about)
+        interfaces = interfaces_of(front.client, node, guest_vm)
     except ApiError as error:
         silent = isinstance(error, (AgentUnavailable, NoAgent))
         if not silent and error.status != 403:
             raise
         who = "its agent" if kind is GuestType.QEMU else "its interfaces"
         why = f"{who} does not answer: {error}" if silent else f"{who} may not be asked: {error}"
-        _without_agent(front, node, about, why, every=every)
+        _without_agent(front, node, guest_vm, why, every=every)
         return
     if every:
         rows = [{"name": each.name, "mac": each.mac, "addresses": list(each.addresses)} for each in interfaces]
         show_rows(rows, ("name", "mac", "addresses"), front.as_json)
         return
-    found = front.client.config(node, vmid, kind)
-    address = address_of(found, interfaces) if found else None
+    config = front.client.config(node, vmid, kind)
+    address = address_of(config, interfaces) if config else None
     if address is None:
-        raise FleetError(f"{label(about)} has no address on net0 (yet)")
-    if front.as_json:
-        show_json({"vmid": vmid, "address": address})
-    else:
-        say(address)
+        raise FleetError(f"{label(guest_vm)} has no address on net0 (yet)")
+    _show_value(front, address, vmid=vmid, address=address)
 
 
 def _without_agent(front: Front, node: str, guest: Vm, why: str, *, every: bool) -> None:
@@ -183,12 +174,14 @@ def _without_agent(front: Front, node: str, guest: Vm, why: str, *, every: bool)
     if not known:
         raise FleetError(f"{label(guest)}: {why}")
     source, address = known[0]
-    said = {"configuration": "fixed in its configuration", "neighbours": f"where this machine has seen its card {mac}"}
-    say(f"{why}; {said[source]}, and nobody was asked whether it is there", err=True)
-    if front.as_json:
-        show_json({"vmid": guest.vmid, "address": address, "source": source})
-    else:
-        say(address)
+    place = "fixed in its configuration" if source == "configuration" else f"where this machine has seen its card {mac}"
+    say(f"{why}; {place}, and nobody was asked whether it is there", err=True)
+    _show_value(front, address, vmid=guest.vmid, address=address, source=source)
+
+
+def _show_value(front: Front, value: object, **document: Any) -> None:
+    """Show a bare value, in a pipe too: JSON only for those who say --json."""
+    show(document, [value], bool(front.as_json))
 
 
 @vm.command("next-id")
@@ -202,18 +195,17 @@ def next_id(front: Front, range: tuple[str, ...]) -> None:
     """
     odd = len(range) > 2 or (len(range) == 2 and not all(each.isascii() and each.isdigit() for each in range))
     if odd or not all(range):
-        said = " ".join(each or repr(each) for each in range)
-        raise Usage(f"{said} is not a range; name one of vmidRanges, or its first and its last VMID")
-    wanted = "-".join(range) or "production"
-    range_of(front.fleet, wanted)
-    vmid = next_vmid(front.client, front.fleet, wanted)
+        text = " ".join(each or repr(each) for each in range)
+        raise Usage(f"{text} is not a range; name one of vmidRanges, or its first and its last VMID")
+    name = "-".join(range) or "production"
+    range_of(front.fleet, name)
+    vmid = next_vmid(front.client, front.fleet, name)
+    _show_value(front, vmid, range=name, vmid=vmid)
     if front.as_json:
-        show_json({"range": wanted, "vmid": vmid})
         return
-    say(str(vmid))
     say(f"declare it in vms/definitions.nix: managed.NAME = {{ vmid = {vmid}; … }};", err=True)
     if front.fleet.ranges and not any(each.start <= vmid <= each.end for each in front.fleet.ranges):
-        say("it is in none of vmidRanges: add a range that has it", err=True)
+        say("no range of vmidRanges holds it: add one that does", err=True)
 
 
 @vm.command()
@@ -228,12 +220,12 @@ def tasks(front: Front, guest: str | None, running: bool, errors: bool, limit: i
     node, vmid = endpoint_node(front), None
     if guest is not None:
         node, vmid, _, _ = front.placed(guest)
-    found: list[Task] = list(front.client.tasks(node, vmid=vmid, limit=limit))
+    entries: list[Task] = list(front.client.tasks(node, vmid=vmid, limit=limit))
     if not running:
-        found += front.client.tasks(node, active=False, vmid=vmid, limit=limit, errors=errors or None)
+        entries += front.client.tasks(node, active=False, vmid=vmid, limit=limit, errors=errors or None)
     rows = [
         {"started": when(task.starttime), **asdict(task), "upid": str(task.upid), "status": task.status or "RUNNING"}
-        for task in found
+        for task in entries
         if not (errors and task.status in (None, "RUNNING"))
     ]
     show_rows(rows[:limit], ("started", "type", "id", "user", "status", "upid"), front.as_json)
@@ -243,7 +235,7 @@ def tasks(front: Front, guest: str | None, running: bool, errors: bool, limit: i
 @click.argument("upid")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the task ends; its end is the status.")
 @pass_front
-def log(front: Front, upid: str, follow: bool) -> None:
+def log(front: Front, upid: str, follow: bool) -> int:
     """The log of the task UPID, as text."""
     try:
         task = Upid.parse(upid)
@@ -258,33 +250,29 @@ def log(front: Front, upid: str, follow: bool) -> None:
         shown = len(lines)
         if state is None or not state.running:
             break
-    if state is not None and not state.succeeded:
-        raise click.exceptions.Exit(int(Exit.FAILED))
+    return Exit.DONE if state is None or state.succeeded else Exit.FAILED
 
 
 @vm.command()
 @click.argument("guests", nargs=-1, type=Guest())
 @json_option
 @pass_front
-def diff(front: Front, guests: tuple[str, ...]) -> None:
+def diff(front: Front, guests: tuple[str, ...]) -> int:
     """How guests differ from their definitions; all of them unless some are named. Status 1 when any does."""
-    wanted = [guest_named(front.fleet, name) for name in guests] or list(front.fleet.vms.values())
+    chosen = [guest_named(front.fleet, name) for name in guests] or list(front.fleet.vms.values())
     rows: list[dict[str, Any]] = []
-    for vm in wanted:
+    for vm in chosen:
         if isinstance(vm, int):
             raise Usage(f"guest {vm} is not declared; there is no definition to compare it with")
         rows += [{"vmid": vm.vmid, "name": vm.name, **each} for each in _compared(front, vm)]
-    if wants_json(front.as_json):
-        show_json(rows)
-    for row in () if wants_json(front.as_json) else rows:
-        say(f"{row['name']} ({row['vmid']}): {row['difference']}")
-    if rows:
-        raise click.exceptions.Exit(int(Exit.FAILED))
-    say("no differences", err=True)
+    front.show(rows, (f"{row['name']} ({row['vmid']}): {row['difference']}" for row in rows))
+    if not rows:
+        say("no differences", err=True)
+    return Exit.FAILED if rows else Exit.DONE
 
 
 def _compared(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
-    """The differences; a guest that cannot be seen or compared differs by that, and keeps no other from being shown."""
+    """Compare a guest; one that cannot be seen or compared differs by that, so that the others are shown."""
     try:
         yield from _differences(front, vm)
     except FleetError as error:  # NotVisible among them
@@ -304,7 +292,7 @@ def _differences(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
         other = contradiction(fleet, vm, whole.config, whole.node)
         yield {"difference": why, "remedy": "by hand" if other else "adopt", "interrupts": False}
         if other:
-            return  # another machine: what it has says nothing of ours
+            return  # another machine: what it has is not compared with ours
     host = fleet.hosts[vm.host_id or ""]
     for step in differing(vm, compared(desired(front.client, fleet, vm, host), actual)):
         if step.row is not Row.START:
@@ -316,9 +304,9 @@ def _differences(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
 @click.option("--managed", metavar="HOST", help="As a managed guest of this host, to be handed over.")
 @pass_front
 def import_(front: Front, guest: str, managed: str | None) -> None:
-    """Print the entry of an existing guest for vms/definitions.nix, to paste."""
+    """Print an existing guest's entry, to paste into vms/definitions.nix."""
     if managed is not None and managed not in front.fleet.hosts:
-        raise Usage(f"hosts.nix has no host {managed}; there are {', '.join(front.fleet.hosts)}")
+        raise Usage(f"hosts.nix has no host {managed}; it has {', '.join(front.fleet.hosts)}")
     other = next((each for each in front.fleet.vms.values() if managed and each.host_id == managed), None)
     if other is not None:
         raise Usage(f"host {managed} lives in {label(other)} already, {other.attribute}; one guest is one host")
@@ -326,8 +314,8 @@ def import_(front: Front, guest: str, managed: str | None) -> None:
     if vm is not None:
         raise Usage(f"{label(vm)} is declared already, as {vm.attribute}")
     if front.fleet.template and front.fleet.template.vmid == vmid:
-        raise Usage(f"vm {vmid} is declared already, as the template; what is cloned from is no guest of its own")
-    found = _still_there(vmid, front.client.config(node, vmid, kind))
+        raise Usage(f"vm {vmid} is declared already, as the template; a template is not a guest")
+    config = _still_there(vmid, front.client.config(node, vmid, kind))
     power = front.client.status(node, vmid, kind)
     endpoint = front.fleet.endpoint
     other_node = node if endpoint is None or node != endpoint.node else None
@@ -335,11 +323,11 @@ def import_(front: Front, guest: str, managed: str | None) -> None:
     taken = {each.lower() for each in fleet.vms}
     homes = (fleet.hosts.get(vm.host_id or "") for vm in fleet.vms.values())
     housed = {host.hostname.lower() for host in homes if host}
-    text, name = entry_of(vmid, kind, found, node=other_node, status=status, host=managed, taken=taken, housed=housed)
+    text, name = entry_of(vmid, kind, config, node=other_node, status=status, host=managed, taken=taken, housed=housed)
     say_text(text)
     if managed:
         then = f"`nixherd vm adopt {name} {vmid}` marks it as this fleet's"
-        renamed = "" if found.name == name else f"; its name must be {name} before that"
+        renamed = "" if config.name == name else f"; its name must be {name} before that"
         say(f"to hand it over, paste this; then {then}{renamed}", err=True)
 
 
@@ -347,13 +335,13 @@ def import_(front: Front, guest: str, managed: str | None) -> None:
 @click.option("--strict", is_flag=True, help="What is unknown counts as failed.")
 @json_option
 @pass_front
-def doctor(front: Front, strict: bool) -> None:
+def doctor(front: Front, strict: bool) -> int:
     """Look whether the hypervisor refuses by itself what the guard would, and fits the definitions. Only GETs are sent.
 
     What the token may not read is unknown, never fine.
     """
     findings = examine(front.client, front.fleet)
-    if wants_json(front.as_json):
+    if front.wants_json:
         show_json([asdict(each) for each in findings])
     else:
         screen = console()
@@ -362,5 +350,4 @@ def doctor(front: Front, strict: bool) -> None:
             screen.print(f"{each.verdict:8}", style=_STYLES[each.verdict], end="")
             screen.print(one_line(f" {each.check:12}{each.found}{remedy}"), soft_wrap=True)
     bad = {Verdict.FAILED, *((Verdict.UNKNOWN,) if strict else ())}
-    if any(each.verdict in bad for each in findings):
-        raise click.exceptions.Exit(int(Exit.FAILED))
+    return Exit.FAILED if any(each.verdict in bad for each in findings) else Exit.DONE

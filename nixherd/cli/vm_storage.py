@@ -39,11 +39,11 @@ def storage(front: Front, name: str | None, node: str | None, content: str | Non
         rows = [asdict(each) for each in front.client.storages(where) if content is None or content in each.content]
         show_rows(rows, _STORAGES, front.as_json)
         return
-    found = storage_seen(front.client, where, name)
-    if found is None:
+    seen = storage_seen(front.client, where, name)
+    if seen is None:
         raise Usage(f"{where} has no storage {name} that this token may see")
-    if found.away:
-        raise FleetError(f"storage {name} on {where} {found.away}; what is on it is not known")
+    if seen.away:
+        raise FleetError(f"storage {name} on {where} {seen.away}; what is on it is not known")
     volumes = [asdict(each) for each in front.client.volumes(where, name, content=content)]
     show_rows(volumes, ("volid", "content", "format", "size", "vmid", "notes"), front.as_json)
 
@@ -53,12 +53,11 @@ def storage(front: Front, name: str | None, node: str | None, content: str | Non
 @click.option("--storage", metavar="NAME", help="Only those on this one.")
 @json_option
 @pass_front
-def backups(front: Front, guest: str, storage: str | None) -> None:
+def backups(front: Front, guest: str, storage: str | None) -> int:
     """A guest's backups, oldest first."""
     require_storage(storage)
-    wanted = guest_named(front.fleet, guest)
-    node = endpoint_node(front) if isinstance(wanted, int) else front.fleet.node_of(wanted)
-    vmid = wanted if isinstance(wanted, int) else wanted.vmid
+    vm = guest_named(front.fleet, guest)
+    node, vmid = (endpoint_node(front), vm) if isinstance(vm, int) else (front.fleet.node_of(vm), vm.vmid)
     unseen = ""
     if storage:
         names, away = [require_place(front.client, node, storage, "backup").name], []
@@ -67,16 +66,15 @@ def backups(front: Front, guest: str, storage: str | None) -> None:
         # one that is switched off is as good as not there
         able = [each for each in front.client.storages(node) if "backup" in each.content and each.enabled]
         names, away = [each.name for each in able if each.away is None], [each for each in able if each.away]
-    found = [row for name in names for row in front.client.volumes(node, name, content="backup", vmid=vmid)]
-    rows = [{**asdict(row), "made": when(row.ctime)} for row in sorted(found, key=lambda row: row.ctime or 0)]
+    volumes = [row for name in names for row in front.client.volumes(node, name, content="backup", vmid=vmid)]
+    rows = [{**asdict(row), "made": when(row.ctime)} for row in sorted(volumes, key=lambda row: row.ctime or 0)]
     show_rows(rows, ("volid", "size", "made", "protected", "notes"), front.as_json)
     narrate(_hidden(front.client, vmid, names))
     if unseen:
-        looked = f"only {', '.join(names)} on {node} was looked at" if names else f"no storage on {node} was looked at"
-        narrate([f"{looked}, {unseen}{'' if names else f'; which backups guest {vmid} has is not known'}"])
+        seen = f"only {', '.join(names)} on {node} was looked at" if names else f"no storage on {node} was looked at"
+        narrate([f"{seen}, {unseen}{'' if names else f'; which backups guest {vmid} has is not known'}"])
     narrate(f"storage {each.name} on {node} {each.away}; which backups it has is not known" for each in away)
-    if away or (unseen and not names):
-        raise click.exceptions.Exit(int(Exit.UNKNOWN))
+    return Exit.UNKNOWN if away or (unseen and not names) else Exit.DONE
 
 
 _UNSEEN = (
@@ -86,13 +84,13 @@ _UNSEEN = (
 
 
 def _sees_every_storage(client: "Client") -> bool:
-    """Whether a storage that is not listed is none: the rights go for whatever name one has."""
+    """Whether the token's rights cover every storage, so that one that is not listed does not exist."""
     permissions = client.permissions()
     return any(permissions.allows("/storage/*", each) for each in ("Datastore.Audit", "Datastore.AllocateSpace"))
 
 
 def _hidden(client: "Client", vmid: int, storages: Sequence[str]) -> Iterator[str]:
-    """That backups may be there and not be shown. A pool's rights go with its guest: after it, none of them is."""
+    """Warn of backups that may be hidden: what a pool gives the token ends with its guest."""
     permissions, path = client.permissions(), f"/vms/{vmid}"
     if permissions.allows(path, "VM.Backup"):
         return
@@ -117,7 +115,7 @@ def when(moment: int | None) -> str | None:
 
 
 def endpoint_node(front: Front) -> str:
-    """The node that the definitions name. Usage where they name none."""
+    """Give the node that the definitions name. Usage where they name none."""
     if front.fleet.endpoint is None:
         raise Usage("vms/definitions.nix: proxmox: no endpoint is declared; add host and node")
     return front.fleet.endpoint.node

@@ -18,10 +18,10 @@ from nixherd.deploy.values import Built, Planned
 from nixherd.errors import FleetError, ProcessFailed, Usage
 from nixherd.fleet.models import Access, Fleet
 from nixherd.nix import commands as nix
-from nixherd.nix.build_log import BuildProgress
 from nixherd.nix.builder import BUILD_DEADLINE, Builder
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.errors import is_unsigned, last_error
+from nixherd.nix.log import BuildProgress
 
 Machines = Callable[[str], Machine]
 

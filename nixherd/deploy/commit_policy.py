@@ -199,7 +199,7 @@ class Gate:
         where = f"&dir={quote(str(below))}" if below.parts else ""
         url = f"git+file://{quote(str(top.resolve()))}?rev={head}{where}{more}"
         try:
-            said = json.loads(run(nix.flake_locked(url), timeout=_TIMEOUT).stdout)
+            said = json.loads(run(nix.flake_metadata(url), timeout=_TIMEOUT).stdout)
             revision, path = said["revision"], Path(said["path"]) / below
         except ProcessFailed as error:
             if not error.stderr:

@@ -28,6 +28,12 @@ from nixherd.fleet.validate import find, is_host, kind_of
 from nixherd.fleet.world import World, look
 
 
+def require_directory(root: Path) -> None:
+    """FleetInvalid unless the fleet's directory exists."""
+    if not root.is_dir():
+        raise FleetInvalid([f"{root}: no such directory; FLEET names the directory of the fleet's flake"])
+
+
 def load_fleet(path: str | os.PathLike[str], world: World | None = None) -> Fleet:
     """The fleet that a flake's directory describes, with the warnings that it gives rise to.
 
@@ -38,8 +44,7 @@ def load_fleet(path: str | os.PathLike[str], world: World | None = None) -> Flee
     not answer.
     """
     directory = expanded(path).absolute()
-    if not directory.is_dir():
-        raise FleetInvalid([f"{directory}: no such directory; FLEET names the directory of the fleet's flake"])
+    require_directory(directory)
     if not (directory / HOSTS).is_file():
         raise FleetInvalid([f"{directory / HOSTS}: missing; FLEET names the directory that holds the fleet's {HOSTS}"])
     try:

@@ -31,8 +31,7 @@ from nixherd.locate.reach import (
     running,
 )
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
-from nixherd.proxmox.guest.address import address_of, plain
-from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest.identity import address_of, label, plain_address
 from nixherd.proxmox.guest.observe import interfaces_of
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.run import Run
@@ -191,7 +190,7 @@ class Search:
         """The addresses of a network that are tried, which is told."""
         others = [each for host in self._fleet.hosts.values() for each in host.addresses or ()]
         addresses = keyscan.addresses_in(
-            [network], {*self.hypervisor.known_addresses, *filter(None, map(plain, others))}
+            [network], {*self.hypervisor.known_addresses, *filter(None, map(plain_address, others))}
         )
         self.tell(f"trying port 22 of the {len(addresses)} addresses in {network}, as the definitions say")
         return addresses
@@ -216,7 +215,7 @@ class Search:
         others, hypervisors = self._others(), dict[str, str]()
         for address in found:
             hypervisors = hypervisors or {**self.hypervisor.known_addresses}
-            written = plain(address) or address
+            written = plain_address(address) or address
             whose = owner_of_address(hypervisors, written, card.mac if card else None)
             whose = whose or others.get(written) or self._gateway(written)
             if whose:
@@ -243,7 +242,7 @@ class Search:
     def _others(self) -> Mapping[str, str]:
         """By address, which other host has it."""
         hosts = (host for host in self._fleet.hosts.values() if host.id != self.host.id)
-        return {written: host.id for host in hosts for each in host.addresses or () if (written := plain(each))}
+        return {written: host.id for host in hosts for each in host.addresses or () if (written := plain_address(each))}
 
     def _not_asked(self, error: FleetError) -> None:
         self.problem = error

@@ -26,7 +26,7 @@ from nixherd.locate import keyscan
 from nixherd.once import Lately
 from nixherd.process import run
 from nixherd.proxmox.config import VmConfig, properties
-from nixherd.proxmox.guest.address import plain, usable
+from nixherd.proxmox.guest.identity import plain_address, usable_address
 
 SERVERS = 8  # as many that run are asked where their leases are
 MOST = 1 << 19  # bytes of one table or file that are read, its end where there is more
@@ -311,7 +311,7 @@ def configured(vm: Vm, config: VmConfig) -> list[str]:
 def gateways(vm: Vm, config: VmConfig | None = None) -> frozenset[str]:
     """The addresses of its routers on net0, as declared and, where it is seen, as configured: none is its own."""
     found = [_as_declared(vm), _as_configured(vm, config) if config else {}]
-    written = (plain(values[name]) for values in found for name in ("gw", "gw6") if name in values)
+    written = (plain_address(values[name]) for values in found for name in ("gw", "gw6") if name in values)
     return frozenset(address for address in written if address is not None)
 
 
@@ -330,7 +330,7 @@ def _ipconfig(text: str | None) -> Mapping[str, str]:
 
 
 def _fixed(values: Mapping[str, str]) -> list[str]:
-    found = (usable(values.get(name, "")) for name in ("ip", "ip6"))
+    found = (usable_address(values.get(name, "")) for name in ("ip", "ip6"))
     return [str(address) for address in found if address is not None]
 
 
@@ -366,7 +366,7 @@ class Sightings:
 
 def seen_elsewhere(mac: str, told: tuple[Neighbour, ...]) -> list[str]:
     """Where another machine has seen it, as far as that is of use here: link-local addresses are not."""
-    found = (usable(each.address) for each in of(mac, told))
+    found = (usable_address(each.address) for each in of(mac, told))
     return list(dict.fromkeys(str(address) for address in found if address is not None))[:MOST_ADDRESSES]
 
 
@@ -374,7 +374,7 @@ def _from_here(each: Neighbour) -> str | None:
     address = ipaddress.ip_address(each.address)
     if address.version == 6 and address.is_link_local:
         return f"{address}%{each.card}" if each.card else None
-    found = usable(each.address)
+    found = usable_address(each.address)
     return str(found) if found else None
 
 

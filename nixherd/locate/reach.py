@@ -27,8 +27,7 @@ from nixherd.names import USER, is_a
 from nixherd.poll import Backoff, poll
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import AgentUnavailable, Misused, NoAgent
-from nixherd.proxmox.guest.address import address_of
-from nixherd.proxmox.guest.identity import contradiction, declared_mac, label, why_not_ours
+from nixherd.proxmox.guest.identity import address_of, contradiction, declared_mac, label, why_not_ours
 from nixherd.proxmox.guest.observe import find
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.ssh.keys import parse_public_key, same_key

@@ -65,10 +65,10 @@ def diff(before: Mapping[str, int], after: Mapping[str, int]) -> ClosureDiff:
 
 
 def _packages(closure: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = defaultdict(dict)
+    packages: dict[str, dict[str, int]] = defaultdict(dict)
     for path, size in closure.items():
-        found[_split(path)[0]][path] = size
-    return found
+        packages[_split(path)[0]][path] = size
+    return packages
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -215,51 +215,46 @@ def flake_metadata(reference: str) -> list[str]:
     return [*NIX, "flake", "metadata", "--json", "--no-update-lock-file", reference]
 
 
-def flake_locked(url: str) -> list[str]:
-    """The same of one whose lock file has to name all that it takes from elsewhere."""
-    return [*NIX, "flake", "metadata", "--json", "--no-update-lock-file", url]
-
-
 def flake_check(reference: str) -> list[str]:
     """Evaluate all that a flake has and build its checks; go on after an error. Its lock file has to be whole."""
     return [*NIX, "flake", "check", "--keep-going", "--no-update-lock-file", *LOG_FORMAT, reference]
 
 
 def parse_names(text: str) -> list[str]:
-    found = json.loads(text)
-    return [str(name) for name in found]
+    names = json.loads(text)
+    return [str(name) for name in names]
 
 
 def parse_description(text: str) -> dict[str, Evaluated | None]:
     """By host id; None for a host that the flake does not have. FleetError on anything else."""
-    found: dict[str, Evaluated | None] = {}
+    hosts: dict[str, Evaluated | None] = {}
     try:
         document: Mapping[str, Mapping[str, object] | None] = json.loads(text)
-        for host_id, about in document.items():
-            found[host_id] = None if about is None else evaluated(host_id, about)
+        for host_id, values in document.items():
+            hosts[host_id] = None if values is None else evaluated(host_id, values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FleetError(f"nix eval printed something unexpected ({error!r}): {text[:200]}") from error
-    return found
+    return hosts
 
 
-def evaluated(host_id: str, about: Mapping[str, Any]) -> Evaluated:
+def evaluated(host_id: str, values: Mapping[str, Any]) -> Evaluated:
     """From what `description` comes to. KeyError, TypeError, ValueError or AttributeError on anything else."""
     return Evaluated(
         host_id=host_id,
-        toplevel=_path(about["toplevel"]),
-        toplevel_drv=_path(about["toplevelDrv"]),
-        disko_script=_path(about["diskoScript"]) if about["diskoScript"] else None,
-        disko_drv=_path(about["diskoDrv"]) if about["diskoDrv"] else None,
-        hostname=str(about["hostname"]),
-        configuration_revision=str(about["revision"]) if about["revision"] else None,
-        devices=tuple(str(device) for device in about["devices"]),
-        boot_loader=str(about["bootLoader"]) if about["bootLoader"] else None,
-        grub_efi=bool(about["grubEfi"]),
-        guest_agent=_flag(about["guestAgent"]),
-        ssh=_flag(about["ssh"]),
-        secrets=_secrets(about["secrets"]),
-        health=about["health"],
-        root_access=_flag(about["rootAccess"]),
+        toplevel=_path(values["toplevel"]),
+        toplevel_drv=_path(values["toplevelDrv"]),
+        disko_script=_path(values["diskoScript"]) if values["diskoScript"] else None,
+        disko_drv=_path(values["diskoDrv"]) if values["diskoDrv"] else None,
+        hostname=str(values["hostname"]),
+        configuration_revision=str(values["revision"]) if values["revision"] else None,
+        devices=tuple(str(device) for device in values["devices"]),
+        boot_loader=str(values["bootLoader"]) if values["bootLoader"] else None,
+        grub_efi=bool(values["grubEfi"]),
+        guest_agent=_flag(values["guestAgent"]),
+        ssh=_flag(values["ssh"]),
+        secrets=_secrets(values["secrets"]),
+        health=values["health"],
+        root_access=_flag(values["rootAccess"]),
     )
 
 
@@ -352,12 +347,7 @@ STORE_INFO = (*NIX, "store", "info", "--json")
 
 
 def copy(
-    paths: Sequence[str],
-    to: Destination,
-    root: str | None = None,
-    *,
-    substitute: bool = True,
-    sudo: Sudo | None = None,
+    paths: Sequence[str], to: Destination, root: str | None = None, *, substitute: bool = True, sudo: Sudo | None = None
 ) -> tuple[list[str], dict[str, str]]:
     """Copy closures to a machine, or into the file system mounted at `root` there: argv and environment.
 

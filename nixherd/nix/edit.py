@@ -9,19 +9,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import tree_sitter_nix
-from tree_sitter import Language, Node, Parser
+from tree_sitter import Node
 
 from nixherd.errors import FleetError
 from nixherd.nix.splices import Splice, spliced
+from nixherd.nix.syntax import Path, bound, depth_of, inside_of, name_of, names_written, parse, text_of, walk
 
-_LANGUAGE = Language(tree_sitter_nix.language())
 _SETS = ("attrset_expression", "rec_attrset_expression")
 _DEEP = 100  # names that stand for each other end here
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_'-]*")
 _KEYWORDS = ("assert", "else", "if", "in", "inherit", "let", "or", "rec", "then", "with")
-
-Path = tuple[str, ...]
 
 
 class CannotEdit(FleetError):
@@ -45,11 +42,11 @@ class NixText:
     def set(self, path: Path, value: str) -> bytes:
         """One attribute's value, an expression; it is added to its set where it is missing."""
         root = self._root()
-        found = self._bindings(root, path)
-        if len(found) > 1:
-            raise self._cannot(found[1][0], f"{_dotted(path)} is there twice; leave one of them")
-        if found:
-            node, rest = found[0]
+        bindings = self._bindings(root, path)
+        if len(bindings) > 1:
+            raise self._cannot(bindings[1][0], f"{_dotted(path)} is there twice; leave one of them")
+        if bindings:
+            node, rest = bindings[0]
             expression = node.child_by_field_name("expression")
             if rest or expression is None or node.type != "binding":
                 raise self._cannot(node, f"{_dotted(path)} is not written here by itself; write {value} for it by hand")
@@ -58,10 +55,10 @@ class NixText:
 
     def written(self, path: Path) -> str | None:
         """An attribute's value, an expression, as it is written; None where it is not written out by itself."""
-        found = self._bindings(self._root(), path)
-        if len(found) != 1 or found[0][1] or found[0][0].type != "binding":
+        bindings = self._bindings(self._root(), path)
+        if len(bindings) != 1 or bindings[0][1] or bindings[0][0].type != "binding":
             return None
-        value = found[0][0].child_by_field_name("expression")
+        value = bindings[0][0].child_by_field_name("expression")
         return None if value is None else (value.text or b"").decode(errors="surrogateescape")
 
     def mentions(self, path: Path) -> bool:
@@ -88,10 +85,10 @@ class NixText:
         One that is inherited from a `let` goes there too, where nothing else has a use for it.
         """
         root = self._root()
-        found = self._bindings(root, path)
-        if wrong := next((node for node, rest in found if rest), None):
+        bindings = self._bindings(root, path)
+        if wrong := next((node for node, rest in bindings if rest), None):
             raise self._cannot(wrong, f"{_dotted(path)} is not written here by itself; remove it by hand")
-        nodes = [node for node, _ in found]
+        nodes = [node for node, _ in bindings]
         nodes += [binding for node in nodes if (binding := self._inherited(root, node, path[-1]))]
         nodes += self._parts(root, path)
         if not nodes:
@@ -101,8 +98,8 @@ class NixText:
     def _inherited(self, root: Node, node: Node, name: str) -> Node | None:
         """The binding that an `inherit` takes a name from, where that is all that it is for."""
         value = self._variable(node, name) if node.type == "inherit" else None
-        uses = [each for each in _walk(root) if each.type in ("variable_expression", "inherited_attrs")]
-        names = [_text(each) for use in uses for each in (use.children if use.type == "inherited_attrs" else (use,))]
+        uses = [each for each in walk(root) if each.type in ("variable_expression", "inherited_attrs")]
+        names = [text_of(each) for use in uses for each in (use.children if use.type == "inherited_attrs" else (use,))]
         return value.parent if value is not None and names.count(name) == 1 else None
 
     def line_of(self, path: Path) -> int | None:
@@ -119,11 +116,11 @@ class NixText:
     # Finding
 
     def _root(self) -> Node:
-        tree = Parser(_LANGUAGE).parse(self.source)
-        if tree.root_node.has_error:
-            wrong = next((node for node in _walk(tree.root_node) if node.is_error or node.is_missing), tree.root_node)
+        tree = parse(self.source)
+        if tree.has_error:
+            wrong = next((node for node in walk(tree) if node.is_error or node.is_missing), tree)
             raise self._cannot(wrong, "this does not parse; correct it first")
-        root = tree.root_node.child_by_field_name("expression")
+        root = tree.child_by_field_name("expression")
         if root is None:
             raise CannotEdit(f"{self.name}: there is nothing in it")
         return root
@@ -134,29 +131,29 @@ class NixText:
         An empty rest is the attribute itself; another one means that its set comes from something computed.
         """
         for literal in self._literals(expression):
-            found: list[tuple[Node, Path]] = []
-            for binding, names in _bound(literal):
+            bindings: list[tuple[Node, Path]] = []
+            for binding, names in bound(literal):
                 if names != path[: len(names)]:
                     continue
                 rest = path[len(names) :]
                 value = binding.child_by_field_name("expression")
                 if not rest:
-                    found.append((binding, ()))
+                    bindings.append((binding, ()))
                 elif binding.type != "binding" or value is None:
                     inner = self._variable(binding, names[-1])
-                    found += self._bindings(inner, rest) if inner else [(binding, rest)]
+                    bindings += self._bindings(inner, rest) if inner else [(binding, rest)]
                 elif self._literals(value):
-                    found += self._bindings(value, rest)
+                    bindings += self._bindings(value, rest)
                 else:
-                    found.append((binding, rest))
-            if found:
-                return found
+                    bindings.append((binding, rest))
+            if bindings:
+                return bindings
         return []
 
     def _parts(self, expression: Node, path: Path) -> Iterator[Node]:
         """Bindings such as `dev.user = …` of the path `dev`."""
         for literal in self._literals(expression):
-            for binding, names in _bound(literal):
+            for binding, names in bound(literal):
                 value = binding.child_by_field_name("expression")
                 if len(names) > len(path) and names[: len(path)] == path:
                     yield binding
@@ -181,7 +178,7 @@ class NixText:
                 sides = (expression.child_by_field_name(side) for side in ("right", "left"))
                 return [literal for side in sides for literal in self._literals(side, depth + 1)]
             case "variable_expression":
-                return self._literals(self._variable(expression, _text(expression)), depth + 1)
+                return self._literals(self._variable(expression, text_of(expression)), depth + 1)
         return []
 
     def _variable(self, node: Node, name: str) -> Node | None:
@@ -189,7 +186,7 @@ class NixText:
         around = node.parent
         while around is not None and around.type != "function_expression":
             if around.type in ("let_expression", "rec_attrset_expression"):
-                for binding, names in _bound(around):
+                for binding, names in bound(around):
                     value = binding.child_by_field_name("expression")
                     if names == (name,) and value is not None and binding.type == "binding" and value != node:
                         return value
@@ -214,30 +211,30 @@ class NixText:
         parents = [root] if len(path) == 1 else self._values(root, path[:-1])
         sets = [literal for parent in parents for literal in self._literals(parent)]
         if sets:
-            return self._into(max(sets, key=lambda literal: len(list(_bound(literal)))), [*above, *lines])
+            return self._into(max(sets, key=lambda literal: len(list(bound(literal)))), [*above, *lines])
         parts = list(self._parts(root, path[:-1]))
         if not parts:
             raise CannotEdit(f"{self.name}: {_dotted(path[:-1])} is not written out there; add `{lines[0]}` by hand")
-        lead = b".".join(_attr_bytes(parts[-1])[: _depth(parts[-1], path[:-1])])
+        lead = b".".join(names_written(parts[-1])[: depth_of(parts[-1], path[:-1])])
         first = f"{lead.decode(errors='surrogateescape')}.{lines[0]}"
         return self._after(parts[-1], [*above, first, *lines[1:]], apart=False)
 
     def _values(self, root: Node, path: Path) -> list[Node]:
-        found = [binding for binding, rest in self._bindings(root, path) if not rest]
+        bindings = [binding for binding, rest in self._bindings(root, path) if not rest]
         nodes = (
             binding.child_by_field_name("expression")
             if binding.type == "binding"
             else self._variable(binding, path[-1])
-            for binding in found
+            for binding in bindings
         )
         return [node for node in nodes if node is not None]
 
     def _into(self, literal: Node, lines: list[str]) -> Splice[bytes]:
-        bindings = [binding for binding, _ in _bound(literal)]
+        bindings = [binding for binding, _ in bound(literal)]
         if bindings:
             between = self.source[bindings[-2].end_byte : bindings[-1].start_byte] if len(bindings) > 1 else b""
             return self._after(bindings[-1], lines, apart=re.search(rb"\n[ \t]*\r?\n", between) is not None)
-        opened, close = _opened(literal), literal.end_byte - 1
+        opened, close = inside_of(literal), literal.end_byte - 1
         if b"\n" not in self.source[opened:close]:
             return self._into_line(literal, lines)
         begin = self._line_start(close)
@@ -255,7 +252,7 @@ class NixText:
 
     def _into_line(self, literal: Node, lines: list[str]) -> Splice[bytes]:
         """Into a set that has no entry and is written in one line, perhaps with a comment in it."""
-        opened, close = _opened(literal), literal.end_byte - 1
+        opened, close = inside_of(literal), literal.end_byte - 1
         inside = self.source[opened:close].rstrip()
         in_a_line = _in_a_line(lines) if inside or len(lines) == 1 else None
         if in_a_line is not None and inside:
@@ -288,14 +285,14 @@ class NixText:
         """What says this name: a binding, its part in an `inherit`, or the inside of a set that has nothing else."""
         attrs = node.child_by_field_name("attrs") if node.type != "binding" else None
         if attrs is not None and len(attrs.children_by_field_name("attr")) > 1:
-            attr = next(each for each in attrs.children_by_field_name("attr") if _name(each) == name)
+            attr = next(each for each in attrs.children_by_field_name("attr") if name_of(each) == name)
             start = attr.start_byte
             while self.source[start - 1 : start].isspace():
                 start -= 1
             return Splice(start, attr.end_byte, b"")
         around = node.parent.parent if node.parent else None
         if around is not None and around.type in _SETS and len(nodes) == 1:
-            begin, end, cut = _opened(around), around.end_byte - 1, self._cut(node)
+            begin, end, cut = inside_of(around), around.end_byte - 1, self._cut(node)
             rest = self.source[begin : cut.start] + self.source[cut.end : end]
             if b"\n" in self.source[begin:end] and not rest.strip():
                 return Splice(begin, end, b"")
@@ -349,11 +346,6 @@ class NixText:
         return line[: len(line) - len(line.lstrip())]
 
 
-def _opened(literal: Node) -> int:
-    """Where the inside of a set begins."""
-    return next(child for child in literal.children if child.type == "{").end_byte
-
-
 def _only_comment(rest: bytes) -> bool:
     """Whether what follows on a line is nothing, or one comment that ends there."""
     rest = rest.strip()
@@ -370,8 +362,8 @@ def _in_a_line(lines: Sequence[str]) -> bytes | None:
     entry = [line.strip() for line in lines if line.strip()]
     while len(entry) > 1 and entry[0].startswith("#"):
         del entry[0]
-    tree = Parser(_LANGUAGE).parse(b"{\n" + _bytes("\n".join(entry)) + b"\n}")
-    if any(node.type in ("comment", "indented_string_expression") for node in _walk(tree.root_node)):
+    tree = parse(b"{\n" + _bytes("\n".join(entry)) + b"\n}")
+    if any(node.type in ("comment", "indented_string_expression") for node in walk(tree)):
         return None
     return _bytes(" ".join(entry))
 
@@ -382,61 +374,3 @@ def _at(node: Node, text: str) -> Splice[bytes]:
 
 def _dotted(path: Path) -> str:
     return ".".join(map(attribute_name, path))
-
-
-def _walk(node: Node) -> Iterator[Node]:
-    yield node
-    for child in node.children:
-        yield from _walk(child)
-
-
-def _text(node: Node) -> str:
-    return (node.text or b"").decode("latin-1")
-
-
-def _bound(literal: Node) -> Iterator[tuple[Node, Path]]:
-    """The bindings of a set or a `let`, with what each binds; those whose names are computed are left out."""
-    for child in literal.children:
-        if child.type != "binding_set":
-            continue
-        for binding in child.children_by_field_name("binding"):
-            if binding.type == "binding":
-                path = binding.child_by_field_name("attrpath")
-                names = [_name(attr) for attr in path.children_by_field_name("attr")] if path else []
-                if names and None not in names:
-                    yield binding, tuple(name for name in names if name is not None)
-            else:
-                attrs = binding.child_by_field_name("attrs")
-                for attr in attrs.children_by_field_name("attr") if attrs else ():
-                    if (name := _name(attr)) is not None:
-                        yield binding, (name,)
-
-
-def _name(attr: Node) -> str | None:
-    """An attribute's name; None when it is computed or has escapes."""
-    if attr.type == "identifier":
-        return _utf8(attr)
-    if attr.type != "string_expression":
-        return None
-    inner = [child for child in attr.children if child.type != '"']
-    if any(child.type != "string_fragment" for child in inner):
-        return None
-    return "".join(map(_utf8, inner))
-
-
-def _utf8(node: Node) -> str:
-    return (node.text or b"").decode(errors="replace")
-
-
-def _attr_bytes(binding: Node) -> list[bytes]:
-    path = binding.child_by_field_name("attrpath")
-    return [attr.text or b"" for attr in path.children_by_field_name("attr")] if path else []
-
-
-def _depth(binding: Node, path: Path) -> int:
-    """How many names of the binding's own path lead to `path`."""
-    names = next(names for each, names in _bound(binding.parent.parent) if each == binding)  # type: ignore[union-attr,arg-type]
-    for depth in range(len(names), 0, -1):
-        if path[-depth:] == names[:depth]:
-            return depth
-    return 0

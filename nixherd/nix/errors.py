@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from nixherd.errors import ProcessFailed
@@ -51,18 +52,20 @@ class _Kind:
     the place where Nix came to it helps.
     """
 
-    message: re.Pattern[str]
-    remedy: str
+    message: str
+    remedy: str = ""
     here: bool = False
     is_placed: bool = True
 
+    def match(self, what: str) -> re.Match[str] | None:
+        return re.search(self.message, what)
+
     def remedy_of(self, what: str) -> str:
-        match = self.message.search(what)
+        match = self.match(what)
         return self.remedy.format(*match.groups()) if match else ""
 
 
-def _here(message: str, remedy: str = "") -> _Kind:
-    return _Kind(re.compile(message), remedy, here=True, is_placed=False)
+_here = partial(_Kind, here=True, is_placed=False)
 
 
 _KINDS = (
@@ -77,10 +80,8 @@ _KINDS = (
         "give Nix a token for this server (access-tokens in nix.conf), or wait until its rate limit is over",
     ),
     _Kind(
-        re.compile(
-            r"HTTP error 404|[Rr]epository not found|not appear to be a git repository|Cannot find Git revision"
-            r"|revspec '"
-        ),
+        r"HTTP error 404|[Rr]epository not found|not appear to be a git repository|Cannot find Git revision"
+        r"|revspec '",
         "correct the input's URL or revision, or give Nix a token if it is private (access-tokens in nix.conf)",
     ),
     _here(r"Host key verification failed|Permission denied \(publickey", "check `ssh` to this server as this user"),
@@ -107,62 +108,47 @@ _KINDS = (
     _here(r"there is no substituter that can build it", "build it again, or add the cache that has it (substituters)"),
     _here(r"[Ii]nterrupted by the user"),
     _here(r"database is busy|SQLite database .* is busy", "another Nix is working in this store: run it again"),
-    _here(
-        r"not owned by current user",
-        "run this as the owner of the repository, or add it to git's safe.directory",
-    ),
+    _here(r"not owned by current user", "run this as the owner of the repository, or add it to git's safe.directory"),
     _here(
         r"(?:/nix/(?:store|var)|SQLite database).*(?:Permission denied|Read-only file system)|opening lock file",
         "run it as a user of the Nix daemon, or as root",
     ),
     _here(r"unrecogni[sz]ed flag|is not a recognised (?:command|flag)", "this Nix is too old: install 2.19 or later"),
-    _Kind(
-        re.compile(r"experimental Nix feature '([^']+)' is disabled"),
-        "add {0} to experimental-features in nix.conf",
-        here=True,
-    ),
+    _Kind(r"experimental Nix feature '([^']+)' is disabled", "add {0} to experimental-features in nix.conf", here=True),
     _here(
         r"unable to (?:download|fetch)|[Ff]ailed to fetch|[Tt]imed out|Connection (?:refused|reset)"
         r"|Could not connect to server|[Cc]ould not read from remote repository",
         "check that this machine reaches it, and run it again",
     ),
     _Kind(
-        re.compile(r"mismatch in field 'narHash' of input|NAR hash mismatch in input"),
+        r"mismatch in field 'narHash' of input|NAR hash mismatch in input",
         "it is not what flake.lock says: find out why, and `nix flake update` that input if it is meant",
         is_placed=False,
     ),
-    _Kind(re.compile(r"hash mismatch in "), "write the hash that it got, if this change is meant"),
+    _Kind(r"hash mismatch in ", "write the hash that it got, if this change is meant"),
     _Kind(
-        re.compile(r"requires lock file changes|unlocked input|is not locked|unlocked flake reference"),
+        r"requires lock file changes|unlocked input|is not locked|unlocked flake reference",
         "`nix flake lock` there, and commit flake.lock",
         is_placed=False,
     ),
     _Kind(
-        re.compile(r"cannot find flake 'flake:([^']+)' in the flake registries"),
-        "add inputs.{0}.url to flake.nix",
-        is_placed=False,
+        r"cannot find flake 'flake:([^']+)' in the flake registries", "add inputs.{0}.url to flake.nix", is_placed=False
     ),
     _Kind(
-        re.compile(r"is not part of a flake|does not contain a '?/?flake\.nix|could not find a flake\.nix"),
+        r"is not part of a flake|does not contain a '?/?flake\.nix|could not find a flake\.nix",
         "make a flake.nix there, or name the directory that has one",
         is_placed=False,
     ),
     _Kind(
-        re.compile(r"because it has an unfree license"),
-        "take the package out, or allow it (nixpkgs.config.allowUnfreePredicate)",
+        r"because it has an unfree license", "take the package out, or allow it (nixpkgs.config.allowUnfreePredicate)"
     ),
+    _Kind(r"marked as insecure", "take the package out, or allow it (nixpkgs.config.permittedInsecurePackages)"),
     _Kind(
-        re.compile(r"marked as insecure"),
-        "take the package out, or allow it (nixpkgs.config.permittedInsecurePackages)",
-    ),
-    _Kind(
-        re.compile(r"because it has problems|marked as broken|not available on the requested hostPlatform"),
+        r"because it has problems|marked as broken|not available on the requested hostPlatform",
         "take the package out, or use another version of it",
     ),
-    _Kind(re.compile(r"Failed assertions:"), "", is_placed=False),
-    _Kind(
-        re.compile(r"The option `(.+?)' (?:was accessed|is used) but (?:has no value|not) defined"), "give it a value"
-    ),
+    _Kind(r"Failed assertions:", "", is_placed=False),
+    _Kind(r"The option `(.+?)' (?:was accessed|is used) but (?:has no value|not) defined", "give it a value"),
 )
 
 
@@ -226,13 +212,13 @@ def _explained(error: LoggedError, stderr: str, fleet: Fleet) -> Explanation:
     what, message = fleet.readable(_summary(message)), _one_line(message)
     if _BUILDER.search(message):
         return _of_builder(error, what, fleet)
-    kind = next((kind for kind in _KINDS if kind.message.search(message)), None)
+    kind = next((kind for kind in _KINDS if kind.match(message)), None)
     place = fleet.last_mentioned(error.trace) if kind is None or kind.is_placed else None
     if name := _input_of(error, fleet):
         place = place or (None if kind and kind.here else fleet.definition("flake.nix", f"inputs.{name}"))
         what = f"input {name}: {what}"
-    elif place is None and (there := fleet.last_in_input(error.trace)) and kind is None:
-        what = f"{what} (in an input: {there})"
+    elif place is None and (input_place := fleet.last_in_input(error.trace)) and kind is None:
+        what = f"{what} (in an input: {input_place})"
     if kind is None:
         return Explanation(place, what, _meant(error.trace) or (_DEFAULT if place else ""))
     return Explanation(place, what, kind.remedy_of(message), kind.here)
@@ -351,7 +337,7 @@ def _of_builder(error: LoggedError, what: str, fleet: Fleet) -> Explanation:
 
 def is_circumstance(what: str) -> bool:
     """Whether an error is of where Nix runs (network, disk, machine) and so leaves open what the fleet's files are."""
-    return not _BUILDER.search(what) and any(kind.here and kind.message.search(what) for kind in _KINDS)
+    return not _BUILDER.search(what) and any(kind.here and kind.match(what) for kind in _KINDS)
 
 
 def cause(stderr: str, directory: Path, within: Path | None = None) -> tuple[str | None, str]:
@@ -367,7 +353,7 @@ def last_error(stderr: str) -> str:
     what = _one_line(errors(stderr)[-1].message).rstrip(";")
     if output:
         return f"{what}; the builder said: {' / '.join(output[-_BUILDER_LINES:])}"[-_SHOWN:]
-    remedies = [kind.remedy_of(what) for kind in _KINDS if kind.here and kind.message.search(what)]
+    remedies = [kind.remedy_of(what) for kind in _KINDS if kind.here and kind.match(what)]
     return "; ".join([what[-_SHOWN:], *filter(None, remedies[:1])])
 
 

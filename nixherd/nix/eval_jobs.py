@@ -32,8 +32,8 @@ def is_usable(help_text: str) -> bool:
 def jobs(flake: str, host_ids: Sequence[str], *, is_nixos: bool, roots: str, workers: int) -> list[str]:
     """Evaluate hosts side by side; the derivations that they come to are held by links in `roots`."""
     toplevel = "config.system.build.toplevel" if is_nixos else "activationPackage"
-    wanted = nix_string(json.dumps(dict.fromkeys(host_ids)))
-    select = _SELECT.replace("TOPLEVEL", toplevel).replace("IDS", wanted)
+    ids = nix_string(json.dumps(dict.fromkeys(host_ids)))
+    select = _SELECT.replace("TOPLEVEL", toplevel).replace("IDS", ids)
     select = select.replace("DESCRIBE", description(host_ids, is_nixos=is_nixos))
     attribute = "nixosConfigurations" if is_nixos else "homeConfigurations"
     options = ["--gc-roots-dir", roots, "--workers", str(workers), "--max-memory-size", str(BYTES_PER_WORKER >> 20)]
@@ -47,15 +47,15 @@ def parse(lines: Iterable[str], directory: Path) -> dict[str, Evaluated | FleetE
 
     FleetError on anything else.
     """
-    found: dict[str, Evaluated | FleetError] = {}
+    hosts: dict[str, Evaluated | FleetError] = {}
     for line in lines:
         try:
             job: Mapping[str, Any] = json.loads(line)
             host_id = str(job["attrPath"][0])
             if "error" in job:
-                found[host_id] = FleetError(explain(str(job["error"]), directory))
+                hosts[host_id] = FleetError(explain(str(job["error"]), directory))
             else:
-                found[host_id] = evaluated(host_id, job["extraValue"])
+                hosts[host_id] = evaluated(host_id, job["extraValue"])
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise FleetError(f"{PROGRAM} printed something unexpected ({error!r}): {line[:200]}") from error
-    return found
+    return hosts

@@ -5,11 +5,15 @@ Source: Nix, src/libutil/logging.cc: with `--log-format internal-json` a line is
 """
 
 import json
+import math
 import re
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+from nixherd.errors import UNFORESEEN
 
 LOG_FORMAT = ("--show-trace", "--log-format", "internal-json")
 """options of `nix` for the log that is read here"""
@@ -47,12 +51,12 @@ def errors(stderr: str, *, logged: bool = False) -> list[LoggedError]:
     A text without an error of Nix's own log is one error, unless only those that are `logged` count.
     """
     entries = [_entry(line) for line in stderr.splitlines()]
-    found = list(_logged(entries))
-    if not found and not logged:
+    results = list(_logged(entries))
+    if not results and not logged:
         text = _ANSI.sub("", "\n".join(str(entry["msg"]) for entry in entries if "msg" in entry))
         parts = re.split(r"^error:", text, flags=re.MULTILINE)[1:] or [text]
-        found = [LoggedError(_innermost(part), part) for part in parts]
-    return [error for error in found if not _FOLLOWS.search(error.message)] or found
+        results = [LoggedError(_innermost(part), part) for part in parts]
+    return [error for error in results if not _FOLLOWS.search(error.message)] or results
 
 
 def _logged(entries: Iterable[dict[str, Any]]) -> Iterator[LoggedError]:
@@ -147,3 +151,62 @@ def shown(text: str, hosts: Iterable[str]) -> str:
     """Return a warning in one line, with its hosts."""
     hosts = ", ".join(hosts)
     return " ".join(text.split()) + (f" ({hosts})" if hosts else "")
+
+
+_COPIES, _BUILDS, _BUILD = 103, 104, 105  # activities
+_LOG_LINE, _PROGRESS = 101, 105  # results
+PAUSE = 1.0  # seconds between two lines for people
+_DRV = re.compile(r"/nix/store/[0-9a-z]{32}-(.+?)\.drv")
+
+
+@dataclass
+class BuildProgress:
+    """Fed with the lines of a log; some are worth telling. `log` is the end of the builders' output."""
+
+    log: list[str] = field(default_factory=list)
+    _kinds: dict[Any, Any] = field(default_factory=dict)
+    _names: dict[Any, str] = field(default_factory=dict)
+    _counts: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _said: str = ""
+    _told: float = -math.inf
+
+    def feed(self, line: str) -> str | None:
+        """A line for people, when this one changes what there is to say."""
+        if not line.startswith("@nix "):
+            return None
+        try:
+            self._take(json.loads(line[5:]))
+        except UNFORESEEN:  # in another form than we know; it says nothing of how the build ends
+            return None
+        words = self._words()
+        if words == self._said or time.monotonic() - self._told < PAUSE:
+            return None
+        self._said, self._told = words, time.monotonic()
+        return words
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        fields = entry.get("fields") or []
+        number, kind = entry.get("id"), entry.get("type")
+        match entry.get("action"):
+            case "start":
+                self._kinds[number] = kind
+                if kind == _BUILD and fields and (drv := _DRV.match(str(fields[0]))):
+                    self._names[number] = drv[1]
+            case "stop":
+                self._kinds.pop(number, None)
+                self._names.pop(number, None)
+            case "result" if kind == _PROGRESS and self._kinds.get(number) in (_COPIES, _BUILDS) and fields[1:2] != [0]:
+                self._counts[self._kinds[number]] = (int(fields[0]), int(fields[1]))
+            case "result" if kind == _LOG_LINE and fields:
+                self.log = [*self.log[-49:], str(fields[0])]
+
+    def _words(self) -> str:
+        parts = []
+        for kind, verb in ((_BUILDS, "built"), (_COPIES, "copied")):
+            if kind in self._counts:
+                done, expected = self._counts[kind]
+                parts.append(f"{done} of {expected} {verb}")
+        if self._names:
+            names = list(self._names.values())
+            parts.append(f"building {', '.join(names[:3])}{' …' if len(names) > 3 else ''}")
+        return ", ".join(parts)

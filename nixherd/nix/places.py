@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import tree_sitter_nix
-from tree_sitter import Language, Node, Parser
+from tree_sitter import Node
+
+from nixherd.nix.syntax import parse
 
 COPY = re.compile(r"/nix/store/[0-9a-z]{32}-[^/\s'\"`]+/")
 _STORE = Path("/nix/store")
@@ -27,7 +28,6 @@ _MENTION = re.compile(
 )
 _REFERENCE = re.compile(r"«(?P<reference>[^»]*)»(?P<path>/.*)")
 _LITERAL = re.compile(rb"(?<![\w/.])\.{1,2}(?:/[\w.+-]+)+")
-_LANGUAGE = Language(tree_sitter_nix.language())
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Fleet:
         """Where a file defines an option, such as ``users.users."a.b".uid``; without a line if that is unclear."""
         names = tuple(name for name in option_names(option) if not name.startswith("[definition "))
         try:
-            bindings = list(_bindings(Parser(_LANGUAGE).parse((self.directory / file).read_bytes()).root_node, ()))
+            bindings = list(_bindings(parse((self.directory / file).read_bytes()), ()))
         except OSError:
             return Place(file)
         for first in range(len(names)):  # a module of a submodule (a user's home) has the end of it alone

@@ -91,7 +91,7 @@ class Belongings:
 def owner(volume: str) -> int | None:
     """The VMID in whose name a volume is; None where its name does not tell."""
     name = volume.partition(":")[2]
-    match = next((found for pattern in _OWNERS if (found := pattern.search(name))), None)
+    match = next((hit for pattern in _OWNERS if (hit := pattern.search(name))), None)
     return int(match[1]) if match else None
 
 
@@ -107,20 +107,20 @@ def belongings(
 
     A volume whose name does not tell whose it is counts as the guest's: rather one too many is named.
     """
-    found, rows = _Found(type, vmid), {row.key: row for row in pending}
+    result, rows = _Collector(type, vmid), {row.key: row for row in pending}
     for key, text in _sorted(config):
-        found.add(key, text, _left_out(type, key, text, config) or _left_out_then(type, rows.get(key), text, config))
+        result.add(key, text, _left_out(type, key, text, config) or _left_out_then(type, rows.get(key), text, config))
     for row in rows.values():
         if row.after is not None:
-            found.add(row.key, row.after, "pending")
+            result.add(row.key, row.after, "pending")
     for snapshot, its in (snapshots or {}).items():
         name = f"snapshot:{snapshot}"
-        found.parts.append(Part(name, unsaved="a snapshot"))
+        result.parts.append(Part(name, unsaved="a snapshot"))
         for key, text in _sorted(its):
-            found.add(key, text, "its memory" if key == "vmstate" else BY_SNAPSHOT_ALONE, name=name)
+            result.add(key, text, "its memory" if key == "vmstate" else BY_SNAPSHOT_ALONE, name=name)
     mounts = (row[1] for row in config.values.get("lxc") or () if list(row)[:1] == ["lxc.mount.entry"])
-    stays = (*found.stays, *(Stay("lxc.mount.entry", str(mount).split()[0], _DIRECTORY) for mount in mounts))
-    return Belongings(tuple(found.parts), stays, texts={key: str(value) for key, value in config.values.items()})
+    stays = (*result.stays, *(Stay("lxc.mount.entry", str(mount).split()[0], _DIRECTORY) for mount in mounts))
+    return Belongings(tuple(result.parts), stays, texts={key: str(value) for key, value in config.values.items()})
 
 
 def _sorted(config: VmConfig) -> list[tuple[str, str]]:
@@ -160,7 +160,7 @@ def _left_out_then(type: GuestType, row: Pending | None, text: str, config: VmCo
     return f"{why} from its next start" if why else ""
 
 
-class _Found:
+class _Collector:
     """What was found so far."""
 
     def __init__(self, type: GuestType, vmid: int) -> None:

@@ -19,14 +19,11 @@ from urllib3.exceptions import MaxRetryError
 from nixherd.errors import ApiError, Usage
 from nixherd.fleet.models import Endpoint
 from nixherd.proxmox import wire
-from nixherd.proxmox.calls.base import Tasks, answer
-from nixherd.proxmox.calls.guests import Agent, Guests
-from nixherd.proxmox.calls.storages import Storages
+from nixherd.proxmox.calls import Agent, Guests, Storages
 from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
 from nixherd.proxmox.guard.policy import Making, Policy, PolicySource
-from nixherd.proxmox.tls import Trust, trust
-from nixherd.proxmox.token import Token, colons
-from nixherd.proxmox.wire import Upload
+from nixherd.proxmox.token import Token, Trust, colons, trust
+from nixherd.proxmox.wire import Tasks, Upload, answer
 
 __all__ = ["AgentUnavailable", "Client", "OutcomeUnknown", "connect"]
 
@@ -190,8 +187,8 @@ class _HungUp(OutcomeUnknown):
 def _root(error: BaseException) -> str:
     """The innermost reason of a failed connection: `Connection refused`."""
     text = str(error)
-    found = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
-    return found[1] if found else text
+    match = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
+    return match[1] if match else text
 
 
 def _form(values: Mapping[str, Any] | None) -> dict[str, Any] | None:

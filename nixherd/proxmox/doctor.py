@@ -5,8 +5,9 @@ Only GETs are sent. What the token may not read is unknown, never fine.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 
 from nixherd.errors import ApiError, FleetError
 from nixherd.fleet.models import Fleet, GuestType, Vm
@@ -43,7 +44,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: what was found, and what to do about it."""
+    """One thing that was looked at: what was found, and what to do about it. `check` may be left to `examine`."""
 
     check: str
     verdict: Verdict
@@ -51,12 +52,17 @@ class Finding:
     remedy: str = ""
 
 
+_ok, _warning = partial(Finding, "", Verdict.OK), partial(Finding, "", Verdict.WARNING)
+_failed, _unknown = partial(Finding, "", Verdict.FAILED), partial(Finding, "", Verdict.UNKNOWN)
+
+
 def examine(client: Client, fleet: Fleet) -> list[Finding]:
     """Every finding. A question that the server does not let the token ask is UNKNOWN, one that fails is FAILED."""
     findings: list[Finding] = []
     for name, check in _CHECKS.items():
         try:
-            findings += check(client, fleet)
+            for each in check(client, fleet):
+                findings.append(replace(each, check=each.check or name))
         except ApiError as error:
             verdict = Verdict.UNKNOWN if error.status in (401, 403) else Verdict.FAILED
             findings.append(Finding(name, verdict, str(error)))
@@ -66,22 +72,18 @@ def examine(client: Client, fleet: Fleet) -> list[Finding]:
 
 
 def _version(client: Client, fleet: Fleet) -> Iterator[Finding]:
-    found = client.version()
-    known = found.major == 9 or found.release.startswith("8.4")
+    version = client.version()
+    known = version.major == 9 or version.release.startswith("8.4")
     verdict = Verdict.OK if known else Verdict.WARNING
-    yield Finding("version", verdict, f"Proxmox VE {found.version}", "" if known else "8.4 and 9 are supported")
+    yield Finding("", verdict, f"Proxmox VE {version.version}", "" if known else "8.4 and 9 are supported")
 
 
 def _certificate(client: Client, fleet: Fleet) -> Iterator[Finding]:
     endpoint = fleet.endpoint
     if endpoint and (endpoint.fingerprint or endpoint.ca_file):
-        yield Finding(
-            "certificate", Verdict.OK, "pinned by fingerprint" if endpoint.fingerprint else "pinned by CA file"
-        )
+        yield _ok("pinned by fingerprint" if endpoint.fingerprint else "pinned by CA file")
         return
-    yield Finding(
-        "certificate",
-        Verdict.WARNING,
+    yield _warning(
         "verified by the system's authorities, any of which could vouch for another server",
         "set proxmox.fingerprint in vms/definitions.nix",
     )
@@ -90,31 +92,27 @@ def _certificate(client: Client, fleet: Fleet) -> Iterator[Finding]:
 def _token(client: Client, fleet: Fleet) -> Iterator[Finding]:
     user, _, name = client.token_id.partition("!")
     try:
-        about = client.token_info(user, name)
+        info = client.token_info(user, name)
     except ApiError as error:
         if error.status != 403:
             raise
         # So it is on every server, for a token is not its user: only who may change users sees it.
-        yield Finding(
-            "token",
-            Verdict.UNKNOWN,
+        yield _unknown(
             f"whether {client.token_id} is separated from its user's rights cannot be known: no token may read itself",
             f"on the node: `pveum user token list {user}` has privsep 1 and no early expiry for {name}",
         )
         return
-    if about["privsep"]:
-        yield Finding("token", Verdict.OK, f"{client.token_id} is separated from its user's rights")
+    if info["privsep"]:
+        yield _ok(f"{client.token_id} is separated from its user's rights")
     else:
-        yield Finding(
-            "token",
-            Verdict.FAILED,
+        yield _failed(
             f"{client.token_id} has all rights of {user}",
             f"`pveum user token modify {user} {name} --privsep 1`, and grant it what docs/proxmox.md lists",
         )
-    expires = about["expire"]
+    expires = info["expire"]
     if expires and expires - time.time() < EXPIRY_SECONDS:
         when = time.strftime("%Y-%m-%d", time.gmtime(expires))
-        yield Finding("token", Verdict.WARNING, f"it expires on {when}", "renew it in time")
+        yield _warning(f"it expires on {when}", "renew it in time")
 
 
 def _protected(client: Client, fleet: Fleet) -> Iterator[Finding]:
@@ -128,14 +126,12 @@ def _protected(client: Client, fleet: Fleet) -> Iterator[Finding]:
         path = f"/vms/{vmid}"
         held = sorted(_held(permissions, path) - allowed)
         if held:
-            yield Finding(
-                "protected",
-                Verdict.FAILED,
+            yield _failed(
                 f"the token may change {who}: {', '.join(held)} on {path}",
                 "grant rights on a pool of the managed guests, not on /vms or /",
             )
         else:
-            yield Finding("protected", Verdict.OK, f"no right to change {who}")
+            yield _ok(f"no right to change {who}")
 
 
 def _held(permissions: Permissions, path: str) -> set[str]:
@@ -151,14 +147,12 @@ def _broad(client: Client, fleet: Fleet) -> Iterator[Finding]:
     for path, privileges in _BROAD.items():
         held = [each for each in privileges if permissions.allows(path, each)]
         if held:
-            yield Finding(
-                "breadth",
-                Verdict.FAILED,
+            yield _failed(
                 f"the token has {', '.join(held)} on {path}: on everything below it, undeclared guests too",
                 f"remove that role from {path}; docs/proxmox.md lists what is needed, and where",
             )
     if not any(permissions.allows(path, each) for path, privileges in _BROAD.items() for each in privileges):
-        yield Finding("breadth", Verdict.OK, "no rights on everything at once")
+        yield _ok("no rights on everything at once")
 
 
 def _needed(client: Client, fleet: Fleet) -> Iterator[Finding]:
@@ -169,14 +163,12 @@ def _needed(client: Client, fleet: Fleet) -> Iterator[Finding]:
         missing = [each for each in _NEEDED if not any(permissions.allows(path, each) for path in paths)]
         if missing:
             where = pool or paths[0]
-            yield Finding(
-                "rights",
-                Verdict.WARNING,
+            yield _warning(
                 f"the token lacks {', '.join(missing)} on {where}",
                 f"grant what you use: `pveum acl modify {where} --roles ROLE --tokens '{client.token_id}'`",
             )
         else:
-            yield Finding("rights", Verdict.OK, f"what is needed for {label(vm)} is there")
+            yield _ok(f"what is needed for {label(vm)} is there")
 
 
 def _changeable(fleet: Fleet) -> Sequence[Vm]:
@@ -185,46 +177,44 @@ def _changeable(fleet: Fleet) -> Sequence[Vm]:
 
 def _nodes(client: Client, fleet: Fleet) -> Iterator[Finding]:
     nodes = {node.name: node.status for node in client.node_rows()}
-    wanted = {fleet.node_of(vm) for vm in fleet.vms.values()} | ({fleet.endpoint.node} if fleet.endpoint else set())
-    for node in sorted(wanted):
+    declared = {fleet.node_of(vm) for vm in fleet.vms.values()} | ({fleet.endpoint.node} if fleet.endpoint else set())
+    for node in sorted(declared):
         if node not in nodes:
             known = ", ".join(nodes) or "none that the token may see"
-            yield Finding("node", Verdict.FAILED, f"there is no node {node}", f"the cluster has: {known}")
+            yield _failed(f"there is no node {node}", f"the cluster has: {known}")
         elif nodes[node] == "online":
-            yield Finding("node", Verdict.OK, f"{node} is online")
+            yield _ok(f"{node} is online")
         elif nodes[node] == "offline":
-            yield Finding("node", Verdict.FAILED, f"{node} is offline", "bring it up")
+            yield _failed(f"{node} is offline", "bring it up")
         else:
-            yield Finding(
-                "node",
-                Verdict.UNKNOWN,
+            yield _unknown(
                 f"whether {node} is online is not told: its status is {nodes[node]}",
                 f"when that stays: `systemctl status pvestatd pve-cluster` on {node}",
             )
 
 
 def _storages(client: Client, fleet: Fleet) -> Iterator[Finding]:
-    wanted = {
+    declared = {
         (fleet.node_of(vm), name, "rootdir" if vm.type is GuestType.LXC else "images")
         for vm in _changeable(fleet)
         for name in (fleet.storage_of(vm), *(disk.storage for disk in vm.settings.disks if disk.storage))
     }
     if fleet.endpoint and fleet.endpoint.backup_storage:
-        wanted.add((fleet.endpoint.node, fleet.endpoint.backup_storage, "backup"))
-    for node, name, content in sorted(wanted, key=str):
-        found = storage_seen(client, node, name) if name else None
-        if found is None:
+        declared.add((fleet.endpoint.node, fleet.endpoint.backup_storage, "backup"))
+    for node, name, content in sorted(declared, key=str):
+        storage = storage_seen(client, node, name) if name else None
+        if storage is None:
             remedy = f"correct it in vms/definitions.nix, or grant PVEDatastoreUser on /storage/{name}"
-            yield Finding("storage", Verdict.FAILED, f"{node} has no storage {name} that the token may see", remedy)
-        elif found.away:
-            what, _, remedy = found.away.partition("; ")
-            yield Finding("storage", Verdict.FAILED, f"{name} on {node} {what}", remedy)
-        elif content not in found.content:
-            yield Finding("storage", Verdict.FAILED, f"{name} on {node} holds no {content}", f"allow `{content}` there")
-        elif found.total and found.available is not None and found.available / found.total < 0.05:
-            yield Finding("storage", Verdict.WARNING, f"{name} on {node} is nearly full", "make room")
+            yield _failed(f"{node} has no storage {name} that the token may see", remedy)
+        elif storage.away:
+            what, _, remedy = storage.away.partition("; ")
+            yield _failed(f"{name} on {node} {what}", remedy)
+        elif content not in storage.content:
+            yield _failed(f"{name} on {node} holds no {content}", f"allow `{content}` there")
+        elif storage.total and storage.available is not None and storage.available / storage.total < 0.05:
+            yield _warning(f"{name} on {node} is nearly full", "make room")
         else:
-            yield Finding("storage", Verdict.OK, f"{name} on {node} is active and holds {content}")
+            yield _ok(f"{name} on {node} is active and holds {content}")
 
 
 def _template(client: Client, fleet: Fleet) -> Iterator[Finding]:
@@ -233,34 +223,34 @@ def _template(client: Client, fleet: Fleet) -> Iterator[Finding]:
     findings = list(template_findings(fleet, observe_template(client, fleet)))
     for finding in findings:
         what, _, remedy = finding.partition("; ")
-        yield Finding("template", Verdict.FAILED, what, remedy)
+        yield _failed(what, remedy)
     if not findings and fleet.template:
-        yield Finding("template", Verdict.OK, f"template {fleet.template.vmid} has what a clone needs")
+        yield _ok(f"template {fleet.template.vmid} has what a clone needs")
 
 
 def _guests(client: Client, fleet: Fleet) -> Iterator[Finding]:
     for vm in fleet.vms.values():
         try:
-            found = find(client, fleet, vm)
+            guest = find(client, fleet, vm)
         except NotVisible as error:
             what, _, remedy = str(error).partition("; ")
-            yield Finding("guest", Verdict.FAILED if vm.may_change else Verdict.UNKNOWN, what, remedy)
+            yield Finding("", Verdict.FAILED if vm.may_change else Verdict.UNKNOWN, what, remedy)
             continue
         except ApiError as error:  # of this guest; what is for all of them ends the next question as well
-            yield Finding("guest", Verdict.UNKNOWN if error.status == 403 else Verdict.FAILED, str(error))
+            yield Finding("", Verdict.UNKNOWN if error.status == 403 else Verdict.FAILED, str(error))
             continue
         if not vm.is_managed:
             continue
-        if found is None:
-            yield Finding("guest", Verdict.WARNING, f"{label(vm)} does not exist", "provision it")
+        if guest is None:
+            yield _warning(f"{label(vm)} does not exist", "provision it")
             continue
-        node, config = found
+        node, config = guest
         if why := why_not_ours(fleet, vm, config, node):
             what, _, remedy = why.partition("; ")
-            yield Finding("guest", Verdict.FAILED, what, remedy)
+            yield _failed(what, remedy)
         else:
             whose = "is this fleet's" if vm.may_change else "is readonly, and needs no mark of ours"
-            yield Finding("guest", Verdict.OK, f"{label(vm)} on {node} {whose}")
+            yield _ok(f"{label(vm)} on {node} {whose}")
         status = client.status(node, vm.vmid, vm.type)
         if vm.type is GuestType.QEMU and status is not None and status.running:
             yield _agent(client, node, vm)
@@ -282,14 +272,14 @@ def _clock(client: Client, fleet: Fleet) -> Iterator[Finding]:
     if fleet.endpoint is None:
         return
     before = time.time()
-    there = client.node_time(fleet.endpoint.node)
-    off = abs(there - (before + time.time()) / 2)
+    remote = client.node_time(fleet.endpoint.node)
+    off = abs(remote - (before + time.time()) / 2)
     node = fleet.endpoint.node
     if off > CLOCK_SECONDS:
         remedy = f"look at `chronyc tracking` on {node} and here"
-        yield Finding("clock", Verdict.FAILED, f"{node} and this machine are {off:.0f} s apart", remedy)
+        yield _failed(f"{node} and this machine are {off:.0f} s apart", remedy)
     else:
-        yield Finding("clock", Verdict.OK, f"{node} and this machine agree")
+        yield _ok(f"{node} and this machine agree")
 
 
 _CHECKS: dict[str, Callable[[Client, Fleet], Iterator[Finding]]] = {

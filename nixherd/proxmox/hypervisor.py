@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from nixherd.errors import ApiError, FleetError, Refused
 from nixherd.fleet.models import DEFINITIONS, Fleet
-from nixherd.once import Lately, Once
+from nixherd.once import Once, once_property
 from nixherd.proxmox.errors import Foreign, Unusable
-from nixherd.proxmox.guest.address import plain
+from nixherd.proxmox.guest.identity import plain_address
 from nixherd.proxmox.guest.observe import template_or_why
 from nixherd.proxmox.token import Token
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from nixherd.proxmox.client import Client
     from nixherd.proxmox.config import VmConfig
     from nixherd.proxmox.guard.policy import PolicySource
-
-AGAIN = 30.0  # seconds after which a hypervisor that could not be asked is asked again which addresses it has
 
 
 class Hypervisor:
@@ -32,29 +30,14 @@ class Hypervisor:
     def __init__(self, fleet: Fleet, token_file: Path, definitions: "PolicySource | None" = None) -> None:
         self.fleet, self.token_file = fleet, token_file
         self._definitions = definitions
-        self._guarded: Once[Client] = Once("making a client of the hypervisor's API")
-        self._asked: Once[Client] = Once("connecting to the hypervisor's API")
-        self._version: Once[Version] = Once("asking the hypervisor for its version")
-        self._nodes: Once[tuple[str, ...]] = Once("asking the hypervisor for its nodes")
-        self._permissions: Once[Permissions] = Once("asking the hypervisor for the token's permissions")
         self.template_storages: Once[Mapping[str, Storage | None]] = Once("asking for the template's storages")
-        """of which the survey asks"""
-        self._template: Once[tuple[VmConfig | None, FleetError | None]] = Once("asking the hypervisor for the template")
-        self._endpoint_addresses: Once[Mapping[str, str]] = Once("looking the hypervisor's endpoint up")
-        self._addresses: Once[Mapping[str, str]] = Once("asking the hypervisor for its addresses")
-        self._known_addresses: Lately[None, Mapping[str, str]] = Lately(
-            "asking the hypervisor for its addresses", AGAIN
-        )
 
-    @property
+    @once_property
     def guarded(self) -> "Client":
         """The guarded client, made on first use; it has not asked anything yet.
 
         Unusable without an endpoint or a token, Refused when the token belongs to another server.
         """
-        return self._guarded(self._make)
-
-    def _make(self) -> "Client":
         if self.fleet.endpoint is None:
             raise Unusable(f"{DEFINITIONS}: proxmox: no endpoint is declared; add host and node")
         # They take a third of a second: not for those who need no API.
@@ -64,20 +47,15 @@ class Hypervisor:
         policy = self._definitions or Policy.from_fleet(self.fleet)
         return connect(self.fleet.endpoint, policy, Token.read(self.token_file))
 
-    @property
+    @once_property
     def client(self) -> "Client":
         """The same, once it was asked for the version and the nodes.
 
         Unusable when there is no way in: no endpoint, another certificate, a token that is missing or refused,
         an unknown node.
         """
-        return self._asked(self._ask)
-
-    def _ask(self) -> "Client":
         try:
-            client = self.guarded
-            self._version(client.version)
-            nodes = self._nodes(client.nodes)
+            client, _, nodes = self.guarded, self.version, self.nodes
         except FleetError as error:
             raise (Foreign if isinstance(error, Refused) else Unusable)(str(error)) from error
         node = self.fleet.endpoint.node if self.fleet.endpoint else ""
@@ -90,78 +68,69 @@ class Hypervisor:
     @property
     def under_way(self) -> list[str]:
         """The UPIDs of the tasks that this run began and did not see ending."""
-        client = self._guarded.known
+        client = Hypervisor.guarded.of(self).known
         return sorted(client.under_way) if client else []
 
     @property
     def accepted_changes(self) -> int:
         """How many changing requests the hypervisor has taken from this run."""
-        client = self._guarded.known
+        client = Hypervisor.guarded.of(self).known
         return client.accepted_changes if client else 0
 
     # What is the same for every guest; only GETs are sent
 
-    @property
+    @once_property
     def version(self) -> "Version":
-        return self._version(self.client.version)
+        return self.guarded.version()
 
-    @property
+    @once_property
     def nodes(self) -> tuple[str, ...]:
-        return self._nodes(self.client.nodes)
+        return self.guarded.nodes()
 
-    @property
+    @once_property
     def permissions(self) -> "Permissions":
-        return self._permissions(self.client.permissions)
+        return self.client.permissions()
 
-    @property
+    @once_property
     def template(self) -> "tuple[VmConfig | None, FleetError | None]":
         """The template's configuration, and why it could not be looked at."""
-        return self._template(lambda: template_or_why(self.client, self.fleet))
+        return template_or_why(self.client, self.fleet)
 
     # Whose an address is
 
-    @property
+    @once_property
     def endpoint_addresses(self) -> Mapping[str, str]:
         """By address, whose it is, of the endpoint alone; the API is not asked."""
-        return self._endpoint_addresses(lambda: _written(self._of_endpoint()))
+        endpoint = self.fleet.endpoint
+        return _written(dict.fromkeys(_resolved(endpoint.host), "the hypervisor's API")) if endpoint else {}
 
-    @property
+    @once_property
     def addresses(self) -> Mapping[str, str]:
         """By address, whose it is: the endpoint's and the nodes', as far as the token shows them."""
-        return self._addresses(lambda: _written(self._of_nodes() | self._of_endpoint()))
-
-    @property
-    def known_addresses(self) -> Mapping[str, str]:
-        """The same, or the endpoint's alone where the API cannot be asked.
-
-        That it could not is known for a while, so that nobody waits for it again at each address.
-        """
-        try:
-            return self._known_addresses(None, lambda: self.addresses)
-        except FleetError:
-            return self.endpoint_addresses
-
-    def part_at(self, name: str) -> str | None:
-        """Which part of the hypervisor has this name or address; None where it is none, as far as that is known."""
-        known = self.known_addresses
-        return next((known[each] for each in map(plain, _resolved(name)) if each and each in known), None)
-
-    def _of_endpoint(self) -> dict[str, str]:
-        endpoint = self.fleet.endpoint
-        return dict.fromkeys(_resolved(endpoint.host), "the hypervisor's API") if endpoint else {}
-
-    def _of_nodes(self) -> dict[str, str]:
         client, found = self.client, dict[str, str]()
         for node in (row.name for row in client.node_rows() if row.status != "offline"):
             with suppress(ApiError):
                 found |= dict.fromkeys(client.interface_addresses(node), f"the node {node}")
         with suppress(ApiError):
             found |= {address: f"the node {node}" for address, node in client.node_addresses().items()}
-        return found
+        return {**_written(found), **self.endpoint_addresses}
+
+    @property
+    def known_addresses(self) -> Mapping[str, str]:
+        """The same, or the endpoint's alone where the API cannot be asked."""
+        try:
+            return self.addresses
+        except FleetError:
+            return self.endpoint_addresses
+
+    def part_at(self, name: str) -> str | None:
+        """Which part of the hypervisor has this name or address; None where it is none, as far as that is known."""
+        known = self.known_addresses
+        return next((known[each] for each in map(plain_address, _resolved(name)) if each and each in known), None)
 
 
 def _written(found: Mapping[str, str]) -> dict[str, str]:
-    return {written: whose for address, whose in found.items() if (written := plain(address))}
+    return {written: whose for address, whose in found.items() if (written := plain_address(address))}
 
 
 def _resolved(name: str) -> list[str]:

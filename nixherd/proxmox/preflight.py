@@ -10,21 +10,10 @@ from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
 from nixherd.names import DNS_NAME, is_a
 from nixherd.proxmox.answers import Permissions, Storage, Version
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.guest import disk_names, storages
-from nixherd.proxmox.guest.actual import ActualVm
+from nixherd.proxmox.guest import names, storages
+from nixherd.proxmox.guest.identity import ActualVm
 from nixherd.proxmox.guest.plan import Desired, plan_vm, require_changeable, template_node
-from nixherd.proxmox.steps import (
-    AddDisk,
-    AwaitClone,
-    Cannot,
-    Clone,
-    CloudInit,
-    Configure,
-    Resize,
-    Start,
-    Step,
-    doable,
-)
+from nixherd.proxmox.steps import AddDisk, AwaitClone, Cannot, Clone, CloudInit, Configure, Resize, Start, Step, doable
 
 
 class BootLoader(StrEnum):
@@ -92,9 +81,9 @@ def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Survey) 
     if seen.actual is None:
         if seen.template_unseen is not None:
             raise seen.template_unseen
-        found = tuple(template_findings(fleet, seen.template))
-        if found:
-            return found
+        reasons = tuple(template_findings(fleet, seen.template))
+        if reasons:
+            return reasons
     try:
         planned = plan_vm(Desired(fleet, vm, host, seen.template, seen.template_unseen), seen.actual)
         steps = tuple(step for step in doable(planned) if step.row is not None)
@@ -103,9 +92,9 @@ def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Survey) 
         raise
     except FleetError as error:
         return (str(error),)
-    found = tuple(str(step) for step in planned if isinstance(step, Cannot))
-    if found:
-        return found
+    reasons = tuple(str(step) for step in planned if isinstance(step, Cannot))
+    if reasons:
+        return reasons
     config = seen.actual.config if seen.actual else seen.template
     assert config is not None
     if vm.readonly:
@@ -201,36 +190,36 @@ def _devices(vm: Vm, facts: HostFacts, config: VmConfig, steps: Sequence[Step]) 
     disk = config.boot_disk
     if disk is None:
         return
-    disks, others = disk_names.disks_of(config, steps), disk_names.has_others(config) or bool(vm.settings.pci)
-    names = disk_names.kernel_names(disk.name, disks)
+    disks, others = names.disks_of(config, steps), names.has_others(config) or bool(vm.settings.pci)
+    devices = names.kernel_names(disk.name, disks)
     if not facts.disko_devices:
-        yield f"{facts.hostname}: its disko configuration declares no disk; declare one on {names[0]}"
+        yield f"{facts.hostname}: its disko configuration declares no disk; declare one on {devices[0]}"
         return
-    meant = {device: disk_names.meant(device, disks, others=others) for device in facts.disko_devices}
-    if not any(found is None or disk.name in found for found in meant.values()):
+    meant = {device: names.meant(device, disks, others=others) for device in facts.disko_devices}
+    if not any(candidates is None or disk.name in candidates for candidates in meant.values()):
         yield (
             f"{facts.hostname}: disko formats {', '.join(facts.disko_devices)}, but the disk {disk.name} of "
-            f"vm {vm.vmid} ({vm.name}) is {names[0]} in the guest; correct disko's device or the disk's bus"
+            f"vm {vm.vmid} ({vm.name}) is {devices[0]} in the guest; correct disko's device or the disk's bus"
         )
         return
-    there = ", ".join(f"{name} ({' or '.join(disk_names.kernel_names(name, disks))})" for name in sorted(disks))
+    known = ", ".join(f"{name} ({' or '.join(names.kernel_names(name, disks))})" for name in sorted(disks))
     whose = f"vm {vm.vmid} ({vm.name})"
-    for device, found in meant.items():
-        if found is not None and not found:
+    for device, candidates in meant.items():
+        if candidates is not None and not candidates:
             yield (
-                f"{facts.hostname}: disko formats {device}, which {whose} does not have; its disks are {there}: "
+                f"{facts.hostname}: disko formats {device}, which {whose} does not have; its disks are {known}: "
                 f"declare one more in {vm.attribute}.disks, or correct disko's device"
             )
     for device in dict.fromkeys(each for each in facts.disko_devices if facts.disko_devices.count(each) > 1):
         yield f"{facts.hostname}: disko formats {device} more than once; give each disk of {whose} its own device"
-    crowded = disk_names.crowded({device: found for device, found in meant.items() if found})
+    crowded = names.crowded({device: candidates for device, candidates in meant.items() if candidates})
     if crowded:
         devices, few = crowded
         both = (
             f"are both the disk {few[0]}" if (len(devices), len(few)) == (2, 1) else f"can only be {' and '.join(few)}"
         )
         yield (
-            f"{facts.hostname}: disko formats {' and '.join(devices)}, which {both} of {whose}; its disks are {there}"
+            f"{facts.hostname}: disko formats {' and '.join(devices)}, which {both} of {whose}; its disks are {known}"
         )
 
 
@@ -265,16 +254,16 @@ def _permissions(fleet: Fleet, vm: Vm, seen: Survey, steps: Sequence[Step], conf
                 pass
     for paths, privileges in dict.fromkeys((tuple(paths), privileges) for paths, privileges in needs):
         if not any(seen.permissions.allows(path, privilege) for path in paths for privilege in privileges):
-            path, wanted, role = paths[-1], " or ".join(privileges), "ROLE"
-            found = f"the API token lacks {wanted} on {path}; on the node, grant a role with it to token and user"
+            path, lacking, role = paths[-1], " or ".join(privileges), "ROLE"
+            line = f"the API token lacks {lacking} on {path}; on the node, grant a role with it to token and user"
             kind, _, name = path[1:].partition("/")
             if kind == "storage" and name not in seen.storages:  # nobody tells who may not see it whether it is there
                 where, role = fleet.node_of(vm), "PVEDatastoreUser"
-                found = (
+                line = (
                     f"no storage {name} on {where} is visible to the API token; correct {vm.attribute}.storage, or on "
                     f"the node, grant {role} to token and user"
                 )
-            yield f"{found}: `pveum acl modify {path} --roles {role} --tokens TOKEN --users USER`"
+            yield f"{line}: `pveum acl modify {path} --roles {role} --tokens TOKEN --users USER`"
 
 
 def _privilege_of(option: str) -> str:

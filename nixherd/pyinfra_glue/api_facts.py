@@ -9,10 +9,9 @@ from pyinfra.api.command import StringCommand
 from nixherd.errors import FleetError
 from nixherd.fleet.models import Vm
 from nixherd.proxmox.errors import AgentUnavailable
-from nixherd.proxmox.guest.address import address_of
+from nixherd.proxmox.guest.identity import address_of, next_vmid
 from nixherd.proxmox.guest.observe import find, interfaces_of
 from nixherd.proxmox.hypervisor import Hypervisor
-from nixherd.proxmox.vmids import next_vmid
 
 
 class ApiQuery(StringCommand):

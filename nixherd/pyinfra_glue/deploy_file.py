@@ -82,28 +82,40 @@ def declared(words: Sequence[str]) -> Mapping[str, list[DeployFile]]:
     Empty where the words run something else. A file that cannot be read or is not Python declares nothing; pyinfra
     says what is wrong with it.
     """
-    files = words if all(word.endswith(".py") for word in words) else ()  # as pyinfra tells them from the rest
-    return {file: _declared(Path(file), frozenset()) for file in files}
+    return {file: [each for each in _read(Path(file)) if each] for file in _files(words)}
 
 
-def _declared(path: Path, including: frozenset[str]) -> list[DeployFile]:
+def some_are_the_operators(words: Sequence[str]) -> bool:
+    """Whether a deploy file that runs declares nothing itself, whatever the files declare that it includes."""
+    return any(each is None for file in _files(words) for each in _read(Path(file)))
+
+
+def _files(words: Sequence[str]) -> Sequence[str]:
+    return words if all(word.endswith(".py") for word in words) else ()  # as pyinfra tells them from the rest
+
+
+def _read(path: Path, including: frozenset[str] = frozenset()) -> Iterator[DeployFile | None]:
+    """Yield what a file and those that it includes declare, in the order of the text; None for one without."""
     real = os.path.realpath(path)
     if real in including:
-        return []
+        return
     try:
-        tree = ast.parse(path.read_bytes(), str(path))
+        calls = list(_calls(ast.parse(path.read_bytes(), str(path))))
     except (OSError, SyntaxError, ValueError):
-        return []
-    found: list[DeployFile] = []
-    for call in _calls(tree):
-        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-        if name == _DECLARE:
-            found.append(_parsed(path, call))
-        elif name == _INCLUDE and (included := _text(call)):
+        calls = []
+    if not any(_name(call) == _DECLARE for call in calls):
+        yield None
+    for call in calls:
+        if _name(call) == _DECLARE:
+            yield _parsed(path, call)
+        elif _name(call) == _INCLUDE and (included := _text(call)):
             # as pyinfra: beside the file with `./`, else below the directory that it runs in
             place = path.parent if included.startswith("./") else Path.cwd()
-            found += _declared(place / included, including | {real})
-    return found
+            yield from _read(place / included, including | {real})
+
+
+def _name(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
 def _calls(tree: ast.AST) -> Iterator[ast.Call]:

@@ -12,7 +12,7 @@ from nixherd.errors import FleetError, Refused, Usage
 from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.guest.apply import ensure, plan_of
 from nixherd.proxmox.guest.identity import label, require_may_change
-from nixherd.proxmox.guest.undo import reversible
+from nixherd.proxmox.guest.snapshots import reversible
 from nixherd.proxmox.guest.verb import SAME, TASK_SECONDS, Action, Verb
 from nixherd.proxmox.steps import Cannot, Outcome, Row, Steps, rows, why_nothing
 from nixherd.pyinfra_glue.hosts import fleet_host, fleet_of, hypervisor_of, vm_of

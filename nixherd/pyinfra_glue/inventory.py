@@ -29,7 +29,7 @@ from nixherd.proxmox.guard.definitions import Definitions
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.pyinfra_glue import cli
 from nixherd.pyinfra_glue.context import Context
-from nixherd.pyinfra_glue.deploy_file import DeployFile, declared, require_order
+from nixherd.pyinfra_glue.deploy_file import DeployFile, declared, require_order, some_are_the_operators
 from nixherd.pyinfra_glue.rollcall import RollCall
 from nixherd.run import Run
 from nixherd.terminal import say, say_error
@@ -208,10 +208,9 @@ def _check_selection(groups: dict[str, list[str]], options: dict[str, Any]) -> N
 
 
 def _check_data(here: Path, options: dict[str, Any]) -> None:
-    """Usage for data that nobody asks for. An operator's own deploy file may ask for more."""
-    words = [Path(word) for word in options.get("operations") or ()]
-    own = any(word.suffix == ".py" and word.resolve().parent != here / "deploys" for word in words)
-    check_data(parsed_data(options), HOSTS, others=own)
+    """Usage for data that nobody asks for; an operator's deploy file, which declares nothing, may ask for more."""
+    others = some_are_the_operators(tuple(options.get("operations") or ()))
+    check_data(parsed_data(options), HOSTS, others=others)
     for directory in _group_data(here, options.get("group_data") or ()):
         for file in sorted(directory.glob("*.py")):
             check_group_data(names_in(file), str(file))

@@ -7,11 +7,11 @@ from nixherd.fleet.models import Vm
 from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.guest.apply import desired
 from nixherd.proxmox.guest.identity import contradiction, is_ours, label
-from nixherd.proxmox.guest.making import ApplyDefinition
+from nixherd.proxmox.guest.lifecycle import ApplyDefinition
 from nixherd.proxmox.guest.observe import observe
 from nixherd.proxmox.guest.plan import compared, plan_vm
 from nixherd.proxmox.guest.plan import drift as drift_of
-from nixherd.proxmox.guest.undo import reversible
+from nixherd.proxmox.guest.snapshots import reversible
 from nixherd.proxmox.steps import Cannot, Row, Steps
 from nixherd.pyinfra_glue.guests import deadline_of, guest_of, require_none, tell
 from nixherd.pyinfra_glue.hosts import fleet_host, hypervisor_of, vm_of

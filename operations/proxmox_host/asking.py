@@ -1,23 +1,19 @@
 """What is asked of a node, and how: nothing is done on what is not known."""
 
 import shlex
-from collections.abc import Callable
 from typing import Any
 
 from pyinfra import host
-from pyinfra.api.command import FunctionCommand, StringCommand
+from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
-from pyinfra.api.state import State
 
 from facts.proxmox_host import Dkms, Node
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.proxmox.node import LOG
-from nixherd.proxmox.node.dkms import version_of
-from nixherd.proxmox.node.states import NodeState
-from nixherd.proxmox.node.wanted import Wanted, read
+from nixherd.proxmox.node.kernel import version_of
+from nixherd.proxmox.node.passthrough import Passthrough, read
+from nixherd.proxmox.node.states import LOG, NodeState
 from nixherd.pyinfra_glue.node import NodeConnector
 from nixherd.reasons import failure
-from operations.steps import Commands, complain, decide, executing, failed
 
 LONG = 3600  # seconds for what builds modules and initramfs
 _KEYS = ("devices", "vendor_reset", "blacklist", "kernel_words", "hostpci")
@@ -31,48 +27,34 @@ set -e
 """
 
 
-def wanted_of(host: Host) -> Wanted:
-    """What the operator asks of this node. Usage where that cannot be meant."""
+def settings_of(host: Host) -> Passthrough:
+    """Return what the operator asks of this node. Usage where that cannot be meant."""
     return read({key: host.data.get(key) for key in _KEYS})
 
 
-def decide_on_node(body: Callable[[], Commands]) -> Commands:
-    """As `decide`, for nodes of nodes.py alone; any other host fails, also one of no inventory of ours."""
-    no = Usage(f"{host.name} is no node of the hypervisor; run pyinfra nodes.py deploys/proxmox_host.py --limit NODE")
-
-    def refused() -> Commands:
-        raise no
-
-    def fails(state: State, host: Host) -> bool:
-        return False
-
-    if isinstance(host.connector, NodeConnector):
-        yield from decide(host, body)
-    elif host.data.get("context"):
-        yield from decide(host, refused)
-    elif not failed(host):
-        complain(host, no)
-        if executing(host):
-            yield FunctionCommand(fails, (), {})
-        else:
-            host.state.fail_hosts({host})
+def require_node(host: Host) -> None:
+    """Usage for a host that nodes.py did not make, which is never a node."""
+    if not isinstance(host.connector, NodeConnector):
+        raise Usage(
+            f"{host.name} is not a node of the hypervisor; run pyinfra nodes.py deploys/proxmox_host.py --limit NODE"
+        )
 
 
 def ask(fact: Any, **arguments: Any) -> Any:
-    """A fact of the node. FleetError where it is not told: nothing is done on what is not known."""
-    found = host.get_fact(fact, **arguments, _timeout=120, _ignore_errors=True)
-    if found is None:
-        raise FleetError(f"{host.data.node} did not say what {fact.__name__} asks of it; run this again")
-    return found
+    """Return a fact of the node. FleetError where the node does not answer: nothing is done on what is not known."""
+    value = host.get_fact(fact, **arguments, _timeout=120, _ignore_errors=True)
+    if value is None:
+        raise FleetError(f"{host.data.node} did not answer {fact.__name__}; run this again")
+    return value
 
 
 def node_of_host() -> NodeState:
-    """What the node is. Refused where it is another machine than is meant, or not root's or Debian's."""
+    """Return what the node is. Refused where it is another machine, runs another system, or we are not root there."""
     node: NodeState = ask(Node)
     name = host.data.node
     if node["id"] != "debian" and node["pve"] is None:
         runs = node["id"] or "something unknown"
-        raise Refused(f"{name}: what answers runs {runs}, no Debian or Proxmox VE; nothing was done")
+        raise Refused(f"{name}: what answers runs {runs}, not Debian or Proxmox VE; nothing was done")
     if node["hostname"].split(".")[0] != name:
         raise Refused(
             f"{name}: what answers calls itself {node['hostname']}; nothing was done: name the node that it is, or say "
@@ -83,9 +65,9 @@ def node_of_host() -> NodeState:
     return node
 
 
-def source_version(wanted: Wanted) -> str:
-    assert wanted.source is not None
-    return version_of(ask(Dkms, source=wanted.source)["conf"], wanted.source)
+def source_version(source: str) -> str:
+    """Return the version that the source of vendor-reset declares."""
+    return version_of(ask(Dkms, source=source)["conf"], source)
 
 
 def run_there(program: str, *, what: str, stdin: str | None = None, timeout: int = 120) -> str:

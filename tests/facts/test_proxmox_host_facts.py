@@ -9,7 +9,7 @@ import pytest
 from pyinfra.api.exceptions import FactProcessError
 
 from facts.proxmox_host import Boot, Dkms, Kernels, Modules, Node, Pci
-from nixherd.proxmox.node import GRUB
+from nixherd.proxmox.node.states import GRUB
 
 
 def packed(text: str) -> str:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from nixherd.errors import FleetError, Unforeseen
-from nixherd.once import Lately, Once, OncePer
+from nixherd.once import Lately, Once, OncePer, once_property
 
 
 def test_what_is_computed_once_is_waited_for() -> None:
@@ -68,3 +68,19 @@ def test_what_is_known_lately_is_computed_again_when_it_is_old() -> None:
     assert lately("y", lambda: next(values)) == 1
     lately._seconds = 0.0
     assert lately("x", lambda: next(values)) == 2
+
+
+def test_a_property_is_computed_once_for_each_object() -> None:
+    class Counter:
+        number = 0
+
+        @once_property
+        def counted(self) -> int:
+            """What was counted."""
+            self.number += 1
+            return self.number
+
+    one, other = Counter(), Counter()
+    assert [one.counted, one.counted, other.counted, one.number] == [1, 1, 1, 1]
+    Counter.counted.of(one).forget()
+    assert (one.counted, Counter.counted.__doc__) == (2, "What was counted.")

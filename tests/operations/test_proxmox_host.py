@@ -179,7 +179,7 @@ def test_what_is_refused_before_anything(node: Node) -> None:
         ("mv /usr/local/src/vendor-reset /tmp", "vendor-reset/dkms.conf is not there: put the source", ":"),
         (
             "mv /usr/local/sbin/dpkg-query /tmp; echo ID=nixos >/etc/os-release",
-            "what answers runs nixos, no Debian or Proxmox VE; nothing was done",
+            "what answers runs nixos, not Debian or Proxmox VE; nothing was done",
             ":",
         ),
     ]
@@ -203,7 +203,7 @@ def test_for_nodes_alone_and_nothing_else_on_them(node: Node) -> None:
     assert (ended.status, "pyinfra nodes.py deploys/proxmox_host.py" in ended.text) == (2, True), ended.text
     assert "Connecting" not in ended.text
     ended = node.pyinfra("-y", "deploys/proxmox_host.py", inventory="@local")
-    assert (ended.status, "@local is no node of the hypervisor; run pyinfra nodes.py" in ended.text) == (1, True), (
+    assert (ended.status, "@local is not a node of the hypervisor; run pyinfra nodes.py" in ended.text) == (1, True), (
         ended.text
     )
 
@@ -214,7 +214,7 @@ def test_nothing_of_ours_names_what_touches_guests() -> None:
     roots = [ROOT / part for part in parts]
     files = [path for root in roots for path in (root.rglob("*") if root.is_dir() else [root])]
     texts = {path: path.read_text() for path in files if path.suffix in (".py", ".sh")}
-    assert len(texts) > 15
+    assert len(texts) > 8
     run = re.compile(r"(?<![\w`/.-])(qm|pct|pvesh|reboot|systemctl|shutdown)\s+[a-z-]")
     for path, text in texts.items():
         if path.name != "mapping.py":  # the lines for a person, which are printed

@@ -3,7 +3,8 @@
 Half of what a run of `pyinfra` takes is importing it, and a run of all tests starts it a thousand times. What is
 forked here is a process of its own: argv, environment, directory, umask and standard streams are those of the program
 that asked (client.py), it leads a session of its own, and its code is that of the program's script from `main()` on.
-gevent has patched it when pyinfra was imported, as in every run, and has no hub before it forks.
+gevent has patched it when pyinfra was imported, as in every run, and has no hub before it forks. Only how it starts
+programs of its own is another, quicker one (tests/spawning.py).
 
 Who asked and the process that became the program are held together by one between them: signals and the exit status
 go through it, and when who asked is gone, the program's session is killed.
@@ -55,13 +56,9 @@ def _preload(program: str) -> Callable[[], Any]:
 
 def serve(directory: Path, program: str) -> None:
     """Returns only in a process that is to become the program, as which its `main` ends it."""
-    specification = importlib.util.spec_from_file_location("client", Path(__file__).with_name("client.py"))
-    assert specification
-    assert specification.loader
-    client = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(client)
-    standing = client.standing()
+    standing = _loaded(Path(__file__).with_name("client.py")).standing()
     main = _preload(program)
+    _loaded(Path(__file__).parents[1] / "spawning.py").put_right(gevent=program == "pyinfra")
     assert threading.active_count() == 1
     assert ("gevent" in sys.modules) == (program == "pyinfra")
     gc.collect()
@@ -93,6 +90,16 @@ def serve(directory: Path, program: str) -> None:
     if program == "nixherd":
         sys.executable = str(directory / "bin/python")  # beside which it looks for pyinfra
     sys.exit(main())
+
+
+def _loaded(file: Path) -> Any:
+    """A module of the tests, which this process has no path to."""
+    specification = importlib.util.spec_from_file_location(file.stem, file)
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 def _request(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:

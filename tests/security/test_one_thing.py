@@ -32,13 +32,12 @@ from nixherd.errors import FAILURES, UNFORESEEN, ApiError, DeadlineExceeded, Fle
 from nixherd.exit_codes import Exit, exit_of
 from nixherd.faults import worded
 from nixherd.fleet.models import GuestType
-from nixherd.nix.build_log import BuildProgress
+from nixherd.nix.log import BuildProgress
 from nixherd.proxmox import wire
 from nixherd.proxmox.answers import Upid
-from nixherd.proxmox.calls.base import Tasks, answer
-from nixherd.proxmox.calls.guests import Agent, Guests
-from nixherd.proxmox.calls.storages import Storages
+from nixherd.proxmox.calls import Agent, Guests, Storages
 from nixherd.proxmox.steps import Start
+from nixherd.proxmox.wire import Tasks, answer
 from tests import nix_cli
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
@@ -338,7 +337,7 @@ SCENARIOS = {
     "nixherd/gate/tools.py:_timed:1": Scenario(check, harmless=True, status=1),
     "nixherd/locate/keyscan.py:_shown:1": Scenario(keys, "host.id"),
     "nixherd/process.py:_Reader._pass_on:1": Scenario(deploy, "'a'", harmless=True, status=0),
-    "nixherd/proxmox/guest/retiring.py:_parting:1": Scenario(retire_with_a_guest),
+    "nixherd/proxmox/guest/adopt.py:_parting:1": Scenario(retire_with_a_guest),
     "nixherd/trust/rehearsal.py:_wrong_hosts:1": Scenario(retire, harmless=True, status=0),
     "nixherd/once.py:ahead.quietly:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/deploy/activate.py:_Activation._look:1": Scenario(deploy, HOST_RUN, "unknown", status=5),
@@ -366,9 +365,12 @@ def fact(place: Place, name: str) -> Ended:
 
 
 def places() -> Iterator[str]:
+    """Read each of our files that has one; every worker does so as it collects."""
     for path in OURS:
-        for found, _ in guarded(ast.parse(path.read_text()), str(path.relative_to(ROOT))):
-            yield found
+        text = path.read_text()
+        if "FAILURES" in text:
+            for found, _ in guarded(ast.parse(text), str(path.relative_to(ROOT))):
+                yield found
 
 
 def planted(line: str, error: str) -> bool:

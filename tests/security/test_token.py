@@ -21,8 +21,7 @@ from nixherd.exit_codes import Exit
 from nixherd.fleet.models import Endpoint
 from nixherd.proxmox.client import connect
 from nixherd.proxmox.guard.policy import Policy
-from nixherd.proxmox.tls import fingerprints, read_authorities
-from nixherd.proxmox.token import Server, Token
+from nixherd.proxmox.token import Server, Token, fingerprints, read_authorities
 from tests.conftest import DEFINITIONS_NIX
 from tests.nixherd.proxmox.fleets import FLEET
 from tests.nixherd.proxmox.scripted import Answer, Scripted, make_certificate, serving

@@ -153,7 +153,7 @@ begin() { # PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATI
     old=${recorded:-$(readlink -f "$live")} || old=
     [ -e "$old" ] || old= # a home that was never activated
     if [ "$kind" = system ]; then
-        [ -n "$old" ] || fail 'there is no system to roll back to: /run/current-system is missing'
+        [ -n "$old" ] || fail 'a rollback would be impossible: /run/current-system is missing'
         [ -x "$target/bin/switch-to-configuration" ] || fail "$target has no bin/switch-to-configuration: it is not a NixOS system"
     else
         [ -x "$target/activate" ] || fail "$target has no activate: it is not a generation of Home Manager"

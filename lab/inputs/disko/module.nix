@@ -1,4 +1,4 @@
-# disko.devices: what the disks hold. From it come fileSystems and the scripts that make it so.
+# disko.devices: the content of the disks, from which fileSystems and the scripts are generated.
 {
   config,
   lib,
@@ -71,7 +71,7 @@
         };
         priority = mkOption {
           type = types.int;
-          # the boot partition of a BIOS first, what takes the rest last
+          # the boot partition of a BIOS first, the one with the remaining space last
           default =
             if config.size == "100%"
             then 9001
@@ -153,7 +153,7 @@
       fi
     ''
     + lib.concatMapStrings (d: ''
-      # everything that ${d.device} held: a new partition where an old one began would show its file system again
+      # everything on ${d.device}: otherwise a new partition at an old one's start shows the old file system again
       for device in ${quote d.device}[0-9]* ${quote d.device}p[0-9]* ${quote d.device}-part[0-9]*; do
         [ -b "$device" ] || continue
         if findmnt --source "$device" >/dev/null; then
@@ -162,13 +162,13 @@
         fi
         wipefs --all --force "$device"
       done
-      # its partition tables too, the second one at its end included
+      # including its partition tables, with the second one at its end
       wipefs --all --force ${quote d.device}
       ${settle d}
     '')
     disks;
 
-  # All partitions in one call: every sgdisk that writes waits for a second.
+  # All partitions in one call, because every sgdisk that writes waits for a second.
   create =
     lib.concatMapStrings (d: let
       arguments = new:
@@ -223,9 +223,9 @@
     if disks == []
     then throw "No disks defined, did you forget to import your disko config?"
     else if lib.any (kind: cfg.devices.${kind} != {}) unmade
-    then throw "The lab's disko makes partitions with file systems and swap; it cannot make ${lib.concatMapStringsSep ", " (kind: "disko.devices.${kind}") (lib.filter (kind: cfg.devices.${kind} != {}) unmade)}."
+    then throw "The lab's disko supports partitions with file systems and swap, but not ${lib.concatMapStringsSep ", " (kind: "disko.devices.${kind}") (lib.filter (kind: cfg.devices.${kind} != {}) unmade)}."
     else v;
-  # What the real one makes of a disk beside partitions.
+  # What the real one supports in addition to partitions.
   unmade = ["bcachefs_filesystems" "lvm_vg" "mdadm" "zpool"];
 in {
   options.disko = {
@@ -278,7 +278,7 @@ in {
       mountScript = script "disko-mount" mountAll;
       unmountScript = script "disko-unmount" unmountAll;
       diskoScriptNoDeps = diskoScript;
-      # the newer ones are directories with a program
+      # newer ones are directories with a program
       destroyFormatMount = pkgs.writeShellScriptBin "disko-destroy-format-mount" ''exec ${diskoScript} "$@"'';
       formatMount = pkgs.writeShellScriptBin "disko-format-mount" "set -eu\n${formatScript}\nexec ${mountScript}";
       format = pkgs.writeShellScriptBin "disko-format" "exec ${formatScript}";

@@ -1,4 +1,4 @@
-# A home's configuration: its modules on a free-form tree, like the stand-in's NixOS.
+# A home's configuration: its modules on a free-form tree, like the stand-in for NixOS.
 {
   lib,
   pkgs,

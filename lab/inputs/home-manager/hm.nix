@@ -1,4 +1,4 @@
-# `lib.hm`: activation entries in their order.
+# `lib.hm`: activation entries in order.
 lib: {
   dag = rec {
     entryBetween = before: after: data: {inherit data after before;};

@@ -1,4 +1,4 @@
-# What a home is made of, and the package that activates it.
+# The options of a home, and the package that activates it.
 {
   config,
   lib,
@@ -61,7 +61,7 @@
     }));
   files = lib.filter (f: f.enable) (lib.attrValues cfg.file);
 
-  # Entries after those that they name; everything after writeBoundary may write.
+  # Entries come after those that they name; everything after writeBoundary may write.
   order = entries: let
     names = lib.attrNames entries;
     before = name: entries.${name}.after ++ lib.filter (other: lib.elem name entries.${other}.before) names;
@@ -249,7 +249,7 @@ in {
       lib.concatStrings (lib.mapAttrsToList (n: v: "export ${n}=${lib.escapeShellArg (value v)}\n") cfg.sessionVariables)
       + lib.concatMapStrings (p: "export PATH=\"$PATH:${p}\"\n") cfg.sessionPath
     );
-    # All but Debian's own programs, which are on PATH anyway.
+    # All except for Debian's own programs, which are on PATH anyway.
     home.path = pkgs.buildEnv {
       name = "home-manager-path";
       paths = lib.unique (map (p: "${p}") (lib.filter (p: !lib.hasSuffix "-debian-usr" "${p}") cfg.packages ++ [cfg.sessionVariablesPackage]));

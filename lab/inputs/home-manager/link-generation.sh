@@ -1,4 +1,4 @@
-# Link the files of the generation `$1` into $HOME, and take away what only the generation `$2` (or none) had.
+# Link the files of generation `$1` into $HOME, and remove those that only generation `$2` (or none) had.
 set -eu
 new=$1/home-files old=${2:+$2/home-files}
 cd "$HOME"

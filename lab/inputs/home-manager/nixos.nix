@@ -1,4 +1,4 @@
-# Homes as part of a NixOS machine: each is activated by a service of its user, as upstream does.
+# Homes as part of a NixOS machine: a service of its user activates each, as upstream does.
 {
   config,
   lib,
@@ -32,7 +32,7 @@ in {
     users = mkOption {
       type = types.lazyAttrsOf types.deferredModule;
       default = {};
-      # reads as the evaluated homes
+      # reads like the evaluated homes
       apply = lib.mapAttrs home;
     };
     sharedModules = mkOption {

@@ -1,5 +1,5 @@
 {
-  description = "A stand-in for nixos-hardware: the names of its modules, and nothing that hardware would need";
+  description = "A stand-in for nixos-hardware: the names of its modules, without content";
 
   inputs.nixpkgs.url = "nixpkgs";
 

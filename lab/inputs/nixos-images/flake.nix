@@ -1,6 +1,6 @@
-# Stands in for github:nix-community/nixos-images in the lab: the same output and tarball, but `kexec/run` asks the lab for the jump.
+# Stands in for github:nix-community/nixos-images: the same output and tarball, but `kexec/run` asks the lab for the jump.
 {
-  # The names that the real flake gives its inputs, so that `follows` finds them.
+  # The input names of the real flake, so that `follows` resolves.
   inputs.nixos-unstable.url = "nixpkgs";
   inputs.nixos-stable.url = "nixpkgs";
 
@@ -29,7 +29,7 @@
         kexec-installer-nixos-unstable-noninteractive = installer;
         kexec-installer-nixos-stable-noninteractive = installer;
       };
-      # For an installer of one's own: what modules add to it is not in the tarball, the lab's installer has it all.
+      # For a custom installer: modules do not change the tarball, because the lab's installer has everything.
       nixosModules = {
         kexec-installer =
           { lib, ... }:

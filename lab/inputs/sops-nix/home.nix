@@ -1,4 +1,4 @@
-# For Home Manager: secrets below ~/.config/sops-nix/secrets, decrypted as the home is activated, by its user.
+# For Home Manager: secrets below ~/.config/sops-nix/secrets, decrypted by the user when the home is activated.
 {
   config,
   lib,
@@ -34,7 +34,7 @@ in {
           rm -rf ${escapeShellArg secretsDir}.new; mkdir -p ${escapeShellArg secretsDir}.new
           ${lib.optionalString (cfg.age.keyFile != null) "export SOPS_AGE_KEY_FILE=${escapeShellArg cfg.age.keyFile}"}
           ${lib.optionalString (cfg.age.sshKeyPaths != []) ''
-          # Recipients are converted keys; sops itself takes no SSH key for those.
+          # Recipients are converted keys; sops itself does not accept SSH keys for those.
           export SOPS_AGE_KEY_FILE=${escapeShellArg secretsDir}.new/.identity
           trap 'rm -f "$SOPS_AGE_KEY_FILE"' EXIT
           python3 ${./ssh_to_age.py} ${escapeShellArg (toString (lib.head cfg.age.sshKeyPaths))} >"$SOPS_AGE_KEY_FILE"

@@ -1,4 +1,4 @@
-# For NixOS: secrets below /run/secrets, decrypted at activation with the host's key, when the machine has sops.
+# For NixOS: secrets below /run/secrets, decrypted with the host's key at activation, if the machine has sops.
 {
   config,
   lib,
@@ -38,11 +38,11 @@ in {
         text = ''
           sops_secrets() (
             set -u; umask 077; failed=0
-            # whoever a secret is given to gets through to it, and lists none
+            # users of a secret can pass this directory, but not list it
             (umask 026 && mkdir -p /run/secrets.d/new) && chmod 0751 /run/secrets.d
             ${lib.optionalString (cfg.age.keyFile != null) "export SOPS_AGE_KEY_FILE=${escapeShellArg cfg.age.keyFile}"}
             ${lib.optionalString (cfg.age.sshKeyPaths != []) ''
-            # Recipients are converted host keys; sops itself takes no SSH key for those.
+            # Recipients are converted host keys; sops itself does not accept SSH keys for those.
             export SOPS_AGE_KEY_FILE=/run/secrets.d/identity HOME=/run/secrets.d
             trap 'rm -f /run/secrets.d/identity' EXIT
             python3 ${./ssh_to_age.py} ${escapeShellArg (toString (lib.head cfg.age.sshKeyPaths))} >/run/secrets.d/identity

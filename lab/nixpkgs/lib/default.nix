@@ -1,5 +1,5 @@
-# The functions of nixpkgs' `lib` that configurations use, with the names and meanings of the real ones.
-# `extend` works as there, because flakes add their own functions that way.
+# The functions of nixpkgs' `lib` that configurations use, with the real names and semantics.
+# `extend` works like the real one, because flakes add their own functions that way.
 let
   fix = f: let x = f x; in x;
   makeExtensible = f:

@@ -1,4 +1,4 @@
-# Text formats from values, and the values' own notation for messages.
+# Text formats of values, and the notation of values in messages.
 lib: rec {
   mkValueStringDefault = {}: v:
     if v == true
@@ -56,7 +56,7 @@ lib: rec {
     options);
   toGNUCommandLineShell = args: options: lib.escapeShellArgs (toGNUCommandLine args options);
 
-  # A value for a message, cut where it gets long or deep. It evaluates what it shows.
+  # A value for a message, truncated if it is long or deep. It evaluates what it shows.
   toPretty = {
     depth ? 3,
     multiline ? false,

@@ -1,4 +1,4 @@
-# Packages as configurations speak of them.
+# Package metadata as used by configurations.
 lib: {
   licenses = lib.genAttrs ["agpl3Only" "asl20" "bsd2" "bsd3" "free" "gpl2Only" "gpl3Only" "gpl3Plus" "isc" "lgpl3" "mit" "mpl20" "unfree"] (id: {
     spdxId = id;

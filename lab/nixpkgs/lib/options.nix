@@ -53,7 +53,7 @@ lib: rec {
   };
   mdDoc = lib.id;
 
-  # An option's path as people write it: plain names bare, all others quoted.
+  # An option's path as users write it: plain names bare, all others quoted.
   showOption = path:
     lib.concatMapStringsSep "." (name:
       if builtins.match "[a-zA-Z_<*][a-zA-Z0-9_'>*-]*" name != null
@@ -61,7 +61,7 @@ lib: rec {
       else builtins.toJSON name)
     path;
   showFiles = files: lib.concatMapStringsSep " and " (file: "`${file}'") files;
-  # A value that cannot be shown, being wrong itself, is left out.
+  # A value that cannot be shown because it is wrong itself is left out.
   showDefs = defs:
     lib.concatMapStrings (def: let
       shown = builtins.tryEval (let text = lib.generators.toPretty {} def.value; in builtins.seq text text);

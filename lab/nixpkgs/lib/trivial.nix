@@ -130,7 +130,7 @@ in rec {
   in
     makeOverridable f (builtins.intersectAttrs wanted auto // args);
 
-  # A source tree without what version control and editors leave in it.
+  # A source tree without files of version control and editors.
   cleanSource = src:
     builtins.path {
       name = "source";

@@ -1,5 +1,5 @@
 # The types of options. A type is `{ name; description; check = value -> bool; merge = path -> definitions -> value; }`;
-# a definition is `{ file; value; }`, already rid of conditions and priorities.
+# a definition is `{ file; value; }`, with conditions and priorities already resolved.
 lib: let
   inherit (lib) showDefs showOption;
   inherit (lib.modules) mergeDefinitions;
@@ -15,7 +15,7 @@ lib: let
     }
     // attrs;
 
-  # The value on which all definitions agree.
+  # The value, if all definitions agree.
   mergeEqual = path: defs:
     (lib.foldl' (first: def:
       if def.value == first.value
@@ -28,8 +28,8 @@ lib: let
     then (lib.head defs).value
     else throw "The option `${showOption path}' is defined multiple times while it's expected to be unique.${hint}\nDefinition values:${showDefs defs}";
 
-  # Merge the definitions of each attribute, `type` being that of the values. Which attributes there are is known
-  # without looking at any condition if `lazy`; an attribute whose conditions are all false is then an error to read.
+  # Merge the definitions of each attribute; `type` is the values' type. With `lazy`, the attribute names are known
+  # without evaluating any condition; an attribute whose conditions are all false is then an error to read.
   mergeAttrsWith = lazy: type: path: defs: let
     byName = lib.zipAttrsWith (_: found: found) (map (def:
       lib.mapAttrs (_: value: {
@@ -264,9 +264,9 @@ in rec {
     merge = _: defs: lib.foldl' (all: def: all // def.value) {} defs;
     emptyValue = {};
   };
-  # Sets merge deeply, all else must agree.
+  # Sets merge deeply, other values must agree.
   anything = deep (_: _: null);
-  # The same for what the stand-in does not declare: nobody knows of a list that it is one, so lists join.
+  # The same for options that the stand-in does not declare: lists join, because their type is unknown.
   undeclared = deep (path: defs: lib.concatLists (lib.getValues defs));
   deep = mergeLists: let
     self = mkType {

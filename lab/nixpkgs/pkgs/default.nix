@@ -1,4 +1,4 @@
-# Packages. What writes text and joins trees is real; programs are stand-ins that run Debian's ones below /usr.
+# Packages. Text and tree builders are real; programs are stand-ins that run Debian's below /usr.
 {
   lib,
   system,
@@ -8,7 +8,7 @@
 }: let
   inherit (lib) concatMapStrings escapeShellArg;
 
-  # Where builders find a shell's tools: Debian's, and NixOS' for its users.
+  # The directories with a shell's tools for builders: Debian's, and NixOS' for its users.
   buildPath = "/usr/bin:/bin:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin";
   build = name: env: script:
     derivation ({
@@ -22,7 +22,7 @@
       }
       // env);
 
-  # Packages whose programs Debian has under their own names: all of them are one path with /usr/bin in it.
+  # Packages whose programs Debian has under the same names: all of them are one path with /usr/bin in it.
   toolboxes = [
     "bash"
     "bashInteractive"
@@ -64,7 +64,7 @@
     "xz"
   ];
   debian = build "debian-usr" {} ''mkdir "$out"; ln -s /usr/bin "$out/bin"; ln -s /usr/sbin "$out/sbin"'';
-  # Programs of an operator: Debian has none of them, and the lab's own are on PATH.
+  # Programs of an operator: Debian does not have them, and the lab's own are on PATH.
   onPath = ["age" "alejandra" "deadnix" "sops" "ssh-to-age" "statix"];
   otherNames = {
     ripgrep = "rg";
@@ -76,7 +76,7 @@
     nodejs = "node";
   };
 
-  # A script that becomes the program of this name that is on PATH beside itself and its like.
+  # A script that runs the program of this name on PATH, other than itself and similar scripts.
   nextOnPath = program: ''
     IFS=:
     for place in $PATH; do
@@ -86,7 +86,7 @@
         *) exec "$place/${program}" "$@" ;;
       esac
     done
-    echo "${program}: the lab has none of its own, and none is on PATH" >&2
+    echo "${program}: the lab does not provide it, and it is not on PATH" >&2
     exit 127'';
 
   packages = final: let
@@ -105,7 +105,7 @@
             )} >"$out/bin/${program}"
             chmod +x "$out/bin/${program}"
           '';
-      # A set of packages (`linuxPackages_latest.perf`) is written like a package: each one carries all.
+      # A package set (`linuxPackages_latest.perf`) is written like a package: each package carries all others.
       self =
         removeAttrs final ["_type"]
         // path
@@ -129,7 +129,7 @@
     in
       self;
 
-    # `linuxPackages_latest` and `linuxPackages` differ, so that a change of kernel can be seen.
+    # `linuxPackages_latest` and `linuxPackages` differ, so that a kernel change is visible.
     kernelVersion = name:
       {
         linuxPackages = "6.12.63";
@@ -148,7 +148,7 @@
         pname = "linux";
       };
 
-    # A text of any length as the builder gets it: by environment while the kernel lets it through, by file above.
+    # A text of any length for the builder: by environment up to the kernel's limit, above that by file.
     writeTextFile = {
       name,
       text,
@@ -245,7 +245,7 @@
       writeScriptBin = name: text: script name true text;
       writeShellScript = name: text: script name false (shebang + text);
       writeShellScriptBin = name: text: script name true (shebang + text);
-      # A name with a slash is where in a directory the script comes to be.
+      # A name with a slash is the script's path in a directory.
       writers = rec {
         makeScriptWriter = {interpreter, ...}: name: text: let
           placed = lib.hasPrefix "/" name;
@@ -328,7 +328,7 @@
       replaceVars = file: vars: real.writeText (baseNameOf file) (builtins.replaceStrings (map (v: "@${v}@") (lib.attrNames vars)) (map toString (lib.attrValues vars)) (builtins.readFile file));
       emptyFile = real.writeText "empty-file" "";
       emptyDirectory = build "empty-directory" {} ''mkdir "$out"'';
-      # `nix develop` takes the environment from what Bash builds.
+      # `nix develop` takes the environment from a build with Bash.
       mkShell = attrs:
         build (attrs.name or "shell") {
           builder = "/bin/bash";

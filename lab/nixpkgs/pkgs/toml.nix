@@ -1,4 +1,4 @@
-# A value as TOML: plain values first, then tables by their whole path.
+# A value as TOML: plain values first, then tables by their full path.
 lib: let
   inline = v:
     if lib.isList v

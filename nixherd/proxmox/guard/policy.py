@@ -104,16 +104,16 @@ class _Question:
         return Refused(f"{why}; refusing {self.method} {self.path} ({remedy})")
 
     def decide(self) -> None:
-        found = find(self.method, self.path) if _PATH.fullmatch(self.path) and "/." not in self.path else None
-        if found is None:
+        match = find(self.method, self.path) if _PATH.fullmatch(self.path) and "/." not in self.path else None
+        if match is None:
             self.refuse_unknown()
-        elif found.route.effect is Effect.READ:
-            self.require_parameters(found)
-        elif found.route.guest is Guest.LOOKED_INTO:
-            self.require_readable(found.names["vmid"])
-            self.require_parameters(found)
+        elif match.route.effect is Effect.READ:
+            self.require_parameters(match)
+        elif match.route.guest is Guest.LOOKED_INTO:
+            self.require_readable(match.names["vmid"])
+            self.require_parameters(match)
         else:
-            self.require_guests(found)
+            self.require_guests(match)
 
     def refuse_unknown(self) -> None:
         """A request that no row knows. Naming a protected guest is what the operator wants to hear about first."""
@@ -126,9 +126,9 @@ class _Question:
                     self.require_changeable(vmid)
         raise self.refuse("nixherd never sends this request", "do it by hand on the node if it must be done")
 
-    def require_guests(self, found: Found) -> None:
+    def require_guests(self, match: Found) -> None:
         """Every guest that the request names may be changed; then everything else that its row says of it."""
-        route, names = found.route, found.names
+        route, names = match.route, match.names
         vmid = names.get("vmid")
         if self.params.keys() & {"archive", "force"} and self.is_in_the_making(str(self.params.get("vmid"))):
             raise self.refuse("a template is made out of an image, not over a guest", "leave archive and force out")
@@ -144,10 +144,10 @@ class _Question:
             if route.kind_of(key) is None:
                 for named in vmid_references.anywhere(key, value):
                     self.require_changeable(named)
-        self.require_parameters(found)
+        self.require_parameters(match)
 
-    def require_parameters(self, found: Found) -> None:
-        route = found.route
+    def require_parameters(self, match: Found) -> None:
+        route = match.route
         for key, value in self.params.items():
             kind = route.kind_of(key)
             if kind is None:
@@ -204,11 +204,11 @@ class _Question:
 
     def is_in_the_making(self, vmid: str) -> bool:
         """Whether it is the template in the making, or its trial, and the request is one that makes or tries it."""
-        found = find(self.method, self.path) if _VMID.fullmatch(vmid) else None
-        if found is None or ("vmid" in found.route.required and str(self.params.get("vmid")) != vmid):
+        match = find(self.method, self.path) if _VMID.fullmatch(vmid) else None
+        if match is None or ("vmid" in match.route.required and str(self.params.get("vmid")) != vmid):
             return False  # what is made for another guest has no part in it
-        made = found.route.template and self.policy.is_made(int(vmid))
-        return made or (found.route.trial and self.policy.is_trial(int(vmid)))
+        made = match.route.template and self.policy.is_made(int(vmid))
+        return made or (match.route.trial and self.policy.is_trial(int(vmid)))
 
     def require_changeable(self, vmid: str) -> None:
         if self.is_in_the_making(vmid):

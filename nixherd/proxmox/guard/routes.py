@@ -154,7 +154,7 @@ def _index() -> Mapping[tuple[str, str, int], tuple[tuple[Route, tuple[str, ...]
     for route in ROUTES:
         pattern = tuple(route.path.split("/"))
         rows.setdefault((route.method, pattern[1], len(pattern)), []).append((route, pattern))
-    return MappingProxyType({key: tuple(found) for key, found in rows.items()})
+    return MappingProxyType({key: tuple(matches) for key, matches in rows.items()})
 
 
 _INDEX = _index()

@@ -86,10 +86,10 @@ def _boolean(value: str) -> Iterator[Named]:
     return iter(())
 
 
-def _exactly(wanted: str) -> Callable[[str], Iterator[Named]]:
+def _exactly(expected: str) -> Callable[[str], Iterator[Named]]:
     def reader(value: str) -> Iterator[Named]:
-        if value != wanted:
-            raise ValueError(f"is not {wanted}")
+        if value != expected:
+            raise ValueError(f"is not {expected}")
         return iter(())
 
     return reader

@@ -1,18 +1,23 @@
-"""Adopting a guest that is ours but was made elsewhere: compared with its definition, shown, and marked as ours.
+"""How guests come into a fleet and leave it: adopting one that was made elsewhere, and parting with a host's guests.
 
-Nothing else of it changes. What the mark is written to is the very configuration that was shown: whoever changes the
-guest meanwhile makes the server refuse the old digest, and then it has to be shown anew.
+Adopting compares a guest with its definition, shows it, and puts our mark on the very configuration that was shown:
+whoever changes the guest meanwhile makes the server refuse the old digest, and then it has to be shown anew.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
-from nixherd.errors import FleetError, Refused, Usage
+from nixherd.errors import FAILURES, FleetError, Refused, Usage
+from nixherd.faults import worded
 from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.guest.actual import ActualVm
+from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.guest.apply import achieve, desired
+from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import (
+    ActualVm,
     another_machine,
     contradiction,
     is_ours,
@@ -20,13 +25,14 @@ from nixherd.proxmox.guest.identity import (
     mac_of,
     mark,
     others_mark,
+    require_may_change,
     why_not_ours,
 )
 from nixherd.proxmox.guest.observe import holder, observe
 from nixherd.proxmox.guest.plan import compared, drift
 from nixherd.proxmox.guest.tasks import Progress
 from nixherd.proxmox.guest.verb import TASK_SECONDS
-from nixherd.proxmox.steps import Mark, Note, Row, Steps
+from nixherd.proxmox.steps import Mark, Note, Outcome, Row, Steps
 from nixherd.sizes import format_size
 
 LONGEST_NOTES = 8192  # characters that the server keeps
@@ -105,9 +111,9 @@ def adopt(
 
 def _mark(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm, *, waiting: bool = False) -> Mark:
     """The step; Refused or FleetError where it may not be. `waiting`: whoever carries it out waits for a lock."""
-    found, config = label(vm), actual.config
+    name, config = label(vm), actual.config
     if config.lock == "suspended":
-        raise FleetError(f"{found} is suspended to disk, so its notes cannot be written; resume it, then adopt it")
+        raise FleetError(f"{name} is suspended to disk, so its notes cannot be written; resume it, then adopt it")
     if config.lock and not waiting:
         raise FleetError(f"{holder(client, fleet, vm, actual)}; adopt it when that is over")
     if why := another_machine(vm, config, actual.node):
@@ -118,7 +124,7 @@ def _mark(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm, *, waiting: bo
     description = f"{line}\n{config.description}".rstrip("\n")  # what is there stays to the letter
     if len(description) > LONGEST_NOTES:
         raise FleetError(
-            f"{found}: its notes have {len(config.description)} characters, and with our line more than the "
+            f"{name}: its notes have {len(config.description)} characters, and with our line more than the "
             f"{LONGEST_NOTES} that the server keeps; shorten them"
         )
     return Mark(actual.node, vm.vmid, line, description, config.digest, type=vm.type)
@@ -159,4 +165,108 @@ def needs_none(vm: Vm) -> str | None:
     if vm.may_change:
         return None
     flag = "readonly" if vm.readonly else vm.attribute
-    return f"{label(vm)} is {flag} in {DEFINITIONS}: what is never changed needs no mark; nothing was written"
+    return f"it is {flag} in {DEFINITIONS}: what is never changed needs no mark; nothing was written"
+
+
+class Fate(StrEnum):
+    DESTROYED = "destroyed"
+    KEPT = "kept"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Parting:
+    """What is to become of one guest, or has. `action` destroys it, by `steps`.
+
+    `backups` are those that are seen of it then, None where nobody could look or nobody was asked.
+    """
+
+    vm: Vm
+    fate: Fate
+    action: DestroyGuest | None = None
+    steps: tuple[str, ...] = ()
+    backups: tuple[str, ...] | None = None
+
+    def run(self, client: Client, fleet: Fleet, timeout: float, progress: Progress) -> "Parting":
+        """Destroy it where that was asked for. What is known of it then."""
+        if self.action is None:
+            return self
+        done = self.action.run(client, fleet, self.vm, timeout=timeout, progress=progress)
+        backup = done.observed.get("backup") if isinstance(done, Outcome) else None
+        seen = (str(backup),) if backup else _backups(client, fleet, self.vm)
+        return replace(self, steps=tuple(map(str, done)), backups=seen)
+
+    def __str__(self) -> str:
+        match self.fate:
+            case Fate.KEPT:
+                return f"{label(self.vm)} is left alone and was not looked at; nixherd changes it no more"
+            case Fate.ABSENT:
+                return f"{label(self.vm)} is not there{self._saved()}"
+        return f"{label(self.vm)} is destroyed{self._saved()}"
+
+    def _saved(self) -> str:
+        if self.backups is None:
+            return "; whether there are backups of it is not known"
+        return f"; backup: {', '.join(self.backups)}" if self.backups else "; there is no backup of it to be seen"
+
+
+def partings(
+    client: Callable[[], Client], fleet: Fleet, guests: Sequence[Vm], destroy: DestroyGuest | None, *, keep: bool
+) -> list[Parting]:
+    """What is to become of each, as it was asked for. `destroy` has the VMID that was named; its name is the guest's.
+
+    Usage where nobody said what is to become of one that is there; Refused where it must not go; FleetError where
+    nobody knows whether it is there.
+    """
+    if keep:
+        return [Parting(vm, Fate.KEPT) for vm in guests]
+    if destroy and destroy.vmid not in [vm.vmid for vm in guests]:
+        known = ", ".join(map(label, guests)) or "no guest"
+        raise Usage(f"--destroy {destroy.vmid}: the host has {known} in vms/definitions.nix, name that VMID")
+    return [_parting(client, fleet, vm, destroy if destroy and destroy.vmid == vm.vmid else None) for vm in guests]
+
+
+def _parting(client: Callable[[], Client], fleet: Fleet, vm: Vm, destroy: DestroyGuest | None) -> Parting:
+    try:
+        if destroy is not None:
+            require_may_change(vm, "destroy")  # which nobody needs to be asked for
+            action = replace(destroy, vm=vm.name)
+            if steps := action.plan(client(), fleet, vm):
+                return Parting(vm, Fate.DESTROYED, action, tuple(map(str, steps)))
+        elif observe(client(), fleet, vm) is not None:
+            raise Usage(_ask_for_fate(vm))
+        return Parting(vm, Fate.ABSENT, backups=_backups(client(), fleet, vm))
+    except NotVisible as error:
+        raise Refused(f"{error}; or leave it where it is (--keep-vm)") from error
+    except Refused as error:
+        raise Refused(f"{error}; or leave it where it is (--keep-vm)") from error
+    except Usage:
+        raise
+    except FAILURES as error:
+        failure = worded(error, f"looking for {label(vm)}")
+        failure.args = (
+            f"whether {label(vm)} is there is not known: {failure}; nothing was changed, --keep-vm does not ask",
+            *failure.args[1:],
+        )
+        raise failure from error
+
+
+def _ask_for_fate(vm: Vm) -> str:
+    what = f"{label(vm)} is there; say what is to become of it"
+    if vm.may_change:
+        return f"{what}: --destroy {vm.vmid}, after a backup, or --keep-vm"
+    why = "readonly" if vm.readonly else f"{vm.origin}, never changed"
+    return (
+        f"{what}: --keep-vm leaves it; it is {why} in vms/definitions.nix, so it can be destroyed only when they say so"
+    )
+
+
+def _backups(client: Client, fleet: Fleet, vm: Vm) -> tuple[str, ...] | None:
+    """The backups of it that its node's storages show, the newest first."""
+    node = fleet.node_of(vm)
+    try:
+        storages = [each.name for each in client.storages(node) if "backup" in each.content and each.away is None]
+        rows = [row for name in storages for row in client.volumes(node, name, content="backup", vmid=vm.vmid)]
+    except FleetError:
+        return None
+    return tuple(row.volid for row in sorted(rows, key=lambda row: row.ctime or 0, reverse=True))

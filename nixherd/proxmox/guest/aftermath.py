@@ -9,14 +9,10 @@ from nixherd.proxmox.answers import Pending
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import OutcomeUnknown, StillRunning
-from nixherd.proxmox.guest.actual import ActualVm, is_stuck, volume_of
-from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest.identity import ActualVm, is_stuck, label, volume_of
 from nixherd.proxmox.guest.observe import observe
 from nixherd.proxmox.guest.tasks import stands
-from nixherd.proxmox.steps import (
-    AddDisk,
-    Step,
-)
+from nixherd.proxmox.steps import AddDisk, Step
 
 # What the server changes by itself where an option is set or a disk moved.
 _OF_THE_SERVER = frozenset(("boot", "digest", "lock", "meta", "parent", "vmgenid"))

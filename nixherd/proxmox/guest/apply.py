@@ -9,14 +9,15 @@ from collections.abc import Callable
 
 from nixherd.errors import ApiError, FleetError, TaskFailed, Undecided, Usage
 from nixherd.fleet.models import Fleet, GuestType, Host, Vm
+from nixherd.names import STORAGE
 from nixherd.narration import Narrator
 from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.client import Client
+from nixherd.proxmox.config import CT_DISKS, VM_DISKS, VmConfig, properties, size_or_none, tags_of
 from nixherd.proxmox.errors import Locked, OutcomeUnknown, StillRunning, TaskForgotten
-from nixherd.proxmox.guest import aftermath, options, plan, reboots, tasks
-from nixherd.proxmox.guest.actual import ActualVm
-from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest import aftermath, plan, reboots, tasks
+from nixherd.proxmox.guest.identity import ActualVm, label, marked, unmarked
 from nixherd.proxmox.guest.observe import holder, observe, template_or_why
 from nixherd.proxmox.guest.plan import Desired
 from nixherd.proxmox.guest.tasks import Held, Progress
@@ -24,6 +25,8 @@ from nixherd.proxmox.steps import (
     AwaitClone,
     AwaitReboot,
     AwaitRestore,
+    Change,
+    Configure,
     Power,
     Reboot,
     Restore,
@@ -33,6 +36,7 @@ from nixherd.proxmox.steps import (
     Step,
     doable,
     rows,
+    sent,
 )
 
 PAUSE = 0.5  # seconds before looking again at what another holds or what came to an unknown end
@@ -119,25 +123,25 @@ def achieve(
         require_awake(vm, actual, steps)
         if not steps[0].repeatable and done and type(done[-1]) is type(steps[0]):
             return tuple(done)
-        if options.in_vain(done, steps[0]):
+        if in_vain(done, steps[0]):
             raise FleetError(f"{label(vm)}: done twice without effect: {steps[0]}; look at it by hand")
         if (left := waits.left) <= 0:
             raise Locked(f"{label(vm)}: {what or steps[0]}: not within {timeout:.0f} s: {obstacle or steps[0]}")
-        found = _obstacle(client, fleet, vm, actual, steps[0]) or held.still()
-        if not found:
+        reason = _obstacle(client, fleet, vm, actual, steps[0]) or held.still()
+        if not reason:
             if done or len(steps) > 1:
                 say(str(steps[0]))
             try:
-                found = _carry_out(client, fleet, vm, actual, steps[0], left, say, done, held)
+                reason = _carry_out(client, fleet, vm, actual, steps[0], left, say, done, held)
             except _Unknown as error:
-                found, lost = str(error), steps[0]
-        if not found:
+                reason, lost = str(error), steps[0]
+        if not reason:
             held.won()
-        if found:
-            narrate(found)
-            if found != obstacle:
+        if reason:
+            narrate(reason)
+            if reason != obstacle:
                 waits.soon()
-            obstacle = found
+            obstacle = reason
             waits.pause()
 
 
@@ -281,8 +285,8 @@ def apply(client: Client, step: Step, *, timeout: float, progress: Progress | No
 
 def _tasks_of(client: Client, step: Step) -> set[str]:
     """The tasks that work, or worked, on the step's guest for our token and are of its kind."""
-    found = (*client.tasks(step.node, vmid=step.vmid), *client.tasks(step.node, vmid=step.vmid, active=False))
-    return {str(task.upid) for task in found if task.user == client.token_id and task.type in step.task_types}
+    tasks = (*client.tasks(step.node, vmid=step.vmid), *client.tasks(step.node, vmid=step.vmid, active=False))
+    return {str(task.upid) for task in tasks if task.user == client.token_id and task.type in step.task_types}
 
 
 def _begun(client: Client, step: Step, earlier: set[str], error: OutcomeUnknown, patience: float) -> Upid:
@@ -291,3 +295,83 @@ def _begun(client: Client, step: Step, earlier: set[str], error: OutcomeUnknown,
         if new:
             return Upid.parse(new[-1])
     raise error
+
+
+_NEW = re.compile(rf"(?:(?:file|volume)=)?(?P<storage>{STORAGE}):(?P<size>\d+(?:\.\d+)?)", re.ASCII)
+_CLOUD_INIT = re.compile(rf"(?:file=)?(?P<storage>{STORAGE}):cloudinit", re.ASCII)
+_DRIVE = re.compile(f"{VM_DISKS}|{CT_DISKS}", re.ASCII)
+_CARD = re.compile(r"net\d+", re.ASCII)
+_OF_THE_SERVER = frozenset(("type", "hwaddr"))  # what it adds to a container's card
+
+
+def to_send(fleet: Fleet, vm: Vm, config: VmConfig, values: dict[str, object]) -> dict[str, object]:
+    """The options as they may be sent: tags as the server keeps them, notes with our mark.
+
+    Usage for what would make the guest somebody else's: another name, or notes without the mark.
+    """
+    if isinstance(tags := values.get("tags"), str):
+        values = {**values, "tags": ";".join(tags_of(tags))}
+    name = "hostname" if vm.type is GuestType.LXC else "name"
+    if name in values and values[name] != vm.name:
+        raise Usage(f"{label(vm)}: by its {name} and notes it is known to be this fleet's; both are left as they are")
+    if "description" not in values:
+        return values
+    if values["description"] is None:
+        raise Usage(
+            f"{label(vm)}: its notes hold the mark that makes it this fleet's and are not taken away; "
+            'description="" empties the rest'
+        )
+    words = unmarked(fleet, vm, str(values["description"]))
+    same = words == unmarked(fleet, vm, config.description)
+    return {**values, "description": config.text("description") if same else marked(fleet, vm, words)}
+
+
+def is_so(config: VmConfig, key: str, value: object) -> bool:
+    """Whether the option is as it would be after sending this value: the server names volumes and makes up MACs."""
+    present = config.text(key)
+    text = None if value is None else str(int(value) if isinstance(value, bool) else value)
+    if present == text or present is None or text is None:
+        return present == text
+    if _CARD.fullmatch(key):
+        return _is_card(present, text)
+    return _DRIVE.fullmatch(key) is not None and _is_drive(present, text)
+
+
+def _is_drive(present: str, text: str) -> bool:
+    first, *rest = text.split(",")
+    has = properties(present, "file")
+    storage, _, volume = (has.get("file") or has.get("volume") or "").partition(":")
+    if new := _CLOUD_INIT.fullmatch(first):
+        return storage == new["storage"] and "cloudinit" in volume
+    new = _NEW.fullmatch(first)
+    if new is None or storage != new["storage"]:
+        return False
+    size = size_or_none(has.get("size"))
+    target = properties(",".join(rest), "")
+    return size == int(float(new["size"]) * (1 << 30)) and target.items() <= has.items() | {("format", "raw")}
+
+
+def _is_card(present: str, text: str) -> bool:
+    """Whether they are the same but for the MAC, where none was asked for."""
+    has, target = properties(present, "model"), properties(text, "model")
+    if (model := target.pop("model", None)) and model in has:
+        del has[model]
+    if "hwaddr" not in target and "name" in target:
+        has = {key: value for key, value in has.items() if key not in _OF_THE_SERVER or key in target}
+    return has == target
+
+
+def makes_a_volume(change: Change) -> bool:
+    """Whether a server makes a new volume each time that this is sent."""
+    return isinstance(change.value, str) and _NEW.match(change.value) is not None and bool(_DRIVE.fullmatch(change.key))
+
+
+def in_vain(done: list[Step], step: Step) -> bool:
+    """Whether the step was carried out before and is to be carried out again, by what it sends: it changes nothing.
+
+    Once more is allowed, for somebody may have taken it back, unless that makes another volume.
+    """
+    if not isinstance(step, Configure):
+        return [str(each) for each in done].count(str(step)) > 1
+    same = [each for each in done if isinstance(each, Configure) and sent(each.changes) == sent(step.changes)]
+    return len(same) > (0 if any(map(makes_a_volume, step.changes)) else 1)

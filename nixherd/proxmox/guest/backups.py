@@ -13,11 +13,9 @@ from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import same_settings
 from nixherd.proxmox.errors import NotVisible, OutcomeUnknown, StillRunning, TaskForgotten
 from nixherd.proxmox.guest import aftermath, archive, names, tasks
-from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.apply import achieve
-from nixherd.proxmox.guest.archive import Archive
-from nixherd.proxmox.guest.identity import is_ours, label, mark, require_ours
-from nixherd.proxmox.guest.leftovers import is_empty, lost, read_back
+from nixherd.proxmox.guest.archive import Archive, is_empty, lost, read_back
+from nixherd.proxmox.guest.identity import ActualVm, is_ours, label, mark, require_ours
 from nixherd.proxmox.guest.observe import observe, still_there, would_be_shown
 from nixherd.proxmox.guest.storages import require_places
 from nixherd.proxmox.guest.tasks import Progress
@@ -134,7 +132,7 @@ def _made(client: Client, step: Backup, before: dict[str, Volume], done: Steps) 
         )
     made = max(new, key=lambda row: (row.ctime or 0, row.volid))
     return Outcome(
-        done, found={"volume": made.volid, "size": made.size}, lines=(f"made {made.volid} ({human(made.size)})",)
+        done, observed={"volume": made.volid, "size": made.size}, lines=(f"made {made.volid} ({human(made.size)})",)
     )
 
 
@@ -221,42 +219,42 @@ class RestoreGuest(Verb):
         if under_way:
             return (under_way,)
         left_empty = actual is not None and is_empty(actual.config) and not actual.running
-        there = None if left_empty else actual
-        if there is not None:
-            require_ours(fleet, vm, there.config, there.node)
+        replaced = None if left_empty else actual
+        if replaced is not None:
+            require_ours(fleet, vm, replaced.config, replaced.node)
             if not (by_person or self.overwrite):
-                return nothing(f"it is there on {there.node}")
-        held = archive.read(client, node, vm, self.archive, there=there is not None)
+                return nothing(f"it is there on {replaced.node}")
+        held = archive.read(client, node, vm, self.archive, exists=replaced is not None)
         _require_restorable(vm, node, held)
-        just = self._last_restored(client, vm, there) if there else None
-        if there is not None:
-            if just and same_settings(there.config, held.restored) and not (by_person and self.overwrite):
+        just = self._last_restored(client, vm, replaced) if replaced else None
+        if replaced is not None:
+            if just and same_settings(replaced.config, held.restored) and not (by_person and self.overwrite):
                 return nothing(
                     f"it was restored from {self.archive} by {just.upid}, and nothing that this token can see was "
                     "done to it since"
                 )
-            self._require_replaceable(vm, there)
+            self._require_replaceable(vm, replaced)
         place = self.storage or fleet.storage_of(vm)
         step = Restore(
             *(node, vm.vmid, vm.name, self.archive, place, vm.settings.pool, actual is not None),
             leftover=left_empty,
             type=vm.type,
         )
-        return (lost(client, vm, there, held, step, self.discard, begun=not first, again=just is not None),)
+        return (lost(client, vm, replaced, held, step, self.discard, begun=not first, again=just is not None),)
 
-    def _require_replaceable(self, vm: Vm, there: ActualVm) -> None:
+    def _require_replaceable(self, vm: Vm, replaced: ActualVm) -> None:
         if not self.overwrite:
             raise Usage(
-                f"{label(vm)} is there on {there.node}, nothing was done; to put the backup in its place, for good, "
+                f"{label(vm)} is there on {replaced.node}, nothing was done; to put the backup in its place, for good, "
                 "add --overwrite"
             )
-        if there.config.flag("protection"):
+        if replaced.config.flag("protection"):
             raise Refused(
-                f"{label(vm)} on {there.node} is protected (protection: 1); set protection = false in {DEFINITIONS} "
+                f"{label(vm)} on {replaced.node} is protected (protection: 1); set protection = false in {DEFINITIONS} "
                 "and bring that there first"
             )
-        if there.running or there.config.lock == "suspended":
-            state = "runs; shut it down" if there.running else "is suspended to disk; resume it and shut it down"
+        if replaced.running or replaced.config.lock == "suspended":
+            state = "runs; shut it down" if replaced.running else "is suspended to disk; resume it and shut it down"
             raise Usage(f"{label(vm)} {state} before it is restored over")
 
     def _under_way(self, client: Client, node: str, vm: Vm) -> AwaitRestore | None:
@@ -274,10 +272,10 @@ class RestoreGuest(Verb):
         log = [line for line in client.task_log(task.upid) if line != "no content"]
         return any(self.archive.rpartition("/")[2] in line for line in log) or (begun and not log)
 
-    def _last_restored(self, client: Client, vm: Vm, there: ActualVm) -> Task | None:
+    def _last_restored(self, client: Client, vm: Vm, replaced: ActualVm) -> Task | None:
         """The task of ours that restored this backup, where that was the last thing done to the guest."""
-        last = client.last_task(there.node, vm.vmid)
-        if last is None or last.type not in Restore.task_types or last.status != "OK" or there.running:
+        last = client.last_task(replaced.node, vm.vmid)
+        if last is None or last.type not in Restore.task_types or last.status != "OK" or replaced.running:
             return None
         if last.user != client.token_id or not self._made_of_this(client, last):
             return None
@@ -348,8 +346,8 @@ def _touched_nothing(client: Client, vm: Vm, now: ActualVm, error: FleetError) -
         return True  # it was refused: no task began
     if any(_TOUCHED.search(line) for line in client.task_log(Upid.parse(error.upid))):
         return False
-    found = belongings(vm.type, vm.vmid, now.config)
-    gone = found.volumes - still_there(client, now.node, vm.vmid, found)
+    now_named = belongings(vm.type, vm.vmid, now.config)
+    gone = now_named.volumes - still_there(client, now.node, vm.vmid, now_named)
     return not any(would_be_shown(client, vm.vmid, volume) for volume in gone)
 
 
@@ -358,10 +356,10 @@ def _seen(client: Client, fleet: Fleet, vm: Vm, done: Steps) -> Outcome:
     now = observe(client, fleet, vm)
     if now is None or is_empty(now.config):
         raise FleetError(f"the restore of {label(vm)} ended well, and the guest is not there; look at its node's tasks")
-    found, lines = read_back(client, vm, now)
+    observed, lines = read_back(client, vm, now)
     if not is_ours(fleet, vm, now.config):
-        found |= {"ours": False}
+        observed |= {"ours": False}
         lines += [
             f"it is not this fleet's yet, its notes lack `{mark(fleet, vm)}`: nixherd vm adopt {vm.name} {vm.vmid}"
         ]
-    return Outcome(done, found=found, lines=lines)
+    return Outcome(done, observed=observed, lines=lines)

@@ -48,11 +48,11 @@ def _memory(vm: Vm, config: VmConfig) -> Iterator[Change]:
         yield Change("balloon", before, f"{balloon} MiB" if balloon else "off", balloon)
 
 
-def _typed(key: str, first: str, target: str | None, found: str | None) -> Iterator[Change]:
+def _typed(key: str, first: str, target: str | None, actual: str | None) -> Iterator[Change]:
     """An option whose type comes first, with or without its name `first`; further properties may follow."""
-    if target is None or properties(target, first) == properties(found or "", first):
+    if target is None or properties(target, first) == properties(actual or "", first):
         return
-    yield Change(key, found or "default", target, target)
+    yield Change(key, actual or "default", target, target)
 
 
 def tags(vm: Vm, config: VmConfig) -> Iterator[Change]:
@@ -83,18 +83,18 @@ def flags(vm: Vm, config: VmConfig, template: VmConfig | None) -> Iterator[Chang
 
 def startup(vm: Vm, config: VmConfig) -> Iterator[Change]:
     """The order and pauses of starting with the node. The server takes the order without its name as well."""
-    target, found = vm.settings.startup, config.text("startup")
-    if target is not None and properties(target, "order") != properties(found or "", "order"):
-        yield Change("startup", found or "any", target, target)
+    target, actual = vm.settings.startup, config.text("startup")
+    if target is not None and properties(target, "order") != properties(actual or "", "order"):
+        yield Change("startup", actual or "any", target, target)
 
 
 def description(fleet: Fleet, vm: Vm, config: VmConfig) -> Iterator[Change]:
     target = vm.settings.description
     if target is None:
         return
-    found = unmarked(fleet, vm, config.description)
-    if found != target.strip():
-        yield Change("description", short(found), short(target), marked(fleet, vm, target))
+    actual = unmarked(fleet, vm, config.description)
+    if actual != target.strip():
+        yield Change("description", short(actual), short(target), marked(fleet, vm, target))
 
 
 _SHORT = 40
@@ -111,16 +111,16 @@ def short(value: object) -> str:
 def device_changes(device: Device, config: VmConfig) -> Iterator[Change]:
     """A card or passed-through device with the declared properties, what is not declared as it was."""
     is_net = device.name.startswith("net")
-    found = config.text(device.name)
-    values = {} if found is None else net_values(found) if is_net else properties(found, "host")
+    actual = config.text(device.name)
+    values = {} if actual is None else net_values(actual) if is_net else properties(actual, "host")
     target = dict(device.values)
-    if is_net and found is None:
+    if is_net and actual is None:
         target = {"model": "virtio", **target}
-    if all(_same(values.get(key), value) for key, value in target.items()) and found is not None:
+    if all(_same(values.get(key), value) for key, value in target.items()) and actual is not None:
         return
     merged = {key: value for key, value in {**values, **target}.items() if key != "host" or "mapping" not in target}
     text = ",".join(f"{key}={value}" for key, value in (_headed(merged) if is_net else merged).items())
-    before = "none" if found is None else ",".join(f"{key}={values.get(key, 'unset')}" for key in target)
+    before = "none" if actual is None else ",".join(f"{key}={values.get(key, 'unset')}" for key in target)
     yield Change(device.name, before, ",".join(f"{key}={value}" for key, value in target.items()), text)
 
 
@@ -131,32 +131,32 @@ def _headed(values: Mapping[str, str]) -> dict[str, str]:
     return {model: mac, **rest} if mac else {"model": model, **rest}
 
 
-def _same(found: str | None, target: str) -> bool:
-    if found is None:
+def _same(actual: str | None, target: str) -> bool:
+    if actual is None:
         return False
-    return found.lower() == target.lower() or (target in ("0", "1") and is_true(found) == is_true(target))
+    return actual.lower() == target.lower() or (target in ("0", "1") and is_true(actual) == is_true(target))
 
 
 # Disks
 
 
 def grown(
-    vm: Vm, node: str, disk: str, found: int, target: int, config: VmConfig, where: str, *, of_template: bool = False
+    vm: Vm, node: str, disk: str, actual: int, target: int, config: VmConfig, where: str, *, of_template: bool = False
 ) -> Iterator[Step]:
     """A disk grown to the size that is wanted; said to be impossible where it is larger."""
-    if found > target:
+    if actual > target:
         whose = "its template's " if of_template else ""
         yield Cannot(
             node,
             vm.vmid,
             label(vm),
-            f"{whose}{disk} has {format_size(found)}, {DEFINITIONS} wants {format_size(target)}",
+            f"{whose}{disk} has {format_size(actual)}, {DEFINITIONS} wants {format_size(target)}",
             f"disks are never shrunk, correct {where}",
             type=vm.type,
             of_row=Row.RESIZE,
         )
-    elif found < target:
-        yield Resize(node, vm.vmid, disk, found, target, config.digest, type=vm.type)
+    elif actual < target:
+        yield Resize(node, vm.vmid, disk, actual, target, config.digest, type=vm.type)
 
 
 def impossible(vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
@@ -196,13 +196,13 @@ def cloud_init(vm: Vm, host: Host, config: VmConfig) -> Iterator[Change]:
     if keys and config.ssh_keys != keys:
         yield Change("keys", str(len(config.ssh_keys)), f"{len(keys)} of {host.id}", encode_ssh_keys(keys))
     for name, addressing in {"ipconfig0": ADDRESSING, **declared.addresses}.items():
-        found = config.text(name)
-        if properties(found or "", "ip") != properties(addressing, "ip"):
-            yield Change("network" if name == "ipconfig0" else name, found or "none", addressing, addressing)
+        actual = config.text(name)
+        if properties(actual or "", "ip") != properties(addressing, "ip"):
+            yield Change("network" if name == "ipconfig0" else name, actual or "none", addressing, addressing)
     for key, text in (("nameserver", declared.nameserver), ("search domain", declared.search_domain)):
-        found = config.text(key.replace(" ", ""))
-        if text is not None and found != text:
-            yield Change(key, found or "none", text, text)
+        actual = config.text(key.replace(" ", ""))
+        if text is not None and actual != text:
+            yield Change(key, actual or "none", text, text)
     upgrade = is_true(config.values.get("ciupgrade", 1))
     if upgrade != bool(declared.upgrade):  # off: minutes of the first boot, for a system that is replaced
         yield Change("upgrade", "on" if upgrade else "off", "off" if upgrade else "on", not upgrade)
@@ -336,11 +336,11 @@ def _changes(fleet: Fleet, vm: Vm, config: VmConfig) -> Iterator[Change]:
 
 def card_changes(card: Device, config: VmConfig) -> Iterator[Change]:
     """A container's card with the declared properties, what is not declared as it was."""
-    found = config.text(card.name)
-    values, target = properties(found or "", "name"), properties(_text(card), "name")
+    actual = config.text(card.name)
+    values, target = properties(actual or "", "name"), properties(_text(card), "name")
     if all(values.get(key, "").lower() == value.lower() for key, value in target.items()):
         return
-    merged = {"type": "veth", **values, **target} if found else target
-    before = "none" if found is None else ",".join(f"{key}={values.get(key, 'unset')}" for key in target)
+    merged = {"type": "veth", **values, **target} if actual else target
+    before = "none" if actual is None else ",".join(f"{key}={values.get(key, 'unset')}" for key in target)
     text = ",".join(f"{key}={value}" for key, value in merged.items())
     yield Change(card.name, before, ",".join(f"{key}={value}" for key, value in target.items()), text)

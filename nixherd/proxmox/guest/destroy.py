@@ -15,13 +15,12 @@ from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import NotVisible, OutcomeUnknown, StillRunning
 from nixherd.proxmox.guest import aftermath, names, removal
-from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.apply import achieve, apply
 from nixherd.proxmox.guest.archive import Saved, saved
 from nixherd.proxmox.guest.backups import backup_storage
-from nixherd.proxmox.guest.identity import another_machine, label, mac_of
+from nixherd.proxmox.guest.identity import ActualVm, another_machine, label, mac_of
+from nixherd.proxmox.guest.lifecycle import ShutdownGuest
 from nixherd.proxmox.guest.observe import belongings_of, observe, pool_of, still_there, with_storages
-from nixherd.proxmox.guest.power import ShutdownGuest
 from nixherd.proxmox.guest.removal import CLAIM, Claim, claim_in
 from nixherd.proxmox.guest.storages import require_places
 from nixherd.proxmox.guest.tasks import Progress
@@ -81,15 +80,15 @@ class DestroyGuest(Verb):
         if under_way := removal.under_way(client, vm, actual):
             return (AwaitRemoval(actual.node, vm.vmid, under_way, type=vm.type),)
         self._judge(client, fleet, vm, actual)
-        found = with_storages(client, actual.node, vm.vmid, belongings_of(client, vm, actual.node))
-        self._require_names(vm, found)
+        belongings = with_storages(client, actual.node, vm.vmid, belongings_of(client, vm, actual.node))
+        self._require_names(vm, belongings)
         off = ShutdownGuest(force=True).switch(Guest(client, fleet, vm, actual))
-        relied = self._relied_on(client, vm, actual, found)
+        relied = self._relied_on(client, vm, actual, belongings)
         save: Steps = ()
         if self.backup and not relied:
-            self._require_saving(vm, actual, found)
+            self._require_saving(vm, actual, belongings)
             save = self._backup(client, fleet, vm, actual)
-        return (*off, *save, self._step(vm, actual, found, relied, pool_of(client, vm)))
+        return (*off, *save, self._step(vm, actual, belongings, relied, pool_of(client, vm)))
 
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
@@ -152,13 +151,13 @@ class DestroyGuest(Verb):
         removed = removal.claim_and_remove(client, fleet, vm, target, claim, judge, timeout, progress)
         steps = [step for steps in (*done, (removed,)) for step in steps]
         given_up = removed.given_up if removed.saving else removed.belongings.names
-        found = {
+        observed = {
             "backup": removed.backup,
             "given_up": list(given_up),
             "left": list(removed.left),
             "unseen": list(removed.unseen),
         }
-        return Outcome(steps, found=found)
+        return Outcome(steps, observed=observed)
 
     def _after_another(
         self, client: Client, fleet: Fleet, vm: Vm, step: AwaitRemoval, timeout: float, progress: Progress | None
@@ -178,63 +177,63 @@ class DestroyGuest(Verb):
 
     def _judge(self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm) -> None:
         """Refused when the guest is not the one that is declared, or must not go."""
-        found = Guest(client, fleet, vm, actual).ours
-        if why := another_machine(vm, found.config, found.node):
+        seen = Guest(client, fleet, vm, actual).ours
+        if why := another_machine(vm, seen.config, seen.node):
             raise Refused(f"{why}; not destroyed")
-        if found.config.flag("protection"):
+        if seen.config.flag("protection"):
             raise Refused(
-                f"{label(vm)} on {found.node} is protected (protection: 1); set {vm.attribute}.protection = false and "
+                f"{label(vm)} on {seen.node} is protected (protection: 1); set {vm.attribute}.protection = false and "
                 "bring that there first"
             )
-        if found.running and not self.stop:
+        if seen.running and not self.stop:
             raise Usage(f"{label(vm)} runs; shut it down first, or say that it may be stopped (--stop)")
 
-    def _require_names(self, vm: Vm, found: Belongings) -> None:
+    def _require_names(self, vm: Vm, belongings: Belongings) -> None:
         for name in self.discard:
-            if name not in found.names:
-                there = ", ".join(found.names) or "nothing"
-                raise Usage(f"--discard {name}: {label(vm)} has no {name}; with it would go {there}")
+            if name not in belongings.names:
+                known = ", ".join(belongings.names) or "nothing"
+                raise Usage(f"--discard {name}: {label(vm)} has no {name}; with it would go {known}")
 
-    def _require_saving(self, vm: Vm, actual: ActualVm, found: Belongings) -> None:
+    def _require_saving(self, vm: Vm, actual: ActualVm, belongings: Belongings) -> None:
         """Refused, before anything is done, when a backup would not hold all that is to be kept."""
         if actual.config.lock == "suspended":
             raise Refused(
                 f"{label(vm)} on {actual.node} is suspended to disk, so that no backup can be made; resume it and shut "
                 "it down, or give all of it up (--no-backup); not destroyed"
             )
-        lost = tuple(part for part in found.parts if part.unsaved and part.name not in self.discard)
+        lost = tuple(part for part in belongings.parts if part.unsaved and part.name not in self.discard)
         if lost:
             raise Refused(
-                f"{label(vm)} on {actual.node}: a backup does not hold {found.shown(lost)}; not destroyed: keep what "
-                f"is needed, then name what may go: {_discards(lost)}"
+                f"{label(vm)} on {actual.node}: a backup does not hold {belongings.shown(lost)}; not destroyed: keep "
+                f"what is needed, then name what may go: {_discards(lost)}"
             )
 
-    def _missing(self, found: Belongings, archive: Saved) -> tuple[Part, ...]:
+    def _missing(self, belongings: Belongings, archive: Saved) -> tuple[Part, ...]:
         """The parts that are to be kept and cannot be had back from a backup."""
-        kept = (part for part in found.parts if not part.remade and part.name not in self.discard)
+        kept = (part for part in belongings.parts if not part.remade and part.name not in self.discard)
         return tuple(part for part in kept if archive.why_not(part.volume))
 
-    def _require_saved(self, vm: Vm, found: Belongings, archive: Saved) -> None:
+    def _require_saved(self, vm: Vm, belongings: Belongings, archive: Saved) -> None:
         """Refused when the backup that was made does not hold all that is to be kept, or nobody knows whether."""
-        missing = self._missing(found, archive)
+        missing = self._missing(belongings, archive)
         if missing:
             what = "it is not known whether" if archive.unknown else "not all is saved:"
             why = f" ({archive.unknown})" if archive.unknown else ""
             verb = "holds" if archive.unknown else "does not hold"
             raise Refused(
-                f"{label(vm)}: {what} {archive.archive} {verb} {found.shown(missing)}{why}; not destroyed, the backup "
-                f"stays; name what may go without: {_discards(missing)}"
+                f"{label(vm)}: {what} {archive.archive} {verb} {belongings.shown(missing)}{why}; not destroyed, the "
+                f"backup stays; name what may go without: {_discards(missing)}"
             )
 
     # What is done
 
-    def _relied_on(self, client: Client, vm: Vm, actual: ActualVm, found: Belongings) -> str | None:
+    def _relied_on(self, client: Client, vm: Vm, actual: ActualVm, belongings: Belongings) -> str | None:
         """The backup that a killed run made, while it holds what the guest does and all that is to be kept."""
         claim = claim_in(actual.config)
         if claim is None or claim.archive is None or not removal.is_still_good(client, vm, actual, claim.archive):
             return None
         archive = saved(client, actual.node, claim.archive, claim.task, vm.type)
-        return None if self._missing(found, archive) else claim.archive
+        return None if self._missing(belongings, archive) else claim.archive
 
     def _backup(self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm) -> Steps:
         place = backup_storage(client, fleet, actual.node, self.storage)
@@ -242,11 +241,11 @@ class DestroyGuest(Verb):
         step = Backup(actual.node, vm.vmid, place, "stop", notes=notes, type=vm.type)
         return require_places(client, (step,))
 
-    def _step(self, vm: Vm, actual: ActualVm, found: Belongings, backup: str | None, pool: str | None) -> Destroy:
+    def _step(self, vm: Vm, actual: ActualVm, belongings: Belongings, backup: str | None, pool: str | None) -> Destroy:
         return Destroy(
-            *(actual.node, vm.vmid, vm.name, mac_of(actual.config), found),
+            *(actual.node, vm.vmid, vm.name, mac_of(actual.config), belongings),
             backup=backup,
-            given_up=tuple(name for name in found.names if name in self.discard),
+            given_up=tuple(name for name in belongings.names if name in self.discard),
             saving=self.backup or backup is not None,
             purge=self.purge,
             pool=pool,
@@ -268,11 +267,11 @@ def _how_it_stands(client: Client, fleet: Fleet, vm: Vm, announced: Belongings |
         f"{'runs' if now.running else 'is off'}"
     ]
     try:
-        there = still_there(client, now.node, vm.vmid, announced) if announced else frozenset()
+        remaining = still_there(client, now.node, vm.vmid, announced) if announced else frozenset()
     except FleetError as error:
         return f"{words[0]}; which of its volumes are there is not known ({error})"
     seen = announced.volumes & announced.sizes.keys() if announced else frozenset()
-    if gone := sorted(seen - there):
+    if gone := sorted(seen - remaining):
         words.append(f"not seen on the storages any more: {', '.join(gone)}")
     return "; ".join(words)
 

@@ -7,8 +7,7 @@ from nixherd.errors import Usage
 from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.config import Drive
 from nixherd.proxmox.guest import names
-from nixherd.proxmox.guest.actual import ActualVm, is_elsewhere, waits
-from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest.identity import ActualVm, is_elsewhere, label, waits
 from nixherd.proxmox.guest.storages import require_in_no_snapshot
 from nixherd.proxmox.guest.verb import Guest, Verb, argument, flag, option, waiting
 from nixherd.proxmox.steps import GIB, AddDisk, MoveDisk, Resize, Row, Steps, nothing, whole_gib

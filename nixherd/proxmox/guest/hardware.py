@@ -10,10 +10,9 @@ from nixherd.fleet.models import Device, Fleet, GuestType, Vm
 from nixherd.proxmox.belongings import belongings
 from nixherd.proxmox.config import encode_ssh_keys
 from nixherd.proxmox.guest import names
-from nixherd.proxmox.guest.actual import ActualVm, of_change
+from nixherd.proxmox.guest.apply import is_so, to_send
 from nixherd.proxmox.guest.desired import card_changes, device_changes, short
-from nixherd.proxmox.guest.identity import label, marked
-from nixherd.proxmox.guest.options import is_so, to_send
+from nixherd.proxmox.guest.identity import ActualVm, label, marked, of_change
 from nixherd.proxmox.guest.verb import Guest, Verb, flag, option, waiting
 from nixherd.proxmox.steps import Change, Configure, Regenerate, Row, Steps, nothing
 from nixherd.ssh.keys import parse_authorized_key

@@ -1,10 +1,24 @@
-"""Whose a guest is. A guest is this fleet's by its VMID, its name and a mark in its notes that names the VMID."""
+"""A guest as it was observed: whose it is, what of its options waits, its address; and VMIDs that are free. Pure.
 
+A guest is this fleet's by its VMID, its name and a mark in its notes that names the VMID.
+"""
+
+import ipaddress
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from nixherd.errors import FleetError, Refused
-from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
-from nixherd.proxmox.config import VmConfig
+from nixherd.errors import FleetError, Refused, Usage
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm, VmidRange
+from nixherd.fleet.schema import VMIDS
+from nixherd.fleet.validate import ONLY_FOR
+from nixherd.proxmox.answers import Interface, Pending, Upid
+from nixherd.proxmox.config import VmConfig, hotplug_features, properties
+from nixherd.proxmox.steps import Change
+
+if TYPE_CHECKING:
+    from nixherd.proxmox.client import Client
 
 _MARK = re.compile(r"nixherd fleet=(?P<fleet>\S+) vmid=(?P<vmid>[0-9]+)", re.ASCII)
 
@@ -41,8 +55,8 @@ def declared_mac(vm: Vm) -> str | None:
     As Proxmox VE writes them, a VM's is called `macaddr` and a container's `hwaddr`.
     """
     card = next((card.values for card in vm.settings.networks if card.name == "net0"), {})
-    found = card.get("macaddr") or card.get("hwaddr")
-    return found.lower() if found else None
+    mac = card.get("macaddr") or card.get("hwaddr")
+    return mac.lower() if mac else None
 
 
 def mac_of(config: VmConfig) -> str | None:
@@ -99,8 +113,8 @@ def others_mark(fleet: Fleet, vm: Vm, config: VmConfig) -> str | None:
     One with another VMID came with a copy of another guest, and holds nothing.
     """
     for line in map(str.strip, config.description.splitlines()):
-        found = _MARK.fullmatch(line)
-        if found and int(found["vmid"]) == vm.vmid and found["fleet"] != fleet.id:
+        match = _MARK.fullmatch(line)
+        if match and int(match["vmid"]) == vm.vmid and match["fleet"] != fleet.id:
             return line
     return None
 
@@ -131,3 +145,178 @@ def require_may_change(vm: Vm, verb: str) -> None:
     else:
         return
     raise Refused(f"{why}; refusing to {verb} it (edit the definitions if it may change)")
+
+
+@dataclass(frozen=True, slots=True)
+class ActualVm:
+    """A guest as it was observed. `clone_task` is our clone of it while that still runs.
+
+    `node` is where it was found; `pending` what waits for its next start. `unused` has the sizes in bytes of the
+    volumes that are attached nowhere, by their names, None where they are not known.
+    """
+
+    config: VmConfig
+    running: bool
+    clone_task: Upid | None = None
+    node: str = ""
+    paused: bool = False
+    pending: tuple[Pending, ...] = ()
+    unused: Mapping[str, int | None] = field(default_factory=dict)
+
+    def waiting(self, key: str) -> Pending | None:
+        """What of this option waits for the next start."""
+        return next((each for each in self.pending if each.key == key), None)
+
+    def in_force(self, key: str) -> str | None:
+        """The option as the guest has it now, whatever waits."""
+        row = self.waiting(key)
+        return self.config.text(key) if row is None else row.before
+
+
+# Options that a running VM takes over at once; network cards and SCSI or virtio disks are plugged in and out.
+_AT_ONCE = frozenset(("affinity", "cpulimit", "cpuunits", "description", "hookscript", "name", "onboot")) | frozenset(
+    ("protection", "shares", "startup", "tags", "vmstatestorage")
+)
+_PLUGGED = {re.compile(r"net\d+", re.ASCII): "network", re.compile(r"(scsi|virtio)\d+", re.ASCII): "disk"}
+
+
+def _plugged_as(key: str) -> str | None:
+    """What of `hotplug` the option is plugged in by."""
+    return next((kind for pattern, kind in _PLUGGED.items() if pattern.fullmatch(key)), None)
+
+
+def waits(actual: ActualVm, key: str, value: object) -> bool:
+    """Whether the VM, while it runs, takes this value of the option up at its next start only (None: that it goes)."""
+    if not actual.running or key in _AT_ONCE:
+        return False
+    if key == "balloon":  # the device itself is neither plugged in nor out
+        return (actual.in_force(key) == "0") != (str(value) == "0")
+    if actual.in_force(key) == _sent_text(value):
+        return False
+    kind = _plugged_as(key)
+    return kind is None or kind not in hotplug_features(actual.in_force("hotplug"))
+
+
+def _sent_text(value: object) -> str | None:
+    return None if value is None else str(int(value) if isinstance(value, bool) else value)
+
+
+def volume_of(drive: str | None) -> str | None:
+    """The volume in the text of a drive."""
+    return None if drive is None else properties(drive, "file").get("file")
+
+
+def is_stuck(actual: ActualVm, row: Pending) -> bool:
+    """Whether what waits should have been plugged in or out of the running VM, and was not: that failed."""
+    kind = _plugged_as(row.key)
+    if not actual.running or kind not in hotplug_features(actual.in_force("hotplug")):
+        return False
+    return kind == "network" or volume_of(row.before) != volume_of(row.after)
+
+
+def of_change(actual: ActualVm, change: Change) -> bool:
+    return waits(actual, change.key, change.value)
+
+
+def is_elsewhere(actual: ActualVm, disk: str) -> bool:
+    """Whether what the configuration shows as this disk is not what the VM has now: it can only wait, or go."""
+    row = actual.waiting(disk)
+    return row is not None and volume_of(row.before) != volume_of(row.after)
+
+
+_THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
+
+
+def address_of(config: VmConfig, interfaces: Iterable[Interface]) -> str | None:
+    """The guest's address on net0, IPv4 before IPv6; None while it has none that others can reach."""
+    card = config.nets.get("net0")
+    if card is None or card.mac is None:
+        return None
+    addresses = [address for interface in interfaces if interface.mac == card.mac for address in interface.addresses]
+    reachable = [address for address in map(usable_address, addresses) if address is not None]
+    return str(min(reachable, key=lambda address: address.version)) if reachable else None
+
+
+def plain_address(text: str) -> str | None:
+    """An address as it is written in one way only, without a zone; None when it is none."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0].partition("/")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+def usable_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address that a machine can have on a network, also one with its prefix; None for what is none, and for those
+    that are nobody's, everybody's, or the asker's own."""
+    written = plain_address(text)
+    if written is None:
+        return None
+    address = ipaddress.ip_address(written)
+    nobodys = address.is_link_local or address.is_loopback or address.is_unspecified or address.is_multicast
+    if isinstance(address, ipaddress.IPv4Address):
+        nobodys = nobodys or address.is_reserved or address in _THIS_NETWORK
+    return None if nobodys else address
+
+
+_SPAN = re.compile(r"(\d{1,10})-(\d{1,10})", re.ASCII)
+
+
+def range_of(fleet: Fleet, name: str) -> VmidRange:
+    """The range that the definitions name so, or that two VMIDs are the ends of (`150-199`). Usage when neither."""
+    if match := _SPAN.fullmatch(name):
+        start, end = int(match[1]), int(match[2])
+        if start not in VMIDS or end not in VMIDS:
+            raise Usage(f"{name} is not a range of VMIDs, which are {VMIDS[0]} to {VMIDS[-1]}")
+        if start > end:
+            raise Usage(f"{name} ends before it starts; write {end}-{start}")
+        return VmidRange(name, start, end)
+    span = next((each for each in fleet.ranges if each.name == name), None)
+    if span is None:
+        known = ", ".join(each.name for each in fleet.ranges) or "none"
+        raise Usage(f"{DEFINITIONS}: vmidRanges has no {name}; it has {known} (or name two VMIDs: 150 199)")
+    return span
+
+
+def usual_range(fleet: Fleet, kind: GuestType) -> str | None:
+    """The range that guests of this kind are in: the one for them alone, else the first for any; None without any."""
+    names = [each.name for each in fleet.ranges]
+    reserved = [name for name in names if ONLY_FOR.get(name) is kind]
+    return next(iter([*reserved, *(name for name in names if name not in ONLY_FOR)]), None)
+
+
+def next_vmid(client: "Client", fleet: Fleet, name: str) -> int:
+    """The lowest VMID of a range that is neither declared nor taken. Usage when all of them are."""
+    return next_free(fleet, client, name)[0]
+
+
+def next_free(fleet: Fleet, client: "Client | None", name: str) -> tuple[int, bool | None]:
+    """The lowest VMID of a range that nobody has, and whether the hypervisor says so (None: it was not asked).
+
+    Usage when there is none.
+    """
+    span = range_of(fleet, name)
+    taken = {vm.vmid for vm in fleet.vms.values()} | ({fleet.template.vmid} if fleet.template else set())
+    if client is not None:
+        taken |= {row.vmid for row in client.resources()}
+    for vmid in range(span.start, span.end + 1):
+        # a guest that the token may not see is taken all the same
+        if vmid not in taken and (client is None or client.is_free(vmid)):
+            return vmid, None if client is None else True
+    state = "undeclared" if client is None else "free"
+    raise Usage(f"no VMID of {name} ({span.start} to {span.end}) is {state}; widen the range, or name another one")
+
+
+def require_free(client: "Client | None", vmid: int) -> bool | None:
+    """Whether nobody has this VMID, None where the hypervisor was not asked. Usage when somebody has it."""
+    if client is None:
+        return None
+    row = next((row for row in client.resources() if row.vmid == vmid), None)
+    if row is not None:
+        raise Usage(
+            f"--vmid {vmid}: {row.name or 'a guest'} on {row.node} has it; take another one (nixherd vm next-id)"
+        )
+    if not client.is_free(vmid):
+        raise Usage(f"--vmid {vmid}: a guest that this token may not see has it; take another one (nixherd vm next-id)")
+    return True

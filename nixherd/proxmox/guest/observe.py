@@ -11,8 +11,7 @@ from nixherd.proxmox.answers import Interface, Upid, Volume
 from nixherd.proxmox.belongings import Belongings, Stay, belongings
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import NotVisible
-from nixherd.proxmox.guest.actual import ActualVm
-from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest.identity import ActualVm, label
 from nixherd.proxmox.guest.plan import template_node
 
 if TYPE_CHECKING:
@@ -84,15 +83,15 @@ def observe(client: "Client", fleet: Fleet, vm: Vm) -> ActualVm | None:
     One that a task of ours is making comes into its pool, and so to be visible, when it is done.
     """
     try:
-        found = find(client, fleet, vm)
+        located = find(client, fleet, vm)
     except NotVisible as error:
         making = _in_the_making(client, fleet, vm)
         if making is None:
             raise _left_behind(client, fleet, vm) or error from error
         return making
-    if found is None:
+    if located is None:
         return None
-    node, config = found
+    node, config = located
     status = client.status(node, vm.vmid, vm.type)
     if status is None:
         return None
@@ -201,7 +200,7 @@ def belongings_of(client: "Client", vm: Vm, node: str) -> Belongings:
     return belongings(vm.type, vm.vmid, now, pending=pending, snapshots=snapshots)
 
 
-def with_storages(client: "Client", node: str, vmid: int, found: Belongings) -> Belongings:
+def with_storages(client: "Client", node: str, vmid: int, known: Belongings) -> Belongings:
     """With what the storages tell: sizes, and volumes in the guest's name that nothing names; those stay."""
     rows, unseen = [], []
     for name in _storages(client, node):
@@ -209,7 +208,7 @@ def with_storages(client: "Client", node: str, vmid: int, found: Belongings) -> 
             rows += [row for row in client.volumes(node, name, vmid=vmid) if row.content in _GUESTS]
         except ApiError as error:
             unseen.append(Stay("", f"what else {name} has of it", f"not visible: {error}"))
-    return replace(found, stays=(*found.stays, *_orphans(found, rows, vmid), *unseen), sizes=_sizes(rows))
+    return replace(known, stays=(*known.stays, *_orphans(known, rows, vmid), *unseen), sizes=_sizes(rows))
 
 
 def _storages(client: "Client", node: str) -> tuple[str, ...]:
@@ -217,8 +216,8 @@ def _storages(client: "Client", node: str) -> tuple[str, ...]:
     return tuple(each.name for each in client.storages(node) if each.active and _GUESTS & set(each.content))
 
 
-def _orphans(found: Belongings, rows: list[Volume], vmid: int) -> Iterator[Stay]:
-    known = found.volumes | {each.what for each in found.stays}
+def _orphans(parts: Belongings, rows: list[Volume], vmid: int) -> Iterator[Stay]:
+    known = parts.volumes | {each.what for each in parts.stays}
     for row in rows:
         if row.volid not in known and row.vmid == vmid:
             yield Stay("", row.volid, "in its name, and nothing names it")
@@ -228,10 +227,10 @@ def _sizes(rows: list[Volume]) -> dict[str, int]:
     return {row.volid: row.size for row in rows if row.size}
 
 
-def still_there(client: "Client", node: str, vmid: int, found: Belongings) -> frozenset[str]:
+def still_there(client: "Client", node: str, vmid: int, known: Belongings) -> frozenset[str]:
     """Of these volumes, those that a storage still shows."""
     now = with_storages(client, node, vmid, Belongings())
-    return found.volumes & {each.what for each in now.stays}
+    return known.volumes & {each.what for each in now.stays}
 
 
 def would_be_shown(client: "Client", vmid: int, volume: str) -> bool:

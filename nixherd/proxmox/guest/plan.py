@@ -11,10 +11,18 @@ from typing import Any
 
 from nixherd.errors import FleetError, Refused
 from nixherd.fleet.models import DEFINITIONS, Device, Fleet, GuestType, Host, Vm
-from nixherd.proxmox.config import Drive, VmConfig
-from nixherd.proxmox.guest.actual import ActualVm, is_elsewhere, is_stuck, of_change, waits
+from nixherd.proxmox.config import Drive, VmConfig, size_or_none
 from nixherd.proxmox.guest.desired import cloud_init, container_steps, creation, grown, impossible, inheritable, options
-from nixherd.proxmox.guest.identity import label, marked, why_not_ours
+from nixherd.proxmox.guest.identity import (
+    ActualVm,
+    is_elsewhere,
+    is_stuck,
+    label,
+    marked,
+    of_change,
+    waits,
+    why_not_ours,
+)
 from nixherd.proxmox.steps import (
     AddDisk,
     AwaitClone,
@@ -30,7 +38,7 @@ from nixherd.proxmox.steps import (
     Start,
     Step,
 )
-from nixherd.sizes import format_size, parse_size
+from nixherd.sizes import format_size
 
 SHUTDOWN_SECONDS = 180  # what a guest gets to shut down in before it is started again
 
@@ -216,13 +224,13 @@ def disks(fleet: Fleet, vm: Vm, node: str, actual: ActualVm) -> Iterator[Step]:
         else:
             yield from _sized(vm, node, actual, disk, vm.disk, f"{vm.attribute}.disk")
     for device in vm.settings.disks:
-        where, there = f"{vm.attribute}.disks.{device.name}", config.drives.get(device.name)
+        where, present = f"{vm.attribute}.disks.{device.name}", config.drives.get(device.name)
         assert device.size is not None
-        if there is not None and there.size is not None:
-            yield from _sized(vm, node, actual, there, device.size, f"{where}.size")
-        elif there is None and _goes(actual, device.name):
+        if present is not None and present.size is not None:
+            yield from _sized(vm, node, actual, present, device.size, f"{where}.size")
+        elif present is None and _goes(actual, device.name):
             yield _detached(vm, node, device.name, where)
-        elif there is None:
+        elif present is None:
             yield from _missing(fleet, vm, node, actual, device)
     for name, each in sorted(config.unused.items()):
         yield Note(node, vm.vmid, f"{name} ({_described(actual, name, each.volume)}) is attached nowhere")
@@ -297,12 +305,13 @@ def _pairs(vm: Vm, actual: ActualVm) -> Iterator[tuple[str, str, str]]:
     specs, config = vm.specs, actual.config
     documents = specs if isinstance(specs, Mapping) else {}
     numbers = {"cores": config.cores * config.sockets, "memory": config.memory}
-    for key, found in numbers.items():
+    for key, number in numbers.items():
         documented = documents.get(key)
-        if isinstance(documented, int) and not isinstance(documented, bool) and found != documented:
-            yield key, str(documented), "unknown" if found is None else str(found)
+        if isinstance(documented, int) and not isinstance(documented, bool) and number != documented:
+            yield key, str(documented), "unknown" if number is None else str(number)
     disk = config.root or config.boot_disk
-    size = _size(documents.get("disk"))
+    documented = documents.get("disk")
+    size = size_or_none(documented) if isinstance(documented, str) else None
     if size is not None and disk is not None and disk.size is not None and disk.size != size:
         yield "disk", format_size(size), format_size(disk.size)
     storage = documents.get("storage")
@@ -311,13 +320,6 @@ def _pairs(vm: Vm, actual: ActualVm) -> Iterator[tuple[str, str, str]]:
     status, running = vm.status, "running" if actual.running else "stopped"
     if status in ("running", "stopped") and status != running:
         yield "status", str(status), running
-
-
-def _size(text: object) -> int | None:
-    try:
-        return parse_size(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
 
 
 def reboot_or_not(

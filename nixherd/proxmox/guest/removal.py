@@ -16,9 +16,8 @@ from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import OutcomeUnknown
 from nixherd.proxmox.guest import desired, tasks
-from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.apply import PAUSE, achieve
-from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest.identity import ActualVm, label
 from nixherd.proxmox.guest.observe import observe, still_there, would_be_shown
 from nixherd.proxmox.guest.tasks import Held, Progress
 from nixherd.proxmox.steps import Change, Configure, Destroy, Step
@@ -77,14 +76,14 @@ def under_way(client: Client, vm: Vm, actual: ActualVm) -> Upid | None:
     begun = actual.config.lock == "destroyed"
     if not begun and claim_in(actual.config) is None:
         return None
-    found = removal_of(client, vm, actual.node)
-    if begun and found is None:
+    task = removal_of(client, vm, actual.node)
+    if begun and task is None:
         how = f"qm destroy {vm.vmid} --skiplock" if vm.type is GuestType.QEMU else f"pct unlock {vm.vmid}, then destroy"
         raise FleetError(
             f"{label(vm)} on {actual.node}: its removal has begun (lock: destroyed), and no task that this token may "
             f"see works on it; when none does, remove the rest there: `{how}`"
         )
-    return found
+    return task
 
 
 def removal_of(client: Client, vm: Vm, node: str) -> Upid | None:
@@ -167,10 +166,10 @@ def claim_and_remove(
             if not tasks.lost_the_lock(error) or not waits.left:
                 raise
             narrate = Narrator(progress or (lambda _: None), grace=0, timed=False)
-            found = held.lost(target.node, "its removal", error)
-            while found and waits.pause():
-                narrate(found)
-                found = held.still()
+            obstacle = held.lost(target.node, "its removal", error)
+            while obstacle and waits.pause():
+                narrate(obstacle)
+                obstacle = held.still()
             continue
         return _what_is_left(client, vm, target, upid)
 
@@ -200,9 +199,9 @@ def _require_same(vm: Vm, seen: Belongings, now: Belongings) -> None:
     What waited for the next start may be in force now: a server takes it over as soon as a stopped guest is changed. So
     a volume is the same under whatever name; one that was taken away is an unused one then.
     """
-    announced, found = ({part.volume or part.name for part in each.parts} for each in (seen, now))
+    announced, current = ({part.volume or part.name for part in each.parts} for each in (seen, now))
     new = [part for part in now.parts if (part.volume or part.name) not in announced]
-    gone = [part for part in seen.parts if (part.volume or part.name) not in found]
+    gone = [part for part in seen.parts if (part.volume or part.name) not in current]
     if not new and not gone:
         return
     words = [f"there is now {now.shown(new)}"] if new else []
@@ -235,14 +234,14 @@ def _remove(
 def _what_is_left(client: Client, vm: Vm, target: Destroy, upid: Upid | None) -> Destroy:
     """The step with the volumes that the server leaves by its own rule. FleetError when another one is still there."""
     log = _not_removed(client, upid)
-    why, found = dict(log or ()), target.belongings
-    left = still_there(client, target.node, vm.vmid, found) | (found.volumes & why.keys())
-    expected = {part.volume for part in found.parts if part.volume and part.unsaved == BY_SNAPSHOT_ALONE}
+    why, belongings = dict(log or ()), target.belongings
+    left = still_there(client, target.node, vm.vmid, belongings) | (belongings.volumes & why.keys())
+    expected = {part.volume for part in belongings.parts if part.volume and part.unsaved == BY_SNAPSHOT_ALONE}
     failed = sorted(left - expected)
     if failed:
         raise _not_gone(vm, target.node, {volume: why.get(volume, "still there") for volume in failed})
     # where the removal's log cannot be read, what no storage shows us any more is not known to be gone
-    doubtful = (expected if log is not None else found.volumes) - left
+    doubtful = (expected if log is not None else belongings.volumes) - left
     unseen = [volume for volume in sorted(doubtful) if not would_be_shown(client, vm.vmid, volume)]
     return replace(target, left=tuple(sorted(left)), unseen=tuple(unseen))
 

@@ -1,25 +1,31 @@
-"""Verbs of snapshots: taking one, deleting one, and going back to one, after which the guest is read back."""
+"""Verbs of snapshots, after which the guest is read back, and risky actions made reversible by one."""
 
+import getpass
+import os
+import re
+import secrets
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 
 from nixherd.arguments import any_text, text_of
 from nixherd.errors import ApiError, FleetError, Refused, Undecided, Usage
-from nixherd.fleet.models import GuestType, Vm
+from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.answers import SnapshotRow
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig, same_settings, unlike_snapshot
 from nixherd.proxmox.guest import names
-from nixherd.proxmox.guest.actual import ActualVm
+from nixherd.proxmox.guest.archive import kept, nameless
 from nixherd.proxmox.guest.desired import short
-from nixherd.proxmox.guest.identity import label
-from nixherd.proxmox.guest.leftovers import kept, nameless
+from nixherd.proxmox.guest.identity import ActualVm, label
 from nixherd.proxmox.guest.observe import lacking, memory_of, observe
 from nixherd.proxmox.guest.storages import require_can_snapshot
-from nixherd.proxmox.guest.tasks import stands
-from nixherd.proxmox.guest.verb import Guest, Verb, argument, flag, option
-from nixherd.proxmox.steps import DeleteSnapshot, Outcome, Rollback, Snapshot, Steps, nothing
+from nixherd.proxmox.guest.tasks import Progress, stands
+from nixherd.proxmox.guest.verb import TASK_SECONDS, Action, Guest, Verb, argument, flag, option
+from nixherd.proxmox.steps import DeleteSnapshot, MoveDisk, Outcome, Rollback, Snapshot, Step, Steps, nothing
 
 
 def snapshots_of(client: Client, vm: Vm, actual: ActualVm | None) -> tuple[SnapshotRow, ...]:
@@ -139,9 +145,10 @@ class RollbackGuest(_OfSnapshot):
                 f"{who}, its task ended well; whether it is as the snapshot has it is not known: {error}"
             ) from error
         differs = unlike_snapshot(now.config, then) if then else ()
-        found, lines = self._disks(client, vm, now)
+        observed, lines = self._disks(client, vm, now)
         power = (status.paused and "paused") or status.status if status else None
-        found = {"snapshot": self.snapname, "as_snapshot": not differs if then else None, "status": power, **found}
+        same = not differs if then else None
+        observed = {"snapshot": self.snapname, "as_snapshot": same, "status": power, **observed}
         lines = [f"it {stands(status)}", *lines]
         if differs and then:
             words = ", ".join(_differing(now.config, then, key) for key in differs)
@@ -151,7 +158,9 @@ class RollbackGuest(_OfSnapshot):
             )
         if then is None:
             raise Undecided(f"{who}, and has no such snapshot any more: whether it is as that was is not known")
-        return Outcome(done, found=found, lines=[f"its configuration is that of snapshot {self.snapname}", *lines])
+        return Outcome(
+            done, observed=observed, lines=[f"its configuration is that of snapshot {self.snapname}", *lines]
+        )
 
     def _disks(self, client: Client, vm: Vm, now: ActualVm) -> tuple[dict[str, object], list[str]]:
         """Its unused disks now, and volumes in its name that nothing names, as its storages tell."""
@@ -163,3 +172,190 @@ class RollbackGuest(_OfSnapshot):
 
 def _differing(now: VmConfig, then: VmConfig, key: str) -> str:
     return f"{key} {short(now.text(key))} (there: {short(then.text(key))})"
+
+
+FRESH = 3600  # seconds for which the snapshot of a killed run serves
+KEEP, REMOVE = "keep", "remove"
+
+
+@dataclass(frozen=True, slots=True)
+class Reversible:
+    """Another action, with a snapshot taken before it; `keep` leaves it there when all went well.
+
+    Each run's snapshot has a name of its own, and says whose it is. The one that a run of the same verb, by the same
+    user on this machine, left within the last hour when it was killed or failed holds the state before that run, and
+    serves. An older one is somebody's way back, and neither used nor removed: Usage. One of any other run, which may
+    be at work, is left alone and told.
+    When the action fails the snapshot stays, and the error says how to go back to it.
+    """
+
+    action: Action
+    keep: bool
+    began: float = field(default_factory=time.time)
+    run_id: str = field(default_factory=lambda: name_of_this_run())
+
+    @property
+    def verb(self) -> str:
+        return self.action.verb
+
+    @property
+    def name(self) -> str:
+        when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(self.began))
+        return f"before-{self._what}-{when}-{self.run_id}" if self.keep else f"undo-{self._what}-{self.run_id}"
+
+    @property
+    def _what(self) -> str:
+        return self.verb.split()[0]
+
+    def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
+        return self._look(client, fleet, vm)[0]
+
+    def run(
+        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
+    ) -> Steps:
+        planned, serves = self._look(client, fleet, vm)
+        if not planned:
+            return planned
+        lines, observed = (planned.lines, dict(planned.observed)) if isinstance(planned, Outcome) else ((), {})
+        done, name = list[Step](), serves or self.name
+        if serves is None:
+            description = f"before nixherd was to {self.verb} it; {by_this_run()}"
+            before = TakeSnapshot(name, description, by_person=not self.keep)
+            done += before.run(client, fleet, vm, timeout=timeout, progress=progress)
+        try:
+            changed = self.action.run(client, fleet, vm, timeout=timeout, progress=progress)
+        except FleetError as error:
+            back = f"`nixherd vm rollback {vm.name} {name}`"
+            error.args = (f"{error}; the state before is in snapshot {name}: {back}", *error.args[1:])
+            raise
+        done += changed
+        if isinstance(changed, Outcome):
+            lines, observed = (*lines, *changed.lines), {**observed, **changed.observed}
+        if not self.keep:
+            done += RemoveSnapshot(name).run(client, fleet, vm, timeout=timeout, progress=progress)
+        return Outcome(done, observed=observed, lines=lines)
+
+    def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
+        return self.action.left(client, fleet, vm)
+
+    def _look(self, client: Client, fleet: Fleet, vm: Vm) -> tuple[Steps, str | None]:
+        """The steps, with what is to be said beside them; the name of an earlier run's snapshot where that serves."""
+        steps = self.action.plan(client, fleet, vm)
+        if not steps:
+            return steps, None
+        for step in steps:
+            if isinstance(step, MoveDisk) and not (step.keep_source or step.disk.startswith("unused")):
+                raise Usage(
+                    f"{label(vm)}: with a snapshot before it, {step.disk} cannot be moved and deleted; let it stay as "
+                    "an unused disk (--keep-source), or leave --snapshot out"
+                )
+        actual = observe(client, fleet, vm)
+        pattern = re.compile(rf"undo-{self._what}(-[0-9a-f]{{6}})?", re.ASCII)
+        left = [row for row in snapshots_of(client, vm, actual) if pattern.fullmatch(row.name)]
+        ended = [row for row in left if row.state != "delete" and has_ended(row.description)]
+        serves = None if self.keep else self._serving(vm, ended)
+        if actual:
+            require_can_snapshot(client, vm, actual)
+        node, name = steps[0].node, serves or self.name
+        first = (Snapshot(node, vm.vmid, name, type=vm.type),) if serves is None else ()
+        last = () if self.keep else (DeleteSnapshot(node, vm.vmid, name, type=vm.type),)
+        others = [row for row in left if row.name != serves]
+        observed = {"snapshots_left": [row.name for row in others]} if others else {}
+        lines = map(_told, others)
+        return Outcome((*first, *steps, *last), observed=observed, lines=lines), serves
+
+    def _serving(self, vm: Vm, ended: Iterable[SnapshotRow]) -> str | None:
+        """The first of the snapshots that runs of ours have left. Usage where one is old."""
+        rows = sorted(ended, key=lambda row: row.time or 0)
+        old = next((row for row in rows if self.began - (row.time or 0) > FRESH), None)
+        if old is not None:
+            command = f"{vm.name} {old.name}"
+            raise Usage(
+                f"{label(vm)} has a snapshot {taken(old)}, left by an action that failed; go back to it "
+                f"(`nixherd vm rollback {command}`) or remove it (`nixherd vm snapshot {command} --delete`) first"
+            )
+        return rows[0].name if rows else None
+
+
+def _told(row: SnapshotRow) -> str:
+    by = maker(row.description)
+    return (
+        f"there is a snapshot {taken(row)}, of another run{f' by {by}' if by else ''}, which may be at work with "
+        "it or has left it: it stays"
+    )
+
+
+def reversible(action: Action, snapshot: str | None) -> Action:
+    """The action as it is, or with a snapshot that is to be kept (`keep`) or removed (`remove`) after it.
+
+    Usage for any other word.
+    """
+    if not snapshot:
+        return action
+    if snapshot not in (KEEP, REMOVE):
+        raise Usage(f"snapshot={snapshot}: write {KEEP} or {REMOVE}, or leave it out")
+    return Reversible(action, snapshot == KEEP)
+
+
+_BY = re.compile(r"\bby (?P<who>\S+), process (?P<pid>\d+)/(?P<began>\d+) of (?P<where>[0-9a-f]{8})\b", re.ASCII)
+
+
+def name_of_this_run() -> str:
+    """Six hexadecimal digits, the same as long as this process runs."""
+    return _name_of(os.getpid())
+
+
+@cache
+def _name_of(_pid: int) -> str:
+    return secrets.token_hex(3)
+
+
+def by_this_run() -> str:
+    """`by alice@laptop, process 1234/567 of 1a2b3c4d`, without the process where the kernel does not tell of it."""
+    name = f"by {_word(_user())}@{_word(os.uname().nodename)}"
+    pid, where = os.getpid(), _where()
+    began = _began(pid)
+    return name if where is None or began is None else f"{name}, process {pid}/{began} of {where}"
+
+
+def maker(description: str) -> str:
+    """Who made it, in words; empty where it does not say."""
+    match = re.search(r"\bby (\S+@[^\s,]+)", description)
+    return match[1] if match else ""
+
+
+def has_ended(description: str) -> bool:
+    """Whether a run of this user on this machine made it that is at work no more. What cannot be told is no."""
+    match = _BY.search(description)
+    if match is None or match["where"] != _where():
+        return False
+    pid = int(match["pid"])
+    return pid == os.getpid() or _began(pid) != int(match["began"])
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        return str(os.getuid())
+
+
+def _word(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text) or "unknown"
+
+
+def _where() -> str | None:
+    """Where processes of this user are numbered as ours are, since the last boot; None where nobody tells."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return sha256(f"{boot} {Path('/proc/self/ns/pid').readlink()} {os.getuid()}".encode()).hexdigest()[:8]
+    except OSError:
+        return None
+
+
+def _began(pid: int) -> int | None:
+    """When a process began, in the kernel's ticks since the boot; None where there is none."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None

@@ -7,8 +7,7 @@ from nixherd.fleet.models import DEFINITIONS, GuestType, Vm
 from nixherd.proxmox.answers import Storage
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import Drive, VmConfig
-from nixherd.proxmox.guest.actual import ActualVm
-from nixherd.proxmox.guest.identity import label
+from nixherd.proxmox.guest.identity import ActualVm, label
 from nixherd.proxmox.steps import AddDisk, Clone, MoveDisk, Resize, Step
 from nixherd.sizes import format_size
 
@@ -35,15 +34,15 @@ def require_place(client: Client, node: str, name: str, content: str) -> Storage
 
     FleetError when there is no such storage, when it takes no such thing, and while it is away.
     """
-    found = storage_seen(client, node, name)
-    if found is None:
+    storage = storage_seen(client, node, name)
+    if storage is None:
         known = ", ".join(each.name for each in client.storages(node) if content in each.content) or "none"
         raise FleetError(f"{node} has no storage {name}; for {content} it has: {known} (as far as this token may see)")
-    if found.away:
-        raise FleetError(f"storage {name} on {node} {found.away}")
-    if content not in found.content:
+    if storage.away:
+        raise FleetError(f"storage {name} on {node} {storage.away}")
+    if content not in storage.content:
         raise FleetError(f"storage {name} on {node} takes no {content}; allow `{content}` there, or name another one")
-    return found
+    return storage
 
 
 def growth(vm: Vm, steps: Sequence[Step], config: VmConfig) -> dict[str, int]:

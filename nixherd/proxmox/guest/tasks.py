@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from nixherd.errors import ApiError, TaskFailed
 from nixherd.fleet.models import GuestType, Vm
+from nixherd.names import STORAGE, pattern
 from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import Task, TaskStatus, Upid, VmStatus
 from nixherd.proxmox.client import Client
@@ -190,7 +191,7 @@ def _failure(client: Client, upid: Upid, status: TaskStatus) -> TaskFailed:
 
 LONGEST_WAIT = 60.0  # seconds between two tries of what leaves a failed task behind
 _CONSOLES = ("vncproxy", "spiceproxy", "termproxy", "vncshell", "spiceshell")  # which hold no lock
-_STORAGE = re.compile(r"can't lock file '\S*/pve-storage-(?P<storage>[\w.-]+)'", re.ASCII)
+_STORAGE = pattern(rf"can't lock file '\S*/pve-storage-(?P<storage>{STORAGE})'")
 
 
 class Held:
@@ -203,8 +204,8 @@ class Held:
 
     def lost(self, node: str, what: str, error: Exception) -> str:
         """`what` waited for the lock in vain, and has done nothing: who may hold it, in words."""
-        found = _STORAGE.search(str(error))
-        self._storage = found["storage"] if found else None
+        match = _STORAGE.search(str(error))
+        self._storage = match["storage"] if match else None
         self._node, self._what = node, what
         pause = min(LONGEST_WAIT, self._pause * 2**self._tries)
         self._tries, self._until = self._tries + 1, time.monotonic() + pause

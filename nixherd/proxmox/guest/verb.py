@@ -2,7 +2,7 @@
 
 The class says what it is called, which parameters it has and how they are read, which steps follow from a look at the
 guest, and what is left when they were carried out. The operation, the `vm` command and their help are made from it
-(`operations.proxmox`, `nixherd.cli.acting`); the requests that it may send are those of its steps.
+(`operations.proxmox`, `nixherd.cli.vm_change`); the requests that it may send are those of its steps.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,9 +13,8 @@ from nixherd.arguments import flag_of
 from nixherd.errors import Usage
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.apply import PATIENCE, achieve, require_awake
-from nixherd.proxmox.guest.identity import label, require_may_change, require_ours
+from nixherd.proxmox.guest.identity import ActualVm, label, require_may_change, require_ours
 from nixherd.proxmox.guest.observe import observe
 from nixherd.proxmox.guest.storages import require_places
 from nixherd.proxmox.guest.tasks import Progress
@@ -134,8 +133,8 @@ class Verb:
     @classmethod
     def parameters(cls) -> Mapping[str, tuple[Parameter, Any]]:
         """The parameters in their order, each with its default; MISSING where it must be given."""
-        found = {each.name: (each.metadata.get("parameter"), each.default) for each in fields(cls)}
-        return {name: (parameter, default) for name, (parameter, default) in found.items() if parameter}
+        declared = {each.name: (each.metadata.get("parameter"), each.default) for each in fields(cls)}
+        return {name: (parameter, default) for name, (parameter, default) in declared.items() if parameter}
 
     @classmethod
     def read(cls, *, by_person: bool = False, **given: object) -> Self:

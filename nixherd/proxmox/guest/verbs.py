@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-from nixherd.proxmox.guest import backups, destroy, disks, hardware, making, power, snapshots
+from nixherd.proxmox.guest import backups, destroy, disks, hardware, lifecycle, snapshots
 from nixherd.proxmox.guest.verb import Verb
 
 
 def _verbs() -> Mapping[str, type[Verb]]:
-    modules = (power, making, disks, hardware, snapshots, backups, destroy)
+    modules = (lifecycle, disks, hardware, snapshots, backups, destroy)
     classes = [each for module in modules for each in vars(module).values()]
     verbs = [each for each in classes if isinstance(each, type) and issubclass(each, Verb) and "name" in vars(each)]
     return {verb.name: verb for verb in verbs if verb is not Verb}

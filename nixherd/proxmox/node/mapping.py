@@ -49,13 +49,13 @@ def names_of(vm: Vm) -> tuple[str, ...]:
     return (vm.name, *filter(None, (vm.host_id,)), str(vm.vmid))
 
 
-def wanted_of(vm: Vm, said: Mapping[str, Mapping[str, str]]) -> Mapping[str, str]:
+def slots_wanted_of(vm: Vm, requested: Mapping[str, Mapping[str, str]]) -> Mapping[str, str]:
     """What a guest is to have: what the operator says of it by name or VMID, else its definition."""
     if vm.type is not GuestType.QEMU:
         return {}
     for key in names_of(vm):
-        if key in said:
-            return said[key]
+        if key in requested:
+            return requested[key]
     return {device.name: _text(device) for device in vm.settings.pci}
 
 
@@ -65,15 +65,15 @@ def _text(device: Device) -> str:
 
 def properties(text: str) -> dict[str, str]:
     """A hostpciN as its properties; the first one may stand without its name, and what is the default is left out."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for number, part in enumerate(text.split(",")):
         key, equals, value = part.partition("=")
         if not equals and number == 0:
             key, value = "host", key
-        found[key] = value
-    if "host" in found:
-        found["host"] = ";".join(sorted(full(each) for each in found["host"].split(";")))
-    plain = {key: _TRUE.get(value, value) if key in _DEFAULTS else value for key, value in found.items()}
+        values[key] = value
+    if "host" in values:
+        values["host"] = ";".join(sorted(full(each) for each in values["host"].split(";")))
+    plain = {key: _TRUE.get(value, value) if key in _DEFAULTS else value for key, value in values.items()}
     return {key: value for key, value in plain.items() if _DEFAULTS.get(key) != value}
 
 
@@ -85,13 +85,13 @@ def full(address: str) -> str:
 
 def at(address: str, devices: Iterable[PciDevice]) -> list[PciDevice]:
     """The devices at an address as hostpciN has it."""
-    wanted = full(address)
-    return [each for each in devices if each["address"] == wanted or each["address"].startswith(f"{wanted}.")]
+    target = full(address)
+    return [each for each in devices if each["address"] == target or each["address"].startswith(f"{target}.")]
 
 
 def compare(
     given: Given,
-    wanted: Mapping[str, str],
+    expected: Mapping[str, str],
     *,
     node: str,
     devices: Sequence[PciDevice],
@@ -104,33 +104,33 @@ def compare(
     could not be read, and why. The guest's own devices are known.
     """
     assert given.devices is not None
-    lines = list(_against_wanted(given, wanted))
+    lines = list(_against_wanted(given, expected))
     for slot, text in given.devices.items():
-        if wanted and properties(wanted.get(slot, "")) != properties(text):
+        if expected and properties(expected.get(slot, "")) != properties(text):
             continue  # it is to be another or none, and is looked at when it is
         lines += _on_node(given, slot, text, node, devices, passed)
     names = dict.fromkeys(
-        name for text in (*given.devices.values(), *wanted.values()) if (name := properties(text).get("mapping"))
+        name for text in (*given.devices.values(), *expected.values()) if (name := properties(text).get("mapping"))
     )
     for name in names:
         lines += _mapping(name, mappings.get(name), node, devices, passed)
-    return lines or [Line(f"{given.label}: {_said(given.devices)}{', as wanted' if wanted else ''}")]
+    return lines or [Line(f"{given.label}: {_slots(given.devices)}{', as wanted' if expected else ''}")]
 
 
-def _said(devices: Mapping[str, str]) -> str:
+def _slots(devices: Mapping[str, str]) -> str:
     return "; ".join(f"{slot}: {text}" for slot, text in devices.items()) or "it is given no device"
 
 
-def _against_wanted(given: Given, wanted: Mapping[str, str]) -> Iterator[Line]:
+def _against_wanted(given: Given, expected: Mapping[str, str]) -> Iterator[Line]:
     assert given.devices is not None
-    for slot, text in wanted.items():
+    for slot, text in expected.items():
         have = given.devices.get(slot)
         if have is None or properties(have) != properties(text):
             what = f"{slot} is {have or 'not there'}, wanted is {text}"
             yield Line(f"{given.label}: {what}", f"qm set {given.vmid} --{slot} {shlex.quote(text)}")
-    if wanted:
+    if expected:
         for slot, text in given.devices.items():
-            if slot not in wanted:
+            if slot not in expected:
                 yield Line(f"{given.label}: {slot} is {text}, wanted is none", f"qm set {given.vmid} --delete {slot}")
 
 
@@ -140,15 +140,15 @@ def _on_node(
     """Whether what a guest is given by address is there: firmware updates and new cards move addresses."""
     named = properties(text).get("host")
     for address in named.split(";") if named else ():
-        found = at(address, devices)
+        present = at(address, devices)
         elsewhere = [each["address"] for each in passed]
-        if not found:
+        if not present:
             moved = elsewhere[0] if len(elsewhere) == 1 else None
             line = f"qm set {given.vmid} --{slot} {shlex.quote(_moved(text, moved))}" if moved else None
             where = f"; the devices named are at {', '.join(elsewhere)}" if elsewhere else ""
             yield Line(f"{given.label}: {slot} is {text}, and {node} has no device there{where}", line)
-        elif not any(each in passed for each in found):
-            what = ", ".join(f"{each['id']} at {each['address']}" for each in found)
+        elif not any(each in passed for each in present):
+            what = ", ".join(f"{each['id']} at {each['address']}" for each in present)
             yield Line(f"{given.label}: {slot} gives it {what}, which is not among the devices named here")
 
 
@@ -190,17 +190,17 @@ def _corrected(
 ) -> dict[str, str] | None:
     """Path, id and group as the node has them: of what is at the path, if it is the id's; else of where the id is."""
     path, id = entry.get("path", ""), entry.get("id", "")
-    there = [each for each in at(path.split(";")[0], devices) if each["id"] == id]
+    same = [each for each in at(path.split(";")[0], devices) if each["id"] == id]
     moved = [each for each in passed if each["id"] == id]
     at_path = [each for each in at(path.split(";")[0], devices) if each in passed]
-    found = next(iter((*there, *moved, *at_path)), None)
-    if found is None:
+    device = next(iter((*same, *moved, *at_path)), None)
+    if device is None:
         return None
-    right = {"id": found["id"]}
-    if not there and found not in at_path:
-        right["path"] = found["address"]
-    if found["group"] is not None:
-        right["iommugroup"] = str(found["group"])
+    right = {"id": device["id"]}
+    if not same and device not in at_path:
+        right["path"] = device["address"]
+    if device["group"] is not None:
+        right["iommugroup"] = str(device["group"])
     return right
 
 

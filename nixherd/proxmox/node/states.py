@@ -1,6 +1,24 @@
 """What a node says of itself. None is *unknown* everywhere: it could not be read."""
 
+from pathlib import Path
 from typing import TypedDict
+
+VENDOR_RESET = "vendor-reset"
+NOTES = "/var/lib/nixherd/proxmox-host"
+"""on the node: a file for each thing that was begun and not seen ending (`boot-loader`, `initramfs`)"""
+BACKUPS = "/var/backups/nixherd"
+LOG = "/var/log/nixherd-proxmox-host.log"
+CARD_RULE = "/etc/udev/rules.d/99-nixherd-reset-method.rules"
+VFIO = "/etc/modprobe.d/nixherd-vfio.conf"
+VFIO_MODULES = "/etc/modules-load.d/nixherd-vfio.conf"
+RESET_MODULE = "/etc/modules-load.d/nixherd-vendor-reset.conf"
+GRUB = "/etc/default/grub"
+CMDLINE = "/etc/kernel/cmdline"
+
+
+def script(name: str) -> str:
+    """A shell script that lies beside this file."""
+    return (Path(__file__).parent / name).read_text()
 
 
 class NodeState(TypedDict):

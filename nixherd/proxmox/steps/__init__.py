@@ -5,7 +5,7 @@ it interrupts a machine, and what shows that it was done. `Cannot`, `Drift` and 
 """
 
 from nixherd.proxmox.route import Route
-from nixherd.proxmox.steps import hardware, making, power, saving
+from nixherd.proxmox.steps import hardware, making, state
 from nixherd.proxmox.steps.base import (
     QEMU,
     Await,
@@ -45,65 +45,28 @@ from nixherd.proxmox.steps.making import (
     Migrate,
     Restore,
 )
-from nixherd.proxmox.steps.power import AwaitReboot, Power, Reboot, Resume, Shutdown, Start, Stop, Suspend
-from nixherd.proxmox.steps.saving import Backup, DeleteSnapshot, Rollback, Snapshot
-
-__all__ = [
-    "GIB",
-    "QEMU",
-    "AddDisk",
-    "Await",
-    "AwaitClone",
-    "AwaitReboot",
-    "AwaitRemoval",
-    "AwaitRestore",
-    "Backup",
-    "Cannot",
-    "Change",
-    "Clone",
-    "CloudInit",
-    "Configure",
-    "Create",
-    "DeleteSnapshot",
-    "Destroy",
-    "Drift",
-    "MakeTemplate",
-    "Mark",
-    "Migrate",
-    "MoveDisk",
-    "Note",
-    "Outcome",
-    "Power",
-    "Reboot",
-    "Regenerate",
-    "Resize",
-    "Restore",
-    "Resume",
-    "Rollback",
-    "Row",
-    "Shutdown",
-    "Snapshot",
-    "Start",
-    "Step",
-    "Steps",
-    "Stop",
-    "Suspend",
-    "doable",
-    "nothing",
-    "requests",
-    "rows",
-    "sent",
-    "whole_gib",
-    "why_nothing",
-]
+from nixherd.proxmox.steps.state import (
+    AwaitReboot,
+    Backup,
+    DeleteSnapshot,
+    Power,
+    Reboot,
+    Resume,
+    Rollback,
+    Shutdown,
+    Snapshot,
+    Start,
+    Stop,
+    Suspend,
+)
 
 
 def requests() -> tuple[Route, ...]:
     """The rows of the guard's table that the steps of this package declare, each once; no other class adds any."""
-    steps = [each for module in (making, hardware, power, saving) for each in vars(module).values()]
+    steps = [each for module in (making, hardware, state) for each in vars(module).values()]
     declared = [step for step in steps if isinstance(step, type) and issubclass(step, Step)]
-    rows: dict[tuple[str, str], Route] = {}
+    table: dict[tuple[str, str], Route] = {}
     for route in (route for step in declared for route in step.requests.values()):
-        if rows.setdefault((route.method, route.path), route) != route:
+        if table.setdefault((route.method, route.path), route) != route:
             raise TypeError(f"{route.method} {route.path} is declared twice, and not alike")
-    return tuple(rows.values())
+    return tuple(table.values())

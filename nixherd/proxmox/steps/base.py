@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Upid, VmStatus
-from nixherd.proxmox.calls.guests import Guests
+from nixherd.proxmox.calls import Guests
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.route import Requests
 
@@ -91,7 +91,7 @@ class Step:
 
     def seen(self, client: Guests, node: str, config: VmConfig) -> Iterator[str]:
         """What the step was to change, as the server says now, in words; `config` is the guest's on that `node`."""
-        for key in sorted(self.options):
+        for key in sorted(self.touches):
             yield f"{key}: {config.text(key) or 'none'}"
 
 
@@ -199,11 +199,11 @@ def doable(steps: Iterable[Step]) -> tuple[Step, ...]:
 class Outcome(tuple[Step, ...]):
     """Steps like any other, in order. Where there are none, `why` says what was seen instead: "it runs".
 
-    `found` is what was read back in the end, by name, as JSON has it; `lines` say the same to people.
+    `observed` is what was read back in the end, by name, as JSON has it; `lines` say the same to people.
     """
 
     why: str
-    found: Mapping[str, object]
+    observed: Mapping[str, object]
     lines: tuple[str, ...]
 
     def __new__(
@@ -211,11 +211,11 @@ class Outcome(tuple[Step, ...]):
         steps: Iterable[Step] = (),
         *,
         why: str = "",
-        found: Mapping[str, object] | None = None,
+        observed: Mapping[str, object] | None = None,
         lines: Iterable[str] = (),
     ) -> "Outcome":
         made = super().__new__(cls, steps)
-        made.why, made.found, made.lines = why, found or {}, tuple(lines)
+        made.why, made.observed, made.lines = why, observed or {}, tuple(lines)
         return made
 
 

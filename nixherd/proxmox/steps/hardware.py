@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nixherd.errors import ApiError, Undecided
 from nixherd.proxmox.answers import Upid
-from nixherd.proxmox.calls.guests import Guests
+from nixherd.proxmox.calls import Guests
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import OutcomeUnknown
 from nixherd.proxmox.route import Effect, Kind, each, on_container, on_guests, on_vm
@@ -139,9 +139,6 @@ class OfDisk(Step):
     @property
     def touches(self) -> frozenset[str]:
         return frozenset((self.disk,))
-
-    def seen(self, client: Guests, node: str, config: VmConfig) -> Iterator[str]:
-        yield f"{self.disk}: {config.text(self.disk) or 'none'}"
 
 
 @dataclass(frozen=True, slots=True)

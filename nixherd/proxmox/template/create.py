@@ -4,28 +4,35 @@ A template that is there is never changed. What an earlier run left unfinished i
 gone on with: until it is a template nobody clones it. Each step is seen before the next one begins.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from nixherd.errors import FleetError, FleetInvalid, Refused, TaskFailed
-from nixherd.fleet.models import DEFINITIONS, Fleet
-from nixherd.proxmox.answers import Task
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType
+from nixherd.proxmox.answers import Pending, Permissions, Task
+from nixherd.proxmox.belongings import belongings, owner
 from nixherd.proxmox.client import Client
+from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest import tasks
 from nixherd.proxmox.guest.aftermath import UNKNOWN
+from nixherd.proxmox.guest.identity import next_vmid, range_of
 from nixherd.proxmox.guest.observe import observe_template
 from nixherd.proxmox.guest.storages import require_place
 from nixherd.proxmox.guest.tasks import Progress, stands
 from nixherd.proxmox.preflight import template_findings
 from nixherd.proxmox.steps import Create, Destroy, MakeTemplate
-from nixherd.proxmox.template import trial
-from nixherd.proxmox.template.image import Image, bring, image_of
-from nixherd.proxmox.template.rights import missing
-from nixherd.proxmox.template.unfinished import foreign, is_made_of, is_unfinished, said_besides, unfit
-from nixherd.proxmox.template.wanted import Wanted
-from nixherd.proxmox.vmids import next_vmid, range_of
+from nixherd.proxmox.template.image import (
+    MADE_OF,
+    Image,
+    TemplateSpec,
+    bring,
+    image_of,
+    remove_trial,
+    trials_left,
+    try_out,
+)
 
 HOW = (
     "make one that has it (`virt-customize -a FILE.qcow2 --install cloud-init,qemu-guest-agent`) and give that: "
@@ -54,57 +61,51 @@ class Plan:
     trial: int | None = None
     leftovers: tuple[int, ...] = ()
 
-    def steps(self, wanted: Wanted) -> Iterator[str]:
+    def steps(self, spec: TemplateSpec) -> Iterator[str]:
         """In the words in which they are reported."""
         for vmid in self.leftovers:
             yield f"destroy vm {vmid}, the trial of a run that was killed"
         if self.state is State.FINISHED:
             return
         if self.state is State.STALE:
-            yield f"destroy vm {wanted.vmid}, unfinished and made of something else"
+            yield f"destroy vm {spec.vmid}, unfinished and made of something else"
         if self.image and self.state is not State.UNFINISHED:
             if self.image.sha256:
-                source = wanted.source.url or f"{wanted.source.file}"
+                source = spec.source.url or f"{spec.source.file}"
                 yield f"bring {source} to {self.image.volume} (SHA-256 {self.image.sha256[:16]}…)"
-            where = f"{wanted.bios}, its disk from {self.image.volume} on {wanted.storage}"
-            yield f"create vm {wanted.vmid} ({wanted.name}): {where}"
+            where = f"{spec.bios}, its disk from {self.image.volume} on {spec.storage}"
+            yield f"create vm {spec.vmid} ({spec.name}): {where}"
         yield f"try it: clone it to vm {self.trial}, boot that, ask its agent, destroy it"
-        yield f"convert vm {wanted.vmid} to a template, for good"
+        yield f"convert vm {spec.vmid} to a template, for good"
 
 
-def plan(client: Client, fleet: Fleet, wanted: Wanted) -> Plan:
+def plan(client: Client, fleet: Fleet, spec: TemplateSpec) -> Plan:
     """What is there, and what is left to do; only GETs are sent.
 
     Refused where somebody else's guest is in the way, FleetInvalid with every right that the token lacks.
     """
-    state = _state(client, fleet, wanted)
-    others, leftovers = trial.left_behind(client, fleet, wanted)
+    state = _state(client, fleet, spec)
+    others, leftovers = trials_left(client, fleet, spec)
     if state is State.FINISHED:
         return Plan(state, leftovers=leftovers)
     for vmid, who in others.items():
         raise Refused(
-            f"vm {vmid} is a trial of template {wanted.vmid} which token {who} makes; wait until that has ended, or "
+            f"vm {vmid} is a trial of template {spec.vmid} which token {who} makes; wait until that has ended, or "
             f"when nothing of it runs, see to it by hand (`qm destroy {vmid}`)"
         )
-    require_place(client, wanted.node, wanted.storage, "images")
-    found = image_of(client, wanted)
-    config = client.config(wanted.node, wanted.vmid) if state is State.UNFINISHED else None
-    if config is not None and not is_made_of(wanted, config, found.volume):
+    require_place(client, spec.node, spec.storage, "images")
+    image = image_of(client, spec)
+    config = client.config(spec.node, spec.vmid) if state is State.UNFINISHED else None
+    if config is not None and not is_made_of(spec, config, image.volume):
         state = State.STALE
-    vmid = next_vmid(client, fleet, wanted.trials)
-    if lacking := list(missing(client.permissions(), wanted, vmid, found, client.version().major)):
+    vmid = next_vmid(client, fleet, spec.trials)
+    if lacking := list(missing_rights(client.permissions(), spec, vmid, image, client.version().major)):
         raise FleetInvalid(lacking)
-    return Plan(state, found, vmid, leftovers)
+    return Plan(state, image, vmid, leftovers)
 
 
 def create(
-    client: Client,
-    fleet: Fleet,
-    wanted: Wanted,
-    *,
-    timeout: float,
-    boots: float,
-    progress: Progress,
+    client: Client, fleet: Fleet, spec: TemplateSpec, *, timeout: float, boots: float, progress: Progress
 ) -> list[str]:
     """Carry the plan out; its steps as they were done. `boots` is how many seconds a clone may take until it answers.
 
@@ -113,9 +114,9 @@ def create(
     """
     tried = list[int]()
     try:
-        return _create(client, fleet, wanted, tried, timeout=timeout, boots=boots, progress=progress)
+        return _create(client, fleet, spec, tried, timeout=timeout, boots=boots, progress=progress)
     except UNKNOWN as error:
-        words = (_stands(client, wanted.node, vmid) for vmid in (wanted.vmid, *tried))
+        words = (_stands(client, spec.node, vmid) for vmid in (spec.vmid, *tried))
         error.args = (f"{error}; {', '.join(words)}; run again to go on", *error.args[1:])
         raise
 
@@ -123,7 +124,7 @@ def create(
 def _create(
     client: Client,
     fleet: Fleet,
-    wanted: Wanted,
+    spec: TemplateSpec,
     tried: list[int],
     *,
     timeout: float,
@@ -131,38 +132,38 @@ def _create(
     progress: Progress,
 ) -> list[str]:
     """The VMIDs of the clones that are made or removed to try the image come into `tried`."""
-    _await_earlier(client, fleet, wanted, timeout, progress)
-    todo = plan(client, fleet, wanted)
+    _await_earlier(client, fleet, spec, timeout, progress)
+    todo = plan(client, fleet, spec)
     tried += todo.leftovers
     for vmid in todo.leftovers:
-        trial.remove(client, wanted, vmid, timeout=timeout, progress=progress)
+        remove_trial(client, spec, vmid, timeout=timeout, progress=progress)
     if todo.state is State.FINISHED:
-        return list(todo.steps(wanted))
+        return list(todo.steps(spec))
     assert todo.trial is not None
-    with client.making(wanted.vmid):
+    with client.making(spec.vmid):
         if todo.state is State.STALE:
-            _remove(client, fleet, wanted, timeout, progress)
+            _remove(client, fleet, spec, timeout, progress)
         if todo.image and todo.state is not State.UNFINISHED:
             if todo.image.sha256:
-                bring(client, wanted, todo.image, timeout, progress)
-            values = options(wanted, todo.image.volume)
-            tasks.carry_out(client, Create(wanted.node, wanted.vmid, wanted.name, values), timeout, progress)
-        _require_unfinished(client, fleet, wanted)
+                bring(client, spec, todo.image, timeout, progress)
+            values = options(spec, todo.image.volume)
+            tasks.carry_out(client, Create(spec.node, spec.vmid, spec.name, values), timeout, progress)
+        _require_unfinished(client, fleet, spec)
     tried.append(todo.trial)
-    lacks = trial.run(client, wanted, todo.trial, boots=boots, timeout=timeout, progress=progress)
-    with client.making(wanted.vmid):
+    lacks = try_out(client, spec, todo.trial, boots=boots, timeout=timeout, progress=progress)
+    with client.making(spec.vmid):
         if lacks:
             why = f"the image will not do: {'; '.join(lacks)}"
             try:
-                _remove(client, fleet, wanted, timeout, progress)
+                _remove(client, fleet, spec, timeout, progress)
             except FleetError as error:
-                raise FleetError(f"{why}; and vm {wanted.vmid} is not known to be gone: {error}") from error
-            raise FleetError(f"{why}; vm {wanted.vmid} was removed again; {HOW}")
-        _require_unfinished(client, fleet, wanted)
-        tasks.carry_out(client, MakeTemplate(wanted.node, wanted.vmid), timeout, progress)
+                raise FleetError(f"{why}; and vm {spec.vmid} is not known to be gone: {error}") from error
+            raise FleetError(f"{why}; vm {spec.vmid} was removed again; {HOW}")
+        _require_unfinished(client, fleet, spec)
+        tasks.carry_out(client, MakeTemplate(spec.node, spec.vmid), timeout, progress)
     if findings := list(template_findings(fleet, observe_template(client, fleet))):
         raise FleetError("; ".join(findings))
-    return list(todo.steps(wanted))
+    return list(todo.steps(spec))
 
 
 def _stands(client: Client, node: str, vmid: int) -> str:
@@ -178,94 +179,94 @@ def _stands(client: Client, node: str, vmid: int) -> str:
     return f"now vm {vmid} ({config.name or 'without a name'}) {what}"
 
 
-def options(wanted: Wanted, volume: str) -> dict[str, object]:
+def options(spec: TemplateSpec, volume: str) -> dict[str, object]:
     """The VM's options as the API takes them: what docs/proxmox.md asks of a template."""
-    storage = wanted.storage
+    storage = spec.storage
     firmware: dict[str, object] = {"bios": "seabios"}
-    if wanted.bios == "ovmf":
+    if spec.bios == "ovmf":
         # without Secure Boot's keys, which would stop kexec and an unsigned boot loader
         keys = f"{storage}:1,efitype=4m,pre-enrolled-keys=0"
         firmware = {"bios": "ovmf", "machine": "q35", "efidisk0": keys}
     values = {
-        "name": wanted.name,
-        "description": wanted.notes(volume),
+        "name": spec.name,
+        "description": spec.notes(volume),
         "ostype": "l26",
-        "cores": wanted.cores,
-        "memory": str(wanted.memory),
+        "cores": spec.cores,
+        "memory": str(spec.memory),
         "agent": "enabled=1",
         "scsihw": "virtio-scsi-single",
         "scsi0": f"{storage}:0,import-from={volume}",
         "ide2": f"{storage}:cloudinit",
         "boot": "order=scsi0",
         "serial0": "socket",
-        "net0": f"virtio,bridge={wanted.bridge}",
+        "net0": f"virtio,bridge={spec.bridge}",
         "ipconfig0": "ip=dhcp",
         "ciupgrade": False,
-        "pool": wanted.pool,
+        "pool": spec.pool,
         **firmware,
     }
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _state(client: Client, fleet: Fleet, wanted: Wanted) -> State:
-    where = f"vm {wanted.vmid} on {wanted.node}"
+def _state(client: Client, fleet: Fleet, spec: TemplateSpec) -> State:
+    where = f"vm {spec.vmid} on {spec.node}"
     config = observe_template(client, fleet)
     if config is None:
-        if not client.is_free(wanted.vmid):
-            raise Refused(f"VMID {wanted.vmid} is taken, elsewhere in the cluster; correct `template` in {DEFINITIONS}")
+        if not client.is_free(spec.vmid):
+            raise Refused(f"VMID {spec.vmid} is taken, elsewhere in the cluster; correct `template` in {DEFINITIONS}")
         return State.NOTHING
     if config.is_template:
         if findings := list(template_findings(fleet, config)):
             raise Refused(f"{where} is a template already, which is never changed: {'; '.join(findings)}")
         return State.FINISHED
-    if not is_unfinished(wanted, config):
+    if not is_unfinished(spec, config):
         raise Refused(
             f"{where} ({config.name or 'without a name'}) is there, is no template and was not made by "
             f"`nixherd template create`; give `template` another VMID in {DEFINITIONS}, or see to it by hand"
         )
     if config.lock:
         raise FleetError(f"{where}, our unfinished template, is locked ({config.lock}); run again when nobody holds it")
-    if why := said_besides(wanted, config):
+    if why := foreign_notes(spec, config):
         raise Refused(
             f"{where}, our unfinished template, is in somebody's hands: {why}; take that out of its notes, or remove "
-            f"it (`qm destroy {wanted.vmid}`), and run again"
+            f"it (`qm destroy {spec.vmid}`), and run again"
         )
     if config.flag("protection"):
         raise Refused(
             f"{where}, our unfinished template, is protected, and so would its trial be; lift that "
-            f"(`qm set {wanted.vmid} --protection 0`) and run again"
+            f"(`qm set {spec.vmid} --protection 0`) and run again"
         )
-    status = client.status(wanted.node, wanted.vmid)
+    status = client.status(spec.node, spec.vmid)
     if status is None:
         raise FleetError(f"{where}, our unfinished template, was there and is not any more; run again")
     if status.running:
         raise Refused(
             f"{where}, our unfinished template, {tasks.stands(status)}: somebody started it, so what its disk holds "
-            f"is no image any more; remove it (`qm stop {wanted.vmid} && qm destroy {wanted.vmid}`), and run again"
+            f"is no image any more; remove it (`qm stop {spec.vmid} && qm destroy {spec.vmid}`), and run again"
         )
-    if other := _started(client, wanted):
+    if other := _started(client, spec):
         raise Refused(
             f"{where}, our unfinished template, was started since it was made ({other.type} of {other.user}, "
-            f"{other.upid}), so what its disk holds is no image any more; remove it (`qm destroy {wanted.vmid}`), and "
+            f"{other.upid}), so what its disk holds is no image any more; remove it (`qm destroy {spec.vmid}`), and "
             "run again"
         )
-    now = client.config(wanted.node, wanted.vmid, current=True) or config
-    if others := foreign(wanted, now, client.pending(wanted.node, wanted.vmid)):
+    now = client.config(spec.node, spec.vmid, current=True) or config
+    if others := foreign(spec, now, client.pending(spec.node, spec.vmid)):
         raise Refused(
             f"{where}, our unfinished template, has drives that are not its own: {', '.join(others)}; "
-            f"somebody attached them, detach them by hand (`qm set {wanted.vmid} --delete DRIVE`) and run again"
+            f"somebody attached them, detach them by hand (`qm set {spec.vmid} --delete DRIVE`) and run again"
         )
     if lacks := unfit(fleet, config):
         raise Refused(
             f"{where}, our unfinished template, is not as it was made: {'; '.join(lacks)}; mend that, or remove it "
-            f"(`qm destroy {wanted.vmid}`), and run again"
+            f"(`qm destroy {spec.vmid}`), and run again"
         )
     return State.UNFINISHED
 
 
-def _started(client: Client, wanted: Wanted) -> Task | None:
+def _started(client: Client, spec: TemplateSpec) -> Task | None:
     """The task that started the VM since it was last made, as far as this token sees them; no run of ours does that."""
-    for task in client.tasks(wanted.node, active=False, vmid=wanted.vmid):
+    for task in client.tasks(spec.node, active=False, vmid=spec.vmid):
         if task.type == "qmcreate":
             return None
         if task.type in _STARTS:
@@ -273,23 +274,92 @@ def _started(client: Client, wanted: Wanted) -> Task | None:
     return None
 
 
-def _require_unfinished(client: Client, fleet: Fleet, wanted: Wanted) -> None:
+def _require_unfinished(client: Client, fleet: Fleet, spec: TemplateSpec) -> None:
     """FleetError unless our unfinished VM is what is there now: what takes no digest is looked at right before."""
-    if (state := _state(client, fleet, wanted)) is not State.UNFINISHED:
-        raise FleetError(f"vm {wanted.vmid} is not the one that was made ({state.name.lower()}); look at it by hand")
+    if (state := _state(client, fleet, spec)) is not State.UNFINISHED:
+        raise FleetError(f"vm {spec.vmid} is not the one that was made ({state.name.lower()}); look at it by hand")
 
 
-def _remove(client: Client, fleet: Fleet, wanted: Wanted, timeout: float, progress: Progress) -> None:
-    _require_unfinished(client, fleet, wanted)
-    tasks.carry_out(client, Destroy(wanted.node, wanted.vmid), timeout, progress)
+def _remove(client: Client, fleet: Fleet, spec: TemplateSpec, timeout: float, progress: Progress) -> None:
+    _require_unfinished(client, fleet, spec)
+    tasks.carry_out(client, Destroy(spec.node, spec.vmid), timeout, progress)
 
 
-def _await_earlier(client: Client, fleet: Fleet, wanted: Wanted, timeout: float, progress: Progress) -> None:
+def _await_earlier(client: Client, fleet: Fleet, spec: TemplateSpec, timeout: float, progress: Progress) -> None:
     """Wait for what a killed run began and the server goes on with: until that ends nothing of it has a name."""
-    for task in client.tasks(wanted.node):
+    for task in client.tasks(spec.node):
         vmid = int(task.id) if task.id.isdecimal() else 0
-        own = vmid == wanted.vmid or (vmid in range_of(fleet, wanted.trials) and task.type in _OF_TRIALS)
-        if task.user == client.token_id and task.type in _EARLIER and own:
+        is_ours = vmid == spec.vmid or (vmid in range_of(fleet, spec.trials) and task.type in _OF_TRIALS)
+        if task.user == client.token_id and task.type in _EARLIER and is_ours:
             progress(f"waiting for {task.upid}, which an earlier run began")
             with suppress(TaskFailed):  # what came of it is looked at, not remembered
                 tasks.wait(client, task.upid, timeout, progress)
+
+
+_GUEST_RIGHTS = (
+    *("VM.Allocate", "VM.Audit", "VM.Clone", "VM.PowerMgmt"),
+    *(f"VM.Config.{what}" for what in ("CPU", "Memory", "Options", "Disk", "Network", "HWType", "Cloudinit")),
+)
+
+
+def missing_rights(
+    permissions: Permissions, spec: TemplateSpec, trial: int, image: Image | None, major: int
+) -> Iterator[str]:
+    """A line for each path, with what is missing there. `image` is what has to be brought or imported; `major` of the
+    server's version. With a pool its path is what counts: the two guests' own go with them."""
+    agent = "VM.GuestAgent.Unrestricted" if major >= 9 else "VM.Monitor"
+    guests = [f"/pool/{spec.pool}"] if spec.pool else [f"/vms/{spec.vmid}", f"/vms/{image}"]
+    needs: list[tuple[str, Sequence[str]]] = [(path, (*_GUEST_RIGHTS, agent)) for path in guests]
+    needs.append((f"/storage/{spec.storage}", ("Datastore.AllocateSpace",)))
+    needs.append((f"/sdn/zones/localnetwork/{spec.bridge}", ("SDN.Use",)))
+    if image and image.sha256:
+        needs.append((f"/storage/{image.storage}", ("Datastore.AllocateTemplate",)))
+        cluster = permissions.allows("/", "Sys.Audit") and permissions.allows("/", "Sys.Modify")
+        if spec.source.url and not cluster:
+            needs.append((f"/nodes/{spec.node}", ("Sys.AccessNetwork",)))
+    for path, privileges in needs:
+        if lacking := [each for each in privileges if not permissions.allows(path, each)]:
+            yield (
+                f"the API token lacks {', '.join(lacking)} on {path}; docs/proxmox.md has the recipe for making a "
+                "template, or name another token's file with --token-file"
+            )
+
+
+def is_unfinished(spec: TemplateSpec, config: VmConfig) -> bool:
+    """Whether an earlier run of ours made this, and was killed before it was a template."""
+    lines = map(str.strip, config.description.splitlines())
+    return not config.is_template and config.name == spec.name and spec.mark in lines
+
+
+def is_made_of(spec: TemplateSpec, config: VmConfig, volume: str) -> bool:
+    """Whether it was made of this image as it is wanted now."""
+    return _notes(config) == spec.notes(volume).splitlines()
+
+
+def foreign_notes(spec: TemplateSpec, config: VmConfig) -> str:
+    """What its notes say that no run of ours wrote, or do not say any more; empty where they are a run's."""
+    lines = _notes(config)
+    more = [line for line in lines if line != spec.mark and not line.startswith(MADE_OF)]
+    if more:
+        return f"its notes say {more[0]!r}"
+    made = [line for line in lines if line.startswith(MADE_OF)]
+    return "" if lines == [spec.mark, *made] and len(made) == 1 else "its notes were changed"
+
+
+def _notes(config: VmConfig) -> list[str]:
+    return [line.strip() for line in config.description.strip().splitlines() if line.strip()]
+
+
+def foreign(spec: TemplateSpec, config: VmConfig, pending: Iterable[Pending]) -> list[str]:
+    """The drives that hold something else than a volume of its own: a conversion would rename another guest's.
+
+    `config` is without what is `pending`. A volume whose name does not tell whose it is counts as somebody else's.
+    """
+    parts = belongings(GuestType.QEMU, spec.vmid, config, pending=pending)
+    others = [f"{part.name} {part.volume}" for part in parts.parts if owner(part.volume or "") != spec.vmid]
+    return [*map(str, parts.stays), *others]
+
+
+def unfit(fleet: Fleet, config: VmConfig) -> list[str]:
+    """What it would lack as a template: found while it is none yet, for there is no way back."""
+    return list(template_findings(fleet, VmConfig({**config.values, "template": 1})))

@@ -11,8 +11,7 @@ from nixherd.errors import FleetInvalid, Usage
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, GuestType
 from nixherd.fleet.schema import Place, fields_of
 from nixherd.nix.edit import CannotEdit, NixText
-from nixherd.proxmox import vmids
-from nixherd.proxmox.guest import disk_names
+from nixherd.proxmox.guest import identity, names
 from nixherd.proxmox.guest.observe import template_or_why
 from nixherd.proxmox.guest.plan import template_node
 from nixherd.proxmox.preflight import INSTALLER_MEMORY
@@ -198,12 +197,14 @@ def _guest(request: Request, fleet: Fleet, size: Size, client: "Client | None", 
     if size.kind is GuestType.QEMU and memory < INSTALLER_MEMORY:
         raise Usage(f"--memory {memory}: the installer lives in memory; give {INSTALLER_MEMORY} MiB or more")
     if request.vmid is not None:
-        vmid, free = request.vmid, vmids.require_free(client, request.vmid)
+        vmid, free = request.vmid, identity.require_free(client, request.vmid)
     else:
         span = (
-            request.range or vmids.usual_range(fleet, size.kind) or ask("--range", "From which VMIDs, such as 100-199")
+            request.range
+            or identity.usual_range(fleet, size.kind)
+            or ask("--range", "From which VMIDs, such as 100-199")
         )
-        vmid, free = vmids.next_free(fleet, client, span)
+        vmid, free = identity.next_free(fleet, client, span)
     return Guest(
         size=size,
         vmid=vmid,
@@ -366,13 +367,13 @@ def machine_of(fleet: Fleet, client: "Client | None") -> Machine:
         config, _ = template_or_why(client, fleet)
         if config is not None:
             drive = config.boot_disk
-            disks = disk_names.disks_of(config, ())
-            device = disk_names.kernel_names(drive.name, disks)[0] if drive else Machine().device
+            disks = names.disks_of(config, ())
+            device = names.kernel_names(drive.name, disks)[0] if drive else Machine().device
             return Machine(config.bios, device, f"template {fleet.template.vmid} on {template_node(fleet)}")
     given = fleet.template.extra.get("specs")
     specs = given if isinstance(given, Mapping) else {}
     bios = fleet.template.bios or (specs.get("bios") if specs.get("bios") in _FIRMWARE else None)
     disk = str(specs.get("disk"))
     is_disk = disk.rstrip("0123456789") in ("scsi", "sata", "ide", "virtio")
-    device = disk_names.kernel_names(disk, {disk: {}})[0] if is_disk else Machine().device
+    device = names.kernel_names(disk, {disk: {}})[0] if is_disk else Machine().device
     return Machine(bios or Machine().firmware, device, f"{DEFINITIONS}: template" if bios else None)

@@ -77,3 +77,11 @@ def nixherd(
         return Ended(status, out, err)
 
     return call
+
+
+def planted_hook(fleet: Path, does: str) -> None:
+    """A pre-commit hook that changes the files after they were written."""
+    file = fleet / ".git" / "hooks" / "pre-commit"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"#!/bin/sh\n{does}\n")
+    file.chmod(0o755)

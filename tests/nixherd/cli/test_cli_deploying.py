@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.cli import deploy, run_pyinfra
+from nixherd.cli import run_pyinfra
 from nixherd.cli.main import run
 from nixherd.cli.run_pyinfra import _line, _Table
 from nixherd.deploy.journal import Journal, runs
@@ -191,7 +191,7 @@ def test_an_interruption_before_anything_began_is_one(
     pyinfra: Callable[..., FakePyinfra], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pyinfra()
-    monkeypatch.setattr(deploy, "run_pyinfra", lambda *words, **_: (Completed("", "", 143), True))
+    monkeypatch.setattr(run_pyinfra, "run_pyinfra", lambda *words, **_: (Completed("", "", 143), True))
     assert run(["deploy", "--table"]) == 130
     assert capsys.readouterr().out == "no host\n"
 

@@ -94,10 +94,10 @@ def test_the_next_vmid_is_a_proposal(nixherd: Nixherd, emulator: Emulator) -> No
     emulator.control("reset", patch={"vms": {"200": {"type": "lxc", "config": {"hostname": "x"}}}})
     assert nixherd("next-id", "containers", "--json").json == {"range": "containers", "vmid": 201}
     assert nixherd("next-id", "150", "199").out == "150\n"
-    assert "it is in none of vmidRanges" not in nixherd("next-id", "150", "199").err
+    assert "no range of vmidRanges" not in nixherd("next-id", "150", "199").err
     outside = nixherd("next-id", "7000-7009", "--json")
     assert outside.json == {"range": "7000-7009", "vmid": 7000}
-    assert "it is in none of vmidRanges" in nixherd("next-id", "7000", "7009").err
+    assert "no range of vmidRanges holds it" in nixherd("next-id", "7000", "7009").err
     for words, said in {
         ("199", "150"): "199-150 ends before it starts; write 150-199",
         ("1", "99"): "1-99 is not a range of VMIDs, which are 100 to 999999999",

@@ -13,6 +13,7 @@ import click
 import pytest
 
 from nixherd.cli import new as new_module
+from nixherd.cli import output
 from nixherd.cli.main import run
 from nixherd.errors import FleetError
 from nixherd.fleet.git import Repository
@@ -57,6 +58,24 @@ class Fleet:
     def state(self) -> tuple[dict[str, bytes], str, str, list[str]]:
         directories = sorted(str(path) for path in self.root.rglob("*") if path.is_dir() and ".git" not in path.parts)
         return contents(self.root), git(self.root, "status", "--porcelain"), git(self.root, "log"), directories
+
+
+def evaluated(hostname: str, toplevel: str) -> Evaluated:
+    return Evaluated(
+        host_id=hostname,
+        toplevel=toplevel,
+        toplevel_drv=f"{toplevel}.drv",
+        hostname=hostname,
+        disko_script=None,
+        disko_drv=None,
+        configuration_revision=None,
+        devices=("/dev/sda",),
+        boot_loader="systemd-boot",
+        grub_efi=False,
+        guest_agent=True,
+        ssh=True,
+        root_access=True,
+    )
 
 
 @pytest.fixture
@@ -113,7 +132,7 @@ def test_a_person_is_shown_what_changes_and_asked(fleet: Fleet, monkeypatch: pyt
     refused = fleet.new("web", "--vmid", "150", "--secret", "a", "--table")
     assert (refused.status, refused.err.splitlines()[-1]) == (
         2,
-        "web: nothing was changed: without a terminal to ask on, say --yes",
+        "web was not written: without a terminal to ask on, say --yes",
     )
     assert "vmid = 150;" in refused.out
     assert "secrets/web.yaml: new, encrypted for admin: a" in refused.out
@@ -128,7 +147,8 @@ def test_a_person_is_shown_what_changes_and_asked(fleet: Fleet, monkeypatch: pyt
         asked.append((question.split(" (")[0], default))
         return next((answer for words, answer in answers.items() if question.startswith(words)), default)
 
-    monkeypatch.setattr(new_module, "is_terminal", lambda stream: True)
+    for module in (new_module, output):
+        monkeypatch.setattr(module, "is_terminal", lambda stream: True)
     monkeypatch.setattr(click, "prompt", prompt)
     for answer, status in ((False, 2), (True, 0)):
         assert fleet.state() == before
@@ -325,7 +345,7 @@ def test_a_hook_that_takes_it_out_again_is_found_out(fleet: Fleet) -> None:
                 "sed -i s/admin/root/ hosts.nix; rm hosts/web0/disko.nix",
                 "hosts.nix: web0, hosts/web0/disko.nix: was writ",
             ),
-            ("git show HEAD:hosts.nix > hosts.nix", "web1 was written, and now the fleet's files do not load: vms/def"),
+            ("git show HEAD:hosts.nix > hosts.nix", "web1 was written, the fleet's files do not load now: vms/def"),
         )
     ):
         hook.write_text(f"#!/bin/sh\n{does}\n")
@@ -333,7 +353,7 @@ def test_a_hook_that_takes_it_out_again_is_found_out(fleet: Fleet) -> None:
         done = fleet.new(f"web{number}", "--vmid", f"15{number}", "--yes", "--commit")
         assert done.status != 0
         assert said in done.err, done.err
-        assert "did a hook of git's change it?" in done.err
+        assert "did a git hook change it?" in done.err
         git(fleet.root, "reset", "-q", "--hard", "HEAD~1")
 
 
@@ -448,25 +468,11 @@ def test_what_would_keep_it_from_being_provisioned_is_said(
     token = tmp_path / "token"
     token.write_text(emulator.token.to_toml())
     token.chmod(0o600)
-    about = Evaluated(
-        host_id="dev",
-        toplevel="/nix/store/x",
-        toplevel_drv="/nix/store/x.drv",
-        hostname="dev",
-        disko_script=None,
-        disko_drv=None,
-        configuration_revision=None,
-        devices=("/dev/sda",),
-        boot_loader="systemd-boot",
-        grub_efi=False,
-        guest_agent=True,
-        ssh=True,
-        root_access=True,
-    )
+    system = evaluated("dev", "/nix/store/x")
     host = replace(VM, id="dev")
-    assert scaffold.obstacles_of(token, fleet, host, about) == ()
-    [line] = scaffold.obstacles_of(token, fleet, host, replace(about, boot_loader="grub"))
+    assert scaffold.obstacles_of(token, fleet, host, system) == ()
+    [line] = scaffold.obstacles_of(token, fleet, host, replace(system, boot_loader="grub"))
     assert line.startswith("dev: provisioning would be refused now: dev: its configuration installs grub")
-    [line] = scaffold.obstacles_of(tmp_path / "none", fleet, host, about)
+    [line] = scaffold.obstacles_of(tmp_path / "none", fleet, host, system)
     assert line.startswith("dev: whether it could be provisioned now is unknown: token file")
     assert emulator.changes() == []

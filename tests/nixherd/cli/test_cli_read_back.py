@@ -1,14 +1,20 @@
 """What a command reports as seen is what was read back: a difference is planted at each such line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nixherd.cli import publish as publishing
+from nixherd.cli import new, publish, token
 from nixherd.cli.main import run
+from nixherd.proxmox.token import Server, Token
 from nixherd.ssh.keys import generate_ed25519
+from nixherd.trust.new.scaffold import scaffold
+from tests.nixherd.cli import test_cli_new
+from tests.nixherd.cli.conftest import planted_hook
+from tests.nixherd.cli.test_cli_new import fleet as fleet_for_new  # noqa: F401  (fixture)
 from tests.nixherd.cli.test_cli_provisioning import KEY, FakePyinfra, Note, ask, begun  # noqa: F401  (fixture)
 from tests.nixherd.cli.test_cli_publishing import fleet as published_fleet  # noqa: F401  (fixture)
 from tests.nixherd.cli.test_cli_publishing import key  # noqa: F401  (fixture)
@@ -73,8 +79,51 @@ def test_a_published_system(
     def write(path: Path, text: str, **_: Any) -> None:
         path.write_text(before if planted == "another pointer" else "")
 
-    monkeypatch.setattr(publishing, "write_whole", write)
+    monkeypatch.setattr(publish, "write_whole", write)
     assert run(["publish", str(cache), "a", "--key-file", key, "--json"]) == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["published"] == {}
-    assert f"a: not published: {file}: what was written there is not what is there now" in err
+    assert f"a: not published: {file}: does not hold what was written to it" in err
+
+
+@pytest.mark.nix
+@pytest.mark.parametrize("planted", [False, True])
+def test_what_a_new_host_evaluates_to(
+    fleet_for_new: test_cli_new.Fleet,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    planted: bool,
+) -> None:
+    def evaluated(*values: Any, **options: Any) -> Any:
+        system = test_cli_new.evaluated("web", OTHER)
+        return replace(scaffold(*values, **options), evaluated=system)
+
+    monkeypatch.setattr(new, "scaffold", evaluated)
+    if planted:
+        planted_hook(fleet_for_new.root, "echo '# formatted' >> hosts/web/configuration.nix")
+    done = fleet_for_new.new("web", "--vmid", "150", "--yes", "--commit", "--table")
+    assert done.status == 0, done.err
+    unknown = "hosts/web/configuration.nix: a git hook changed it; whether Nix makes a system of it is not known"
+    assert (f"web: evaluates to {OTHER}" in done.out.splitlines()) is not planted
+    assert (unknown in done.err.splitlines()) is planted
+
+
+def test_a_token_and_its_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Token("a@pve", "x", "0" * 8 + "-0000" * 3 + "-" + "0" * 12, Server("192.0.2.99", 8006, "cd" * 32))
+    line = tmp_path / "line"
+    line.write_text(f"nixherd@pve!lab={other.secret}\n")
+
+    def write(path: Path, text: str) -> None:
+        path.write_text(other.to_toml())
+        path.chmod(0o600)
+
+    monkeypatch.setattr(token, "write_whole", write)
+    file = tmp_path / "token"
+    with line.open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        words = ["--endpoint", "192.0.2.12", "--fingerprint", "ab" * 32]
+        assert run(["--token-file", str(file), "token", "add", *words]) == 0
+    assert capsys.readouterr().out.startswith(
+        f"{file}: a@pve!x for 192.0.2.99:8006, known by its certificate's SHA-256 CD"
+    )

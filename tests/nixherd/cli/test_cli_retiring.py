@@ -12,7 +12,7 @@ from nixherd.cli.main import run
 from nixherd.files import state_home
 from nixherd.fleet.load import load_fleet
 from nixherd.proxmox.guest import apply
-from tests.nixherd.cli.conftest import Ended
+from tests.nixherd.cli.conftest import Ended, planted_hook
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.dev import begin
 from tests.nixherd.trust.secrets.keys import key
@@ -135,7 +135,7 @@ def test_a_host_leaves_with_all_that_was_its(retire: Any, fleet: Path, emulator:
     assert again.json == {"host": "dev", "steps": [], "changed": False, "commit": done.json["commit"]}
     unknown = retire("devv", "--yes")
     assert unknown.status == 2
-    assert unknown.err == "devv: no host of hosts.nix; there are doc1, igp\n"
+    assert unknown.err == "hosts.nix has no host devv; it has doc1, igp\n"
 
 
 def other_needs_it(fleet: Path) -> None:
@@ -333,3 +333,18 @@ def test_what_was_scaffolded_and_retired_has_left_no_byte(retire: Any, fleet: Pa
     assert contents(fleet) == before
     assert not (fleet / "hosts" / "web").exists()
     assert done.json["mentions"] == []
+
+
+@pytest.mark.parametrize(
+    ("does", "left"),
+    [
+        ("git show HEAD:hosts.nix > hosts.nix", "hosts.nix: dev"),
+        ("git show HEAD:secrets/dev.yaml > secrets/dev.yaml", "secrets/dev.yaml"),
+    ],
+)
+def test_files_that_hold_it_again_are_read_back(retire: Any, fleet: Path, does: str, left: str) -> None:
+    planted_hook(fleet, does)
+    done = retire("dev", *DESTROY, "--yes", "--table")
+    assert done.status == 1
+    assert f"dev was retired, but is still in {left}; correct that by hand" in done.err
+    assert "have new data keys" not in done.out

@@ -142,7 +142,7 @@ def test_findings_are_lines_and_a_status(secrets: Any, fleet: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said", "status"),
     [
-        (["add-host", "nobody"], "nobody: no host of hosts.nix; there are dev, doc1, igp", 2),
+        (["add-host", "nobody"], "hosts.nix has no host nobody; it has dev, doc1, igp", 2),
         (["add-host", "dev"], "hosts.nix: dev.publicKey is a placeholder", 2),
         (["add-host", "doc1", "--rule", "nine"], "there is no rule nine in .sops.yaml", 2),
         (["remove-host", "nobody"], "nobody is no recipient in secrets/.sops.yaml; there are admin, doc1, igp", 2),

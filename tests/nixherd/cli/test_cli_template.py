@@ -12,7 +12,7 @@ from nixherd.cli.main import run
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest.tasks import wait
 from nixherd.proxmox.steps import Start, Stop
-from nixherd.proxmox.template import trial
+from nixherd.proxmox.template import image
 from tests.nixherd.cli.conftest import Ended, Nixherd
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.fleets import DEV, FLEET, TEMPLATE
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.xdist_group("emulator")
 IMAGE = "local:import/debian-13-genericcloud-amd64.qcow2"
 URL = "https://cloud.debian.org/images/cloud/trixie/latest/debian-13-genericcloud-amd64.qcow2"
 SHA256 = "0123456789abcdef" * 4
-COMMANDS = [{"name": name, "enabled": True} for name in ("guest-ping", *trial.NEEDED)]
+COMMANDS = [{"name": name, "enabled": True} for name in ("guest-ping", *image.AGENT_COMMANDS)]
 GOOD: dict[str, Any] = {
     "info": {"version": "10.0.2", "supported_commands": COMMANDS},
     "commands": [{"argv": ["cloud-init", "status", "--wait"], "exitcode": 0, "stdout": "status: done\n"}],
@@ -354,7 +354,7 @@ def test_an_unfinished_one_that_somebody_started_is_never_converted(
     if when == "before":
         started()
     else:
-        monkeypatch.setattr(trial, "run", started)
+        monkeypatch.setattr(image, "run", started)
     before = emulator.changes()
     ended = create("--image", IMAGE)
     assert ended.status == 3, ended.err
@@ -373,7 +373,7 @@ def test_what_somebody_changes_during_the_trial_is_seen_before_the_conversion(
         unfinished(emulator, meanwhile)
         return []
 
-    monkeypatch.setattr(trial, "run", meanwhile_changed)
+    monkeypatch.setattr(image, "run", meanwhile_changed)
     ended = create("--image", IMAGE)
     assert ended.status == 3, ended.err
     assert emulator.changes() == []

@@ -43,9 +43,9 @@ def test_a_proven_system_is_kept_and_its_revision_read_back(machine: Sandbox) ->
 
 
 def test_a_system_that_fails_goes_back_with_its_words(machine: Sandbox) -> None:
-    machine.system(THIRD, activate="echo no disk is left; exit 3")
+    machine.system(THIRD, activate="echo error: no disk is left; exit 3")
     rollout, host_run, notes = rolled_out(machine)
-    with pytest.raises(FleetError, match=r"ended with status 3.*no disk is left"):
+    with pytest.raises(FleetError, match=r"ended with status 3 \(no disk is left\); it went back to"):
         activate(rollout, host_run, Target(THIRD), running(machine))
     assert (machine.current, machine.profile) == (OLD, OLD)
     assert notes.end[0] == "rolled back"

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from nixherd.nix import build_log as progress
-from nixherd.nix.build_log import BuildProgress
+from nixherd.nix import log
+from nixherd.nix.log import BuildProgress
 
 DRV = f"/nix/store/{'a' * 32}-nginx-1.27.drv"
 
@@ -16,7 +16,7 @@ def line(**entry: Any) -> str:
 
 
 def test_what_builds_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "PAUSE", 0.0)
+    monkeypatch.setattr(log, "PAUSE", 0.0)
     told = BuildProgress()
     assert told.feed("warning: something") is None
     assert told.feed("@nix {broken") is None

@@ -167,7 +167,7 @@ def test_no_file_at_all_is_not_ok(fleet: Path, ask: Ask, capfd: pytest.CaptureFi
     assert (status, {each["status"] for each in document["tools"]}) == (1, {"unknown", "not run"})
     for words in (["fmt"], ["fmt", "--check"], ["lint"], ["fmt", str(fleet / "vms")]):
         assert run(words) == 2
-        assert "no Nix file that git knows" in capfd.readouterr().err
+        assert "git knows no Nix file there" in capfd.readouterr().err
 
 
 def test_a_private_key_is_found_wherever_it_lies(fleet: Path, ask: Ask) -> None:
@@ -417,7 +417,7 @@ def test_the_hook_keeps_what_is_wrong_from_being_committed(fleet: Path, capfd: p
     before = hook.stat()
     assert run(["hooks", "install"]) == 0
     assert (hook.stat().st_ino, hook.stat().st_mode & 0o777) == (before.st_ino, 0o755)
-    assert "is there already" in capfd.readouterr().out
+    assert "is installed already" in capfd.readouterr().out
     seen = fleet.parent / "seen"
     write(fleet.parent.parent / "bin/nixherd", f'#!/bin/sh\necho "$@" >> "{seen}"\nexit 1\n')
     (fleet / "a.nix").write_text(UNFORMATTED)
@@ -455,7 +455,7 @@ def test_a_hook_of_somebody_elses_stays(fleet: Path, capfd: pytest.CaptureFixtur
 def test_hooks_that_are_switched_off_are_said(fleet: Path, capfd: pytest.CaptureFixture[str]) -> None:
     git(fleet, "config", "core.hooksPath", os.devnull)
     assert run(["hooks", "install"]) == 4
-    assert "is no directory, so git runs no hooks" in capfd.readouterr().err
+    assert "is not a directory, so git runs no hooks" in capfd.readouterr().err
 
 
 def test_the_hooks_of_all_repositories_are_left_alone(

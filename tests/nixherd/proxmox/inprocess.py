@@ -7,12 +7,10 @@ from typing import Any, cast
 from lab.api.errors import ApiError as Answer
 from lab.api.permissions import User
 from nixherd.fleet.models import Fleet
-from nixherd.proxmox.calls.base import Tasks, answer
-from nixherd.proxmox.calls.guests import Agent, Guests
-from nixherd.proxmox.calls.storages import Storages
+from nixherd.proxmox.calls import Agent, Guests, Storages
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guard.policy import Policy
-from nixherd.proxmox.wire import Upload, error_of
+from nixherd.proxmox.wire import Tasks, Upload, answer, error_of
 from tests.lab.api_node import GIB, SECRET, Node
 
 WHO = User("nixherd@pve", "fleet", privsep=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.guest.disk_names import disks_of, kernel_names, meant
+from nixherd.proxmox.guest.names import disks_of, kernel_names, meant
 from nixherd.proxmox.steps import AddDisk
 
 CONFIG = VmConfig(

@@ -8,7 +8,7 @@ import pytest
 from nixherd.errors import Refused
 from nixherd.fleet.models import Device, Fleet, Settings, Vm
 from nixherd.proxmox.answers import Permissions, Storage, Version
-from nixherd.proxmox.guest.actual import ActualVm
+from nixherd.proxmox.guest.identity import ActualVm
 from nixherd.proxmox.guest.plan import Desired, cloned, plan_vm
 from nixherd.proxmox.preflight import BootLoader, HostFacts, Survey, preflight
 from nixherd.proxmox.steps import Clone

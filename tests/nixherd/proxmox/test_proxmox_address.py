@@ -4,7 +4,7 @@ import pytest
 
 from nixherd.proxmox.answers import Interface
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.guest.address import address_of
+from nixherd.proxmox.guest.identity import address_of
 
 CONFIG = VmConfig({"net0": "virtio=BC:24:11:7F:56:51,bridge=vmbr0", "net1": "virtio=BC:24:11:7F:56:52,bridge=vmbr0"})
 LOOPBACK = Interface("lo", "00:00:00:00:00:00", ("127.0.0.1", "::1"))

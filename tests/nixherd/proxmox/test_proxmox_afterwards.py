@@ -13,12 +13,12 @@ from nixherd.proxmox.errors import StillRunning, TaskForgotten
 from nixherd.proxmox.guest import aftermath, apply, removal, tasks
 from nixherd.proxmox.guest.backups import BackupGuest
 from nixherd.proxmox.guest.destroy import DestroyGuest
-from nixherd.proxmox.guest.power import RebootGuest
+from nixherd.proxmox.guest.lifecycle import RebootGuest
 from nixherd.proxmox.guest.snapshots import RollbackGuest, TakeSnapshot
 from nixherd.proxmox.guest.verb import Action
 from nixherd.proxmox.steps import Change, Configure, DeleteSnapshot, MoveDisk, Outcome, Resize, Step
 from nixherd.proxmox.template import create
-from nixherd.proxmox.template.wanted import Wanted
+from nixherd.proxmox.template.image import TemplateSpec
 from tests.nixherd.proxmox.destroy_forms.conftest import BOTH, CLOUD_INIT, DISK, DNS, FILE, SECOND, container, guest
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 from tests.nixherd.proxmox.inprocess import InProcess
@@ -135,11 +135,11 @@ def rolled(api: InProcess, **rest: Any) -> Outcome:
 def test_a_rollback_is_read_back() -> None:
     api = guest(SECOND, FILE, about=CLEAN, scsi1=f"{SECOND},size=8G", unused0=FILE)
     done = rolled(api)
-    assert done.found["snapshot"] == "clean"
-    assert done.found["as_snapshot"] is True
-    assert done.found["status"] == "stopped"
-    assert done.found["unnamed"] == []
-    unused = done.found["unused"]
+    assert done.observed["snapshot"] == "clean"
+    assert done.observed["as_snapshot"] is True
+    assert done.observed["status"] == "stopped"
+    assert done.observed["unnamed"] == []
+    unused = done.observed["unused"]
     assert isinstance(unused, dict)
     assert set(unused.values()) == {FILE, SECOND}
     assert done.lines[:2] == ("its configuration is that of snapshot clean", "it is off")
@@ -150,7 +150,7 @@ def test_a_rollback_is_read_back() -> None:
 def test_a_volume_that_nothing_names_after_it_is_told() -> None:
     api = guest(SECOND, about={**CLEAN, "pending": {"sata2": f"{SECOND},size=8G"}})
     done = rolled(api)
-    assert done.found["unnamed"] == [SECOND]
+    assert done.observed["unnamed"] == [SECOND]
     assert f"{SECOND} (in its name, and nothing names it)" in done.lines
 
 
@@ -194,7 +194,7 @@ def test_a_containers_rollback_is_read_back_too() -> None:
     )
     done = RollbackGuest("clean").run(api.client, BOTH, DNS, timeout=20)
     assert isinstance(done, Outcome)
-    assert (done.found["as_snapshot"], done.found["unused"]) == (True, {"unused0": "nvmeprom:vm-210-disk-1"})
+    assert (done.observed["as_snapshot"], done.observed["unused"]) == (True, {"unused0": "nvmeprom:vm-210-disk-1"})
 
 
 # A template that is being made
@@ -205,7 +205,7 @@ def test_a_template_whose_end_is_not_known_says_what_is_there(monkeypatch: pytes
         given[3].append(9999)  # the clone that tries it
         raise TaskForgotten("prom knows no task UPID:prom:… (any more)", 400)
 
-    api, wanted = guest(), cast(Wanted, SimpleNamespace(node="prom", vmid=110))
+    api, wanted = guest(), cast(TemplateSpec, SimpleNamespace(node="prom", vmid=110))
     monkeypatch.setattr(create, "_create", forgotten)
     with pytest.raises(
         TaskForgotten, match=r"now vm 110 \(dev\) is off, vm 9999 is not there now; run again to go on$"

@@ -13,10 +13,8 @@ from nixherd.proxmox.client import AgentUnavailable, Client, connect
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest import apply as module
 from nixherd.proxmox.guest import tasks
-from nixherd.proxmox.guest.actual import ActualVm
-from nixherd.proxmox.guest.address import address_of
 from nixherd.proxmox.guest.apply import ensure, plan_of
-from nixherd.proxmox.guest.identity import mark
+from nixherd.proxmox.guest.identity import ActualVm, address_of, mark
 from nixherd.proxmox.guest.observe import observe
 from nixherd.proxmox.steps import Clone, Reboot, Regenerate, Resize, Row, Shutdown, Start, Stop
 from tests.nixherd.proxmox.conftest import Emulator, running, state

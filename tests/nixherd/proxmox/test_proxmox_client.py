@@ -22,8 +22,7 @@ from nixherd.proxmox.client import AgentUnavailable, Client, OutcomeUnknown, con
 from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.steps import Clone, Reboot, Regenerate, Resize, Shutdown, Start, Stop
-from nixherd.proxmox.tls import fingerprints, read_authorities
-from nixherd.proxmox.token import Server, Token
+from nixherd.proxmox.token import Server, Token, fingerprints, read_authorities
 from tests.nixherd.proxmox.fleets import EMPTY, FLEET
 from tests.nixherd.proxmox.scripted import Answer, Asked, Scripted, make_certificate, serving
 
@@ -405,7 +404,7 @@ import sys, gevent
 from nixherd.fleet.models import Endpoint, Fleet
 from nixherd.proxmox.client import connect
 from nixherd.proxmox.guard.policy import Policy
-from nixherd.proxmox.tls import fingerprints, read_authorities
+from nixherd.proxmox.token import fingerprints, read_authorities
 from nixherd.proxmox.token import Server, Token
 endpoint = Endpoint("127.0.0.1", "prom", port=int(sys.argv[1]), fingerprint=sys.argv[2])
 client = connect(endpoint, Policy.from_fleet(Fleet("/f", "f", {})), Token("a@pve", "b", "c", Server.of(endpoint)))

@@ -10,7 +10,7 @@ from nixherd.proxmox.guest import destroy
 from nixherd.proxmox.guest.backups import BackupGuest
 from nixherd.proxmox.guest.destroy import CLAIM, DestroyGuest, claimed_backup
 from nixherd.proxmox.guest.disks import AttachDisk
-from nixherd.proxmox.guest.power import StartGuest, StopGuest
+from nixherd.proxmox.guest.lifecycle import StartGuest, StopGuest
 from nixherd.proxmox.guest.removal import Claim
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import Emulator

@@ -9,9 +9,8 @@ from nixherd.errors import FleetError
 from nixherd.fleet.models import CloudInitSettings, ContainerSettings, Device, GuestType, Origin, Settings, Vm
 from nixherd.proxmox.answers import Pending
 from nixherd.proxmox.config import VmConfig, encode_ssh_keys
-from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.desired import empty_vm
-from nixherd.proxmox.guest.identity import mark, marked
+from nixherd.proxmox.guest.identity import ActualVm, mark, marked
 from nixherd.proxmox.guest.plan import Desired, drift, plan_vm
 from nixherd.proxmox.steps import AddDisk, Cannot, Configure, Create, Step, doable
 from nixherd.proxmox.steps import sent as sent_by

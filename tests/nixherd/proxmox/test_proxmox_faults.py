@@ -20,9 +20,8 @@ from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.disks import RelocateDisk, ResizeDisk
 from nixherd.proxmox.guest.hardware import SetOptions
 from nixherd.proxmox.guest.identity import mark
-from nixherd.proxmox.guest.making import CreateGuest, MigrateGuest
+from nixherd.proxmox.guest.lifecycle import CreateGuest, MigrateGuest, ShutdownGuest, StartGuest
 from nixherd.proxmox.guest.observe import find
-from nixherd.proxmox.guest.power import ShutdownGuest, StartGuest
 from nixherd.proxmox.guest.snapshots import TakeSnapshot
 from nixherd.proxmox.guest.verb import Action, Verb
 from nixherd.proxmox.steps import Backup

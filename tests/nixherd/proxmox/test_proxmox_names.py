@@ -14,7 +14,7 @@ from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
 from nixherd.proxmox.guest.hardware import AddCloudInitDrive, RegenerateCloudInit, SetDevice, SetOptions
-from nixherd.proxmox.guest.making import MigrateGuest
+from nixherd.proxmox.guest.lifecycle import MigrateGuest
 from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest, TakeSnapshot
 from nixherd.proxmox.guest.verb import Action
 from tests.nixherd.proxmox.fleets import DEV, FLEET

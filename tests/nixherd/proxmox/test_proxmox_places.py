@@ -11,10 +11,8 @@ from nixherd.proxmox.guest.backups import BackupGuest
 from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
 from nixherd.proxmox.guest.hardware import SetOptions
 from nixherd.proxmox.guest.identity import mark
-from nixherd.proxmox.guest.making import CreateGuest
-from nixherd.proxmox.guest.power import StopGuest
-from nixherd.proxmox.guest.snapshots import TakeSnapshot
-from nixherd.proxmox.guest.undo import reversible
+from nixherd.proxmox.guest.lifecycle import CreateGuest, StopGuest
+from nixherd.proxmox.guest.snapshots import TakeSnapshot, reversible
 from nixherd.proxmox.guest.verb import Action
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted

@@ -11,8 +11,7 @@ from nixherd.errors import FleetError, Refused
 from nixherd.fleet.models import GuestType, Settings, Vm
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.config import VmConfig, encode_ssh_keys
-from nixherd.proxmox.guest.actual import ActualVm
-from nixherd.proxmox.guest.identity import is_ours, mark
+from nixherd.proxmox.guest.identity import ActualVm, is_ours, mark
 from nixherd.proxmox.guest.plan import Desired, cloned, plan_vm, require_changeable
 from nixherd.proxmox.steps import (
     AwaitClone,

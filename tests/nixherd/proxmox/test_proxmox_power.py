@@ -18,8 +18,15 @@ from nixherd.proxmox.guest.backups import BackupGuest
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
 from nixherd.proxmox.guest.hardware import SetOptions
-from nixherd.proxmox.guest.making import ApplyDefinition
-from nixherd.proxmox.guest.power import RebootGuest, ResumeGuest, ShutdownGuest, StartGuest, StopGuest, SuspendGuest
+from nixherd.proxmox.guest.lifecycle import (
+    ApplyDefinition,
+    RebootGuest,
+    ResumeGuest,
+    ShutdownGuest,
+    StartGuest,
+    StopGuest,
+    SuspendGuest,
+)
 from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest, TakeSnapshot
 from nixherd.proxmox.guest.verb import Action
 from nixherd.proxmox.steps import Reboot, Shutdown, Start, Stop

@@ -12,13 +12,12 @@ from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import TaskForgotten
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest import apply as apply_module
+from nixherd.proxmox.guest.archive import read_back
 from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.hardware import SetOptions
-from nixherd.proxmox.guest.leftovers import read_back
-from nixherd.proxmox.guest.making import CreateGuest
+from nixherd.proxmox.guest.lifecycle import CreateGuest, StartGuest, StopGuest, SuspendGuest
 from nixherd.proxmox.guest.observe import observe
-from nixherd.proxmox.guest.power import StartGuest, StopGuest, SuspendGuest
 from nixherd.proxmox.steps import Backup, Outcome, Restore
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
@@ -119,8 +118,8 @@ def test_what_the_backup_lacks_is_said_before_and_as_it_was_read_back(emulator: 
     config = config_of(emulator)
     kept = {str(config.values[name]) for name in ("unused0", "unused1")}
     assert kept == {unused, "tank:vm-110-disk-0"}
-    assert done.found["unused"] == {name: config.values[name] for name in ("unused0", "unused1")}
-    assert done.found["notes"] == ["scsi1: tank:vm-110-disk-0,backup=0,size=1G"]
+    assert done.observed["unused"] == {name: config.values[name] for name in ("unused0", "unused1")}
+    assert done.observed["notes"] == ["scsi1: tank:vm-110-disk-0,backup=0,size=1G"]
     assert any(line.startswith("unused0 keeps tank:vm-110-disk-") for line in done.lines)
     assert config.cores == 4
 
@@ -240,7 +239,7 @@ def test_over_a_guest_a_failure_says_that_its_disks_are_gone(emulator: Emulator,
         asked(emulator, archive, overwrite=True)
     emulator.control("fault", name="archive-damaged", on=False)
     done = asked(emulator, archive)
-    assert len(done.found["unused"]) == 2  # type: ignore[arg-type]
+    assert len(done.observed["unused"]) == 2  # type: ignore[arg-type]
 
 
 def test_over_a_guest_a_failure_before_anything_says_so(emulator: Emulator, archive: str) -> None:
@@ -294,7 +293,7 @@ def test_another_volume_under_the_name_of_one_in_the_backup_goes_and_is_named(em
     assert f"goes: scsi1 {new} (3G, not the volume in the backup)" in str(done[0])
     assert "scsi0" not in str(done[0])
     assert f"stays as an unused disk: unused0 {old}" in str(done[0])
-    assert old in {str(each) for each in done.found["unused"].values()}  # type: ignore[attr-defined]
+    assert old in {str(each) for each in done.observed["unused"].values()}  # type: ignore[attr-defined]
 
 
 def test_a_containers_other_volume_under_such_a_name_has_to_be_named(emulator: Emulator) -> None:
@@ -362,7 +361,7 @@ def test_a_backup_is_told_by_the_volume_that_it_made(emulator: Emulator) -> None
     done = BackupGuest().run(emulator.client(), FLEET, DEV, timeout=20)
     assert isinstance(done, Outcome)
     [volume] = emulator.client().volumes("prom", "local", content="backup", vmid=110)
-    assert (done.found["volume"], done.found["size"]) == (volume.volid, volume.size)
+    assert (done.observed["volume"], done.observed["size"]) == (volume.volid, volume.size)
     assert done.lines[0].startswith(f"made {volume.volid} (")
     again = BackupGuest(newer_than=3600).run(emulator.client(), FLEET, DEV)
     assert isinstance(again, Outcome)

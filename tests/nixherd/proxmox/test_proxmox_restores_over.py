@@ -82,7 +82,7 @@ def test_another_volume_under_the_name_of_one_in_the_backup_goes_by_name_alone()
     assert step.goes == (f"scsi1 {THIRD} (3G, not the volume in the backup)",)
     assert step.stays == (f"unused0 {SECOND} (8G, unused)",)
     assert SECOND in images(api.node)
-    assert SECOND in done.found["unused"].values()  # type: ignore[attr-defined]
+    assert SECOND in done.observed["unused"].values()  # type: ignore[attr-defined]
 
 
 def test_a_disk_that_is_in_the_backup_under_another_name_is_saved() -> None:
@@ -111,7 +111,7 @@ def test_what_a_snapshot_alone_names_stays_as_an_unused_disk_of_a_vm() -> None:
     step, done = restored(api, archive, "snapshot:old")
     assert step.stays == (f"snapshot:old {SECOND} (8G, named by it alone)",)
     assert SECOND in images(api.node)
-    assert done.found["unused"] == {"unused0": SECOND}
+    assert done.observed["unused"] == {"unused0": SECOND}
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_what_a_snapshot_alone_names_stays_and_nothing_names_it_then() -> None:
     assert step.strays == (f"snapshot:old {DATA} (8G, named by it alone)",)
     assert "stays on its storage, named by nothing: snapshot:old" in str(step)
     assert DATA in images(api.node)
-    assert done.found["unnamed"] == [DATA]
+    assert done.observed["unnamed"] == [DATA]
     assert f"{DATA} (in its name, and nothing names it)" in done.lines
 
 

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Usage
-from nixherd.proxmox.guest import undo
+from nixherd.proxmox.guest import snapshots
 from nixherd.proxmox.guest.disks import RelocateDisk, ResizeDisk
 from nixherd.proxmox.guest.hardware import SetOptions
-from nixherd.proxmox.guest.power import StartGuest
-from nixherd.proxmox.guest.snapshots import TakeSnapshot
-from nixherd.proxmox.guest.undo import Reversible, reversible
+from nixherd.proxmox.guest.lifecycle import StartGuest
+from nixherd.proxmox.guest.snapshots import Reversible, TakeSnapshot, reversible
 from nixherd.proxmox.steps import Outcome
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import Emulator
@@ -73,7 +72,7 @@ def test_a_run_neither_uses_nor_deletes_what_another_run_made(dev: Emulator) -> 
     """Of another user, of another machine, of a process that is at work, or of nobody knows whom."""
     theirs = {
         "undo-resize-aaaaaa": "before nixherd was to resize it; by eve@far, process 12/34 of 00000000",
-        "undo-resize-bbbbbb": re.sub(r"process \d+/\d+", _alive, undo.by_this_run()),
+        "undo-resize-bbbbbb": re.sub(r"process \d+/\d+", _alive, snapshots.by_this_run()),
         "undo-resize": "by hand",
     }
     for name, description in theirs.items():
@@ -86,7 +85,7 @@ def test_a_run_neither_uses_nor_deletes_what_another_run_made(dev: Emulator) -> 
     assert sorted(names(dev)) == sorted(theirs)
     for each in (planned, done):
         assert isinstance(each, Outcome)
-        assert set(each.found["snapshots_left"]) == set(theirs)  # type: ignore[call-overload]
+        assert set(each.observed["snapshots_left"]) == set(theirs)  # type: ignore[call-overload]
         assert any(
             "undo-resize-aaaaaa of 20" in line and "by eve@far, which may be at work" in line for line in each.lines
         )
@@ -104,7 +103,7 @@ def test_two_runs_at_once_have_each_their_own(dev: Emulator, monkeypatch: pytest
 
         @staticmethod
         def run(*args: Any, **rest: Any) -> Any:
-            monkeypatch.setattr(undo, "_where", lambda: "ffffffff")
+            monkeypatch.setattr(snapshots, "_where", lambda: "ffffffff")
             second.extend(do(dev, grown("68G", run_id="ffffff")))
             monkeypatch.undo()
             return inner.run(*args, **rest)

@@ -10,7 +10,7 @@ import pytest
 from nixherd.errors import Refused
 from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox import steps
-from nixherd.proxmox.calls.guests import Guests
+from nixherd.proxmox.calls import Guests
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guard.routes import ROUTES
 from nixherd.proxmox.route import Effect, Route, on_vm

@@ -9,14 +9,14 @@ import pytest
 from click.testing import CliRunner
 
 from nixherd.arguments import size_of, text_of
-from nixherd.cli.acting import command_of
 from nixherd.cli.front import Front
 from nixherd.cli.vm import vm as VM
+from nixherd.cli.vm_change import command_of
 from nixherd.errors import Refused, Usage
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.guest.disks import ResizeDisk
-from nixherd.proxmox.guest.power import RebootGuest
-from nixherd.proxmox.guest.undo import Reversible
+from nixherd.proxmox.guest.lifecycle import RebootGuest
+from nixherd.proxmox.guest.snapshots import Reversible
 from nixherd.proxmox.guest.verb import Action, Guest, Verb, argument, flag, option
 from nixherd.proxmox.guest.verbs import COMMANDS, VERBS
 from nixherd.proxmox.steps import Start, Steps
@@ -67,8 +67,9 @@ def test_one_class_is_a_command() -> None:
 class Recording(Front):
     """A front that keeps what it is to carry out."""
 
-    def act(self, name: str, action: Action) -> None:
+    def act(self, name: str, action: Action) -> int:
         self.acted: tuple[str, Any] = (name, action)
+        return 0
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import pytest
 from pyinfra.context import ctx_host
 
 from nixherd.errors import Usage
-from nixherd.pyinfra_glue.deploy_file import DeployFile, declared, deploy_file
-from nixherd.pyinfra_glue.inventory import _asked
+from nixherd.pyinfra_glue import inventory
+from nixherd.pyinfra_glue.deploy_file import DeployFile, declared, deploy_file, some_are_the_operators
+from nixherd.pyinfra_glue.inventory import _asked, _check_data
 from nixherd.pyinfra_glue.nodes import check_words
 
 ROOT = Path(__file__).parents[3]
@@ -99,6 +100,36 @@ def test_what_declares_nothing(own: Callable[[str], str], tmp_path: Path) -> Non
         assert flat(own(text)) == []
     assert flat(str(tmp_path / "missing.py")) == []
     assert declared(["exec", "python", str(ROOT / "deploys" / "deploy.py")]) == {}
+
+
+def test_whose_a_deploy_file_is_goes_by_what_it_declares(
+    checkout: Path, tmp_path: Path, own: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data that none of ours asks for are the operator's own file's, wherever that stands; not a copy of ours."""
+    ours = (checkout / "deploys/deploy.py").read_text()
+    copied, beside = tmp_path / "deploy.py", tmp_path / "deploys"
+    beside.mkdir()
+    copied.write_text(ours)
+    (beside / "mine.py").write_text("host.data.get('mine')\n")
+    including = own("local.include('deploys/deploy.py')\nhost.data.get('mine')\n")
+    cases = [
+        (["deploys/deploy.py"], False),
+        ([str(copied)], False),
+        ([str(beside / "mine.py")], True),
+        ([including], True),
+        (["deploys/reboot.py", including], True),
+        (["exec", "--", "true"], False),
+        (["operations.nixos.rollback"], False),
+    ]
+    monkeypatch.setattr(inventory, "parsed_data", lambda options: {"mine": 1})  # pyinfra's parser patches on import
+    assert [some_are_the_operators(words) for words, _ in cases] == [expected for _, expected in cases]
+    for words, expected in cases:
+        options = {"operations": words}
+        if expected:
+            _check_data(tmp_path, options)
+        else:
+            with pytest.raises(Usage, match="mine"):
+                _check_data(tmp_path, options)
 
 
 def test_a_declaration_is_written_out(own: Callable[[str], str]) -> None:

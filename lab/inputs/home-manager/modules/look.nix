@@ -1,4 +1,4 @@
-# GTK and Qt, fonts, and which program opens what.
+# GTK and Qt, fonts, and default programs.
 {
   config,
   lib,
@@ -21,10 +21,10 @@
         // lib.optionalAttrs (gtk.iconTheme != null) {gtk-icon-theme-name = gtk.iconTheme.name;}
         // lib.optionalAttrs dark {gtk-application-prefer-dark-theme = true;};
     };
-  # the packages of what has a name and a package
+  # the packages of values with a name and a package
   packages = lib.concatMap (chosen: lib.optional (chosen != null && chosen.package or null != null) chosen.package);
 
-  # every value of `file` with the groups that it is in
+  # every value of `file` with its groups
   entries = file: groups: value:
     if lib.isAttrs value
     then lib.concatLists (lib.mapAttrsToList (name: entries file (groups ++ [name])) value)

@@ -1,4 +1,4 @@
-# Options of the kinds that most programs have.
+# Options that most programs have.
 lib: let
   inherit (lib) mkOption types;
   of = type: default: mkOption {inherit type default;};

@@ -1,4 +1,4 @@
-# What runs with a graphical session: bar, idle daemon and lock, disks, VNC.
+# Services of a graphical session: bar, idle daemon and lock, disks, VNC.
 {
   config,
   lib,
@@ -10,7 +10,7 @@
   inherit (config) programs services;
   target = config.wayland.systemd.target;
 
-  # Hyprland's notation: sections in braces, a list being one section, or line, per entry.
+  # Hyprland's notation: sections in braces; a list is one section, or line, per entry.
   hyprconf = indent: set:
     lib.concatStrings (lib.concatLists (lib.mapAttrsToList (name: value:
       map (one:

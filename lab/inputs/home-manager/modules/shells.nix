@@ -1,4 +1,4 @@
-# bash, its prompt and its aliases. The variables of a session are in a file of the profile, which ~/.profile reads.
+# bash, its prompt and aliases. A session's variables are in a file of the profile, which ~/.profile reads.
 {
   config,
   lib,
@@ -40,7 +40,7 @@ in {
         '';
         ".bashrc".text = ''
           ${bash.bashrcExtra}
-          # the rest is for people
+          # the rest is for interactive shells
           [[ $- == *i* ]] || return
           ${aliases}
           ${bash.initExtra}

@@ -1,4 +1,4 @@
-# The SSH client: a block per entry of `settings`, in OpenSSH's own words, and that for all at the end.
+# The SSH client: a block per entry of `settings`, with OpenSSH's keywords, and the defaults for all at the end.
 {
   config,
   lib,
@@ -10,7 +10,7 @@
     if lib.isBool value
     then lib.boolToYesNo value
     else toString value;
-  # lists that ssh reads as one line; of all others each entry is a line of its own
+  # lists that ssh reads as one line; every entry of other lists is its own line
   joined = {
     SendEnv = " ";
     UserKnownHostsFile = " ";

@@ -1,4 +1,4 @@
-# The user's systemd units, each as a file, and linked where [Install] wants it.
+# The user's systemd units, each as a file, linked as [Install] requires.
 {
   config,
   lib,
@@ -24,7 +24,7 @@
       + lib.concatStrings (lib.mapAttrsToList (key: value: lib.concatMapStrings (one: "${key}=${show one}\n") (lib.toList value)) values));
   filesOf = suffix: name: sections: let
     file = "${name}.${suffix}";
-    # systemd takes a unit's name from where its link ends
+    # systemd takes a unit's name from the target of its link
     source = "${pkgs.writeTextDir file (lib.concatStringsSep "\n" (lib.mapAttrsToList section sections))}/${file}";
     wanted = variant: map (target: "${target}.${variant}/${file}");
     install = sections.Install or {};

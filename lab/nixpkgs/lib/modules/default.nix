@@ -1,4 +1,4 @@
-# The module system: many modules' options and definitions become one configuration.
+# The module system: merges many modules' options and definitions into one configuration.
 lib: let
   inherit (lib) concatMap head optional showDefs showOption;
   inherit (import ./definitions.nix lib) defaultPriority discharge mergeDefinitions mkIf mkMerge mkOptionDefault mkOrder mkOverride pushDown;
@@ -105,18 +105,18 @@ in {
       };
       config._module.args = {inherit extendModules;} // lib.optionalAttrs (nameArgument != null) {name = nameArgument;};
     };
-    # What every module gets, and what its function asks for by name; the latter may come from _module.args.
+    # The arguments of every module, and those that its function requests by name, possibly from _module.args.
     always = {inherit lib options config specialArgs;} // specialArgs;
     callModule = file: f:
       f (always
         // lib.mapAttrs (name: _:
           always.${name}
           or (builtins.addErrorContext "while evaluating the module argument `${name}' in `${file}':"
-            (config._module.args.${name} or (throw "module `${file}' asks for the argument `${name}', which nobody gives"))))
+            (config._module.args.${name} or (throw "module `${file}' asks for the argument `${name}', which is not defined"))))
         (lib.functionArgsOf f));
-    # The later module's definitions come first, and an import's before those of what imports it.
+    # Later modules' definitions come first, and an import's before those of its importer.
     collected = lib.reverseList (collectModules callModule (specialArgs.modulesPath or "") ([internal] ++ modules));
-    # The free-form type is looked up among the definitions first: the rest of the tree depends on it.
+    # The free-form type is determined first, because the rest of the tree depends on it.
     decls = map (m: {inherit (m) file options;}) collected;
     defs =
       map (m: {

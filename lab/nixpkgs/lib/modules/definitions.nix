@@ -40,7 +40,7 @@ lib: let
         then again value.content
         else []
       )
-    # what an override holds is looked at when it is known to win
+    # the content of an override is only evaluated when it is known to win
     else if type == "override"
     then [
       (def
@@ -73,7 +73,7 @@ lib: let
       else kept;
   };
 
-  # Merge what all `defs` say about the option at `path`.
+  # Merge all definitions `defs` of the option at `path`.
   mergeDefinitions = path: type: defs: let
     ranked = strongest path (concatMap (discharge path) defs);
     wrong = filter (def: !type.check def.value) ranked.defs;

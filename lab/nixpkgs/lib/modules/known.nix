@@ -1,20 +1,20 @@
-# Options that the real modules declare and no module here does: their names and types, from the tables that the lab's
-# set-up lays to ../../options (lab/options/tree.py says what a tree's nodes are). They take definitions of their type;
-# what nobody set has no value, because nobody here knows its default.
+# Options that only the real modules declare: their names and types, from the tables that the lab's set-up writes to
+# ../../options (lab/options/tree.py describes the trees). They accept definitions of their type; an option that is
+# not set has no value, because its default is unknown here.
 lib: let
   inherit (lib) concatMap filter isAttrs isInt isList isString showOption;
   inherit (import ./definitions.nix lib) discharge pushDown;
 
   tables = import ./tables.nix;
 
-  # The nodes at the attribute `name` of several nodes, and what attributes there are.
+  # The nodes at the attribute `name` of several nodes, and the existing attributes.
   childOf = name: concatMap (node: lib.optional (node ? ${name}) node.${name});
   all = sets:
     if sets == []
     then {}
     else lib.foldl' (found: set: found // set) (builtins.head sets) (builtins.tail sets);
   levelOf = nodes: removeAttrs (all nodes) [""];
-  # What is below any attribute (`<name>`) or any place of a list (`*`).
+  # The options below any attribute (`<name>`) or any list position (`*`).
   inner = isWildcard: nodes: concatMap (name: childOf name nodes) (filter isWildcard (builtins.attrNames (levelOf nodes)));
   ofAttributes = inner (name: builtins.substring 0 1 name == "<");
   ofList = inner (name: name == "*");
@@ -24,7 +24,7 @@ lib: let
     then [node]
     else lib.optional (node ? "") node."");
 
-  # A type by its words (lab/options/types.py), the options below it being `nodes`.
+  # A type from its description (lab/options/types.py); `nodes` are the options below it.
   typeFrom = nodes: spec: let
     t = lib.types;
     name = builtins.head spec;
@@ -61,7 +61,7 @@ lib: let
       open = submodule (opened argument);
       separated = t.separatedString argument;
     };
-    # `open submodule of attribute set of X`: each attribute that is not known is an X
+    # `open submodule of attribute set of X`: each unknown attribute is an X
     opened = free: let
       type = typeFrom [] free;
     in
@@ -79,7 +79,7 @@ lib: let
   in
     typeFrom nodes (builtins.elemAt entry 1) // {description = builtins.head entry;};
 
-  # The declaration of the option at `path`, null where `nodes` are only what is around options.
+  # The declaration of the option at `path`, null if `nodes` only contains other options.
   declaration = path: nodes: let
     type = typeOf (groups nodes) (builtins.head (typesOf nodes));
   in
@@ -91,7 +91,7 @@ lib: let
           default = throw "The option `${showOption path}' was read, nothing sets it, and the lab's stand-in does not know its default: set it, or declare it with its default in lab/nixpkgs/nixos/modules/misc/declared.nix.";
         });
 
-  # The type of an option that is declared here too: the options below it are those of both.
+  # The type of an option that is also declared here: the options below it are those of both.
   extend = path: nodes: option: let
     below = groups nodes;
   in
@@ -104,7 +104,7 @@ lib: let
     then option.type
     else extendType below option.type;
   extendType = nodes: type: let
-    # a check that was added to a type stays
+    # keep a check that was added to a type
     as = other: type // {inherit (other) merge getSubModules nestedTypes;};
     elem = type.nestedTypes.elemType;
   in
@@ -122,7 +122,7 @@ lib: let
     then as (lib.types.nullOr (extendType nodes elem))
     else type;
 
-  # Definitions of options that have another name now, under that name; of those that are gone, a failing assertion.
+  # Definitions of renamed options, under the new name; for removed ones, a failing assertion.
   movedDefinitions = known: defs: let
     walk = path: nodes: defs: let
       sets = concatMap (def:

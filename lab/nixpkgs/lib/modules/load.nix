@@ -1,9 +1,9 @@
-# Reading modules of every notation, with all that they import.
+# Reads modules in every notation, with all their imports.
 lib: let
   inherit (lib) concatMap elem filter head isAttrs isFunction mkMerge optional;
   reserved = ["_class" "_file" "_known" "key" "disabledModules" "imports" "options" "config" "meta" "freeformType"];
 
-  # A module of any notation (path, function, plain definitions) as { file; key; imports; disabled; options; config; }.
+  # A module in any notation (path, function, plain definitions) as { file; key; imports; disabled; options; config; }.
   loadModule = callModule: fallback: module: let
     isFile = builtins.isPath module || lib.isString module;
     loaded =
@@ -40,7 +40,7 @@ lib: let
       inherit key;
       imports = m.imports or [];
       disabled = m.disabledModules or [];
-      # which sets of real modules have no module here (known.nix)
+      # the sets of real modules without a module here (known.nix)
       known = m._known or [];
       options = m.options or {};
       config = mkMerge ([

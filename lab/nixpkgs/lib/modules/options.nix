@@ -1,12 +1,12 @@
-# Where declared options and definitions meet, level by level.
+# Combines declared options and definitions, level by level.
 lib: let
   inherit (lib) concatMap filter head isAttrs isOption length mapAttrs mkOptionDefault optional showDefs showFiles showOption;
   inherit (import ./definitions.nix lib) mergeDefinitions pushDown;
   inherit (import ./known.nix lib) childOf declaration extend levelOf;
 
-  # `decls`: [{file; options;}], `defs`: [{file; value;}] of the level `path`. With a free-form type, attributes that
-  # nobody declared merge by it; without one they are listed in `undeclared`. `known`: what the real modules declare
-  # here (see known.nix); who declares the same here says what it defaults to.
+  # `decls`: [{file; options;}], `defs`: [{file; value;}] of the level `path`. With a free-form type, undeclared attributes
+  # are merged by it; without one they are listed in `undeclared`. `known`: the declarations of the real modules
+  # here (see known.nix); a declaration of the same option here sets its default.
   mergeLevel = freeform: known: path: decls: defs: let
     byName = attr: xs:
       lib.zipAttrsWith (_: found: found) (map (x:
@@ -41,7 +41,7 @@ lib: let
       then throw "The option `${showOption here}' in ${showFiles (map (d: d.file) options)} would be a parent of other options."
       else evalOption here nodes found mine)
     declared;
-    # There are thousands of these: each is looked at when somebody reads it, and at once only when somebody sets it.
+    # There are thousands of these: each is only evaluated when it is read, and immediately only if it is set.
     evalKnown = name: mine: let
       here = path ++ [name];
       nodes = childOf name known;
@@ -63,9 +63,9 @@ lib: let
     free = removeAttrs defined (builtins.attrNames declared ++ builtins.attrNames set);
     freeType = freeform.nestedTypes.elemType or freeform;
   in {
-    # Which there are is known without a look at any definition, which may ask for that: `options ? sops`.
+    # The names are known without evaluating any definition, which may ask for them: `options ? sops`.
     options = mapAttrs (name: _: (set.${name} or (evalKnown name [])).options) real // mapAttrs (_: b: b.options) below;
-    # A free-form set is gone through as a whole: what has no value is not in it.
+    # A free-form set is evaluated as a whole: attributes without a value are left out.
     config =
       lib.optionalAttrs (freeform == null) (unset "config")
       // mapAttrs (_: b: b.config) (set // below)
@@ -111,7 +111,7 @@ lib: let
   evalOption = path: known: found: defs: let
     nested = filter (d: !isOption d.value) found;
     joined = joinOptions path (filter (d: isOption d.value) found);
-    # what is known of the real option: its type where none is given, and the options below it
+    # the real option's type, if the declaration has none, and the options below it
     typed =
       if known == []
       then joined

@@ -1,5 +1,5 @@
-# The tables that the lab's set-up lays to ../../options, each part read once in an evaluation, whoever asks:
-# SET and SET-former are trees as lab/options/tree.py says, without their strings; `types` is a list.
+# The tables that the lab's set-up writes to ../../options; each part is read once per evaluation:
+# SET and SET-former are trees as described in lab/options/tree.py, without their strings; `types` is a list.
 let
   directory = ../../options;
   read = name: builtins.fromJSON (builtins.readFile (directory + "/${name}.json"));
@@ -20,4 +20,4 @@ let
 in
   if builtins.pathExists directory
   then builtins.listToAttrs (map table sets)
-  else throw "The tables of options are not there (${toString directory}): the lab's set-up writes them beside a copy of its nixpkgs."
+  else throw "The tables of options are missing (${toString directory}): the lab's set-up writes them beside a copy of its nixpkgs."

@@ -25,7 +25,7 @@
       }
       // specialArgs;
   };
-  # Wrong configurations fail when something is built of them, with every failed assertion.
+  # Wrong configurations fail, with every failed assertion, when something is built from them.
   withChecks = result:
     result
     // {

@@ -1,4 +1,4 @@
-# What GRUB's installer leaves in /boot/grub: a menu entry per generation, the given one as default.
+# The result of GRUB's installer in /boot/grub: a menu entry per generation, the given one as default.
 set -eu
 export PATH=/usr/bin:/usr/sbin
 toplevel=$1

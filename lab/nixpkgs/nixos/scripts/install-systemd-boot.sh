@@ -1,11 +1,11 @@
-# What systemd-boot's installer leaves on the EFI system partition: an entry per generation and the default one.
+# The result of systemd-boot's installer on the EFI system partition: an entry per generation and the default one.
 # Arguments: toplevel, mount point, whether that must be mounted, timeout in seconds, generations to keep (0: all).
 set -eu
 export PATH=/usr/bin:/usr/sbin
 toplevel=$1 esp=$2 must_be_mounted=$3 timeout=$4 limit=$5
 
 if [[ $must_be_mounted == true ]] && ! mountpoint -q "$esp"; then
-    echo "$esp is not mounted: the EFI system partition has to be there" >&2
+    echo "$esp is not mounted: the EFI system partition must be there" >&2
     exit 1
 fi
 mkdir -p "$esp/loader/entries" "$esp/EFI/nixos" "$esp/EFI/systemd" "$esp/EFI/BOOT"

@@ -1,4 +1,4 @@
-# Lay the links of a generation's etc tree (`$1`) into /etc, and take away those of the last one that it lacks.
+# Create links in /etc to a generation's etc tree (`$1`), and remove the previous generation's links that it lacks.
 set -u
 tree=$1
 ln -sfn "$tree/etc" /etc/static
@@ -12,7 +12,7 @@ while read -r mode owner path; do
     if [[ $mode != symlink ]]; then
         install -m "$mode" -o "${owner%:*}" -g "${owner#*:}" "$tree/etc/$path" "$target.new" && mv -fT "$target.new" "$target" || status=1
     elif [[ -L $target && $target -ef $tree/etc/$path ]]; then
-        continue # as it should be
+        continue # already correct
     elif [[ -d $target && ! -L $target ]]; then
         echo "warning: $target is a directory and stays as it is" >&2
     else

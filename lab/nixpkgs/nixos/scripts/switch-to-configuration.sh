@@ -1,7 +1,7 @@
 #!/usr/bin/bash
-# Switch this machine to the generation that this script is part of, as NixOS' own does: same actions, same order,
+# Switch this machine to the generation that contains this script, like NixOS' own: same actions, same order,
 # same exit codes (1 refused or boot loader failed, 2 activation script failed, 3 systemd failed, 4 units failed,
-# 100 the running system is too different). Checks of the new system's own come first, also with `check` alone.
+# 100 the running system is too different). The new system's own checks come first, also with `check` alone.
 set -u
 export PATH=/usr/bin:/usr/sbin LC_ALL=C
 
@@ -53,19 +53,19 @@ if [[ -e /run/current-system/init-interface-version && -z ${NIXOS_NO_CHECK:-} ]]
     exit 100
 fi
 
-if [[ ! -d /run/systemd/system ]]; then # the lab's light hosts: there are no units to care for
+if [[ ! -d /run/systemd/system ]]; then # the lab's light hosts have no units
     [[ $action == dry-activate ]] && exec "$toplevel/dry-activate"
     echo 'activating the configuration...' >&2
     NIXOS_ACTIVATE=1 "$toplevel/activate" || exit 2
     exit 0
 fi
 
-# ---- what changes --------------------------------------------------------------------------------------------------
+# ---- changes ---------------------------------------------------------------------------------------------------------
 
 old=/run/current-system/etc/systemd/system new=$toplevel/etc/systemd/system
 stop=() start=() restart=() reload=() skipped=()
 
-# All of a unit that we wrote: its file and its drop-in. Nothing for a unit that is absent or masked.
+# The text of one of our units: its file and its drop-in. Empty for a unit that is absent or masked.
 text_of() { # directory, name of the file
     if [[ -L $1/$2 && $(readlink "$1/$2") == /dev/null ]]; then return; fi
     cat "$1/$2" "$1/$2.d/overrides.conf" 2>/dev/null
@@ -76,7 +76,7 @@ sort_out() { # name of an active unit
     local unit=$1 file=$1 before after
     [[ $unit == *@*.* ]] && file=${unit%%@*}@.${unit##*.}
     before=$(text_of "$old" "$file")
-    [[ -n $before ]] || return # none of ours
+    [[ -n $before ]] || return # not one of ours
     after=$(text_of "$new" "$file")
     if [[ -z $after ]]; then
         says "$before" 'X-StopOnRemoval=false' || stop+=("$unit")
@@ -86,7 +86,7 @@ sort_out() { # name of an active unit
         reload+=("$unit")
     else
         case $unit in
-        *.target | *.slice) ;; # their own text does nothing
+        *.target | *.slice) ;; # their own text has no effect
         *.mount) reload+=("$unit") ;;
         *.service)
             if says "$after" 'X-ReloadIfChanged=true'; then
@@ -124,7 +124,7 @@ if [[ $action == dry-activate ]]; then
     exit 0
 fi
 
-# ---- and its doing ---------------------------------------------------------------------------------------------------
+# ---- execution ---------------------------------------------------------------------------------------------------------
 
 status=0
 if ((${#stop[@]})); then
@@ -150,7 +150,7 @@ if ((${#restart[@]})); then
     systemctl restart -- "${restart[@]}" || status=4
 fi
 tell starting "${start[@]}"
-# targets start again what the new configuration wants and nothing runs yet
+# targets start again what the new configuration wants and what is not running yet
 systemctl start -- default.target timers.target sockets.target "${start[@]}" || status=4
 
 mapfile -t failed < <(systemctl list-units --all --full --plain --no-legend --state=failed | cut -d' ' -f1)

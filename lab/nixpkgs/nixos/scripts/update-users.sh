@@ -1,5 +1,5 @@
-# Bring /etc/passwd, group and shadow in line with the generation's lists in `$1`; with `$2` = true, users and groups
-# that nobody declared stay, and so do changed passwords.
+# Make /etc/passwd, group and shadow match the generation's lists in `$1`; with `$2` = true, undeclared users and groups
+# stay, and so do changed passwords.
 set -u
 lists=$1 mutable=$2
 umask 077
@@ -20,7 +20,7 @@ if [[ -e /etc/shadow ]]; then
     while IFS=: read -r name hash _; do hash_of[$name]=$hash; done </etc/shadow
 fi
 
-# The first free number of the names given so far: upwards from 1000 for people, downwards from 999 for services.
+# The first unused number: upwards from 1000 for users, downwards from 999 for services.
 free_number() { # name of the table, normal or system
     local -n used=$1
     if [[ $2 == normal ]]; then number=1000 step=1; else number=999 step=-1; fi
@@ -45,7 +45,7 @@ if [[ $mutable == true ]]; then
     done
 fi
 
-# Who an earlier generation declared and this one does not goes; who was added by hand stays.
+# Remove users that an earlier generation declared and this one does not; users added by hand stay.
 record=/var/lib/nixos/declarative-users
 declare -A earlier=()
 if [[ -e $record ]]; then for name in $(<"$record"); do earlier[$name]=1; done; fi

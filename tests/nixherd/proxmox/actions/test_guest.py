@@ -7,8 +7,15 @@ import pytest
 from nixherd.errors import Usage
 from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
 from nixherd.proxmox.guest.hardware import RegenerateCloudInit, SetOptions
-from nixherd.proxmox.guest.making import ConvertToTemplate
-from nixherd.proxmox.guest.power import RebootGuest, ResumeGuest, ShutdownGuest, StartGuest, StopGuest, SuspendGuest
+from nixherd.proxmox.guest.lifecycle import (
+    ConvertToTemplate,
+    RebootGuest,
+    ResumeGuest,
+    ShutdownGuest,
+    StartGuest,
+    StopGuest,
+    SuspendGuest,
+)
 from nixherd.proxmox.guest.verb import Action
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import Emulator

@@ -13,8 +13,7 @@ from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk
 from nixherd.proxmox.guest.hardware import SetOptions
 from nixherd.proxmox.guest.identity import mark
-from nixherd.proxmox.guest.making import ApplyDefinition, CreateGuest
-from nixherd.proxmox.guest.power import RebootGuest, StartGuest, StopGuest
+from nixherd.proxmox.guest.lifecycle import ApplyDefinition, CreateGuest, RebootGuest, StartGuest, StopGuest
 from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest, TakeSnapshot
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted, state
 from tests.nixherd.proxmox.conftest import running as another

@@ -9,16 +9,24 @@ import pytest
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.fleet.models import ContainerSettings, GuestType, Settings, Vm
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.guest.actual import ActualVm
 from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
 from nixherd.proxmox.guest.hardware import RegenerateCloudInit, SetOptions
-from nixherd.proxmox.guest.identity import mark
-from nixherd.proxmox.guest.making import ApplyDefinition, ConvertToTemplate, CreateGuest, MigrateGuest
-from nixherd.proxmox.guest.power import RebootGuest, ResumeGuest, ShutdownGuest, StartGuest, StopGuest, SuspendGuest
-from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest, TakeSnapshot
-from nixherd.proxmox.guest.undo import reversible
+from nixherd.proxmox.guest.identity import ActualVm, mark
+from nixherd.proxmox.guest.lifecycle import (
+    ApplyDefinition,
+    ConvertToTemplate,
+    CreateGuest,
+    MigrateGuest,
+    RebootGuest,
+    ResumeGuest,
+    ShutdownGuest,
+    StartGuest,
+    StopGuest,
+    SuspendGuest,
+)
+from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest, TakeSnapshot, reversible
 from nixherd.proxmox.guest.verb import Action, Guest
 from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.actions.conftest import ct

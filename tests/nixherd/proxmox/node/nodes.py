@@ -2,9 +2,20 @@
 
 from typing import Any
 
-from nixherd.proxmox.node import CARD_RULE, GRUB, VFIO, VFIO_MODULES
-from nixherd.proxmox.node.due import Seen
-from nixherd.proxmox.node.states import BootState, DkmsState, Kernel, ModuleState, NodeState, PciDevice, PciState
+from nixherd.proxmox.node.states import (
+    CARD_RULE,
+    GRUB,
+    VFIO,
+    VFIO_MODULES,
+    BootState,
+    DkmsState,
+    Kernel,
+    ModuleState,
+    NodeState,
+    PciDevice,
+    PciState,
+)
+from nixherd.proxmox.node.status import Seen
 
 KERNEL = "6.14.8-2-pve"
 GPU = PciDevice(

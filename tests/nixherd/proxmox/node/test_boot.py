@@ -3,8 +3,8 @@
 import pytest
 
 from nixherd.errors import FleetError
-from nixherd.proxmox.node import CMDLINE, GRUB
-from nixherd.proxmox.node.boot import headers_of, loader_of, next_kernel
+from nixherd.proxmox.node.kernel import headers_of, loader_of, next_kernel
+from nixherd.proxmox.node.states import CMDLINE, GRUB
 from tests.nixherd.proxmox.node.nodes import boot, kernel
 
 # As the tool's own source prints it, and as people show it.

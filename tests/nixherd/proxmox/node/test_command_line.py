@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.errors import FleetError, Refused
-from nixherd.proxmox.node import CMDLINE, GRUB
-from nixherd.proxmox.node.command_line import lacking, missing, with_words, words_for, words_in
+from nixherd.proxmox.node.kernel import lacking_words, missing_words, with_words, words_for, words_in
+from nixherd.proxmox.node.states import CMDLINE, GRUB
 
 # As Proxmox VE 9's installer leaves it.
 SHIPPED = """\
@@ -45,7 +45,7 @@ def test_what_is_shipped() -> None:
     new = with_words(GRUB, SHIPPED, ["intel_iommu=on", "iommu=pt"])
     assert new == SHIPPED.replace('"quiet"', '"quiet intel_iommu=on iommu=pt"')
     assert words_in(GRUB, new) == ["quiet", "intel_iommu=on", "iommu=pt"] == told(new)
-    assert with_words(GRUB, new, missing(words_in(GRUB, new), ["intel_iommu=on", "iommu=pt"])) == new
+    assert with_words(GRUB, new, missing_words(words_in(GRUB, new), ["intel_iommu=on", "iommu=pt"])) == new
     zfs = "root=ZFS=rpool/ROOT/pve-1 boot=zfs\n"
     assert with_words(CMDLINE, zfs, ["iommu=pt"]) == "root=ZFS=rpool/ROOT/pve-1 boot=zfs iommu=pt\n"
     assert with_words(CMDLINE, zfs.rstrip(), ["iommu=pt"]) == "root=ZFS=rpool/ROOT/pve-1 boot=zfs iommu=pt\n"
@@ -63,15 +63,15 @@ def test_every_other_word_and_line_stays(
 ) -> None:
     line = f"GRUB_CMDLINE_LINUX_DEFAULT={quote}{' '.join(have)}{quote}"
     text = "\n".join([*before, line, *after]) + "\n"
-    new = with_words(GRUB, text, missing(have, wanted))
+    new = with_words(GRUB, text, missing_words(have, wanted))
     assert words_in(GRUB, new) == [*have, *wanted]
     [changed] = [old for old, now in zip(text.split("\n"), new.split("\n"), strict=True) if old != now] or [line]
     assert changed == line
-    assert with_words(GRUB, new, missing(words_in(GRUB, new), wanted)) == new
+    assert with_words(GRUB, new, missing_words(words_in(GRUB, new), wanted)) == new
     cmdline = f"{' '.join(['root=x', *have])}\n"
-    again = with_words(CMDLINE, cmdline, missing(cmdline.split(), wanted))
+    again = with_words(CMDLINE, cmdline, missing_words(cmdline.split(), wanted))
     assert again.split() == ["root=x", *have, *wanted]
-    assert with_words(CMDLINE, again, missing(again.split(), wanted)) == again
+    assert with_words(CMDLINE, again, missing_words(again.split(), wanted)) == again
     assert again.count("\n") == 1
 
 
@@ -114,9 +114,9 @@ def test_who_says_the_opposite_had_a_reason() -> None:
         ("iommu=soft", "is there where iommu=pt is asked for"),
     ):
         with pytest.raises(Refused, match=why):
-            missing(have.split(), ["iommu=pt"])
-    assert missing(["a", "intel_iommu=on,sm_on", "iommu=pt"], ["intel_iommu=on", "iommu=pt"]) == []
-    assert missing([], ["iommu=pt", "nomodeset"]) == ["iommu=pt", "nomodeset"]
+            missing_words(have.split(), ["iommu=pt"])
+    assert missing_words(["a", "intel_iommu=on,sm_on", "iommu=pt"], ["intel_iommu=on", "iommu=pt"]) == []
+    assert missing_words([], ["iommu=pt", "nomodeset"]) == ["iommu=pt", "nomodeset"]
 
 
 def test_what_a_cpu_needs() -> None:
@@ -130,6 +130,6 @@ def test_what_a_cpu_needs() -> None:
 
 def test_what_the_boot_loader_has() -> None:
     entries = ["linux /boot/vmlinuz-6 root=x quiet iommu=pt", "linux /boot/vmlinuz-6 root=x single"]
-    assert lacking(entries, ["iommu=pt"]) == []
-    assert lacking(["options root=x iommu=soft", *entries], ["iommu=pt"]) == ["iommu=pt"]
+    assert lacking_words(entries, ["iommu=pt"]) == []
+    assert lacking_words(["options root=x iommu=soft", *entries], ["iommu=pt"]) == ["iommu=pt"]
     assert shlex.split(entries[0])[0] == "linux"

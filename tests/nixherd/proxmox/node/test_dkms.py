@@ -3,7 +3,7 @@
 import pytest
 
 from nixherd.errors import FleetError
-from nixherd.proxmox.node.dkms import Row, installed, parse, version_of
+from nixherd.proxmox.node.kernel import DkmsRow, dkms_rows, installed, version_of
 
 # 3.0.10 as it was recorded on Debian 12; 2.8.4 (Debian 11, Proxmox VE 7) as its source prints it.
 ADDED = "vendor-reset/0.1.1: added"
@@ -23,10 +23,10 @@ ORIGINAL = "vendor-reset/0.1.1, 6.1.0-18-amd64, x86_64: installed (original_modu
 
 
 def test_rows() -> None:
-    assert parse(ADDED) == (Row("vendor-reset", "0.1.1", None, "added"),)
-    assert parse("vendor-reset/0.1.1: broken")[0].state == "broken"
-    assert parse(NO_SOURCE) == parse("") == ()
-    assert [row.kernel for row in parse(OLD)] == ["5.15.39-1-pve", None, "5.15.39"]
+    assert dkms_rows(ADDED) == (DkmsRow("vendor-reset", "0.1.1", None, "added"),)
+    assert dkms_rows("vendor-reset/0.1.1: broken")[0].state == "broken"
+    assert dkms_rows(NO_SOURCE) == dkms_rows("") == ()
+    assert [row.kernel for row in dkms_rows(OLD)] == ["5.15.39-1-pve", None, "5.15.39"]
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_rows() -> None:
     ],
 )
 def test_installed(text: str, kernels: set[str]) -> None:
-    assert installed(parse(text), "0.1.1") == kernels
-    assert installed(parse(text), "0.1") == frozenset()
+    assert installed(dkms_rows(text), "0.1.1") == kernels
+    assert installed(dkms_rows(text), "0.1") == frozenset()
 
 
 def test_whose_source_it_is() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.proxmox.node.due import problems, read_back, remarks, waiting
+from nixherd.proxmox.node.status import problems, read_back, remarks, waiting
 from tests.nixherd.proxmox.node.nodes import AUDIO, BRIDGE, GPU, KERNEL, USB, kernel, seen
 
 BEFORE = {"booted": 1_763_000_000}  # the boot came first, then the settings

@@ -7,7 +7,7 @@ import pytest
 
 from nixherd.fleet.models import Device, Origin, Settings, Vm
 from nixherd.proxmox.answers import PciMapping
-from nixherd.proxmox.node.mapping import Given, Line, compare, properties, slots_of, wanted_of
+from nixherd.proxmox.node.mapping import Given, Line, compare, properties, slots_of, slots_wanted_of
 from tests.nixherd.proxmox.node.nodes import AUDIO, GPU, USB
 
 
@@ -103,8 +103,8 @@ def test_who_says_what_is_wanted() -> None:
     dev = Vm(
         name="dev", vmid=110, origin=Origin.MANAGED, readonly=False, host_id="dev-host", settings=Settings(pci=pci)
     )
-    assert wanted_of(dev, {}) == {"hostpci0": "mapping=igpu,pcie=1"}
+    assert slots_wanted_of(dev, {}) == {"hostpci0": "mapping=igpu,pcie=1"}
     for key in ("dev", "110", "dev-host"):
-        assert wanted_of(dev, {key: {"hostpci1": "x"}}) == {"hostpci1": "x"}
+        assert slots_wanted_of(dev, {key: {"hostpci1": "x"}}) == {"hostpci1": "x"}
     assert slots_of({"hostpci1": "a", "hostpci": "b", "scsi0": "c"}) == {"hostpci1": "a"}
     assert properties("7A:00,pcie=yes,x-vga=off") == {"host": "0000:7a:00", "pcie": "1"}

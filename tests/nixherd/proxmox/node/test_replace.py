@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.proxmox.node import script
+from nixherd.proxmox.node.states import script
 
 OLD, NEW = 'GRUB_CMDLINE_LINUX_DEFAULT="quiet"\n', 'GRUB_CMDLINE_LINUX_DEFAULT="quiet iommu=pt"\n'
 EXPECTED = "iommu=pt\nquiet"

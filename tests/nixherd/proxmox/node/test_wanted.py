@@ -5,15 +5,22 @@ from typing import Any
 import pytest
 
 from nixherd.errors import FleetError, Refused, Usage
-from nixherd.proxmox.node import CARD_RULE, RESET_MODULE, VFIO, VFIO_MODULES
-from nixherd.proxmox.node.states import ModuleState, PciState
-from nixherd.proxmox.node.texts import differing, drivers_of, named, require_no_others, reset, vfio
-from nixherd.proxmox.node.wanted import Wanted, read
+from nixherd.proxmox.node.passthrough import (
+    Passthrough,
+    differing,
+    drivers_of,
+    named,
+    read,
+    require_no_others,
+    reset,
+    vfio,
+)
+from nixherd.proxmox.node.states import CARD_RULE, RESET_MODULE, VFIO, VFIO_MODULES, ModuleState, PciState
 from tests.nixherd.proxmox.node.nodes import AUDIO, GPU, USB
 
 
 def test_text_lists_and_mappings() -> None:
-    assert read({"devices": "1002:13C0,1002:1640"}) == Wanted(("1002:13c0", "1002:1640"))
+    assert read({"devices": "1002:13C0,1002:1640"}) == Passthrough(("1002:13c0", "1002:1640"))
     found = read(
         {
             "devices": ["1002:13c0", "1002:13c0"],
@@ -23,7 +30,7 @@ def test_text_lists_and_mappings() -> None:
             "hostpci": {"igp": {"hostpci0": "mapping=igpu,pcie=1"}},
         }
     )
-    assert found == Wanted(
+    assert found == Passthrough(
         ("1002:13c0",),
         "/usr/local/src/vendor-reset",
         ("amdgpu", "radeon"),
@@ -58,7 +65,7 @@ def test_what_cannot_be_meant(data: dict[str, Any], why: str) -> None:
 
 
 def test_files() -> None:
-    wanted = Wanted(("1002:13c0", "1002:1640"), blacklist=("nouveau",))
+    wanted = Passthrough(("1002:13c0", "1002:1640"), blacklist=("nouveau",))
     files = vfio(wanted, [GPU, AUDIO])
     assert files[VFIO].splitlines()[1:] == [
         "options vfio-pci ids=1002:13c0,1002:1640",
@@ -81,6 +88,6 @@ def test_what_others_say() -> None:
     require_no_others({**have, "options": ["/etc/modprobe.d/v.conf:3:options vfio-pci disable_vga=1"]})
     assert differing({"a": "1", "b": "2"}, {**have, "texts": {"a": "1", "b": "3"}}) == {"b": "2"}
     pci = PciState(devices=[GPU, USB], groups=1)
-    assert named(Wanted(("1002:13c0",)), pci) == [GPU]
+    assert named(Passthrough(("1002:13c0",)), pci) == [GPU]
     with pytest.raises(FleetError, match="this node has no 10de:1b80"):
-        named(Wanted(("1002:13c0", "10de:1b80")), pci)
+        named(Passthrough(("1002:13c0", "10de:1b80")), pci)

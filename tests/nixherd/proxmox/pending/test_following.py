@@ -12,11 +12,11 @@ from nixherd.proxmox.answers import Pending, Upid
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guard.policy import Policy
+from nixherd.proxmox.guest.apply import in_vain
 from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
 from nixherd.proxmox.guest.hardware import SetOptions
-from nixherd.proxmox.guest.making import ApplyDefinition
+from nixherd.proxmox.guest.lifecycle import ApplyDefinition
 from nixherd.proxmox.guest.observe import observe
-from nixherd.proxmox.guest.options import in_vain
 from nixherd.proxmox.guest.plan import Desired, plan_vm
 from nixherd.proxmox.guest.snapshots import RollbackGuest, TakeSnapshot
 from nixherd.proxmox.guest.verb import Guest

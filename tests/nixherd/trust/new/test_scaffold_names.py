@@ -11,7 +11,7 @@ from nixherd.errors import Usage
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import GuestType
 from nixherd.fleet.validate import GROUPS
-from nixherd.proxmox import vmids
+from nixherd.proxmox.guest import identity
 from nixherd.trust.new import request
 from nixherd.trust.new.host import Machine, name_problem, names_taken
 from nixherd.trust.new.secrets import require_names
@@ -75,16 +75,16 @@ def test_who_has_it_already(make_fleet: Any) -> None:
 
 def test_vmids_of_the_definitions_alone(make_fleet: Any) -> None:
     fleet = load_fleet(make_fleet())
-    assert vmids.usual_range(fleet, GuestType.QEMU) == "production"
-    assert vmids.usual_range(fleet, GuestType.LXC) == "containers"
-    assert vmids.next_free(fleet, None, "production") == (100, None)
-    assert vmids.next_free(fleet, None, "110-112") == (111, None)
-    assert vmids.require_free(None, 150) is None
+    assert identity.usual_range(fleet, GuestType.QEMU) == "production"
+    assert identity.usual_range(fleet, GuestType.LXC) == "containers"
+    assert identity.next_free(fleet, None, "production") == (100, None)
+    assert identity.next_free(fleet, None, "110-112") == (111, None)
+    assert identity.require_free(None, 150) is None
     with pytest.raises(Usage, match=r"no VMID of 104-104 .* undeclared"):
-        vmids.next_free(fleet, None, "104-104")
+        identity.next_free(fleet, None, "104-104")
     named = load_fleet(make_fleet(("production = {", "homelab = {"), ("    templates = {", "    # {"), name="other"))
-    assert vmids.usual_range(named, GuestType.QEMU) == "homelab"
-    assert vmids.usual_range(replace(named, ranges=()), GuestType.QEMU) is None
+    assert identity.usual_range(named, GuestType.QEMU) == "homelab"
+    assert identity.usual_range(replace(named, ranges=()), GuestType.QEMU) is None
 
 
 TOLD = "vms/definitions.nix: template"

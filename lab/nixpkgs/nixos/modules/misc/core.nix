@@ -1,4 +1,4 @@
-# What every other module stands on: free form, assertions, the package set, the version.
+# The base of every other module: free form, assertions, the package set, the version.
 {
   config,
   lib,
@@ -111,7 +111,7 @@ in {
     };
   };
 
-  # The modules that are not here still take definitions of their options; reading one that nobody made is an error.
+  # Definitions of options without a module here are accepted; reading one that is not set is an error.
   _known = [(lib.knownOptions "nixos")];
   config = {
     _module.args = {

@@ -1,4 +1,4 @@
-# Options that configurations read although nobody may have set them. They have no effect here.
+# Options that configurations read even if they are not set. They have no effect here.
 {
   lib,
   config,
@@ -6,7 +6,7 @@
   ...
 }: let
   inherit (lib) mkOption types;
-  # their types are those of the real options
+  # the types are those of the real options
   text = default: mkOption {inherit default;};
   off = text false;
   on = text true;

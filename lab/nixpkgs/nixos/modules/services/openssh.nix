@@ -1,4 +1,4 @@
-# Debian's sshd with the real module's options. An existing host key is kept; only a missing one is made.
+# Debian's sshd with the real module's options. An existing host key is kept; only missing ones are generated.
 {
   config,
   lib,
@@ -53,7 +53,7 @@ in {
       type = types.bool;
       default = true;
     };
-    # the real default has an RSA key of 4096 bits first, which takes seconds to make
+    # the real default starts with an RSA key of 4096 bits, which takes seconds to generate
     hostKeys = mkOption {
       type = types.listOf types.attrs;
       default = [
@@ -132,7 +132,7 @@ in {
     };
     users.groups.sshd = {};
     environment.etc = {
-      # One way to agree on a key unless the fleet names others: a client's part in OpenSSH's first choice takes 50 ms.
+      # A single key exchange unless the fleet sets others: a client's part in OpenSSH's first choice takes 50 ms.
       "ssh/sshd_config".text = ''
         UsePAM yes
         ${lib.concatMapStrings (port: "Port ${toString port}\n") cfg.ports}${lib.concatStrings (lib.mapAttrsToList line (lib.filterAttrs (_: v: v != null) cfg.settings))}AuthorizedKeysFile ${toString cfg.authorizedKeysFiles}

@@ -1,4 +1,4 @@
-# The toplevel: what `nix build` makes, what a generation is, what boots and switches.
+# The toplevel: a generation's content, its boot and its switch.
 {
   config,
   lib,
@@ -9,7 +9,7 @@
   inherit (config.system) build;
   snippets = config.system.activationScripts;
 
-  # The snippets in an order in which each comes after those it depends on.
+  # The snippets, ordered so that each comes after its dependencies.
   ordered = let
     visit = trail: state: name:
       if lib.elem name trail
@@ -21,7 +21,7 @@
     lib.foldl' (visit []) [] (lib.attrNames snippets);
   activate = {dry}: ''
     #!/usr/bin/bash
-    # Makes the running machine match this generation. Started by init and by switch-to-configuration.
+    # Make the running machine match this generation. Called by init and by switch-to-configuration.
     systemConfig=@out@
     export PATH=/usr/bin:/usr/sbin
     if [[ -z ''${NIXOS_ACTIVATE:-} && ! -e /etc/NIXOS ]]; then
@@ -41,7 +41,7 @@
     ordered}
     ${lib.optionalString (!dry) ''
       ln -sfn "$systemConfig" /run/current-system
-      # what runs is never garbage
+      # the running system is never garbage
       ln -sfn /run/current-system /nix/var/nix/gcroots/current-system
     ''}
     exit $_status
@@ -128,7 +128,7 @@ in {
   };
 
   config = {
-    # as nixpkgs has it since 26.05: of what both systems say nothing may differ, or it takes a boot
+    # as in nixpkgs since 26.05: what both systems list must be equal, otherwise a boot is required
     system.switch.inhibitors.dbus-implementation = lib.mkDefault "dbus";
     system.preSwitchChecks.switchInhibitors = ''
       if [[ $2 != boot ]]; then
@@ -150,7 +150,7 @@ in {
       users.deps = ["specialfs"];
       debian = {
         deps = ["etc"];
-        # what Debian's programs expect of their own /etc
+        # required by Debian's programs in /etc
         text = ''
           mkdir -p /etc/alternatives /var/log/journal
           [[ -e /etc/alternatives/awk ]] || { ln -sfn /usr/bin/mawk /etc/alternatives/awk; ln -sfn /usr/bin/which.debianutils /etc/alternatives/which; ln -sfn /usr/bin/more /etc/alternatives/pager; }
@@ -212,7 +212,7 @@ in {
           ln -s ${config.system.path} sw
           ln -s "$kernel" kernel; ln -s "$initialRamdisk" initrd; ln -s "$kernelModules" kernel-modules
           ln -s "$bootLoader" install-boot-loader
-          # the scripts speak of this very path; sh alone replaces it
+          # the scripts contain their own path; sh alone replaces it
           name() { printf '%s%s%s\n' "''${1%%@out@*}" "$out" "''${1#*@out@}"; }
           name "$activateScript" >activate
           name "$dryScript" >dry-activate

@@ -1,4 +1,4 @@
-# Kernels and boot loaders: stand-ins that leave behind what the real ones would.
+# Kernels and boot loaders: stand-ins with the results of the real ones.
 {
   config,
   lib,
@@ -22,7 +22,7 @@
   };
   esp = loader.efi.efiSysMountPoint;
   inherit (cfg.kernelPackages) kernel;
-  # The command that writes loader entries: the generation, where to, whether that must be mounted, timeout, how many.
+  # The command that writes loader entries: the generation, the directory, whether that must be mounted, timeout, number.
   entries = mounted: limit:
     lib.concatStringsSep " " [
       "bash ${../../scripts/install-systemd-boot.sh} \"$1\""
@@ -170,7 +170,7 @@ in {
       }\n")
     cfg.kernel.sysctl);
     environment.etc."modules-load.d/nixos.conf".text = lib.concatMapStrings (m: m + "\n") cfg.kernelModules;
-    # Different kernels are different files, so that "a reboot is needed" can be seen as on the real thing.
+    # Different kernels are different files, so that "a reboot is needed" is detected as on real machines.
     system.build = {
       kernel = "${kernel}/bzImage";
       kernelModules = "${kernel}";
@@ -185,7 +185,7 @@ in {
         then
           pkgs.writeShellScript "install-grub.sh" ''
             bash ${../../scripts/install-grub.sh} "$1"
-            # The lab's firmware reads loader entries, where a disk has a place for them.
+            # The lab's firmware reads loader entries if the disk has a place for them.
             if mountpoint -q ${lib.escapeShellArg esp}; then exec ${entries true loader.grub.configurationLimit}; fi
           ''
         else pkgs.writeShellScript "install-no-boot-loader.sh" ": # nothing boots this machine by a loader of its own\n";

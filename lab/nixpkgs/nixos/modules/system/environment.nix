@@ -8,7 +8,7 @@
   inherit (lib) mkOption types;
   cfg = config.environment;
   packages = cfg.systemPackages ++ cfg.defaultPackages ++ lib.concatMap (u: u.packages) (lib.attrValues config.users.users);
-  # What scripts call by its path below /run/current-system/sw/bin; the rest of Debian's is found by PATH.
+  # Programs that scripts call by path below /run/current-system/sw/bin; Debian's others are on PATH.
   debian = [
     "bash"
     "cat"

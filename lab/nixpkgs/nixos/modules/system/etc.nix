@@ -1,4 +1,4 @@
-# environment.etc: a tree in the store with a list of what goes where; activation lays links to it into /etc.
+# environment.etc: a tree in the store with a list of targets; activation creates links to it in /etc.
 {
   config,
   lib,
@@ -66,7 +66,7 @@ in {
           type = types.nullOr types.int;
           default = null;
         };
-        # set by us: the text is written here rather than linked
+        # set by us: the text is written here instead of linked
         inline = mkOption {
           type = types.bool;
           internal = true;

@@ -1,4 +1,4 @@
-# Names and networks: systemd-networkd, DHCP on every wired interface unless told otherwise.
+# Names and networks: systemd-networkd, DHCP on every wired interface by default.
 {
   config,
   lib,
@@ -221,7 +221,7 @@ in {
 
   config = {
     systemd.network.networks."99-ethernet-default-dhcp" = lib.mkIf cfg.useDHCP {
-      # the lab's interfaces are virtual ones, which Type= calls ether all the same
+      # the lab's interfaces are virtual, and Type= calls these ether as well
       matchConfig.Type = lib.mkDefault "ether";
       DHCP = lib.mkDefault "yes";
       networkConfig = {

@@ -1,4 +1,4 @@
-# Nix on the machine: Debian's programs, this configuration.
+# Nix on the machine: Debian's programs with this configuration.
 {
   config,
   lib,
@@ -156,7 +156,7 @@ in {
 
   config = lib.mkIf cfg.enable {
     nix.settings.trusted-users = ["root"];
-    # The lab has no way out: caches of the world are asked once, not five times with pauses.
+    # The lab is isolated: public caches are tried once, not five times with pauses.
     nix.settings.download-attempts = lib.mkDefault 1;
     users.users = lib.listToAttrs (map (n:
       lib.nameValuePair "nixbld${toString n}" {
@@ -166,7 +166,7 @@ in {
         group = "nixbld";
         extraGroups = ["nixbld"];
       }) (lib.range 1 cfg.nrBuildUsers));
-    # No machine of the lab reaches a cache outside it, or builds in a sandbox.
+    # Machines of the lab reach no outside cache, and do not build in a sandbox.
     environment.etc."nix/nix.conf".text =
       lib.concatStrings (lib.mapAttrsToList (n: v: "${n} = ${show v}\n") (lib.filterAttrs (_: v: v != null) (cfg.settings
         // {

@@ -1,4 +1,4 @@
-# sudo and PAM as Debian's programs read them.
+# sudo and PAM in the form that Debian's programs read.
 {
   config,
   lib,

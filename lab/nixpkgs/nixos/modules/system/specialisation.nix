@@ -1,4 +1,4 @@
-# Variants of a system, each of them a system of its own inside it.
+# Variants of a system, each of them a complete system inside it.
 {
   config,
   lib,

@@ -1,4 +1,4 @@
-# Users and groups: declared ones exist with the declared properties, numbers and passwords once given stay.
+# Users and groups: declared ones exist with the declared properties; numbers and passwords stay once assigned.
 {
   config,
   lib,

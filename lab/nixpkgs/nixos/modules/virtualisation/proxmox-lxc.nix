@@ -1,4 +1,4 @@
-# A container of Proxmox VE: no kernel and no boot loader of its own. Its name is the hypervisor's, unless it says otherwise.
+# A container of Proxmox VE: without kernel and boot loader. Its name is the hypervisor's, unless it is set.
 {
   config,
   lib,

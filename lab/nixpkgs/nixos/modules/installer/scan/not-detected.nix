@@ -1,4 +1,4 @@
-# Hardware that nixos-generate-config did not look for.
+# Hardware that nixos-generate-config does not detect.
 {lib, ...}: {
   hardware.enableRedistributableFirmware = lib.mkDefault true;
 }

@@ -2,7 +2,7 @@
 lib: let
   inherit (lib) mkOption types;
   atom = types.nullOr (types.oneOf [types.bool types.int types.float types.str types.path types.package]);
-  # a key given as a list anywhere is given several times, all else must agree
+  # a key that is a list anywhere is repeated, other values must agree
   value =
     types.either atom (types.listOf atom)
     // {

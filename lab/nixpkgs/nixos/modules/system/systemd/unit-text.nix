@@ -55,7 +55,7 @@
   hook = name: kind: key: text: lib.optionalAttrs (text != "") {${key} = [(command name kind text)];};
   serviceText = name: s: let
     given = s.serviceConfig;
-    # `script` and the like come beside what serviceConfig says of the same key
+    # `script` and similar options are added to what serviceConfig sets for the same key
     hooks = lib.zipAttrsWith (_: lib.concatLists) (map (lib.mapAttrs (_: lib.toList)) [
       (hook name "pre-start" "ExecStartPre" s.preStart)
       (lib.optionalAttrs (s.script != "") {ExecStart = "${command name "start" s.script}${lib.optionalString (s.scriptArgs != "") " ${s.scriptArgs}"}";})

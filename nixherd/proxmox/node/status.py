@@ -1,18 +1,27 @@
-"""What of the settings is in effect, and what waits for a boot: what runs, compared with what is set. Pure."""
+"""What of a node's settings is in effect, and what waits for a boot: what runs, compared with what is set. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nixherd.proxmox.node import CARD_RULE, GRUB, VENDOR_RESET, VFIO, VFIO_MODULES
-from nixherd.proxmox.node.boot import next_kernel, order
-from nixherd.proxmox.node.command_line import lacking
-from nixherd.proxmox.node.dkms import installed, parse
-from nixherd.proxmox.node.states import BootState, DkmsState, ModuleState, NodeState, PciDevice, PciState
-from nixherd.proxmox.node.texts import MODULES, cards
+from nixherd.proxmox.node.kernel import dkms_rows, installed, lacking_words, next_kernel, order
+from nixherd.proxmox.node.passthrough import MODULES, cards
+from nixherd.proxmox.node.states import (
+    CARD_RULE,
+    GRUB,
+    VENDOR_RESET,
+    VFIO,
+    VFIO_MODULES,
+    BootState,
+    DkmsState,
+    ModuleState,
+    NodeState,
+    PciDevice,
+    PciState,
+)
 
 
 @dataclass(frozen=True)
-class Waiting:
+class Pending:
     """A setting that is not in effect. `booted`: the node has booted since it was made, so that a boot is no remedy."""
 
     what: str
@@ -38,9 +47,9 @@ class Seen:
     """of vendor-reset, where it is asked for"""
 
 
-def waiting(seen: Seen) -> list[Waiting]:
+def waiting(seen: Seen) -> list[Pending]:
     """Everything that is set and not in effect."""
-    return [*_words(seen), *_modules(seen), *_devices(seen), *(_reset(seen) if seen.version else ())]
+    return [*_due_words(seen), *_due_modules(seen), *_due_devices(seen), *(_due_reset(seen) if seen.version else ())]
 
 
 def _booted_since(seen: Seen, time: int | None) -> bool:
@@ -48,23 +57,23 @@ def _booted_since(seen: Seen, time: int | None) -> bool:
     return time is not None and booted is not None and time < booted
 
 
-def _words(seen: Seen) -> Iterator[Waiting]:
+def _due_words(seen: Seen) -> Iterator[Pending]:
     since = _booted_since(seen, seen.boot["entries_time"])
-    if words := lacking([seen.boot["command_line"]], seen.words):
+    if words := lacking_words([seen.boot["command_line"]], seen.words):
         which = "the boot loader has them, yet the running kernel was not given them: which entry was booted?"
-        yield Waiting(f"the running kernel was not told {' '.join(words)}", since, which)
+        yield Pending(f"the running kernel was not told {' '.join(words)}", since, which)
     elif seen.pci["groups"] == 0:
         remedy = "switch the IOMMU (AMD-Vi, VT-d) on in the firmware"
-        yield Waiting("there are no IOMMU groups", booted=True, remedy=remedy)
+        yield Pending("there are no IOMMU groups", booted=True, remedy=remedy)
 
 
-def _modules(seen: Seen) -> Iterator[Waiting]:
+def _due_modules(seen: Seen) -> Iterator[Pending]:
     since = _booted_since(seen, seen.modules["times"].get(VFIO_MODULES))
     if away := [module for module in MODULES if module not in seen.modules["loaded"]]:
-        yield Waiting(f"not loaded: {', '.join(away)}", since, "see `journalctl -b -u systemd-modules-load`")
+        yield Pending(f"not loaded: {', '.join(away)}", since, "see `journalctl -b -u systemd-modules-load`")
 
 
-def _devices(seen: Seen) -> Iterator[Waiting]:
+def _due_devices(seen: Seen) -> Iterator[Pending]:
     since = _booted_since(seen, seen.modules["times"].get(VFIO))
     for device in seen.devices:
         if device["driver"] != "vfio-pci":
@@ -72,38 +81,38 @@ def _devices(seen: Seen) -> Iterator[Waiting]:
             remedy = (
                 f"{device['driver'] or 'another module'} takes it first; say blacklist={device['driver'] or 'MODULE'}"
             )
-            yield Waiting(f"{device['address']} ({device['id']}) is {who}, not by vfio-pci", since, remedy)
+            yield Pending(f"{device['address']} ({device['id']}) is {who}, not by vfio-pci", since, remedy)
 
 
-def _reset(seen: Seen) -> Iterator[Waiting]:
+def _due_reset(seen: Seen) -> Iterator[Pending]:
     since = _booted_since(seen, seen.modules["times"].get(CARD_RULE))
     if VENDOR_RESET.replace("-", "_") not in seen.modules["loaded"]:
         remedy = f"`modprobe {VENDOR_RESET}` on the node says why"
         if seen.node["secure_boot"]:
             remedy += "; Secure Boot is on, under which a module loads only if its signer's key is enrolled"
-        yield Waiting(f"not loaded: {VENDOR_RESET}", since, remedy)
+        yield Pending(f"not loaded: {VENDOR_RESET}", since, remedy)
         return
     built = seen.dkms["builds"].get(seen.node["kernel"]) if seen.dkms else None
     if seen.dkms and built and seen.dkms["loaded"] not in (None, built):
-        yield Waiting(f"another build of {VENDOR_RESET} is loaded than the one that is installed", booted=False)
+        yield Pending(f"another build of {VENDOR_RESET} is loaded than the one that is installed", booted=False)
     for device in cards(seen.devices):
         method = device["reset_method"]
         if method is None or "device_specific" not in method.split():
             remedy = f"{VENDOR_RESET} does not know {device['id']}: add it to src/device-db.h of its source"
-            yield Waiting(f"{device['address']} ({device['id']}) is reset by {method or 'nothing'}", since, remedy)
+            yield Pending(f"{device['address']} ({device['id']}) is reset by {method or 'nothing'}", since, remedy)
 
 
 def read_back(seen: Seen) -> str:
     """What the node says that its next boot brings."""
     entries, words = seen.boot["entries"], seen.words
     files = [(seen.boot["effective"] if file == GRUB else text) or "" for file, text in seen.boot["texts"].items()]
-    away = lacking(files if entries is None else entries, words)
+    away = lacking_words(files if entries is None else entries, words)
     told = f", told {' '.join(word for word in words if word not in away) or 'nothing of this'}" if words else ""
     unseen = " by its files; what the boot loader has is unknown" if words and entries is None else ""
     kernel = next_kernel(seen.boot) or "unknown"
     if not seen.version or not seen.dkms:
         return f"read back: the next kernel is {kernel}{told}{unseen}"
-    have = ", ".join(sorted(installed(parse(seen.dkms["status"]), seen.version), key=order)) or "none"
+    have = ", ".join(sorted(installed(dkms_rows(seen.dkms["status"]), seen.version), key=order)) or "none"
     return (
         f"read back: the next kernel is {kernel}{told}{unseen}; {VENDOR_RESET} {seen.version} is installed for {have}"
     )
@@ -111,35 +120,35 @@ def read_back(seen: Seen) -> str:
 
 def problems(seen: Seen) -> list[str]:
     """What no boot will mend: that the kernel which boots next has no module."""
-    found = []
+    lines = []
     kernel = next_kernel(seen.boot)
     if seen.version and seen.dkms:
-        have = installed(parse(seen.dkms["status"]), seen.version)
+        have = installed(dkms_rows(seen.dkms["status"]), seen.version)
         if kernel is None:
             kernels = [each["version"] for each in seen.boot["kernels"]]
             if away := [each for each in kernels if each not in have]:
-                found.append(
+                lines.append(
                     f"which kernel boots next is not known, and {VENDOR_RESET} {seen.version} is not installed for "
                     f"{', '.join(away)}"
                 )
         elif kernel not in have:
-            found.append(f"{VENDOR_RESET} {seen.version} is not installed for {kernel}, which boots next")
-    return found
+            lines.append(f"{VENDOR_RESET} {seen.version} is not installed for {kernel}, which boots next")
+    return lines
 
 
 def remarks(seen: Seen) -> list[str]:
     """What a person should know, and is no failure."""
-    found = []
+    lines = []
     kernel = next_kernel(seen.boot)
     if seen.version and seen.node["secure_boot"]:
         signer = (seen.dkms or {"signers": {}})["signers"].get(kernel or "", "")
         who = f"is signed by {signer}" if signer else "is not signed"
-        found.append(
+        lines.append(
             f"Secure Boot is on, and the module {who}: it loads only if that key is enrolled (`mokutil --import "
             "/var/lib/dkms/mok.pub`, then at the console of the next boot)"
         )
     if kernel and kernel != seen.node["kernel"]:
-        found.append(f"the next boot brings kernel {kernel}; {seen.node['kernel']} runs")
+        lines.append(f"the next boot brings kernel {kernel}; {seen.node['kernel']} runs")
     ours = {device["address"] for device in seen.devices}
     for device in seen.devices:
         shared = [
@@ -151,5 +160,5 @@ def remarks(seen: Seen) -> list[str]:
             and not each["kind"].startswith("06")  # bridges stay with the host
         ]
         if shared:
-            found.append(f"{device['address']} is in one IOMMU group with {', '.join(shared)}: they go with it")
-    return found
+            lines.append(f"{device['address']} is in one IOMMU group with {', '.join(shared)}: they go with it")
+    return lines
