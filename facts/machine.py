@@ -3,7 +3,7 @@
 from typing_extensions import override
 
 from facts.base import Fact
-from nixherd.deploy.machine_state import MachineState, machine_script, parse_machine
+from nixherd.deploy.running import MachineState, machine_script, parse_machine
 
 __all__ = ["Machine", "MachineState"]
 

@@ -1,6 +1,6 @@
 """A deployment, row by row: reach, evaluate, build, show, copy, and on each machine activate, prove, keep or go back.
 
-Each row goes on with the value that the one before it made (`nixherd.deploy.values`). The rows before `copy` change
+Each row goes on with the value that the one before it made (`nixherd.deploy.run`). The rows before `copy` change
 nothing, so that `--dry` ends there.
 """
 
@@ -10,15 +10,13 @@ from pyinfra import host
 
 from nixherd.deploy import activate as activation
 from nixherd.deploy import build as building
-from nixherd.deploy import changes, rebuild
 from nixherd.deploy import copy as copying
 from nixherd.deploy import plan as planning
-from nixherd.deploy.goal import Goal
-from nixherd.deploy.options import Engine
-from nixherd.deploy.program import note_alone
-from nixherd.deploy.pull import trigger
+from nixherd.deploy import rebuild
+from nixherd.deploy.options import Engine, Goal
+from nixherd.deploy.program import note_alone, trigger
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.values import Built, Copied, Planned, PlannedToPull, ReachedToPull
+from nixherd.deploy.run import Built, Copied, Planned, PlannedToPull, ReachedToPull
 from nixherd.deploy.waves import label
 from nixherd.errors import Usage
 from nixherd.pyinfra_glue.hosts import builder_of, evaluator_of, executing, fleet_of
@@ -87,7 +85,7 @@ def show() -> NoChange:
         return NoChange(f"{host_run.id}: revision only, {value.revision_change}")
     if isinstance(value, Planned):
         return NoChange(f"{host_run.id}: what changes is known when it is built")
-    host_run.value = changes.show(
+    host_run.value = planning.show_changes(
         rollout, host_run, value, planning.to_come(evaluator_of(host), rollout, reached_ids(host))
     )
     if not executing(host):

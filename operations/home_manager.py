@@ -6,8 +6,8 @@ from pyinfra import host
 
 from facts.home_manager import Generations
 from nixherd.deploy import activate as activation
-from nixherd.deploy.generations import chosen, require_store_path
-from nixherd.deploy.values import Target
+from nixherd.deploy.run import Target
+from nixherd.deploy.running import chosen, require_store_path
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 from nixherd.pyinfra_glue.rollouts import read
 

@@ -7,8 +7,16 @@ from pyinfra import host
 from nixherd.errors import FleetInvalid, Refused
 from nixherd.install.permission import mark, require_installable
 from nixherd.pyinfra_glue.hosts import fleet_host, fleet_of, run_of
-from nixherd.pyinfra_glue.installing import is_installed, machine_of, require_the_guest
-from nixherd.pyinfra_glue.kexec import BOOT, boot_installer, findings, jump_note, mark_installer
+from nixherd.pyinfra_glue.installing import (
+    BOOT,
+    boot_installer,
+    findings,
+    is_installed,
+    jump_note,
+    machine_of,
+    mark_installer,
+    require_the_guest,
+)
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 
 

@@ -20,14 +20,11 @@ from nixherd.deploy import activate as activation
 from nixherd.deploy import copy as copying
 from nixherd.deploy import rebuild as rebuilding
 from nixherd.deploy.build import builder_of
-from nixherd.deploy.generations import chosen, has_it, require_store_path
-from nixherd.deploy.goal import Goal
 from nixherd.deploy.health import unwell
-from nixherd.deploy.job import run_job
-from nixherd.deploy.machine import output_of
-from nixherd.deploy.options import HERE
-from nixherd.deploy.running import PROFILE
-from nixherd.deploy.values import Planned, Target
+from nixherd.deploy.machine import output_of, run_job
+from nixherd.deploy.options import HERE, Goal
+from nixherd.deploy.run import Planned, Target
+from nixherd.deploy.running import PROFILE, chosen, has_it, require_store_path
 from nixherd.errors import FleetError, NotWell, Usage
 from nixherd.fleet import tree
 from nixherd.install.permission import require_installable

@@ -7,7 +7,7 @@ from pyinfra import host
 from nixherd.arguments import flag_of
 from nixherd.deploy import reboot as rebooting
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.values import ReachedToPull
+from nixherd.deploy.run import ReachedToPull
 from nixherd.deploy.waves import label
 from nixherd.errors import FleetError
 from nixherd.pyinfra_glue.hosts import executing

@@ -8,8 +8,7 @@ from nixherd.arguments import flag_of, path_below
 from nixherd.errors import FleetError
 from nixherd.fleet.load import load_fleet
 from nixherd.locate.reach import Epoch
-from nixherd.pyinfra_glue.fleet_files import changed_files
-from nixherd.pyinfra_glue.host_keys import EnrolledKey, rules_said
+from nixherd.pyinfra_glue.fleet_files import EnrolledKey, changed_files, rules_said
 from nixherd.pyinfra_glue.hosts import connector_of, executing, fleet_host, keys_of
 from nixherd.pyinfra_glue.installing import machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation

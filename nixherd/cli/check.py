@@ -59,7 +59,7 @@ def check(
     sarif_file: str | None,
     deadline: float | None,
 ) -> int:
-    """The quality gate: check the fleet's files with every tool, side by side, and build all configurations.
+    """Check the fleet's files with every tool, side by side, and build all configurations: the quality gate.
 
     Status 1 when anything is found, or when a tool is missing or cannot tell; in GitHub Actions with annotations.
     """
@@ -260,7 +260,7 @@ exec "$nixherd" --fleet "$fleet" check --changed --table
 
 @click.group()
 def hooks() -> None:
-    """git's hooks that call nixherd."""
+    """Install git hooks that call nixherd."""
 
 
 @hooks.command()

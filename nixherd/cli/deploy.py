@@ -15,9 +15,8 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate
 from nixherd.cli.parameters import WholeSeconds, data_option, json_option, together
 from nixherd.cli.run_pyinfra import own_error, run_deploys
-from nixherd.deploy.goal import Goal
 from nixherd.deploy.journal import NAME, entries, runs
-from nixherd.deploy.options import LONGEST
+from nixherd.deploy.options import LONGEST, Goal
 from nixherd.deploy.report import HostReport, Outcome, Report, report
 from nixherd.errors import Usage
 from nixherd.exit_codes import Exit
@@ -30,7 +29,7 @@ from nixherd.terminal import is_terminal, say
 _AT_LEAST_ONE = WholeSeconds(1, LONGEST)
 
 
-# what all of them take
+# what the three commands take
 _selection = together(
     click.argument("hosts", nargs=-1, metavar="[HOST|GROUP]..."),
     click.option("--exclude", multiple=True, metavar="HOST|GROUP", help="Not these; may be repeated."),
@@ -42,7 +41,7 @@ _selection = together(
 )
 
 
-# What hosts.nix or group data may say as well has no default here: an option that nobody gave must not overrule them.
+# What hosts.nix or group data may set as well has no default here: an option that is not given overrules nothing.
 _dirty = click.option(
     "--allow-dirty", is_flag=True, default=None, help="Deploy what nobody committed; the report says so."
 )
@@ -75,8 +74,8 @@ _dirty = click.option(
 def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **options: Any) -> int:
     """Bring hosts to what the flake says: all of them, or those named.
 
-    Evaluated and built once for all, activated under the machine's own guard, proven, and only then kept; a machine on
-    which anything goes wrong goes back to the system that ran before.
+    Everything is evaluated and built once. Each machine activates its system under a guard of its own; what is not
+    proven there is not kept, and the machine goes back to the system that ran before.
     """
     if options.pop("rerun_failed"):
         hosts = failed_last(front, hosts)
@@ -107,8 +106,8 @@ def plan(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Se
 def reboot(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **options: Any) -> int:
     """Reboot hosts whose next boot brings another kernel, initrd, modules or systemd; one of a role at a time.
 
-    Another boot_id, the system that runs, its units and health checks prove each. A readonly VM is only listed, with
-    the command for its owner.
+    Each is proven by another boot_id, the system that runs, its units and its health checks. A readonly VM is only
+    listed, with the command for its owner.
     """
     dry = options.pop("dry_run")
     return rollout(front, REBOOT, hosts, exclude, data, options, dry=dry)

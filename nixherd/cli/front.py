@@ -1,4 +1,4 @@
-"""What every command has: the fleet, a guarded client, and one way of carrying out an action."""
+"""What every command uses: the fleet, a guarded client, results for people or as JSON, one way to act on a guest."""
 
 import os
 import time
@@ -26,7 +26,7 @@ from nixherd.run import Run
 from nixherd.sizes import parse_seconds
 from nixherd.terminal import say
 
-# What asks the hypervisor is imported where it is used: commands that do not start in half the time without it.
+# What asks the hypervisor is imported where it is used: other commands start in half the time without it.
 if TYPE_CHECKING:
     from nixherd.deploy.commit_policy import Gate, Verified
     from nixherd.proxmox.answers import Resource
@@ -41,7 +41,7 @@ DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
 
 @dataclass
 class Front:
-    """One invocation. `as_json` is None where nobody said; `guarded`: it may ask the hypervisor to change something."""
+    """One invocation. `as_json` is None without --json and --table; `guarded`: it may change guests."""
 
     fleet_path: str
     token_file: str | None = None
@@ -54,7 +54,7 @@ class Front:
 
     @classmethod
     def of_environment(cls) -> "Front":
-        """What the environment says, else what is usual; options come on top."""
+        """Read the environment, else the defaults; options overrule both."""
         return cls(fleet_path=os.environ.get("FLEET") or "fleet", token_file=os.environ.get("PROXMOX_TOKEN_FILE"))
 
     @cached_property
@@ -65,7 +65,7 @@ class Front:
 
     @cached_property
     def fleet(self) -> Fleet:
-        """Loaded once; what its author should know is said then."""
+        """The fleet, loaded once; its warnings are said then."""
         if self.verified:
             fleet = self.verified.fleet(self.root)
         else:
@@ -74,7 +74,7 @@ class Front:
         return fleet
 
     def require(self, gate: "Gate | None") -> None:
-        """Have everything come from the commit that this gate lets through."""
+        """Take everything from the commit that this gate lets through."""
         self.gate = gate
         for known in ("fleet", "verified"):
             self.__dict__.pop(known, None)
@@ -105,7 +105,7 @@ class Front:
 
     @property
     def client(self) -> "Client":
-        """Made on first use; sends nothing by itself."""
+        """The guarded client, made on first use; making it sends nothing."""
         return self.hypervisor.guarded
 
     @property
@@ -134,12 +134,12 @@ class Front:
 
     @property
     def token_path(self) -> Path:
-        """The API token's file: as said here, else in group data, else the usual one."""
+        """The API token's file: from the options or environment, else group data, else the usual one."""
         return expanded(self.token_file or self.standing("proxmox_token_file") or DEFAULT_TOKEN_FILE)
 
     @cached_property
     def timeout(self) -> float:
-        """Seconds for a task of the hypervisor: as said here, else in group data. Usage when that is not a number."""
+        """Seconds for a task of the hypervisor: from the options, else group data. Usage when that is not a number."""
         given = self.standing("task_deadline")
         try:
             return 3600.0 if given is None else parse_seconds(given)
@@ -147,8 +147,16 @@ class Front:
             raise Usage(f"group_data/all.py: task_deadline={error}") from None
 
     def standing(self, name: str) -> Any:
-        """What group_data/all.py says for all hosts; None where it says nothing."""
+        """Give the value that group_data/all.py sets for all hosts; None where it sets none."""
         return next(reversed(list(said_for_all(name, [CHECKOUT / "group_data"]))), None)
+
+    def read_back(self, what: str) -> Fleet:
+        """Load the fleet's files after a change. FleetError, beginning with `what`, where they do not load."""
+        try:
+            return load_fleet(self.root)
+        except FleetError as error:
+            look = f"did a git hook change them? Look at them by hand (git -C {self.root} status)"
+            raise FleetError(f"{what}, but the fleet's files do not load now: {error}; {look}") from error
 
     # Results
 
@@ -198,12 +206,12 @@ class Front:
         meant = placed_named(
             self.fleet, name, lambda: self.client.resources(), name_of, lambda vmid: self.client.presence(vmid)
         )
-        if not isinstance(meant, Vm):  # one that is declared under another name is that one all the same
+        if not isinstance(meant, Vm):  # it may be declared under another name
             vm = next((vm for vm in self.fleet.vms.values() if vm.vmid == meant.vmid), None)
             return meant.node, meant.vmid, meant.type, vm
         try:
             seen = find(self.client, self.fleet, meant)
-        except NotVisible as error:  # the server's word, where nothing was to be changed
+        except NotVisible as error:  # nothing was to be changed: not a refusal
             raise FleetError(str(error)) from error
         if seen is None:
             raise FleetError(f"{label(meant)} does not exist on {self.fleet.node_of(meant)}")
@@ -235,7 +243,7 @@ class Front:
         return Exit.FAILED if any(each["remedy"] == "by hand" for each in left or ()) else Exit.DONE
 
     def _left(self, action: "Action", vm: Vm) -> list[dict[str, Any]] | None:
-        """What the action leaves undone, in the words of `vm diff`; None where it cannot tell."""
+        """List what the action leaves undone, in rows of `vm diff`; None where it cannot tell."""
         from nixherd.cli.guests import difference, differing
 
         steps = action.left(self.client, self.fleet, vm)

@@ -1,4 +1,4 @@
-"""`nixherd lock`: the fleet's inputs, brought up to date through the gate."""
+"""`nixherd lock`: update the fleet's inputs through the gate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,16 +59,16 @@ def update_command(
 ) -> int:
     """Update flake.lock on a branch of its own: all inputs, or those named, each one a group by itself.
 
-    Nothing is merged or pushed that the gate has not let through as it is. Where it stops all of them together, it is
-    asked for one group after the other: one that breaks something is left behind, and named with the gate's reason,
-    and the others go on. COMMAND is run by sh in the fleet's directory of the tree that it judges. Where others push
-    meanwhile, all of it is done again on that.
+    Only a tree that passed the gate is merged or pushed. If all updates together do not pass, the gate judges one group
+    after the other: a group that breaks something is left behind, and named with the gate's reason; the others are
+    published. COMMAND is run by sh in the fleet's directory of the tree that it judges. If others push meanwhile, all
+    of it is repeated on that.
 
-    Status 0: all that moved is where it was wanted, or nothing moved. 1: something was left behind. 5: of an input
-    nobody can tell, as it could not be looked up, or the gate gave no answer. In both the rest has gone on.
+    Status 0: all updates were published, or there were none. 1: something was left behind. 5: an input could not be
+    looked up, or the gate gave no answer. In both cases the rest was published.
     """
     if summary and not expanded(summary).is_fifo():
-        expanded(summary).open("a").close()  # that it can be written is seen while nothing has been done yet
+        expanded(summary).open("a").close()  # fails now rather than after the update
     ended = update(
         front.root,
         Wanted(groups=groups, only=inputs, **options),
@@ -90,7 +90,7 @@ def update_command(
 
 
 def _must_be_signed(fleet: Path) -> bool:
-    """Whether commits of the fleet in this directory have to be signed, by hosts.nix or by our group data."""
+    """Whether hosts.nix or group data require signed commits of the fleet in this directory."""
     by_hosts = (fleet / "hosts.nix").exists() and commits_gate.required_by_hosts(load_fleet(fleet))
     return Gate.of(fleet, {}, [CHECKOUT / "group_data"], by_hosts=by_hosts, notes=False) is not None
 

@@ -1,4 +1,4 @@
-"""`nixherd`: the command that people type. Exit codes are those of `nixherd.exit_codes`, whatever happens."""
+"""`nixherd`: the command that people type. It ends with a status of `nixherd.exit_codes`, whatever happens."""
 
 import gc
 import io
@@ -61,7 +61,7 @@ class Lazy(click.Group):
 @click.option("--token-file", metavar="FILE", help="The API token; else $PROXMOX_TOKEN_FILE, else the usual place.")
 @pass_front
 def cli(front: Front, fleet: str | None, token_file: str | None) -> None:
-    """Provisions, deploys and guards fleets of NixOS machines."""
+    """Provision, deploy and guard fleets of NixOS machines."""
     front.fleet_path = fleet or front.fleet_path
     front.token_file = token_file or front.token_file
 
@@ -69,7 +69,7 @@ def cli(front: Front, fleet: str | None, token_file: str | None) -> None:
 @cli.command(epilog='bash: put `eval "$(nixherd completion bash)"` into ~/.bashrc; the others alike.')
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what makes a shell complete our commands and the guests' names."""
+    """Print the shell's completion of nixherd's commands and the guests' names."""
     from click.shell_completion import get_completion_class
 
     completion_class = get_completion_class(shell)
@@ -87,13 +87,13 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def run(words: Sequence[str]) -> int:
     """Run one command and return its status; an error is one line on stderr."""
-    gc.set_threshold(50_000)  # a command lives for seconds: looking for its garbage is a tenth of that
+    gc.set_threshold(50_000)  # garbage collection would be a tenth of a command's time
     say_any_character()
     front = Front.of_environment()
     signal.signal(signal.SIGTERM, _terminated)
     try:
         require_text(words)
-        # a command that ends with a status of its own gives it back here
+        # a command may return a status
         status = cli.main(list(words), prog_name="nixherd", standalone_mode=False, obj=front)
         return int(status) if isinstance(status, int) else int(Exit.DONE)
     except click.UsageError as error:

@@ -70,8 +70,8 @@ _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"
 def new(front: Front, /, name: str, **options: Any) -> None:
     """Scaffold the host NAME: its files, its entries in hosts.nix and the definitions, its secrets.
 
-    It is asked for what it is to be on a terminal. What comes of it is evaluated and shown before anything is written;
-    then all of it is there, known to git and not committed, or nothing.
+    On a terminal it asks for what is missing. The result is evaluated and shown before anything is written; then all of
+    it is written and added to git, uncommitted, or nothing is.
     """
     front.guarded = False
     how = {each: options.pop(each) for each in ("offline", "recipients", "no_eval", "commit", "dry_run", "yes")}
@@ -190,16 +190,13 @@ def _publish(changeset: Changeset, done: Scaffold, *, commit: bool) -> Done:
 
 def _read_back(front: Front, done: Scaffold) -> list[str]:
     """FleetError unless the fleet's files hold the host now; return the new files that a git hook has changed."""
-    host, look = done.host, f"did a git hook change it? Look at it by hand (git -C {front.root} status)"
-    try:
-        now = load_fleet(front.root)
-    except FleetError as error:
-        raise FleetError(f"{host.id} was written, and the fleet's files do not load now: {error}; {look}") from error
+    host, now = done.host, front.read_back(f"{done.host.id} was written")
     left = [] if _apart(now.hosts.get(host.id)) == _apart(done.fleet.hosts[host.id]) else [f"{HOSTS}: {host.id}"]
     if host.guest is not None and now.vms.get(host.id) != done.fleet.vms[host.id]:
         left.append(f"{DEFINITIONS}: managed.{host.id}")
     left += [path for path in done.new if not (front.root / path).is_file()]
     if left:
+        look = f"did a git hook change them? Look at them by hand (git -C {front.root} status)"
         raise FleetError(f"{', '.join(left)}: was written, but is not so in the files now; {look}")
     return [path for path in done.new if (front.root / path).read_bytes() != done.files[path]]
 

@@ -49,7 +49,7 @@ def show_json(value: Any) -> None:
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json: bool | None, empty: str = "") -> None:
-    """Rows with these columns; JSON has all that they have."""
+    """Show rows with these columns; as JSON with all that they have."""
     if wants_json(as_json):
         show_json(list(rows))
         return
@@ -93,7 +93,7 @@ def _cell(column: str, value: Any) -> str:
 
 
 def duration(seconds: int) -> str:
-    """`3d 4h`, `5m 10s`."""
+    """Write seconds like `3d 4h` or `5m 10s`."""
     parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
     units = [f"{number}{unit}" for number, unit in parts if number]
     return " ".join(units[:2]) or "0s"

@@ -35,7 +35,7 @@ def provision(front: Front, /, names: Sequence[str], data: Sequence[str]) -> int
     """Make managed VMs out of nothing, and take them into service.
 
     Host key, secrets and hosts.nix first; then clone, configure, start, install, prove; then overview and protection.
-    What is done already is passed over, so a run that was killed is finished by the same command.
+    Steps that are done already are skipped, so the same command finishes a run that was killed.
     """
     guests = {(vm := _installable(front.fleet, name)).name: vm for name in names}
     return _run(front, (ENROLL, PROVISION, POST), [*guests.values()], data)
@@ -43,7 +43,7 @@ def provision(front: Front, /, names: Sequence[str], data: Sequence[str]) -> int
 
 @click.command("post-provision")
 @click.argument("name")
-@click.option("--ip", metavar="IP", help="Where you take it to be: refused unless the hypervisor says so, too.")
+@click.option("--ip", metavar="IP", help="Its address as you know it: refused unless the hypervisor confirms it.")
 @click.option("--vmid", type=VMID, metavar="VMID", help="The VMID you take it to have: refused unless it has.")
 @dry_run_option
 @data_option
@@ -52,14 +52,14 @@ def provision(front: Front, /, names: Sequence[str], data: Sequence[str]) -> int
 def post_provision(front: Front, /, name: str, ip: str | None, vmid: int | None, data: Sequence[str]) -> int:
     """Take an installed VM into service: age recipient, secret files, hosts.nix, overview, readonly; one commit.
 
-    Nothing is taken from the command line: who it is and where is asked of the hypervisor and proven by the machine.
+    Its identity and address are asked of the hypervisor and proven by the machine; options only confirm them.
     """
     vm = _declared(front.fleet, name, "post-provision")
     _compare(front, vm, ip, vmid)
     return _run(front, (POST,), [vm], data)
 
 
-# Who is meant
+# Which guest
 
 
 def _declared(fleet: Fleet, name: str, verb: str) -> Vm:
@@ -121,7 +121,7 @@ def _compare(front: Front, vm: Vm, ip: str | None, vmid: int | None) -> None:
         raise Usage(f"--ip {ip}: {label(vm)} on {node} is not there, its net0 ({mac or 'without a MAC'}) has {has}")
 
 
-# The run, and what became of it
+# The run and its result
 
 
 def _run(front: Front, deploys: Sequence[str], guests: Sequence[Vm], data: Sequence[str]) -> int:
@@ -157,7 +157,7 @@ def _row(
         return {**row, "outcome": "failed", "why": why, "exit": status}
 
     end = next((entry for entry in of_vm if entry["event"] == "end"), None)
-    # a run of several: where one has failed its status says nothing of the others
+    # in a run of several its status is that of the one that failed
     others = any(entry["event"] == "end" and entry.get("host") != vm.host_id for entry in entries)
     if end is not None:
         return failed(end.get("why"), end.get("exit"))

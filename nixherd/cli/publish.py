@@ -47,9 +47,9 @@ def publish(
 ) -> int:
     """Put what hosts are to run into the binary cache in DIRECTORY: all NixOS hosts, or those named.
 
-    Evaluated and built once for all and signed; then DIRECTORY/systems/HOSTNAME names each host's system, signed by the
-    same key, which machines with `nixherd.pull` deploy to themselves. A host that cannot be evaluated or built keeps
-    the one that it had there.
+    All systems are evaluated, built and signed; then DIRECTORY/systems/HOSTNAME, signed by the same key, names each
+    host's system, which machines with `nixherd.pull` deploy to themselves. A host that cannot be evaluated or built
+    keeps the system that it had there.
     """
     front.guarded = False
     root = str(front.root)

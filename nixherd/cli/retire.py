@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import click
@@ -18,7 +19,6 @@ from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
 from nixherd.fleet import signatures
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
-from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet, Host
 from nixherd.names import HOST_ID, is_a
 from nixherd.proxmox.guest.adopt import Fate, Parting, partings
@@ -38,7 +38,7 @@ _SHOWN = 20  # mentions
 
 @dataclass(frozen=True)
 class Options:
-    """What the options say."""
+    """The options' values."""
 
     keep_vm: bool
     destroy: DestroyGuest | None
@@ -161,14 +161,11 @@ def _host(fleet: Fleet, name: str) -> Host | None:
     """Find a host by its id, else by its hostname or alias. Usage when several have the name."""
     if name in fleet.hosts:
         return fleet.hosts[name]
-    called = [
-        host for host in fleet.hosts.values() if name.lower() in (host.hostname.lower(), (host.ssh_alias or "").lower())
-    ]
-    if len(called) > 1:
-        raise Usage(
-            f"{name}: {' and '.join(host.id for host in called)} have this name in hosts.nix; name one by its id"
-        )
-    return called[0] if called else None
+    names = {host.id: (host.hostname.lower(), (host.ssh_alias or "").lower()) for host in fleet.hosts.values()}
+    ids = [host_id for host_id, each in names.items() if name.lower() in each]
+    if len(ids) > 1:
+        raise Usage(f"{name}: {' and '.join(ids)} have this name in hosts.nix; name one by its id")
+    return fleet.hosts[ids[0]] if ids else None
 
 
 def _retired_before(front: Front, changeset: Changeset, name: str, options: Options) -> None:
@@ -214,10 +211,10 @@ def _require_nothing_left(front: Front, name: str, options: Options, commit: str
         failure.args = (f"{name} was retired by commit {commit}; whether {what} is there is not known: {failure}",)
         raise failure from error
     if is_there:
-        called = f" ({row.name})" if row and row.name else ""
+        name_of = f" ({row.name})" if row and row.name else ""
         raise Refused(
-            f"{name} was retired by commit {commit}; {what} is there{called}, and no definition is of it, so it is not "
-            "destroyed; declare it under managed again, or remove it by hand"
+            f"{name} was retired by commit {commit}; {what} is there{name_of}, but no definition declares it, so it "
+            "is not destroyed; declare it under managed again, or remove it by hand"
         )
 
 
@@ -258,22 +255,15 @@ def _planned(front: Front, changeset: Changeset, host: Host, options: Options, t
     guests = partings(lambda: front.client, fleet, retirement.guests, options.destroy, keep=options.keep_vm)
     if options.destroy and not guests:
         raise Usage(f"--destroy {options.destroy.vmid}: {host.id} has no guest in vms/definitions.nix; leave it out")
-    path = identity_file(options.identity)
-    stage(
-        changeset,
-        retirement.wanted,
-        sops=lambda: operator(front.run, path),
-        rotate=True,
-        commit=options.commit,
-        say=tell,
-    )
+    sops = partial(operator, front.run, identity_file(options.identity))
+    stage(changeset, retirement.wanted, sops=sops, rotate=True, commit=options.commit, say=tell)
     tell(f"evaluate the fleet without {host.id}")
     wrong = require_evaluates(front.evaluator, retirement.wanted.files, changeset.repository, changeset.scratch)
     return Plan(retirement, guests, [*duties.of(front.evaluator, front.fleet, host, retirement.guests), *wrong])
 
 
 def _show_plan(front: Front, plan: Plan) -> None:
-    """What a person decides by: a result for people, beside the result where that is JSON."""
+    """Show what a person decides by: on stdout, or on stderr where the result is JSON."""
     label, is_beside, retirement = plan.host.id, front.wants_json, plan.retirement
     lines: list[object] = [f"would {step}" for step in plan.steps]
     lines += [each for each in plan.guests if each.fate is not Fate.DESTROYED]
@@ -319,15 +309,14 @@ def _forget(front: Front, host_id: str) -> None:
 
 def _read_back(front: Front, plan: Plan, options: Options) -> None:
     """FleetError unless the fleet's files are without the host now."""
-    host, retirement, now = plan.host, plan.retirement, load_fleet(front.root)
+    host, retirement, now = plan.host, plan.retirement, front.read_back(f"{plan.host.id} was retired")
     left = [f"hosts.nix: {host.id}"] if host.id in now.hosts else []
     left += [f"vms/definitions.nix: {vm.attribute}" for vm in retirement.guests if vm.name in now.vms]
     if retirement.wanted.store is not None:
         store = Store.load(front.root, options.secrets)
         gone = {key for rekey in retirement.wanted.rekeys for key in rekey.removed}
-        left += [
-            store.path(file.path) for file in store.files if file.encrypted and gone & set(file.encrypted.recipients)
-        ]
+        encrypted = {store.path(file.path): file.encrypted for file in store.files if file.encrypted}
+        left += [path for path, each in encrypted.items() if gone & set(each.recipients)]
     if left:
         raise FleetError(f"{host.id} was retired, but is still in {', '.join(left)}; correct that by hand")
 

@@ -26,7 +26,7 @@ from nixherd.terminal import is_terminal, say, say_text
 if TYPE_CHECKING:
     from rich.table import Table
 
-PARALLEL = 100  # hosts at a time; what is heavy is bounded where it is done
+PARALLEL = 100  # hosts at a time; builds and copies have bounds of their own
 REPORT, LOG = "report.json", "pyinfra.log"
 _ERROR = "--> pyinfra error: "
 _NO_HOSTS = "No hosts remaining!"  # why each of them failed is in the report
@@ -213,7 +213,7 @@ def run_pyinfra(
         finally:
             over.set()
 
-    over = threading.Event()  # an interrupted join() takes a thread for ended (python/cpython#90882)
+    over = threading.Event()  # an interrupted join() returns before its thread ends (python/cpython#90882)
     threading.Thread(target=child).start()
     interrupted, is_seen = False, True
     with follow(directory) if stream is None else nullcontext(lambda: None) as look:
@@ -228,7 +228,7 @@ def run_pyinfra(
                 interrupt_all()
         if is_seen:
             despite(look, "stderr")
-    if not ended:  # the thread was ended by what nobody catches
+    if not ended:  # an exception outside of FAILURES ended the thread
         raise Undecided(f"how pyinfra ended was not seen; its journal is in {directory}")
     if isinstance(ended[0], FleetError):
         raise ended[0]

@@ -1,8 +1,9 @@
-"""`nixherd secrets`: who may read which secret file, who can, and making the two agree."""
+"""`nixherd secrets`: who may read which secret file, who can, and how to make the two agree."""
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import click
@@ -52,7 +53,7 @@ def _store(front: Front, directory: str | None = None) -> Store:
     return Store.load(front.root, directory or _directory())
 
 
-# what commands take that encrypt files anew
+# what commands take that encrypt files again
 _changes = together(
     json_option,
     identity_option,
@@ -68,7 +69,7 @@ _changes = together(
 @json_option
 @pass_front
 def status(front: Front, /, machines: bool) -> int:
-    """Every file, who can decrypt it, and whether that is who should; ends with 1 when anything is not so."""
+    """Show every file, who can decrypt it, and whether that is who should; status 1 when anything differs."""
     store = _store(front)
     people = People.of(front.fleet, store.rules)
     plan = store.plan(people)
@@ -138,7 +139,7 @@ def _hosts(fleet: Fleet, store: Store) -> list[dict[str, Any]]:
 @json_option
 @pass_front
 def plan(front: Front) -> int:
-    """What `apply` would do, and what no run can mend."""
+    """Show what `apply` would do, and what it cannot mend."""
     store = _store(front)
     plan = store.plan(People.of(front.fleet, store.rules))
     rekeys = [{"file": each.path, "added": each.added, "removed": each.removed} for each in plan.rekeys]
@@ -163,7 +164,7 @@ def apply(front: Front, /, **options: Any) -> None:
 @_changes
 @pass_front
 def add_host(front: Front, /, host: str, rules: tuple[str, ...], **options: Any) -> None:
-    """Make a host of hosts.nix, by its publicKey there, a recipient; without --rule of what all hosts may read."""
+    """Make a host a recipient, by its publicKey in hosts.nix; without --rule, of what all hosts may read."""
 
     def joined(change: Wanted) -> Wanted:
         declared = change.fleet.hosts.get(host)
@@ -181,7 +182,7 @@ def add_host(front: Front, /, host: str, rules: tuple[str, ...], **options: Any)
 @_changes
 @pass_front
 def remove_host(front: Front, /, host: str, **options: Any) -> None:
-    """Take a recipient out of the configuration and of every file. What it could read before it may have kept."""
+    """Remove a recipient from .sops.yaml and every file; it may have kept what it could read before."""
     _carry_out(front, lambda change: untrusted(change, host), f"secrets: {host} leaves", **options)
 
 
@@ -190,7 +191,7 @@ def remove_host(front: Front, /, host: str, **options: Any) -> None:
 @identity_option
 @pass_front
 def edit(front: Front, file: str, identity: str | None) -> int:
-    """Edit a secret file in $EDITOR, for whom its rule names; a new one is made."""
+    """Edit a secret file in $EDITOR, or make a new one, encrypted for whom its rule names."""
     store = _store(front)
     path = os.path.relpath(file, store.root / store.directory) if os.path.isabs(file) else file  # noqa: PTH117
     path = path.removeprefix(f"{store.directory}/")
@@ -226,8 +227,7 @@ def _carry_out(
             store = pool.submit(_store, front, _directory())  # while Nix evaluates
             result = change(Wanted(front.fleet, store.result()))
         text = message or "\n".join([subject, "", *(f"- {step}" for step in result.steps)]).strip()
-        path = identity_file(identity)
-        sops = lambda: operator(front.run, path)  # noqa: E731
+        sops = partial(operator, front.run, identity_file(identity))
         done = publish(changeset, result, text, sops=sops, rotate=rotate, commit=commit, say=tell)
         front.wrote = bool(done.paths)
     _show(front, result, done)

@@ -13,7 +13,7 @@ from nixherd.proxmox.template.create import create, plan
 from nixherd.proxmox.template.image import FIRMWARES, Source
 from nixherd.proxmox.template.image import template_spec as described
 
-# What Linux lets a VM have, and MiB that Proxmox VE takes: more would be refused once the image is there.
+# The most cores that Linux supports and MiB that Proxmox VE takes: it would refuse more after the image was fetched.
 MOST_CORES, MOST_MEMORY = 4096, 4178944
 NOTHING = "it is there and has what a clone needs"
 
@@ -55,9 +55,9 @@ def create_(
     boot_deadline: float,
     **options: Any,
 ) -> None:
-    """Make the declared template out of a cloud image, and see that clones of it boot and answer.
+    """Make the declared template from a cloud image, and prove that a clone of it boots and answers.
 
-    A template that is there is never changed. One clone tries the image before it becomes a template.
+    A template that exists is never changed. One clone tries the image before it becomes a template.
     """
     source = Source.of(image, url, checksum, file)
     template = described(front.fleet, source, **options)

@@ -101,7 +101,7 @@ def _server_confirmed(front: Front, endpoint: str | None) -> Server:
 def _authorities(ca_file: str | None) -> list[str]:
     if ca_file is None:
         return []
-    from nixherd.proxmox.token import fingerprints, read_authorities  # it takes a while
+    from nixherd.proxmox.token import fingerprints, read_authorities  # a slow import
 
     return fingerprints(read_authorities(ca_file, "CA file {}"))
 

@@ -1,4 +1,4 @@
-"""`nixherd vm`: guests of the hypervisor. Commands here send GETs alone, of any guest that the token may see."""
+"""`nixherd vm`: commands that look at guests. They send only GETs, of any guest that the token may see."""
 
 import math
 from collections.abc import Iterator
@@ -94,9 +94,9 @@ def _still_there(vmid: int, answer: T | None) -> T:
 @json_option
 @pass_front
 def list_(front: Front) -> None:
-    """All guests of the cluster that the token may see, in one request; power and uptime may be ten seconds old there.
+    """List all guests of the cluster that the token may see; power and uptime may be ten seconds old.
 
-    Of those that are declared and not shown it is asked whether they are absent, or not visible.
+    For declared guests that the server does not list it shows whether they are absent, or not visible.
     """
     show_rows(_rows(front), _LISTED, front.as_json)
 
@@ -106,7 +106,7 @@ def list_(front: Front) -> None:
 @json_option
 @pass_front
 def status(front: Front, guest: str) -> None:
-    """A guest's node, status and lock, and whether it is this fleet's, as its node answers now."""
+    """Show a guest's node, status and lock, and whether it is this fleet's, as its node answers now."""
     node, vmid, kind, vm = front.placed(guest)
     power = _still_there(vmid, front.client.status(node, vmid, kind))
     config = _still_there(vmid, front.client.config(node, vmid, kind))
@@ -127,7 +127,7 @@ def status(front: Front, guest: str) -> None:
 @json_option
 @pass_front
 def config(front: Front, guest: str) -> None:
-    """A guest's configuration, with what takes effect at its next start."""
+    """Show a guest's configuration, with what takes effect at its next start."""
     node, vmid, kind, _ = front.placed(guest)
     values = _still_there(vmid, front.client.config(node, vmid, kind)).values
     show_facts({key: values[key] for key in sorted(values)}, front.as_json)
@@ -139,7 +139,7 @@ def config(front: Front, guest: str) -> None:
 @json_option
 @pass_front
 def ip(front: Front, guest: str, every: bool) -> None:
-    """The address on the interface with net0's MAC, as the guest's agent reports it.
+    """Show the address on the interface with net0's MAC, as the guest's agent reports it.
 
     Without an agent, one that is fixed in the configuration, or one at which this machine has seen its card.
     """
@@ -189,9 +189,9 @@ def _show_value(front: Front, value: object, **document: Any) -> None:
 @json_option
 @pass_front
 def next_id(front: Front, range: tuple[str, ...]) -> None:
-    """The lowest VMID that is neither declared nor taken, of a RANGE of vmidRanges or from FIRST to LAST: a proposal.
+    """Propose the lowest VMID that is neither declared nor taken, of a RANGE of vmidRanges or from FIRST to LAST.
 
-    Without either of the range `production`.
+    Without either, of the range `production`.
     """
     odd = len(range) > 2 or (len(range) == 2 and not all(each.isascii() and each.isdigit() for each in range))
     if odd or not all(range):
@@ -216,7 +216,7 @@ def next_id(front: Front, range: tuple[str, ...]) -> None:
 @json_option
 @pass_front
 def tasks(front: Front, guest: str | None, running: bool, errors: bool, limit: int) -> None:
-    """The tasks of a guest, or of the endpoint's node: those that run first, then the newest."""
+    """List the tasks of a guest, or of the endpoint's node: those that run first, then the newest."""
     node, vmid = endpoint_node(front), None
     if guest is not None:
         node, vmid, _, _ = front.placed(guest)
@@ -236,7 +236,7 @@ def tasks(front: Front, guest: str | None, running: bool, errors: bool, limit: i
 @click.option("--follow", "-f", is_flag=True, help="Go on until the task ends; its end is the status.")
 @pass_front
 def log(front: Front, upid: str, follow: bool) -> int:
-    """The log of the task UPID, as text."""
+    """Print the log of the task UPID."""
     try:
         task = Upid.parse(upid)
     except ValueError:
@@ -258,7 +258,7 @@ def log(front: Front, upid: str, follow: bool) -> int:
 @json_option
 @pass_front
 def diff(front: Front, guests: tuple[str, ...]) -> int:
-    """How guests differ from their definitions; all of them unless some are named. Status 1 when any does."""
+    """Show how guests, or all of them, differ from their definitions; status 1 when any does."""
     chosen = [guest_named(front.fleet, name) for name in guests] or list(front.fleet.vms.values())
     rows: list[dict[str, Any]] = []
     for vm in chosen:
@@ -336,9 +336,9 @@ def import_(front: Front, guest: str, managed: str | None) -> None:
 @json_option
 @pass_front
 def doctor(front: Front, strict: bool) -> int:
-    """Look whether the hypervisor refuses by itself what the guard would, and fits the definitions. Only GETs are sent.
+    """Check that the hypervisor itself refuses what the guard refuses, and fits the definitions; only GETs are sent.
 
-    What the token may not read is unknown, never fine.
+    What the token may not read is unknown, never ok.
     """
     findings = examine(front.client, front.fleet)
     if front.wants_json:

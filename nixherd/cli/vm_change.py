@@ -107,7 +107,7 @@ def snapshot(front: Front, guest: str, name: str | None, description: str, with_
 def adopt_(front: Front, guest: str, vmid: int, yes: bool) -> None:
     """Take over a guest that was made elsewhere: show how it differs from its definition, and mark it as ours.
 
-    Nothing but the line in its notes is written. Its name and its VMID are both asked for.
+    Only the line in its notes is written. Name both its name and its VMID.
     """
     vm, fleet, seconds = declared(front.fleet, guest, "adopt"), front.fleet, 0.0
     require_both_names(vm, guest if guest.isdigit() else vm.name, vmid)

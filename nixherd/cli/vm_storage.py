@@ -25,12 +25,12 @@ _STORAGES = ("name", "type", "enabled", "active", "content", "total", "used", "a
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--node", metavar="NODE", help="Another one than the endpoint's.")
+@click.option("--node", metavar="NODE", help="Another node than the endpoint's.")
 @click.option("--content", type=click.Choice(_CONTENT), help="Only what may hold this, or volumes of this kind.")
 @json_option
 @pass_front
 def storage(front: Front, name: str | None, node: str | None, content: str | None) -> None:
-    """The storages of a node, or the volumes of the storage NAME."""
+    """List the storages of a node, or the volumes of the storage NAME."""
     require_storage(name)
     if node is not None:
         require_node(node)
@@ -54,7 +54,7 @@ def storage(front: Front, name: str | None, node: str | None, content: str | Non
 @json_option
 @pass_front
 def backups(front: Front, guest: str, storage: str | None) -> int:
-    """A guest's backups, oldest first."""
+    """List a guest's backups, oldest first."""
     require_storage(storage)
     vm = guest_named(front.fleet, guest)
     node, vmid = (endpoint_node(front), vm) if isinstance(vm, int) else (front.fleet.node_of(vm), vm.vmid)
@@ -63,7 +63,7 @@ def backups(front: Front, guest: str, storage: str | None) -> int:
         names, away = [require_place(front.client, node, storage, "backup").name], []
     else:
         unseen = "" if _sees_every_storage(front.client) else _UNSEEN.format(token=front.client.token_id)
-        # one that is switched off is as good as not there
+        # a storage that is switched off counts as absent
         able = [each for each in front.client.storages(node) if "backup" in each.content and each.enabled]
         names, away = [each.name for each in able if each.away is None], [each for each in able if each.away]
     volumes = [row for name in names for row in front.client.volumes(node, name, content="backup", vmid=vmid)]

@@ -3,17 +3,16 @@
 import time
 from dataclasses import replace
 
-from nixherd.deploy.goal import Goal
 from nixherd.deploy.health import failing
 from nixherd.deploy.journal import is_of
 from nixherd.deploy.machine import output_of
+from nixherd.deploy.options import Goal
 from nixherd.deploy.program import ask_program, deployment_of, note_too
 from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing
 from nixherd.deploy.reboot import reboot_and_prove, why_not_rebootable
 from nixherd.deploy.report import Outcome, how_to_ask
-from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.run import Built, Changes, Copied, HostRun, Rollout, Target
 from nixherd.deploy.running import Running, require_root, try_running
-from nixherd.deploy.values import Built, Changes, Copied, Target
 from nixherd.errors import FAILURES, DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided, Unforeseen
 from nixherd.faults import foreseen, worded
 from nixherd.fleet.health_checks import Check

@@ -12,9 +12,8 @@ from nixherd.deploy.copy import run_towards
 from nixherd.deploy.machine import Machine, output_of
 from nixherd.deploy.options import HERE, TARGET
 from nixherd.deploy.protocol import Kind, hold
-from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.run import Built, HostRun, Planned, Rollout
 from nixherd.deploy.running import require_root
-from nixherd.deploy.values import Built, Planned
 from nixherd.errors import FleetError, ProcessFailed, Usage
 from nixherd.fleet.models import Access, Fleet
 from nixherd.nix import commands as nix

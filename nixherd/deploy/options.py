@@ -1,13 +1,31 @@
-"""How a deployment is to go, as it was said: `--data NAME=VALUE`, group data, or an option of `nixherd deploy`."""
+"""How a deployment is to go: its goal, and what `--data NAME=VALUE`, group data or `nixherd deploy` set."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from nixherd.deploy.goal import Goal
 from nixherd.deploy.waves import NO_LIMIT, USUAL, MaxFail, wave_of
 from nixherd.errors import Usage
+
+
+class Goal(StrEnum):
+    """The actions of switch-to-configuration(8); the value is its word."""
+
+    SWITCH = "switch"
+    BOOT = "boot"
+    TEST = "test"
+    DRY_ACTIVATE = "dry-activate"
+
+    @property
+    def activates(self) -> bool:
+        """Whether the running system becomes another one."""
+        return self in (Goal.SWITCH, Goal.TEST)
+
+    @property
+    def makes_generation(self) -> bool:
+        """Whether profile and boot entry are the new system's in the end."""
+        return self in (Goal.SWITCH, Goal.BOOT)
 
 
 class Engine(StrEnum):

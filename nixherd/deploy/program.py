@@ -1,16 +1,16 @@
-"""What the program that deploys on a machine is asked, and which revision it notes of what the machine has."""
+"""The machine's own program: what it is asked, what it is told to deploy or pull, and which revision it notes."""
 
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.protocol import PROTOCOL, Deployment, Kind, Stage, Standing, parse
 from nixherd.deploy.reboot import why_not_rebootable
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.run import HostRun, Planned, PlannedToPull, Rollout, Target
 from nixherd.deploy.running import Running, require_root
-from nixherd.deploy.values import Planned, Target
 from nixherd.errors import FAILURES, FleetError, NotBegun
 from nixherd.faults import worded
 from nixherd.fleet.models import Access
-from nixherd.fleet.revisions import is_revision, shown
+from nixherd.fleet.revisions import is_revision, noted_of, shown
+from nixherd.nix import commands as nix
 from nixherd.reasons import failure
 
 
@@ -102,3 +102,40 @@ def note_too(host_run: HostRun, deployment: Deployment, kept: Standing | None = 
         why = (why or "the machine's program notes none").removeprefix("the revision is not noted: ")
         host_run.note(unnoted=why)
         host_run.say(f"revision not noted: {why}")
+
+
+def trigger(rollout: Rollout, host_run: HostRun, planned: PlannedToPull) -> None:
+    """Tell the machine to pull; its command says in its last line what runs then. FleetError when that is another.
+
+    Before that it may say what ran, and what it notes of either: `was=` and `noted=`, a path or a line of its notes.
+    """
+    with rollout.turn(host_run, host_run.options.role or host_run.id):
+        _trigger(host_run, planned)
+
+
+def _trigger(host_run: HostRun, planned: PlannedToPull) -> None:
+    host_run.enter("activate")
+    config = planned.config
+    done = host_run.machine.run_forced("trigger", deadline=host_run.options.activation_deadline)
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    host_run.note(log=[*lines, *done.stderr.splitlines()][-20:])
+    if done.status != 0:
+        raise failure(f"{host_run.id}: its command failed", [*done.stderr.splitlines(), *lines])
+    runs = lines[-1] if lines and nix.is_store_path(lines[-1]) else None
+    host_run.note(current=runs)
+    if runs != config.toplevel:
+        raise FleetError(
+            f"{host_run.id}: it ran its command, and runs {runs or 'what it does not say'}, not {config.toplevel}"
+        )
+    values = dict(line.split("=", 1) for line in lines if "=" in line)
+    was, noted = values.get("was", ""), noted_of(runs, values.get("noted"))
+    before = noted_of(runs, was)
+    host_run.note(noted=noted)
+    if config.revision and noted != config.revision:
+        host_run.note(unnoted=f"the machine notes {shown(noted) if noted else 'none'}")
+    if was.split(" ", 1)[0] != runs:
+        host_run.end(Outcome.DEPLOYED)
+    elif noted == before:
+        host_run.end(Outcome.UNCHANGED)
+    else:
+        host_run.end(Outcome.REVISION_ONLY, f"{shown(before)} → {shown(noted)}")

@@ -7,9 +7,8 @@ from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Engine
 from nixherd.deploy.program import deployment_of, note_too
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.run import Built, Copied, HostRun, Planned, Rollout, Target
 from nixherd.deploy.running import Running, try_running
-from nixherd.deploy.values import Built, Copied, Planned, Target
 from nixherd.errors import DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Undecided, Unforeseen
 from nixherd.files import write_whole
 from nixherd.nix import nixos_rebuild

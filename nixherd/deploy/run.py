@@ -15,14 +15,104 @@ from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Options
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.report import UNDECIDED, Outcome, how_to_ask
-from nixherd.deploy.values import Built, Copied, Planned, PlannedToPull, Reached, ReachedToPull
+from nixherd.deploy.running import Running
 from nixherd.errors import FAILURES, UNFORESEEN, FleetError, NotBegun, Undecided, Unforeseen, Usage
 from nixherd.faults import line_of, worded
+from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Host
+from nixherd.fleet.revisions import shown
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.nixos_rebuild import Flavour
 from nixherd.once import Once, OncePer
 from nixherd.run import Notes
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A machine that answers, and what runs on it."""
+
+    address: str
+    running: Running
+
+
+@dataclass(frozen=True)
+class ReachedToPull:
+    """A machine that answers, and takes nothing but the word to pull its configuration itself."""
+
+    address: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What the flake says of a machine that was reached. `revision_only`: it runs that already, as another revision."""
+
+    reached: Reached
+    config: Evaluated
+    checks: tuple[Check, ...] = ()
+    revision_only: bool = False
+
+    @property
+    def revision_change(self) -> str:
+        return f"{shown(self.reached.running.revision)} → {shown(self.config.revision)}"
+
+
+@dataclass(frozen=True)
+class PlannedToPull:
+    """The same of a machine that pulls."""
+
+    reached: ReachedToPull
+    config: Evaluated
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What of a new system a switch cannot bring: `reboot_for` parts a boot alone changes, `inhibitors` forbid it."""
+
+    reboot_for: tuple[str, ...] = ()
+    inhibitors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Built:
+    """A system that is built. `is_there`: on the machine itself, so that nothing is to be copied."""
+
+    planned: Planned
+    is_there: bool = False
+    changes: Changes = field(default_factory=Changes)
+
+    @property
+    def config(self) -> Evaluated:
+        return self.planned.config
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A system that is in the machine's store."""
+
+    built: Built
+
+    @property
+    def config(self) -> Evaluated:
+        return self.built.planned.config
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to run in the end, and its host name, None where that is not known.
+
+    `revision` is the fleet's, which the machine notes; `generation` its number in the profile, where it is to be that
+    generation again.
+    """
+
+    system: str
+    hostname: str | None = None
+    revision: str | None = None
+    generation: int | None = None
+
+    @classmethod
+    def of(cls, config: Evaluated) -> "Target":
+        return cls(config.toplevel, config.hostname or None, config.revision)
+
 
 Value = Reached | ReachedToPull | Planned | PlannedToPull | Built | Copied | None
 

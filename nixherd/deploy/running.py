@@ -1,17 +1,20 @@
-"""What a machine, or a home, says of itself before anything is deployed to it: one script each, parsed."""
+"""What a machine or a home says of itself, one script each, parsed: what runs, its generations, its installation."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine
+from nixherd.deploy.options import Goal
 from nixherd.deploy.protocol import GATE, PROTOCOL, Kind, Standing, parse, part
-from nixherd.errors import FAILURES, FleetError, NotBegun
+from nixherd.errors import FAILURES, FleetError, NotBegun, Usage
 from nixherd.faults import foreseen, worded
 from nixherd.fleet.models import Access
 from nixherd.fleet.revisions import noted_of, of_running
-from nixherd.nix.commands import revision_of
+from nixherd.nix.commands import is_store_path, revision_of
 from nixherd.reasons import failure, reason
+from nixherd.ssh.transient_unit import DIRECTORY
 
 PROFILE = "/nix/var/nix/profiles/system"
 # What takes effect with a boot alone.
@@ -225,3 +228,127 @@ def _values(lines: Sequence[str], *needed: str) -> dict[str, str]:
     if missing := [name for name in needed if not values.get(name)]:
         raise FleetError(f"no {', '.join(missing)} in what the machine says of itself")
     return values
+
+
+_KEYS = (
+    "macs",
+    "id",
+    "variant",
+    "boot_id",
+    "hostname",
+    "current_system",
+    "booted_system",
+    "noted",
+    "version",
+    "root",
+    "mnt",
+    "mark",
+)
+
+
+class MachineState(TypedDict):
+    """Every value is None where the machine does not have it."""
+
+    id: str | None
+    """ID of /etc/os-release: `nixos`, `debian`, …"""
+    variant: str | None
+    """VARIANT_ID of /etc/os-release: `installer` in a NixOS installer"""
+    boot_id: str | None
+    hostname: str | None
+    current_system: str | None
+    booted_system: str | None
+    revision: str | None
+    """the fleet's that the running system is of, by the machine's note, else by the system's own word"""
+    root: str | None
+    """the source of the file system at /"""
+    mnt: str | None
+    """the source of the file system at /mnt"""
+    mark: str | None
+    """what our pipeline wrote into the installer that it booted"""
+    macs: list[str]
+    """of its network interfaces, in lower case; loopback's is left out"""
+    jobs: dict[str, str]
+    """by name of a job: its key and exit status"""
+
+
+def machine_script() -> str:
+    """Print it; nothing has to be installed there for that."""
+    return f"""
+say() {{ printf '%s=%s\\n' "$1" "$2"; }}
+if [ -r /etc/os-release ]; then . /etc/os-release; fi
+say id "${{ID:-}}"; say variant "${{VARIANT_ID:-}}"
+say boot_id "$(cat /proc/sys/kernel/random/boot_id)"
+say hostname "$(cat /proc/sys/kernel/hostname)"
+say current_system "$(readlink -e /run/current-system)"
+say booted_system "$(readlink -e /run/booted-system)"
+kind=system
+{part("revisions.sh")}
+noted_of "$(readlink -e /run/current-system)"
+say noted "$noted"; say version "$(nixos-version --json 2>/dev/null)"
+say root "$(findmnt -no SOURCE / 2>/dev/null)"
+say mnt "$(findmnt -no SOURCE /mnt 2>/dev/null)"
+say macs "$(cat /sys/class/net/*/address 2>/dev/null | tr '\\n' ' ')"
+say mark "$(cat {DIRECTORY}/mark 2>/dev/null)"
+for done in {DIRECTORY}/*.done; do
+  [ ! -r "$done" ] || say "job.$(basename "$done" .done)" "$(cat "$done")"
+done
+true"""
+
+
+def parse_machine(lines: Sequence[str]) -> MachineState:
+    """The answer to `machine_script`. FleetError when it lacks something."""
+    values = dict(line.split("=", 1) for line in lines if "=" in line)
+    if missing := [key for key in _KEYS if key not in values]:
+        raise FleetError(f"no {', '.join(missing)} in what the machine says of itself")
+    jobs = {key.removeprefix("job."): value for key, value in values.items() if key.startswith("job.")}
+    return MachineState(
+        id=values["id"] or None,
+        variant=values["variant"] or None,
+        boot_id=values["boot_id"] or None,
+        hostname=values["hostname"] or None,
+        current_system=values["current_system"] or None,
+        booted_system=values["booted_system"] or None,
+        revision=of_running(values["current_system"] or None, values["noted"], values["version"]),
+        root=values["root"] or None,
+        mnt=values["mnt"] or None,
+        mark=values["mark"] or None,
+        macs=[mac.lower() for mac in values["macs"].split() if mac.strip("0:")],
+        jobs=jobs,
+    )
+
+
+class Generation(TypedDict):
+    """`built` is when the profile came to it, as RFC 3339; `path` a store path."""
+
+    number: int
+    path: str
+    built: str
+    current: bool
+
+
+def chosen(generations: list[Generation], number: int | None) -> Generation:
+    """The generation of this number, or the one before the current. FleetError when there is none."""
+    current = next((each["number"] for each in generations if each["current"]), 0)
+    if number is None:
+        earlier = [each for each in generations if each["number"] < current]
+        if not earlier:
+            raise FleetError(f"there is no generation before the current one, {current}")
+        return earlier[-1]
+    for each in generations:
+        if each["number"] == number:
+            return each
+    numbers = ", ".join(str(each["number"]) for each in generations)
+    raise FleetError(f"there is no generation {number}; there are {numbers or 'none'}")
+
+
+def has_it(running: Running, system: str, goal: Goal) -> bool:
+    """Whether the machine has come to a system already, as far as this goal goes."""
+    runs, boots = running.current == system, running.profile == system
+    return {Goal.SWITCH: runs and boots, Goal.TEST: runs, Goal.BOOT: boots}.get(goal, False)
+
+
+def require_store_path(name: str, value: object) -> str:
+    """The value of this argument. Usage when it is not a store path."""
+    if not isinstance(value, str) or not is_store_path(value):
+        raise Usage(f"{name}={value} is not a store path")
+    return value

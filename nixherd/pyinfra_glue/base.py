@@ -1,19 +1,60 @@
-"""What our two SSH connectors share: their names, the run's context, and what a refused connection is called."""
+"""What our two SSH connectors share: their names, the run's context, and why a machine could not be connected to."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from paramiko import BadHostKeyException, SFTPError, SSHException
 from pyinfra import logger
-from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.connectors.scp.client import SCPException
 from pyinfra.connectors.ssh import SSHConnector
 from typing_extensions import override
 
+from nixherd.files import expanded
+from nixherd.locate.installed import Search
 from nixherd.pyinfra_glue.context import Context
-from nixherd.pyinfra_glue.failures import NoShell
-from nixherd.pyinfra_glue.ssh_client import PinnedClient
+from nixherd.pyinfra_glue.ssh_client import Keys, PinnedClient, notice_a_dead_peer
+from nixherd.ssh.destination import Destination
 from nixherd.ssh.login_shell import Answer
+from nixherd.ssh.ssh_config import Way
+
+UNWELCOME_PAUSE = 20.0  # seconds between tries where our keys are refused, after the first ones
+
+
+class Stranger(OSError):
+    """Something answers there with another host key."""
+
+
+class Unwelcome(OSError):
+    """The machine itself answers there, and accepts none of our keys."""
+
+
+class NoShell(Unwelcome):
+    """The machine lets us in, and its login shell runs no command."""
+
+
+class NotFound(OSError):
+    """A machine answers nowhere, for several reasons; `problem` is why the hypervisor could not be asked, if that is
+    one."""
+
+    def __init__(self, errors: Sequence[OSError], search: Search) -> None:
+        super().__init__("; ".join(dict.fromkeys(map(str, (*errors, *search.reasons)))))
+        self.errors = tuple(errors)
+        self.problem = search.problem
+
+
+def is_one(error: OSError, kind: type[OSError]) -> bool:
+    """Whether this is one of a kind, or one of those that it is about."""
+    return isinstance(error, kind) or (isinstance(error, NotFound) and any(isinstance(e, kind) for e in error.errors))
+
+
+def pauses() -> Iterator[float]:
+    """Seconds between two tries at a machine that lets us not in: sshd counts them, and shuts out who tries often."""
+    pause = 1.0
+    while True:
+        yield pause
+        pause = min(UNWELCOME_PAUSE, pause * 2)
 
 
 class PinnedConnector(SSHConnector):
@@ -40,6 +81,27 @@ class PinnedConnector(SSHConnector):
         client = PinnedClient()
         client.heard = self._heard
         return client
+
+    def keys_for(self, to: Destination) -> Keys:
+        """The keys that a destination's user may log in with. OSError where pyinfra cannot read one of them."""
+        try:
+            given = self.make_paramiko_kwargs()  # which of pyinfra's data say it, and asks for a passphrase it needs
+        except PyinfraError as error:  # which would end the run for all hosts
+            raise OSError(str(error)) from error
+        return Keys(to.user, to.identities, given.get("pkey"), given.get("password"))
+
+    def take(self, client: PinnedClient) -> None:
+        """Work through this connection from now on."""
+        transport = client.get_transport()
+        assert transport is not None
+        notice_a_dead_peer(transport)
+        self.client = client
+
+    def leave(self) -> None:
+        """Close the connection, where there is one."""
+        if self.client is not None:
+            self.client.close()
+        self.client = None
 
     def _heard(self, answer: Answer, status: int) -> None:
         """Name the login shell that prints, once. NoShell where it did not run the command."""
@@ -91,4 +153,23 @@ def unwelcome(user: str, address: str) -> str:
     return (
         f"{user}@{address} accepts none of our keys; add one to its authorized_keys, or name another with --data "
         f"ssh_key=FILE; where it has one, look whether the login shell of {user} exists there: sshd says no without it"
+    )
+
+
+def destination_of(
+    way: Way, user: str, known_hosts: Path, key: str | None, *, looks_for_keys: bool = True, uses_agent: bool = True
+) -> Destination:
+    """How a machine is reached by a way of the operator's ssh_config, with the keys that this offers and with `key`."""
+    offered = way.identities
+    return Destination(
+        address=way.address,
+        user=user,
+        known_hosts=known_hosts,
+        port=way.port,
+        identity=expanded(key) if key else None,
+        offered=offered.files if looks_for_keys else (),
+        certificates=offered.certificates,
+        agent=offered.agent if uses_agent else "none",
+        identities_only=offered.only,
+        route=way.route,
     )

@@ -1,19 +1,35 @@
-"""Changes of the fleet's own files as a step of a deploy: one host of the run at a time, all or none, one commit."""
+"""The fleet's own files as steps of a deploy: their changes, the host key that comes into them, their gate."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from pyinfra.api.host import Host
 
 from nixherd.arguments import flag_of, path_below
-from nixherd.errors import FleetError, Usage
+from nixherd.errors import FleetError, Refused, Usage
 from nixherd.fleet.changeset import changing, interrupted
+from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.load import load_fleet
-from nixherd.fleet.models import Fleet
+from nixherd.fleet.models import Fleet, GuestType
+from nixherd.gate.results import Result, passed
+from nixherd.gate.tools import Scope, run_all
 from nixherd.nix.commands import Evaluated
-from nixherd.pyinfra_glue.hosts import evaluator_of, fleet_of, keys_of, run_of
+from nixherd.pyinfra_glue.hosts import (
+    connector_of,
+    evaluator_of,
+    executing,
+    fleet_host,
+    fleet_of,
+    gate_results,
+    keys_of,
+    run_of,
+    vm_of,
+)
+from nixherd.pyinfra_glue.installing import machine_for, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange
+from nixherd.ssh.keys import HOST_KEY_FILE, generate_ed25519, parse_public_key
 from nixherd.trust.enrol import Wanted, publish
 from nixherd.trust.secrets.sops import as_host, identity_file, operator
 from nixherd.trust.secrets.store import Store, recipients_of_hosts
@@ -105,3 +121,86 @@ def not_encrypted_for(host: Host, config: Evaluated, paths: list[str]) -> list[s
         if store and file.encrypted and set(mine) & set(file.encrypted.recipients)
     }
     return sorted({config.secrets[path] for path in paths} - can)
+
+
+@dataclass(frozen=True)
+class EnrolledKey:
+    """`known` is the public half with its comment; a key that is to be generated shows when `ensure` has made it."""
+
+    known: str | None
+    host_id: str
+    keys: HostKeys = field(repr=False)
+    provisional: str = ""
+
+    @classmethod
+    def of(cls, host: Host) -> "EnrolledKey":
+        """The key that answers, or will answer, on the machine. FleetError when none is known."""
+        keys, config = keys_of(host), fleet_host(host)
+        comment = f"root@{config.hostname}"
+        if pinned := keys.pinned(config.id):
+            return cls(pinned, config.id, keys)
+        vm = vm_of(host)
+        if vm is None or vm.type is not GuestType.QEMU or not vm.is_managed:
+            return cls(f"{_read(host)} {comment}", config.id, keys)
+        if told := connector_of(host).told_key():
+            return cls(f"{parse_public_key(told).bare} {comment}", config.id, keys)
+        return cls(None, config.id, keys, generate_ed25519(comment).public)
+
+    @property
+    def public(self) -> str:
+        """The public half; until it is made, one that nobody has stands for it in plans."""
+        if self.known is not None:
+            return self.known
+        pair = self.keys.held(self.host_id)
+        return pair.public if pair else self.provisional
+
+    def ensure(self) -> None:
+        """Generate the key here, where it is to be."""
+        if self.known is None:
+            self.keys.ensure(self.host_id)
+
+
+def _read(host: Host) -> str:
+    """The key of a machine that was made elsewhere, through the authenticated connection."""
+    host_id = fleet_host(host).id
+    if connector_of(host).connected or executing(host):
+        machine_of(host)
+        done = machine_for(host).run(f"cat {HOST_KEY_FILE}")
+        if done.status == 0 and done.stdout.strip():
+            try:
+                key = parse_public_key(done.stdout.strip())
+            except ValueError as error:
+                raise FleetError(f"{host_id}: its {HOST_KEY_FILE} does not hold a public key: {error}") from None
+            if other := keys_of(host).owner(done.stdout.strip(), but=host_id):
+                raise Refused(f"{host_id} tells the host key of {other} as its own; find out who is root there")
+            return key.bare
+    raise FleetError(f"{host_id}: no host key is known; install it first, then run deploys/post_provision.py")
+
+
+def rules_said(host: Host) -> list[str | int] | None:
+    """Data `secrets_rules`: which creation rules are meant. Usage when it is something else."""
+    given = host.data.get("secrets_rules")
+    if given is None:
+        return None
+    if not isinstance(given, (list, tuple)) or not all(isinstance(each, (str, int)) for each in given):
+        raise Usage("secrets_rules is a list of rules' numbers or path_regexes")
+    return list(given)
+
+
+def require_passed(host: Host, without: list[str]) -> None:
+    """FleetError unless every tool lets the fleet through."""
+    results = gate_results(host)(tuple(sorted(without)), lambda: _results(host, without))
+    if not passed(results):
+        bad = ", ".join(f"{result.tool} ({result.status})" for result in results if not result.status.is_good)
+        raise FleetError(f"{host.data.host_id}: the quality gate: {bad}; see above, or `nixherd check`")
+
+
+def _results(host: Host, without: list[str]) -> list[Result]:
+    """Each tool's, said once, by the host that came first."""
+    with Scope(Path(fleet_of(host).path)) as scope:
+        results = list(run_all(scope, without))
+    for result in results:
+        host.log(f"{result.status} {result.tool}: {result.reason or result.note or f'{len(result.findings)} found'}")
+        for finding in result.findings:
+            host.log(str(finding))
+    return results

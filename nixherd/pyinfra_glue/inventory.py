@@ -28,9 +28,8 @@ from nixherd.nix.flakes import Flake, resolve
 from nixherd.proxmox.guard.definitions import Definitions
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.pyinfra_glue import cli
-from nixherd.pyinfra_glue.context import Context
+from nixherd.pyinfra_glue.context import Context, RollCall
 from nixherd.pyinfra_glue.deploy_file import DeployFile, declared, require_order, some_are_the_operators
-from nixherd.pyinfra_glue.rollcall import RollCall
 from nixherd.run import Run
 from nixherd.terminal import say, say_error
 

@@ -4,26 +4,43 @@ Its host key is never learnt: the operator names it (`--data host_key=`), or has
 connection of ours no ssh_config is read on it; what is taken from one is what docs/ssh.md lists.
 """
 
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 from paramiko import AuthenticationException, BadHostKeyException, SSHException
 from pyinfra.api.command import StringCommand
-from pyinfra.api.exceptions import ConnectError, PyinfraError
+from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.util import CommandOutput
 from typing_extensions import override
 
+from nixherd.argv import keep_streams, require_text
 from nixherd.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.faults import worded
 from nixherd.files import expanded, write_whole
+from nixherd.fleet.group_data import NODES, check_data
+from nixherd.fleet.groups import check_selection
+from nixherd.fleet.models import Fleet
+from nixherd.fleet.revisions import Tree
+from nixherd.nix.evaluator import Evaluator
 from nixherd.process import run
-from nixherd.pyinfra_glue.base import PinnedConnector, another_key, unwelcome
-from nixherd.pyinfra_glue.ssh_client import Keys
-from nixherd.pyinfra_glue.transport import NotBegun, WatchedTransport, notice_a_dead_peer
+from nixherd.proxmox.guard.definitions import Definitions
+from nixherd.proxmox.hypervisor import Hypervisor
+from nixherd.pyinfra_glue import cli
+from nixherd.pyinfra_glue.base import PinnedConnector, another_key, destination_of, unwelcome
+from nixherd.pyinfra_glue.context import Context
+from nixherd.pyinfra_glue.deploy_file import DeployFile, declared
+from nixherd.pyinfra_glue.inventory import Entry, data_said, fleet_directory, or_end, parsed_data, token_file_of
+from nixherd.pyinfra_glue.ssh_client import NotBegun, WatchedTransport
+from nixherd.run import Run
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.keys import known_hosts_line, known_hosts_name
 from nixherd.ssh.ssh_config import Configuration, config_options, known_hosts_files
+from nixherd.terminal import say
 
 CONNECT_TIMEOUT = 10.0  # seconds for TCP, and for each part of the handshake
 
@@ -44,23 +61,18 @@ class NodeConnector(PinnedConnector):
         to = self._destination()
         client = self.pinned_client()
         try:
-            given = self.make_paramiko_kwargs()
-            keys = Keys(to.user, to.identities, given.get("pkey"), given.get("password"))
-            client.open(to, keys, WatchedTransport, CONNECT_TIMEOUT)
+            client.open(to, self.keys_for(to), WatchedTransport, CONNECT_TIMEOUT)
         except BadHostKeyException as error:
             client.close()
             raise Refused(another_key(f"{self.host.data.host_id} at {to.address}", error)) from error
         except AuthenticationException as error:
             client.close()
             raise FleetError(unwelcome(to.user, to.address)) from error
-        except (SSHException, EOFError, OSError, PyinfraError) as error:
+        except (SSHException, EOFError, OSError) as error:
             why = client.why(error)
             client.close()
             raise FleetError(f"{self.host.data.host_id}: no SSH at {to.address}{to.way}: {why}") from error
-        transport = client.get_transport()
-        assert transport is not None
-        notice_a_dead_peer(transport)
-        self.client = client
+        self.take(client)
 
     def _destination(self) -> Destination:
         """How the node is reached, as the operator's ssh_config has it. FleetError without a key to know it by."""
@@ -87,19 +99,7 @@ class NodeConnector(PinnedConnector):
             raise FleetError(f"{data.host_id}: host_key: {error}") from None
         known = self.context.run.plain_directory / "known_hosts" / "nodes" / data.node
         write_whole(known, "\n".join(lines) + "\n")
-        key, offered = data.get("ssh_key"), way.identities
-        to = Destination(
-            address=way.address,
-            user=user,
-            known_hosts=known,
-            port=way.port,
-            identity=expanded(key) if key else None,
-            offered=offered.files,
-            certificates=offered.certificates,
-            agent=offered.agent,
-            identities_only=offered.only,
-            route=way.route,
-        )
+        to = destination_of(way, user, known, data.get("ssh_key"))
         return _written(to, known.with_name(f"{data.node}.config")) if to.route.jumps else to
 
     @override
@@ -112,9 +112,7 @@ class NodeConnector(PinnedConnector):
 
     @override
     def disconnect(self) -> None:
-        if self.client is not None:
-            self.client.close()
-        self.client = None
+        self.leave()
 
 
 def _port(given: int | None) -> int | None:
@@ -146,3 +144,76 @@ def known_keys(names: tuple[str, ...], port: int) -> list[str]:
                     raise Refused(f"{file}: the host key of {name} is marked as revoked there")
                 found.append(" ".join(words[1:3]))
     return list(dict.fromkeys(found))
+
+
+_FACTS = "facts.proxmox_host."
+_ONE = ("host_key", "ssh_hostname")
+
+
+def nodes_beside(file: str) -> dict[str, list[Entry]]:
+    """The nodes as `@node/NAME`, in the group `nodes`. Their data are `context`, `host_id`, `node` and `address`.
+
+    Nodes are logged in to by what is named here and nothing else: `exec`, other deploys and other facts end the
+    program, and so does a run that names no node.
+    """
+    context = click.get_current_context(silent=True)
+    options: dict[str, Any] = context.params if context else {}
+    here = Path(file).resolve().parent
+    with or_end("reading the nodes", options):
+        if context:
+            keep_streams()
+            require_text(sys.argv[1:])
+            check_words(options.get("operations") or ())
+            check_data(parsed_data(options), NODES)
+        definitions = Definitions.load(fleet_directory(here))
+        nodes = nodes_of(definitions.fleet)
+        if context:
+            check_selection_of_nodes(nodes, options)
+        fleet, run = definitions.fleet, Run(definitions.fleet.id)
+        hypervisor = Hypervisor(fleet, expanded(token_file_of(here, options)), definitions)
+        shared = Context.of(Evaluator(fleet, run, partial(Tree, fleet.path)), hypervisor)
+        if context:
+            for warning in fleet.warnings:
+                say(warning, err=True)
+            context.call_on_close(run.close)
+            cli.put_right(context, shared)
+    entries: list[Entry] = [
+        (f"@node/{name}", {"context": shared, "host_id": f"node {name}", "node": name, "address": address})
+        for name, address in nodes.items()
+    ]
+    return {"all": entries, "nodes": [f"@node/{name}" for name in nodes]}
+
+
+def nodes_of(fleet: Fleet) -> dict[str, str]:
+    """By name, where a node is: the endpoint's is taken to be at its address. Usage where no node is declared."""
+    if fleet.endpoint is None:
+        raise Usage("vms/definitions.nix: proxmox: no node is declared; add host and node")
+    named = dict.fromkeys((fleet.endpoint.node, *sorted(fleet.node_of(vm) for vm in fleet.vms.values())))
+    return {name: fleet.endpoint.host.strip("[]") if name == fleet.endpoint.node else name for name in named}
+
+
+def check_words(words: Sequence[str]) -> None:
+    plain = [word for word in words if "=" not in word]
+    files = declared(words)
+    if plain == ["debug-inventory"] or (files and all(map(_is_for_nodes, files.values()))):
+        return
+    if plain[:1] == ["fact"] and plain[1:] and all(word.startswith(_FACTS) for word in plain[1:]):
+        return
+    raise Usage(
+        f"{' '.join(words)}: nodes.py is for deploys/proxmox_host.py and for facts of {_FACTS.rstrip('.')} alone; "
+        "a node of the hypervisor is logged in to for nothing else"
+    )
+
+
+def _is_for_nodes(declarations: Sequence[DeployFile]) -> bool:
+    return bool(declarations) and all(each.for_nodes for each in declarations)
+
+
+def check_selection_of_nodes(nodes: dict[str, str], options: dict[str, Any]) -> None:
+    names: dict[str, list[str]] = {"all": list(nodes), "nodes": list(nodes)}
+    limit = [part for word in options.get("limit") or () for part in word.split(",")]
+    if not limit and options.get("operations") and tuple(options["operations"]) != ("debug-inventory",):
+        raise Usage(f"which node? Say --limit {next(iter(nodes))} (there are: {', '.join(nodes)})")
+    selected = check_selection(limit, names, "--limit") if limit else set()
+    if len(selected) > 1 and (said := [name for name in _ONE if data_said(options, name)]):
+        raise Usage(f"--data {said[0]} is one node's, but several are selected; add --limit NODE")

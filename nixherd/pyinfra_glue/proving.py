@@ -1,17 +1,21 @@
-"""The proof that the machine behind a connection is the guest that named its address, by SSH and by the agent."""
+"""The proof that a machine is the one that is meant: a guest by its agent, the one that we run on by its key."""
 
+import os
 import secrets
 import shlex
 import time
+from pathlib import Path
 
 from paramiko import SSHException
 
 from nixherd.errors import FleetError, Refused
+from nixherd.fleet.models import Host
 from nixherd.locate import proof
 from nixherd.locate.proof import Asked, Shown
 from nixherd.proxmox.errors import AgentUnavailable
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.pyinfra_glue.ssh_client import PinnedClient
+from nixherd.ssh.keys import HOST_KEY_FILE, parse_public_key
 
 ANSWER_TIMEOUT = 20.0  # seconds for the machine to answer, and for the agent to write a word
 MOST = 1 << 20  # bytes of an answer that are read
@@ -85,3 +89,27 @@ def said(ssh: PinnedClient, script: str, most: int = MOST) -> str:
         return stdout.read(most, until)
     except (SSHException, EOFError) as error:
         raise OSError(f"the connection broke: {error or 'no answer'}") from error
+
+
+def require_is_this(host: Host, pinned: str | None) -> None:
+    """Refused unless this machine is called as that host is, and its SSH host key, where both have one, is the pinned
+    one: another machine's system is not for it."""
+    name = os.uname().nodename.partition(".")[0]
+    if name != host.hostname.partition(".")[0]:
+        raise Refused(
+            f"local: this machine is called {name}, and {host.id} in hosts.nix {host.hostname}; name the host that it "
+            "is, or go there by SSH, without local"
+        )
+    own = _own_key()
+    if pinned and own and parse_public_key(pinned).blob != own:
+        raise Refused(
+            f"local: this machine is called {name}, but its {HOST_KEY_FILE} is not the publicKey of {host.id} in "
+            "hosts.nix; correct the wrong one of them"
+        )
+
+
+def _own_key() -> str | None:
+    try:
+        return parse_public_key(Path(HOST_KEY_FILE).read_text().strip()).blob
+    except (OSError, ValueError):
+        return None

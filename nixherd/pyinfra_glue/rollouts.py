@@ -9,13 +9,11 @@ from typing import Any
 
 from pyinfra.api.host import Host
 
-from nixherd.deploy.goal import Goal
 from nixherd.deploy.journal import Journal, new_directory
 from nixherd.deploy.machine import Machine
-from nixherd.deploy.options import Options
-from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.options import Goal, Options
+from nixherd.deploy.run import HostRun, Reached, Rollout
 from nixherd.deploy.running import ask_running
-from nixherd.deploy.values import Reached
 from nixherd.deploy.waves import USUAL
 from nixherd.errors import FAILURES, Usage
 from nixherd.fleet.load import load_fleet

@@ -20,7 +20,7 @@ from nixherd.pyinfra_glue.hosts import (
     keys_of,
     selection,
 )
-from nixherd.pyinfra_glue.kexec import findings as obstacles_of
+from nixherd.pyinfra_glue.installing import findings as obstacles_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, Planned, operation
 
 CLONE_DEADLINE = 3600.0

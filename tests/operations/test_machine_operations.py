@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.deploy.job import run_job
-from nixherd.deploy.machine import restart
+from nixherd.deploy.machine import restart, run_job
 from nixherd.errors import FleetError
 from nixherd.exit_codes import Exit
 from nixherd.fleet.revisions import Note

@@ -17,11 +17,10 @@ from typing import Any, cast
 import pytest
 
 from nixherd.deploy import protocol as activation
-from nixherd.deploy.goal import Goal
-from nixherd.deploy.inhibitors import INHIBITORS, INIT, between
 from nixherd.deploy.journal import Journal, entries
 from nixherd.deploy.machine import Machine
-from nixherd.deploy.options import Options
+from nixherd.deploy.options import Goal, Options
+from nixherd.deploy.plan import INHIBITORS, INIT, inhibitors_between
 from nixherd.deploy.protocol import Deployment, Stage, parse
 from nixherd.deploy.rebuild import judge
 from nixherd.deploy.report import Outcome, report
@@ -394,12 +393,16 @@ def deployment(**changes: Any) -> Deployment:
     ],
 )
 def test_inhibitors_are_compared_as_nixpkgs_does(running: str, coming: str | None, found: tuple[str, ...]) -> None:
-    assert between({INHIBITORS: running}, {INHIBITORS: coming}) == found
+    assert inhibitors_between({INHIBITORS: running}, {INHIBITORS: coming}) == found
 
 
 def test_another_interface_of_init_needs_a_boot_too() -> None:
-    assert between({INIT: "systemd 1"}, {INIT: "systemd 2\n"}) == ("init: systemd 1 → systemd 2",)
-    assert between({INIT: "systemd 1"}, {INIT: "systemd 1\n"}) == between({INIT: None}, {INIT: "x"}) == ()
+    assert inhibitors_between({INIT: "systemd 1"}, {INIT: "systemd 2\n"}) == ("init: systemd 1 → systemd 2",)
+    assert (
+        inhibitors_between({INIT: "systemd 1"}, {INIT: "systemd 1\n"})
+        == inhibitors_between({INIT: None}, {INIT: "x"})
+        == ()
+    )
 
 
 @pytest.mark.parametrize("version", ["2", "3"])

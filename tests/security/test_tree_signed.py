@@ -24,8 +24,7 @@ from nixherd.deploy.commit_policy import Gate, Verified
 from nixherd.deploy.journal import Journal
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Options
-from nixherd.deploy.run import HostRun, Rollout
-from nixherd.deploy.values import ReachedToPull
+from nixherd.deploy.run import HostRun, ReachedToPull, Rollout
 from nixherd.errors import FleetError, Refused, Usage
 from nixherd.fleet import signatures
 from nixherd.fleet.load import load_fleet

@@ -345,7 +345,7 @@ def test_a_hook_that_takes_it_out_again_is_found_out(fleet: Fleet) -> None:
                 "sed -i s/admin/root/ hosts.nix; rm hosts/web0/disko.nix",
                 "hosts.nix: web0, hosts/web0/disko.nix: was writ",
             ),
-            ("git show HEAD:hosts.nix > hosts.nix", "web1 was written, the fleet's files do not load now: vms/def"),
+            ("git show HEAD:hosts.nix > hosts.nix", "web1 was written, but the fleet's files do not load now: vms/def"),
         )
     ):
         hook.write_text(f"#!/bin/sh\n{does}\n")
@@ -353,7 +353,7 @@ def test_a_hook_that_takes_it_out_again_is_found_out(fleet: Fleet) -> None:
         done = fleet.new(f"web{number}", "--vmid", f"15{number}", "--yes", "--commit")
         assert done.status != 0
         assert said in done.err, done.err
-        assert "did a git hook change it?" in done.err
+        assert "did a git hook change them?" in done.err
         git(fleet.root, "reset", "-q", "--hard", "HEAD~1")
 
 

@@ -1,6 +1,5 @@
 """Status 2, one line and nothing begun: for every command what docs/vm.md calls wrong usage or wrong input."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -10,6 +9,7 @@ from nixherd.cli import run_pyinfra
 from nixherd.cli.front import Front
 from nixherd.cli.main import cli, run
 from tests.nixherd.cli.test_cli_defaults import commands
+from tests.nixherd.proxmox.conftest import Emulator, emulator  # noqa: F401  (fixture)
 
 with click.Context(cli, obj=Front("fleet")) as _ctx:
     COMMANDS = {name: command for name, command in commands(cli, _ctx) if not isinstance(command, click.Group)}
@@ -118,14 +118,12 @@ TYPOS = [
     ["retire", "nosuch"],
     ["retire", "dev", "--destroy", "110", "--keep-vm"],
     ["retire", "dev", "--purge"],
-    ["secrets", "edit", "../nosuch"],
     ["new", "a b", "--yes", "--offline"],
     ["new", "web", "--yes", "--offline", "--size", "nosuch"],
     ["new", "web", "--yes", "--offline", "--key-file", "/nowhere"],
     ["new", "web", "--yes", "--offline", "--recipient", "a"],
     ["template", "create"],
     ["template", "create", "--url", "http://192.0.2.1/a.img"],
-    ["template", "create", "--image", "nosuch"],
     ["token", "add", "--fingerprint", "ab" * 32],
     ["token", "add", "--endpoint", "a b", "--system-authorities"],
     ["token", "add", "--endpoint", "a", "--fingerprint", "nosuch"],
@@ -150,15 +148,22 @@ TYPOS = [
 ]
 
 
-@pytest.mark.nix
+@pytest.mark.xdist_group("emulator")
 @pytest.mark.parametrize("words", TYPOS, ids=" ".join)
 def test_a_typo(
     words: list[str],
-    make_fleet: Callable[..., Path],
+    fleet: Path,
+    emulator: Emulator,  # noqa: F811
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
+    token = tmp_path / "token"
+    token.write_text(emulator.token.to_toml())
+    token.chmod(0o600)
     monkeypatch.setattr(run_pyinfra, "run", never)
-    monkeypatch.setenv("FLEET", str(make_fleet()))
+    monkeypatch.setenv("PROXMOX_TOKEN_FILE", str(token))
+    monkeypatch.setenv("FLEET", str(fleet))
     assert run(words) == 2, capfd.readouterr()
     line_of(capfd)
+    assert emulator.changes() == []

@@ -17,13 +17,20 @@ from typing import Any
 from nixherd.deploy.machine import ANSWER_DEADLINE, COMMAND_DEADLINE
 from nixherd.deploy.options import Options
 from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.running import Running
 from nixherd.fleet.models import Access
 from nixherd.process import Completed
 from nixherd.ssh.destination import Destination
-from tests.nixherd.proxmox.fleets import HOST
+from tests.nixherd.proxmox.fleets import FLEET, HOST
+from tests.runs import DESCRIBED
+from tests.shared import Shared
 
 OLD, NEW, THIRD = (f"/nix/store/{letter * 32}-nixos-system-dev" for letter in "abc")
 REVISION = "4f2c" * 10
+BEFORE = Running(OLD, OLD, "dev", "1", revision="old")
+CONFIG = replace(DESCRIBED, toplevel=NEW, toplevel_drv=f"{NEW}.drv", revision=REVISION)
+FAILED = Completed("", "sorry\nit is broken\n", 1)
+SHARED = Shared(replace(FLEET, hosts={"dev": replace(HOST, id="dev"), "far": replace(HOST, id="far")}), Path("token"))
 FAKE = "#!/bin/sh\n"
 _PATHS = re.compile(r"(?<![\w}-])/(nix|run|var/lib)/")  # the machine's own, at their beginning
 
@@ -228,3 +235,9 @@ def rolled_out(machine: Any, **options: Any) -> tuple[Rollout, HostRun, Notes]:
     host = replace(HOST, id=machine.id, hostname=machine.id)
     host_run = HostRun(host, Options(**usual), machine, notes, "/fleet", lambda: None)
     return Rollout("20261130T050000-1", notes, (machine.id,), {machine.id: host_run}), host_run, notes
+
+
+def system(current: str = OLD, **values: str) -> str:
+    """What a machine answers to `system_script`."""
+    usual = {"current": current, "profile": current, "hostname": "dev", "boot_id": "1", "sudo": "root", **values}
+    return "".join(f"{name}={value}\n" for name, value in usual.items())

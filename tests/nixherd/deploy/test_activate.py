@@ -8,11 +8,11 @@ import pytest
 
 from nixherd.deploy import activate as module
 from nixherd.deploy.activate import activate
-from nixherd.deploy.goal import Goal
+from nixherd.deploy.options import Goal
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.report import Outcome
+from nixherd.deploy.run import Built, Changes, Copied, Planned, Reached, Target
 from nixherd.deploy.running import PENDING, Running, ask_running
-from nixherd.deploy.values import Built, Changes, Copied, Planned, Reached, Target
 from nixherd.errors import DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided
 from nixherd.fleet.health_checks import Check
 from nixherd.process import Completed

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nixherd.deploy import protocol as activation
-from nixherd.deploy.goal import Goal
+from nixherd.deploy.options import Goal
 from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing, parse
 from nixherd.errors import FleetError
 

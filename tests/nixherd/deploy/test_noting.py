@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.deploy.goal import Goal
+from nixherd.deploy.options import Goal
 from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing, parse
 from nixherd.fleet.revisions import Note
 

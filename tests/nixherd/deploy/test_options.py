@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.deploy.goal import Goal
-from nixherd.deploy.options import Options
+from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.waves import MaxFail
 from nixherd.errors import Usage
 

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.deploy.goal import Goal
-from nixherd.deploy.options import Engine, Options
+from nixherd.deploy.options import Engine, Goal, Options
 from nixherd.deploy.waves import MaxFail
 from nixherd.errors import Usage
 from nixherd.fleet.field_types import OneOf, Share, is_address

@@ -19,7 +19,6 @@ from nixherd.locate import reach
 from nixherd.locate.reach import NotInstalled
 from nixherd.proxmox.token import Server
 from nixherd.pyinfra_glue import cli
-from nixherd.pyinfra_glue.asking import asker
 from nixherd.pyinfra_glue.fleet import FleetConnector
 from nixherd.ssh.keys import KeyPair, generate_ed25519
 from tests.nixherd.proxmox.conftest import Emulator
@@ -342,18 +341,18 @@ def test_a_host_is_asked_for_its_neighbours_on_a_connection_of_its_own(
     leases = "mkdir -p /var/lib/misc; echo 0 bc:24:11:00:01:10 10.9.9.8 dev '*' >/var/lib/misc/dnsmasq.leases"
     sshd.start(pair, address="127.0.0.2", setup=leases)
     connector = connector_of(run("metal"))
-    told = asker(connector)(metal)
+    told = connector.told_by(metal)
     assert [each.address for each in told if each.mac == "bc:24:11:00:01:10"] == ["10.9.9.8"]
     assert connector.connected, "which is not the run's own connection"
     logins = sshd.logins
-    assert asker(connector)(metal) == told
+    assert connector.told_by(metal) == told
     assert sshd.logins == logins, "it was asked a moment ago"
 
     def refused(**changes: Any) -> str:
         shared.context.sightings._told._results.clear()
         shared.fleet = replace(shared.fleet, hosts={**hosts, "metal": replace(metal, **changes)})
         with pytest.raises((OSError, FleetError)) as caught:
-            asker(connector)(shared.host("metal"))
+            connector.told_by(shared.host("metal"))
         return str(caught.value)
 
     assert "shows another host key than the pinned one" in refused(public_key=new_key().public)

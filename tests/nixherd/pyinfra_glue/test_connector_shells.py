@@ -11,7 +11,7 @@ from pyinfra.api.host import Host
 
 from facts.nixos import BootedSystem, CurrentSystem, Generations
 from nixherd.deploy.journal import Journal, entries
-from nixherd.pyinfra_glue.failures import NoShell
+from nixherd.pyinfra_glue.base import NoShell
 from nixherd.pyinfra_glue.fleet import FleetConnector
 from nixherd.ssh.keys import KeyPair, generate_ed25519
 from tests.nixherd.proxmox.conftest import Emulator

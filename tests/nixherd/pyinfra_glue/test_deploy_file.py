@@ -13,7 +13,7 @@ from nixherd.errors import Usage
 from nixherd.pyinfra_glue import inventory
 from nixherd.pyinfra_glue.deploy_file import DeployFile, declared, deploy_file, some_are_the_operators
 from nixherd.pyinfra_glue.inventory import _asked, _check_data
-from nixherd.pyinfra_glue.nodes import check_words
+from nixherd.pyinfra_glue.node import check_words
 
 ROOT = Path(__file__).parents[3]
 ROLLOUT = DeployFile("deploy", rollout=True, from_flake=True)

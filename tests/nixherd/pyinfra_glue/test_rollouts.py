@@ -10,8 +10,8 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import StateStage
 
 from nixherd.deploy.protocol import Kind
+from nixherd.deploy.run import Reached
 from nixherd.deploy.running import Running
-from nixherd.deploy.values import Reached
 from nixherd.errors import FleetError, Usage
 from nixherd.fleet.models import Access
 from nixherd.pyinfra_glue import rollouts

@@ -15,8 +15,7 @@ import pytest
 from pyinfra.api.host import Host
 
 from nixherd.deploy import copy as copying
-from nixherd.deploy import stalls
-from nixherd.deploy.stalls import Stalled
+from nixherd.deploy.copy import Stalled
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.ssh.keys import known_hosts_line
 from tests.nixherd.proxmox.conftest import Emulator
@@ -30,12 +29,12 @@ pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("emulator")]
 
 # Copies
 
-WATCH: dict[str, Any] = stalls.Watch.__init__.__kwdefaults__ or {}
+WATCH: dict[str, Any] = copying.Watch.__init__.__kwdefaults__ or {}
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> float:
-    monkeypatch.setattr(stalls.Watch.__init__, "__kwdefaults__", {**WATCH, "patience": 1.5})
+    monkeypatch.setattr(copying.Watch.__init__, "__kwdefaults__", {**WATCH, "patience": 1.5})
     return 1.5
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from nixherd.deploy import stalls
-from nixherd.deploy.stalls import Stalled, Watch, bytes_moved
+from nixherd.deploy import copy
+from nixherd.deploy.copy import Stalled, Watch, bytes_moved
 
 
 @dataclass
@@ -35,7 +35,7 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr(time, "monotonic", lambda: world.now)
-    monkeypatch.setattr(stalls, "bytes_moved", lambda pid: world.moved)
+    monkeypatch.setattr(copy, "bytes_moved", lambda pid: world.moved)
     return world
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nixherd.errors import Refused
-from nixherd.pyinfra_glue import here
-from nixherd.pyinfra_glue.here import require_is_this
+from nixherd.pyinfra_glue import proving
+from nixherd.pyinfra_glue.proving import require_is_this
 from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.proxmox.fleets import HOST
 
@@ -18,7 +18,7 @@ OURS, THEIRS = (generate_ed25519(name).public for name in ("ours", "theirs"))
 
 @pytest.fixture(autouse=True)
 def key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(here, "HOST_KEY_FILE", tmp_path / "key.pub")
+    monkeypatch.setattr(proving, "HOST_KEY_FILE", tmp_path / "key.pub")
     return tmp_path / "key.pub"
 
 

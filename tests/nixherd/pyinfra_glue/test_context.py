@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.pyinfra_glue.rollcall import RollCall
+from nixherd.pyinfra_glue.context import RollCall
 
 HOSTS = ("a", "b", "c", "d")
 

@@ -1,0 +1,396 @@
+"""Where a machine of the fleet is, and a connection to it: pinned, and proven to lead to the machine that is meant.
+
+known_hosts is one fresh file per place and key (pyinfra remembers such files by name), so a key of one epoch
+is never accepted in another.
+
+Whoever answers for a guest proves first, at each connection, that it is that guest (`nixherd.pyinfra_glue.proving`).
+A host that is asked for its neighbours gets a connection of its own, which only reads.
+"""
+
+import getpass
+import hashlib
+import secrets
+import shlex
+from collections.abc import Callable, Collection, MutableSet
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from paramiko import AuthenticationException, BadHostKeyException, SSHException, Transport
+from pyinfra.api.host import Host as PyinfraHost
+from pyinfra.api.state import StateStage
+from pyinfra.connectors.local import LocalConnector
+
+from nixherd.errors import FAILURES, FleetError, Refused, Usage
+from nixherd.faults import worded
+from nixherd.files import write_whole
+from nixherd.fleet.models import Access, Host
+from nixherd.locate import neighbours, reach
+from nixherd.locate.installed import Search
+from nixherd.locate.neighbours import Neighbour
+from nixherd.locate.reach import Epoch, Hints, NotInstalled, Place
+from nixherd.proxmox.errors import Misused
+from nixherd.pyinfra_glue import proving
+from nixherd.pyinfra_glue.base import (
+    NoShell,
+    NotFound,
+    PinnedConnector,
+    Stranger,
+    Unwelcome,
+    another_key,
+    destination_of,
+    unwelcome,
+)
+from nixherd.pyinfra_glue.proving import said
+from nixherd.pyinfra_glue.ssh_client import PinnedClient, WatchedTransport
+from nixherd.ssh.destination import Destination
+from nixherd.ssh.keys import known_hosts_line
+from nixherd.ssh.ssh_config import Configuration, config_options
+
+CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake
+MOST = 8 << 20  # bytes of an answer that are read
+
+
+class MachineConnector(PinnedConnector):
+    """Finds its host and connects to it; `place` is where it is connected now."""
+
+    place: Place | None = None
+    is_asked: bool = False
+    """whether this is a connection beside the run's own, on which the host is asked for its neighbours"""
+    _installs: bool = False
+    _answered_at: str | None = None
+    """where it answered last, as the installed system"""
+    _has_the_word: object = None
+    """the connection on which a guest has proved itself for being wiped"""
+
+    # What the inventory says of this host
+
+    @property
+    def fleet_host(self) -> Host:
+        return self.context.fleet.hosts[self.host.data.host_id]
+
+    @property
+    def access(self) -> Access:
+        """How far the machine lets us in."""
+        return Access.SHELL if self.here else self.fleet_host.access
+
+    @property
+    def hints(self) -> Hints:
+        """What the operator said of this machine. Misused when it was said of several at once."""
+        if self.is_asked:
+            return Hints()
+        said = {"ssh_hostname", "host_key"} & self.state.inventory.get_override_data().keys()
+        if said:
+            self._require_one(min(said))
+        return Hints.of({name: self.host.data.get(name) for name in ("ssh_hostname", "host_key", "install_user")})
+
+    def _require_one(self, name: str) -> None:
+        if sum(map(self.state.is_host_in_limit, self.state.inventory)) > 1:
+            raise Misused(f"--data {name} is one machine's, but several hosts are selected; add --limit HOST")
+
+    @cached_property
+    def here(self) -> LocalConnector | None:
+        """This machine's own shell, where the run is on the host itself. Misused when several are selected."""
+        if not (self.host.data.get("local") and self.state.is_host_in_limit(self.host)):
+            return None
+        self._require_one("local")
+        return LocalConnector(self.state, self.host)
+
+    @property
+    def executing(self) -> bool:
+        return self.state.current_stage >= StateStage.Execute
+
+    @property
+    def installs(self) -> bool:
+        """Whether this run installs the machine, so that a clone or an installer has a part in it."""
+        return self._installs
+
+    @installs.setter
+    def installs(self, value: bool) -> None:
+        self._installs = self._installs or value
+        if self._installs and self.place and self._lacks_proof(self.place):
+            self._look_anew()
+
+    @property
+    def epochs(self) -> tuple[Epoch, ...]:
+        """What this run has any business with on this machine."""
+        return tuple(Epoch) if self.installs else (Epoch.FINAL,)
+
+    def _lacks_proof(self, place: Place) -> bool:
+        """Whether this is a guest whose agent has to vouch for it, found without it."""
+        vm = self.context.fleet.vm_of(self.fleet_host.id)
+        return not self.here and reach.is_proven_by_agent(vm) and not (place.asked and place.asked.has_agent)
+
+    def _look_anew(self) -> None:
+        """Find the guest through the hypervisor, now that it is to be installed; who plans only goes on without it."""
+        self.drop()
+        if not self.executing:
+            with suppress(FleetError):
+                self._try_once(patience=0, epochs=tuple(Epoch), accepted=tuple(Epoch))
+
+    @property
+    def _by_names(self) -> bool:
+        """Whether the pinned key is all that the machine has to prove in this run, wherever it is found."""
+        return not (self.installs or self.host.data.get("may_install"))
+
+    # Connecting
+
+    def drop(self) -> None:
+        """Forget the connection: the machine is about to move."""
+        self.leave()
+        self.place = None
+        self._has_the_word = None
+        self.get_file_transfer_connection.cache.clear()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, as far as is known here, to what this run has any business with."""
+        if self.here:
+            return self.place is not None
+        return self._stands and self.place is not None and self.place.epoch in self.epochs
+
+    @property
+    def _stands(self) -> bool:
+        transport = self.client.get_transport() if self.client else None
+        return transport is not None and transport.is_active()
+
+    def _report(self, *, present: bool) -> None:
+        try:
+            if self.context.roll_call:
+                self.context.roll_call.report(self.fleet_host.id, present=present)
+        except FAILURES as error:  # what it was to begin is begun where it is needed
+            self.host.log(str(worded(error, "beginning what all hosts need")))
+
+    def _say_once(self, what: str) -> None:
+        """Say what would be the same of many hosts, of the first of them."""
+        if self.context.run.first_to_say(what, self.fleet_host.id) == self.fleet_host.id:
+            self.host.log(what)
+
+    def _not_installed(self, place: Place, epoch: Epoch) -> NotInstalled:
+        return NotInstalled(place.asked.label if place.asked else self.fleet_host.id, epoch, "what answers is")
+
+    def _try_once(
+        self,
+        *,
+        patience: float,
+        epochs: Collection[Epoch],
+        accepted: Collection[Epoch],
+        progress: Callable[[str], None] = lambda said: None,
+        done: MutableSet[str] | None = None,
+    ) -> bool:
+        """Look the machine up and connect, once. False while it is on its way; OSError when it did not answer."""
+        if self.here:
+            return self._be_here()
+        context, host, hints = self.context, self.fleet_host, self.hints
+        search = None
+        if self._by_names and Search.is_for(context.keys, host, hints):
+            search = Search(
+                *(context.hypervisor, context.keys, context.sightings, context.run, host, hints, self.host.log),
+                ask=None if self.is_asked else self.told_by,
+            )
+            search.epochs, search.accepted, search.patience = epochs, accepted, patience
+            search.before, search.done = self._answered_at, done
+        places = (
+            search.places()
+            if search
+            else reach.look(
+                context.hypervisor,
+                context.keys,
+                host,
+                hints,
+                epochs=epochs,
+                patience=patience,
+                progress=progress,
+                accepted=accepted,
+                done=done,
+            )
+        )
+        errors: list[OSError] = []
+        for place in places:
+            try:
+                self._open(place)
+            except OSError as failed:
+                errors.append(failed)
+                if search and isinstance(failed, Unwelcome):
+                    search.is_found = True  # it has shown its key: nobody else can say more of where it is
+                continue
+            assert self.place is not None
+            if self.place.epoch in epochs:
+                if search and search.problem:
+                    self._say_once(f"it was found without the hypervisor, which cannot be asked: {search.problem}")
+                self._answered_at = place.address if self.place.epoch is Epoch.FINAL else None
+                return True
+            epoch = self.place.epoch
+            self.drop()
+            if epoch not in accepted:
+                raise self._not_installed(place, epoch)
+            progress(f"the {epoch} still answers")
+        if search and (errors or search.problem):
+            raise NotFound(errors, search)
+        if search and search.reasons:
+            progress("; ".join(search.reasons))
+        if errors:
+            known = (kind for kind in (Stranger, Unwelcome) if any(isinstance(error, kind) for error in errors))
+            raise next(known, OSError)("; ".join(dict.fromkeys(map(str, errors))))
+        return False
+
+    def _be_here(self) -> bool:
+        """Refused when we run on another machine than the one that is meant."""
+        host, user = self.fleet_host, getpass.getuser()
+        pinned = self.context.keys.pinned(host.id)
+        proving.require_is_this(host, pinned)
+        self.data["ssh_user"] = user
+        self.place = Place("this machine", Epoch.FINAL, pinned or "", user)
+        return True
+
+    def _open(self, place: Place) -> None:
+        """Connect to one place. OSError when it cannot be, also because it shows another host key or refuses ours."""
+        self.drop()
+        self.data["ssh_hostname"] = place.address
+        own = self.host.data.get("ssh_user") or self.access.user or place.user
+        self.data["ssh_user"] = own if place.epoch is Epoch.FINAL else place.user
+        to = self._destination(place)
+        if self.is_asked and (whose := self.context.hypervisor.part_at(to.address)):
+            raise OSError(f"{place.address} is {whose}: a hypervisor is never logged in to")
+
+        def opened(*args: Any, **arguments: Any) -> Transport:
+            if not self.is_asked:
+                self._report(present=True)  # something listens; handshakes take a while
+            return WatchedTransport(*args, **arguments)
+
+        client = self.pinned_client()
+        try:
+            client.open(to, self.keys_for(to), opened, CONNECT_TIMEOUT)
+            place = self._proven(client, place)
+        except BadHostKeyException as error:
+            client.close()
+            who = f"{self.fleet_host.id} ({place.epoch}) at {place.address}"
+            raise Stranger(another_key(who, error)) from error
+        except AuthenticationException as error:
+            client.close()
+            raise Unwelcome(unwelcome(self.data["ssh_user"], place.address)) from error
+        except (FleetError, NoShell):
+            client.close()
+            raise
+        except (SSHException, EOFError, OSError) as error:
+            why = client.why(error)
+            client.close()
+            raise OSError(f"no SSH at {place.address}{to.way}: {why}") from error
+        self.take(client)
+        self.place = place
+
+    def _proven(self, client: PinnedClient, place: Place) -> Place:
+        """The place as the machine says that it is. Refused when it is not the guest that named it."""
+        asked = place.asked
+        if place.epoch is Epoch.FINAL and (asked is None or self.access is not Access.SHELL):
+            return place  # its key is pinned, and there is nothing else to ask, or nothing that it answers
+        if asked is None:
+            shown = proving.look_at(client)
+        else:
+            shown = proving.prove(self.context.hypervisor, client, asked, place.address)
+        # nobody but the machine itself can say whether it has jumped into the installer already
+        epoch = reach.epoch_on(self.fleet_host, shown.os_release)
+        if asked is not None and (epoch is Epoch.FINAL) != (place.epoch is Epoch.FINAL):
+            expected = "installed system" if place.epoch is Epoch.FINAL else place.epoch
+            raise Refused(
+                f"{asked.label}: with the key of its {expected}, the {epoch} answers at {place.address}; nothing was "
+                "done there: find out who is root in that guest"
+            )
+        return replace(place, epoch=epoch)
+
+    def once(self) -> PinnedClient:
+        """The connection to the installed system, tried for once. FleetError or OSError when it does not answer."""
+        installed = (Epoch.FINAL,)
+        said: list[str] = []
+        found = self._try_once(patience=0, epochs=installed, accepted=installed, progress=said.append)
+        if not found or self.client is None:
+            raise OSError("; ".join(said) or "it is on its way")
+        assert isinstance(self.client, PinnedClient)
+        return self.client
+
+    def told_by(self, host: Host) -> tuple[Neighbour, ...]:
+        """Ask another host for its neighbours; what one told is not asked again for a few seconds."""
+        other: PyinfraHost = next(each for each in self.state.inventory if each.data.host_id == host.id)
+        return self.context.sightings.told_by(host.id, lambda: _ask(type(self)(self.state, other)))
+
+    # The way there
+
+    def _destination(self, place: Place) -> Destination:
+        """How a place is connected to. Misused when the operator's ssh_config says what cannot be followed."""
+        host, given = self.fleet_host, self.data["ssh_port"]
+        config = Configuration(
+            tuple(config_options(self.data["ssh_config_file"])), self.context.ssh_config, self._pin_of
+        )
+        names = tuple(dict.fromkeys(name for name in (host.ssh_alias, host.id, place.address) if name))
+        try:
+            installed = place.epoch is Epoch.FINAL
+            port = int(given) if given else None
+            way = config.way_to(names, self.data["ssh_user"], port, address=place.address, installed=installed)
+            known_hosts = self._known_hosts(place, way.address, way.port)
+        except Usage as error:
+            raise Misused(str(error)) from error
+        except ValueError as error:  # known_hosts has no way to write it
+            raise Misused(f"{host.id}: {error}; correct it in hosts.nix") from error
+        to = destination_of(
+            *(way, self.data["ssh_user"], known_hosts, self.data["ssh_key"]),
+            looks_for_keys=self.data["ssh_look_for_keys"],
+            uses_agent=self.data["ssh_allow_agent"],
+        )
+        return self.configured(to) if to.route.jumps else to
+
+    def configured(self, to: Destination) -> Destination:
+        """The same, written down for programs that are told of it by other programs."""
+        return replace(to, config=self._keep("config", to.text))
+
+    def _pin_of(self, names: Collection[str]) -> tuple[str, Path] | None:
+        """Under which name, in which file, the key of a hop is kept that is a host of the fleet."""
+        for host in self.context.fleet.hosts.values():
+            known = {host.id, host.ssh_alias, host.hostname, *reach.addresses(host)}
+            if not known.isdisjoint(names) and (key := self.context.keys.pinned(host.id)):
+                name = host.id.lower()  # OpenSSH looks for what it is told in lines that it has put into lower case
+                return name, self._keep("hop", known_hosts_line([name], key))
+        return None
+
+    def _known_hosts(self, place: Place, address: str, port: int) -> Path:
+        """A known_hosts file that holds this place's key and nothing else."""
+        return self._keep(f"{place.epoch}", known_hosts_line([address], place.host_key, port=port))
+
+    def _keep(self, kind: str, text: str) -> Path:
+        """A file of this run for this host; its name goes by what is in it."""
+        name = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        path = self.context.run.known_hosts_of(self.fleet_host.id) / name
+        if not path.exists():
+            write_whole(path, text + "\n")
+        return path
+
+
+def _ask(connector: MachineConnector) -> tuple[Neighbour, ...]:
+    """FleetError when it does not say."""
+    host = connector.fleet_host
+    if host.access is not Access.SHELL:
+        raise FleetError(f"it takes forced commands alone ({host.access})")
+    if connector.context.keys.pinned(host.id) is None:
+        raise FleetError("no host key is pinned for it in hosts.nix")
+    connector.is_asked = True
+    token = secrets.token_hex(8)
+    try:
+        client = connector.once()
+        script = _with_rights(host, neighbours.look(token), connector.data["ssh_user"])
+        told = neighbours.parse(said(client, script, most=MOST), token)
+    except OSError as error:
+        raise FleetError(str(error)) from error
+    finally:
+        connector.drop()
+    if told is None:
+        raise FleetError("it did not come to the end of what it was to tell")
+    return told
+
+
+def _with_rights(host: Host, script: str, user: str | None) -> str:
+    """Some leases are root's to read."""
+    if user == "root" or not host.sudo_passwordless:
+        return script
+    whole = f"sh -c {shlex.quote(script)}"
+    return f"sudo -n {whole} 2>/dev/null || {whole}"

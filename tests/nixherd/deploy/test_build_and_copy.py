@@ -1,0 +1,161 @@
+"""Builds, copies, and systems that nixos-rebuild brings; answered by script."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nixherd.deploy import build, copy, rebuild, signing
+from nixherd.deploy.options import Engine
+from nixherd.deploy.run import Built, Copied, Planned, Reached
+from nixherd.errors import FleetError, NotBegun, ProcessFailed, Undecided, Usage
+from nixherd.fleet.models import Access
+from nixherd.nix import commands
+from nixherd.nix.builder import Builder
+from nixherd.nix.nixos_rebuild import Flavour
+from nixherd.process import Completed
+from nixherd.ssh.sudo import Sudo
+from tests.nixherd.deploy.scripted import (
+    BEFORE,
+    CONFIG,
+    FAILED,
+    NEW,
+    SHARED,
+    Scripted,
+    rolled_out,
+    system,
+)
+
+
+def test_a_copy_is_held_made_and_made_again_without_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Scripted()
+    _, host_run, _ = rolled_out(machine)
+    host_run.value = Built(Planned(Reached("x", BEFORE), CONFIG))
+    seen: list[bool] = []
+
+    def run(argv: Any, **arguments: Any) -> Completed:
+        seen.append("--substitute-on-destination" in argv or "-s" in argv)
+        if len(seen) < 2:
+            raise ProcessFailed("copy: no cache", 1, "no cache")
+        return Completed("", "", 0)
+
+    monkeypatch.setattr(copy, "run", run)
+    copy.copy(host_run)
+    assert isinstance(host_run.value, Copied)
+    assert "ln -sfn" in machine.scripts[0]
+    assert any("copying again, without the machine's own caches" in line for line in machine.narration)
+    host_run.value = Planned(Reached("x", BEFORE), CONFIG)
+    with pytest.raises(NotBegun, match="it was not built"):
+        copy.copy(host_run)
+
+
+def test_a_copy_that_fails_begins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, host_run, _ = rolled_out(Scripted())
+    host_run.value = Built(Planned(Reached("x", BEFORE), CONFIG))
+
+    def run(argv: Any, **arguments: Any) -> Completed:
+        raise ProcessFailed("x", 1, "error: cannot add path because it lacks a signature by a trusted key")
+
+    monkeypatch.setattr(copy, "run", run)
+    with pytest.raises(NotBegun, match="it cannot be copied: dev: its store takes what a key"):
+        copy.copy(host_run)
+
+
+def test_through_whom_a_store_takes_what_is_not_signed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("fleet-1:secret")
+    key.chmod(0o600)
+    public = Completed("fleet-1:public\n", "", 0)
+    monkeypatch.setattr(signing, "run", lambda argv, **arguments: public)
+    settings = json.dumps({"trusted-public-keys": {"value": ["fleet-1:public"]}})
+    plain: dict[str, Any] = {"user": "me"}
+    access = signing.store_access
+    assert access(Scripted(), [NEW], None, is_nixos=True) is None
+    assert access(Scripted(**plain, answers={"config": settings}), [NEW], str(key), is_nixos=True) is None
+    assert access(Scripted(**plain), [NEW], None, is_nixos=True) == Sudo()
+    asks = {"sudo -n": Completed("", "", 1)}
+    sudo = access(Scripted(**plain, answers=asks, has_password=True), [NEW], None, is_nixos=True)
+    assert sudo == Sudo("secret")
+    with pytest.raises(FleetError, match="sudo does not let it be root: it asks for a password"):
+        access(Scripted(**plain, answers=asks), [NEW], None, is_nixos=True)
+    with pytest.raises(FleetError, match="sudo does not let it be root: it is broken"):
+        access(Scripted(**plain, answers={**asks, "true": FAILED}, has_password=True), [NEW], None, is_nixos=True)
+    with pytest.raises(FleetError, match="expected JSON from nix"):
+        access(Scripted(**plain, answers={"config": "no"}), [NEW], str(key), is_nixos=True)
+    with pytest.raises(Usage, match="no such file"):
+        access(Scripted(), [NEW], str(tmp_path / "none"), is_nixos=True)
+    monkeypatch.setattr(commands, "parse_signatures", lambda text: [])
+    with pytest.raises(FleetError, match="its store takes what a key"):
+        access(Scripted(access=Access.PUSH_CLOSURE), [NEW], None, is_nixos=True)
+
+
+def test_who_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, far = Scripted(), Scripted(id="far")
+
+    def machines(host_id: str) -> Any:
+        return far
+
+    assert build.builder_of(SHARED.fleet, machine, "local", machines) is None
+    assert build.builder_of(SHARED.fleet, machine, "target", machines) is machine
+    assert build.builder_of(SHARED.fleet, machine, "far", machines) is far
+    with pytest.raises(Usage, match="build_on=none is neither local, target nor a host of the fleet"):
+        build.builder_of(SHARED.fleet, machine, "none", machines)
+    far.access = Access.TRIGGER
+    with pytest.raises(Usage, match="far takes forced commands alone and builds for nobody"):
+        build.builder_of(SHARED.fleet, machine, "far", machines)
+
+
+def test_a_build_here_there_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, far = Scripted(), Scripted(id="far")
+    rollout, host_run, _ = rolled_out(machine)
+    value = Planned(Reached("x", BEFORE), CONFIG)
+    made: list[Any] = []
+
+    def realise(self: Any, derivations: Any, host_id: str, tell: Any, fetch: Any = None) -> None:
+        made.append(dict(derivations))
+        if fetch:
+            fetch([f"{NEW}.drv^*"])
+
+    fails = False
+
+    def run_towards(machine: Any, command: Any, timeout: float, tell: Any) -> None:
+        if fails:
+            raise ProcessFailed("x", 1, "error: builder failed")
+        made.append(machine.id)
+
+    monkeypatch.setattr(Builder, "realise", realise)
+    monkeypatch.setattr(build, "run_towards", run_towards)
+    assert build.build(SHARED.builder, rollout, host_run, value, None, [CONFIG]) == Built(value)
+    assert build.build(SHARED.builder, rollout, host_run, value, far, []) == Built(value)
+    assert build.build(SHARED.builder, rollout, host_run, value, machine, []).is_there
+    assert made == [{"dev": [f"{NEW}.drv"]}, {"dev": [f"{NEW}.drv"]}, "far", "dev"]
+    fails = True
+    for builder, error in ((far, "building on far failed"), (machine, "dev: building on it failed")):
+        with pytest.raises(FleetError, match=error):
+            build.build(SHARED.builder, rollout, host_run, value, builder, [])
+
+
+def test_nixos_rebuild_is_judged_by_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebuild, "_flavour", lambda: Flavour("--sudo", "--no-reexec"))
+    value = Planned(Reached("x", BEFORE), replace(CONFIG, revision=None))
+    for answer, status, error in ((system(NEW), 0, None), (system(), 1, "runs and boots what it did before")):
+        rollout, host_run, _ = rolled_out(Scripted(answers={"say sudo": answer}), engine=Engine.NIXOS_REBUILD)
+
+        def run(argv: Any, status: int = status, **arguments: Any) -> Completed:
+            if status:
+                raise ProcessFailed("nixos-rebuild: status 1", 1)
+            return Completed("", "", 0)
+
+        monkeypatch.setattr(copy, "run", run)
+        request = rebuild.Rebuild("switch")
+        if error:
+            with pytest.raises(NotBegun, match=error):
+                rebuild.rebuild_in_turn(SHARED.evaluator, rollout, host_run, value, request)
+        else:
+            rebuild.rebuild_in_turn(SHARED.evaluator, rollout, host_run, Copied(Built(value)), request)
+            assert host_run.outcome == "deployed"
+    rollout, host_run, _ = rolled_out(Scripted(answers={"say sudo": OSError("silence")}))
+    with pytest.raises(Undecided, match="it cannot be asked what it runs now: silence"):
+        rebuild.rebuild(SHARED.evaluator, rollout, host_run, value, request)

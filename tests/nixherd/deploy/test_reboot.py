@@ -1,0 +1,121 @@
+"""Whether a machine is well, and reboots that are proven; answered by script."""
+
+import re
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nixherd.deploy import health, reboot
+from nixherd.deploy.protocol import Kind
+from nixherd.errors import FleetError, Refused, Undecided
+from nixherd.fleet.health_checks import Check
+from nixherd.fleet.models import Access
+from nixherd.process import Completed
+from tests.nixherd.deploy.scripted import BEFORE, FAILED, NEW, OLD, Scripted, rolled_out, system
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (health, reboot):
+        monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+
+
+WEB = Check("web", "http", "http://localhost:8080/x", timeout=1, status=204)
+DB = Check("db", "tcp", "localhost:5432", timeout=1)
+UNIT = Check("cron", "unit", "cron.service", timeout=1)
+COMMAND = Check("own", "command", "test -e /run/ready", timeout=1)
+
+
+@pytest.mark.parametrize(
+    ("check", "services", "answer", "problem"),
+    [
+        (DB, {("localhost", 5432): b""}, "", None),
+        (DB, {}, "", "no connection to localhost:5432"),
+        (WEB, {("localhost", 8080): b"HTTP/1.1 204 No Content\r\n\r\n"}, "", None),
+        (WEB, {("localhost", 8080): b"HTTP/1.1 500 No\r\n\r\n"}, "", "it answers 500, not 204"),
+        (WEB, {("localhost", 8080): b"nonsense\r\n"}, "", "does not answer with HTTP"),
+        (UNIT, {}, "", None),
+        (UNIT, {}, Completed("failed\n", "", 1), "it says failed"),
+        (COMMAND, {}, Completed("", "", 1), "it says nothing"),
+        (COMMAND, {}, OSError("the connection broke"), "the connection broke"),
+    ],
+)
+def test_a_check_passes_or_says_why_not(check: Check, services: Any, answer: Any, problem: str | None) -> None:
+    machine = Scripted(services=services, answers={"": answer})
+    result = health.failing(machine, (check,), time.monotonic() + 5, by_root=True)
+    assert (result is None) == (problem is None)
+    assert problem is None or (str(result).startswith(f"{check} does not pass: ") and problem in str(result))
+
+
+def test_a_machine_that_runs_it_is_well_or_says_why_not() -> None:
+    well = f"{system()}check.0=\n"
+    for answer, checks, problem in (
+        ("", (), None),
+        (well, (UNIT,), None),
+        (system(), (UNIT,), "it says nothing"),
+        (f"{system()}check.0=it says failed\n", (COMMAND,), "it says failed"),
+        (f"{system(NEW)}check.0=\n", (UNIT,), f"it runs {NEW} now"),
+        (f"{system(unwell='a.service')}check.0=\n", (UNIT,), "units fail there .*: a.service"),
+        (f"{system(at_work='x.service')}check.0=\n", (UNIT, DB), "an activation is under way there"),
+    ):
+        result, _ = health.unwell(Scripted(answers={"": answer}), Kind.SYSTEM, BEFORE, checks, OLD)
+        assert (result is None) == (problem is None), result
+        assert problem is None or re.search(problem, str(result))
+    gated = Scripted(access=Access.PUSH_CLOSURE)
+    assert "cannot be asked" in str(health.unwell(gated, Kind.SYSTEM, BEFORE, (UNIT,), OLD)[0])
+    with pytest.raises(FleetError, match="it did not say how it is: it is broken"):
+        health.unwell(Scripted(answers={"": FAILED}), Kind.SYSTEM, BEFORE, (UNIT,), OLD)
+
+
+def rebooted(*answers: Any, **options: Any) -> tuple[Scripted, Any, Any, Any]:
+    machine = Scripted(answers={"systemctl reboot": "", "is-system-running": "", "say sudo": [*answers]})
+    return (machine, *rolled_out(machine, **options))
+
+
+def test_a_reboot_is_proven_by_another_boot() -> None:
+    machine, rollout, host_run, notes = rebooted(OSError("gone"), system(), system(boot_id="2"))
+    reboot.reboot(rollout, host_run, BEFORE)
+    assert notes.end == ("rebooted", None)
+    assert (notes.found["current"], notes.stages) == (OLD, ["reboot", "prove"])
+    assert machine.connections == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "kind"),
+    [
+        (system(), "did not come back from its reboot: the same boot still answers", Undecided),
+        (OSError("silence"), "did not come back from its reboot: silence", Undecided),
+        (system(NEW, boot_id="2"), "it has rebooted into", FleetError),
+        (system(boot_id="2", failed="a.service"), "units failed after the reboot: a.service", FleetError),
+    ],
+)
+def test_a_reboot_that_is_not_proven_fails(answer: Any, error: str, kind: type[Exception]) -> None:
+    machine, rollout, host_run, _ = rebooted(answer)
+    machine.boot_deadline = 0
+    with pytest.raises(kind, match=error):
+        reboot.reboot(rollout, host_run, BEFORE)
+
+
+def test_what_is_not_ours_is_not_rebooted() -> None:
+    machine, _, host_run, notes = rebooted()
+    machine.is_local = True
+    assert "is the machine that this runs on" in reboot.plan_reboot(host_run, BEFORE, force=True)
+    assert notes.end[0] == "left to its owner"
+
+    def refuse() -> None:
+        raise Refused("vm 104 is readonly")
+
+    host_run.require_permission = refuse
+    assert reboot.why_not_rebootable(host_run) == "vm 104 is readonly"
+    with pytest.raises(Refused):
+        reboot.reboot_and_prove(host_run, BEFORE, OLD, ())
+    assert machine.scripts == []
+
+
+def test_a_home_is_not_rebooted() -> None:
+    _, _, host_run, notes = rebooted()
+    host_run.host = replace(host_run.host, configuration_file=None)
+    assert reboot.plan_reboot(host_run, BEFORE, force=True) == "dev is a home"
+    assert notes.end[0] == "unchanged"

@@ -1,0 +1,111 @@
+"""What a machine says of itself, and the jobs that it is given; answered by script."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nixherd.deploy import machine as machines
+from nixherd.deploy import reboot, running
+from nixherd.deploy.machine import output_of, restart
+from nixherd.deploy.protocol import Kind
+from nixherd.errors import DeadlineExceeded, FleetError, NotBegun
+from nixherd.fleet.models import Access
+from nixherd.process import Completed
+from nixherd.ssh.transient_unit import Job
+from tests.nixherd.deploy.scripted import BEFORE, FAILED, NEW, OLD, Scripted, rolled_out, system
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (machines,):
+        monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+
+
+def test_a_command_that_fails_says_its_last_words() -> None:
+    machine = Scripted(answers={"x": FAILED})
+    with pytest.raises(FleetError, match="dev: trying failed: it is broken"):
+        output_of(machine, "x", what="trying")
+    with pytest.raises(FleetError, match="the reboot failed: it is broken"):
+        restart(machine, "x")
+    restart(Scripted(answers={"x": Completed("", "", 1)}), "x")
+
+
+@pytest.mark.parametrize(
+    ("access", "answer", "error"),
+    [
+        (Access.TRIGGER, "", "can be triggered, not asked"),
+        (Access.PUSH_CLOSURE, FAILED, "it is broken"),
+        (Access.PUSH_CLOSURE, "protocol=3\nstate=none\n", "did not say what runs there"),
+        (Access.SHELL, "", "it did not say what runs on it; look at it"),
+        (Access.SHELL, FAILED, r"it did not say what runs on it \(it is broken\)"),
+        (Access.SHELL, "current=x\n", "no hostname, boot_id, sudo in what the machine says"),
+    ],
+)
+def test_what_a_machine_does_not_say_is_an_error(access: Access, answer: Any, error: str) -> None:
+    with pytest.raises(FleetError, match=error):
+        running.ask_running(Scripted(access=access, answers={"": answer}), Kind.SYSTEM)
+
+
+def test_what_runs_behind_forced_commands_and_in_a_home() -> None:
+    gated = "protocol=3\nstate=none\ncurrent={0}\nprofile={0}\nhostname=dev\nboot_id=1\nunwell=a.service, b.service\n"
+    answer = running.ask_running(Scripted(access=Access.PUSH_CLOSURE, answers={"": gated.format(OLD)}), Kind.SYSTEM)
+    assert (answer.current, answer.unwell) == (OLD, ("a.service", "b.service"))
+    home = f"current={OLD}\nrevision=\nuser=me\nhostname=dev\nboot_id=1\n"
+    assert running.ask_running(Scripted(answers={"": home}), Kind.HOME).profile == OLD
+    with pytest.raises(FleetError, match="no hostname"):
+        running.parse_home(["current=", "revision=", "user=me", "boot_id=1"])
+
+
+def test_root_needs_a_password_that_somebody_gave() -> None:
+    asks = replace(BEFORE, sudo="asks")
+    running.require_root(Scripted(has_password=True), asks)
+    with pytest.raises(NotBegun, match="sudo asks for a password there"):
+        running.require_root(Scripted(), asks)
+
+
+@pytest.mark.parametrize(
+    ("values", "reasons"),
+    [
+        ({}, ()),
+        ({"profile": NEW, "kept": "1"}, ("system",)),
+        ({"profile": NEW, "kept": "0"}, ()),  # it only runs for a test
+        ({"part.kernel": "/a", "next.kernel": "/b"}, ("kernel",)),
+        ({"part.kernel": "/a", "next.kernel": "/b", "profile": NEW, "kept": "2"}, ("kernel", "system")),
+    ],
+)
+def test_why_a_machine_needs_a_reboot(values: dict[str, str], reasons: tuple[str, ...]) -> None:
+    """§2.7: what was left to the next boot is a reason, also where kernel and initrd stay."""
+    answer = running.parse_system(system(**values).splitlines())
+    assert answer.reboot_for == reasons
+    _, host_run, _ = rolled_out(Scripted())
+    said = reboot.plan_reboot(host_run, answer, force=False)
+    assert ("needs no reboot" in said) == (not reasons)
+    assert ("left to the next boot" in said) == ("system" in reasons)
+
+
+@pytest.mark.parametrize(
+    ("looks", "error"),
+    [
+        ([OSError("gone"), "running\nabc\n", "key 0\n"], None),
+        (["other 0\n", "key 0\n"], None),
+        (["key 3\nno room\n"], "try failed with status 3: no room"),
+        (["none\nlast\n"], "try was ended .*: last"),
+        (["other 0\n", "other 0\n"], "try was ended"),
+    ],
+)
+def test_a_job_is_followed_to_its_end(looks: list[Any], error: str | None) -> None:
+    machine = Scripted(answers={"systemd-run": "", "is-active": looks})
+    task = Job("try", "key", "true", 5)
+    if error:
+        with pytest.raises(FleetError, match=error):
+            machines.run_job(machine, task)
+    else:
+        machines.run_job(machine, task)
+
+
+def test_a_job_past_its_deadline_is_said_to_be_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machines, "GRACE", -10)
+    machine = Scripted(answers={"systemd-run": "", "is-active": "running\n"})
+    with pytest.raises(DeadlineExceeded, match="try not done within 5 s; last: no output"):
+        machines.run_job(machine, Job("try", "key", "true", 5))
