@@ -122,7 +122,7 @@ def test_an_entry_goes_with_its_comment_and_the_blank_line_before() -> None:
     source = (REFERENCE / "hosts.nix").read_bytes()
     lines = NixText("hosts.nix", source).remove(("caddy",)).decode().splitlines(keepends=True)
     gone = [line for line in source.decode().splitlines(keepends=True) if line not in lines]
-    assert gone[0] == "  # Another system below, Home Manager on top: no configurationFile.\n"
+    assert gone[0] == "  # Another operating system with Home Manager: no configurationFile.\n"
     assert "  };\n\n  # NixOS-WSL.\n" in "".join(lines)
     last = NixText("hosts.nix", source).remove(("dev",)).decode()
     assert last.endswith("  };\n}\n")
