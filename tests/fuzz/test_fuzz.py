@@ -195,12 +195,12 @@ def test_nobody_else_speaks_http() -> None:
     assert importing("requests", "proxmoxer", "urllib.request") == ["proxmox/client.py"]
     # a machine's own services are asked through its SSH connection
     assert importing("http") == ["deploy/health.py"]
-    # SSH's sockets, also where a search was asked for; a pair that ends in a program of ours, names that are looked up,
-    # and addresses that may be ours
-    connection = [f"pyinfra_glue/{name}.py" for name in ("ssh_client", "through", "transport")]
-    looking = ["locate/discovery.py", "locate/keyscan.py"]
+    # SSH's sockets and tunnels, a search of the network, a pair that ends in a program of ours, names that are looked
+    # up, and addresses that may be ours
+    connection = [f"pyinfra_glue/{name}.py" for name in ("machine", "ssh_client", "transport")]
+    names = ["proxmox/hypervisor.py", "ssh/ssh_config.py"]
     assert importing("socket") == sorted(
-        [*connection, *looking, "process.py", "ssh/ssh_config.py", "locate/this_machine.py", "locate/guest_agent.py"]
+        [*connection, *names, "locate/keyscan.py", "locate/guest_agent.py", "process.py"]
     )
 
 
