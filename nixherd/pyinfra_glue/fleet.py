@@ -36,13 +36,7 @@ from nixherd.narration import Narrator
 from nixherd.proxmox.errors import Misused, Unusable
 from nixherd.pyinfra_glue import api_facts, proving
 from nixherd.pyinfra_glue.api_facts import ApiQuery
-from nixherd.pyinfra_glue.base import (
-    NotFound,
-    Stranger,
-    Unwelcome,
-    is_one,
-    pauses,
-)
+from nixherd.pyinfra_glue.base import NotFound, Stranger, Unwelcome, is_one, pauses
 from nixherd.pyinfra_glue.reaching import MachineConnector
 from nixherd.pyinfra_glue.ssh_client import NotBegun, PinnedClient
 from nixherd.sizes import parse_seconds

@@ -12,6 +12,7 @@ from nixherd.cli.main import run
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest.tasks import wait
 from nixherd.proxmox.steps import Start, Stop
+from nixherd.proxmox.template import create as create_template
 from nixherd.proxmox.template import image
 from tests.nixherd.cli.conftest import Ended, Nixherd
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
@@ -354,7 +355,7 @@ def test_an_unfinished_one_that_somebody_started_is_never_converted(
     if when == "before":
         started()
     else:
-        monkeypatch.setattr(image, "run", started)
+        monkeypatch.setattr(create_template, "try_out", started)
     before = emulator.changes()
     ended = create("--image", IMAGE)
     assert ended.status == 3, ended.err
@@ -373,7 +374,7 @@ def test_what_somebody_changes_during_the_trial_is_seen_before_the_conversion(
         unfinished(emulator, meanwhile)
         return []
 
-    monkeypatch.setattr(image, "run", meanwhile_changed)
+    monkeypatch.setattr(create_template, "try_out", meanwhile_changed)
     ended = create("--image", IMAGE)
     assert ended.status == 3, ended.err
     assert emulator.changes() == []

@@ -1,5 +1,6 @@
 """What is to be done on each machine, what that changes, and what a machine that pulls says; answered by script."""
 
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from nixherd.deploy.program import note_alone
 from nixherd.deploy.run import Built, Copied, Planned, PlannedToPull, Reached, ReachedToPull
 from nixherd.errors import FleetError, NotWell
 from nixherd.fleet.models import Access
+from nixherd.nix import commands as nix
 from nixherd.nix.evaluator import Evaluator
 from tests.nixherd.deploy.scripted import (
     BEFORE,
@@ -82,13 +84,16 @@ def test_what_has_come_to_its_goal(options: Options, current: str, profile: str,
 def test_what_changes_is_said_of_what_was_built_there() -> None:
     closure = f"{OLD} 100\n"
     answers = {"path-info": closure, "readlink": "kernel /b\n", "switch-inhibitors": '{"systemd": "2"}', "init-": ""}
-    rollout, host_run, notes = rolled_out(Scripted(answers=answers))
+    machine = Scripted(answers=answers)
+    rollout, host_run, notes = rolled_out(machine)
     before = replace(BEFORE, parts={"kernel": "/a"}, inhibitors='{"systemd": "1"}')
     built = Built(Planned(Reached("x", before), CONFIG), is_there=True)
     shown = plan.show_changes(rollout, host_run, built, [])
     assert shown.changes.reboot_for == ("kernel",)
     assert shown.changes.inhibitors == ("systemd: 1 → 2",)
     assert notes.found["size_before"] == 100
+    listed = [shlex.split(script.partition("|| ")[2]) for script in machine.scripts if "path-info" in script]
+    assert listed == [nix.closure_sizes(OLD), nix.closure_sizes(NEW)]
 
 
 @pytest.mark.parametrize(
