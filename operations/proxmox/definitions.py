@@ -14,13 +14,13 @@ from nixherd.proxmox.guest.plan import drift as drift_of
 from nixherd.proxmox.guest.snapshots import reversible
 from nixherd.proxmox.steps import Cannot, Row, Steps
 from nixherd.pyinfra_glue.guests import deadline_of, guest_of, require_none, tell
-from nixherd.pyinfra_glue.hosts import fleet_host, hypervisor_of, vm_of
+from nixherd.pyinfra_glue.hosts import context_of, fleet_host, vm_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, Planned, operation
 
 
 def steps_now() -> Steps:
     """What differs of the host's guest now; for a documented one its drift."""
-    hypervisor, vm = hypervisor_of(host), guest_of()
+    hypervisor, vm = context_of(host).hypervisor, guest_of()
     actual = observe(hypervisor.client, hypervisor.fleet, vm)
     if not vm.is_managed:
         return drift_of(vm, hypervisor.fleet.node_of(vm), actual)
@@ -50,7 +50,7 @@ def apply(allow_reboot: bool = False, snapshot: str | None = None) -> Planned:
     vm = vm_of(host)
     if vm is None or not vm.may_change:
         return NoChange(f"{label(vm)} is left alone" if vm else "no guest of the hypervisor")
-    hypervisor, deadline = hypervisor_of(host), deadline_of()
+    hypervisor, deadline = context_of(host).hypervisor, deadline_of()
     client, fleet = hypervisor.client, hypervisor.fleet
     action = reversible(ApplyDefinition(flag_of("allow_reboot", allow_reboot)), snapshot)
     _show_an_unmarked(vm)
@@ -71,7 +71,7 @@ def apply(allow_reboot: bool = False, snapshot: str | None = None) -> Planned:
 
 def _show_an_unmarked(vm: Vm) -> None:
     """Say what differs of a guest that may be ours and lacks our mark, before it is refused."""
-    hypervisor = hypervisor_of(host)
+    hypervisor = context_of(host).hypervisor
     actual = observe(hypervisor.client, hypervisor.fleet, vm)
     if (
         actual is None

@@ -9,17 +9,7 @@ from nixherd.proxmox.preflight import preflight
 from nixherd.proxmox.provisioning_survey import host_facts, survey
 from nixherd.proxmox.steps import Row
 from nixherd.pyinfra_glue.guests import managed_vm, row
-from nixherd.pyinfra_glue.hosts import (
-    builder_of,
-    connector_of,
-    evaluated,
-    executing,
-    fleet_host,
-    fleet_of,
-    hypervisor_of,
-    keys_of,
-    selection,
-)
+from nixherd.pyinfra_glue.hosts import connector_of, context_of, evaluated, executing, fleet_host, selection
 from nixherd.pyinfra_glue.installing import findings as obstacles_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, Planned, operation
 
@@ -29,10 +19,10 @@ CLONE_DEADLINE = 3600.0
 @operation()
 def validate() -> Planned:
     """Refuse what cannot end well, before anything is changed: every reason at once, for this host alone."""
-    vm, chosen, builder = managed_vm(), selection(host), builder_of(host)
+    vm, chosen, builder = managed_vm(), selection(host), context_of(host).builder
     config = evaluated(host)
-    seen = survey(hypervisor_of(host), vm)
-    findings = [*preflight(fleet_of(host), vm, fleet_host(host), host_facts(config), seen)]
+    seen = survey(context_of(host).hypervisor, vm)
+    findings = [*preflight(context_of(host).fleet, vm, fleet_host(host), host_facts(config), seen)]
     if seen.actual is None:
         findings += obstacles_of(host)
     if findings:
@@ -48,7 +38,7 @@ def clone() -> Planned:
     """Clone the template, whole, with our mark on the copy from its first moment; the host key is made before."""
 
     def host_key() -> None:
-        keys_of(host).to_install(fleet_host(host).id)  # before anything boots
+        context_of(host).keys.to_install(fleet_host(host).id)  # before anything boots
 
     return row(Row.CLONE, CLONE_DEADLINE, host_key)
 

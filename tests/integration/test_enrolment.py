@@ -184,7 +184,7 @@ def test_several_hosts_join_one_after_another(lab: Lab) -> None:
 def test_wrong_identities_and_rules_stop_it_before_anything_is_written(lab: Lab) -> None:
     for data, words in (
         ("age_identity=/no/such/file", "/no/such/file: no age identity there"),
-        ('secrets_rules=["nosuch"]', "there is no rule nosuch in .sops.yaml"),
+        ('secrets_rules=["nosuch"]', ".sops.yaml has no rule nosuch"),
         ("secrets_rules=nosuch", "secrets_rules is a list of rules' numbers or path_regexes"),
         ("secrets_directory=../elsewhere", "secrets_directory=../elsewhere is not a path below the fleet's directory"),
         ("commit_message={{ nosuch }}", "commit_message: 'nosuch' is undefined"),
