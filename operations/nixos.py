@@ -200,8 +200,8 @@ def reboot_installed() -> Change | NoChange:
     host_id = fleet_host(host).id
     config = evaluated(host)
     machine = machine_of(host, "reboot")
-    if is_installed(machine):
-        return NoChange(f"{host_id} runs its own system")
+    if machine and is_installed(machine):
+        return NoChange(f"{host_id} runs its own system, {machine['current_system']}")
     require_installable(context_of(host).fleet, host_id, "reboot")
     if machine and executing(host):
         installing.require_our_installer(host, machine)
