@@ -356,7 +356,7 @@ def test_what_is_for_nodes_is_refused_for_hosts_of_the_fleet(small: Pyinfra, tmp
     words = str(tmp_path / "mine.py") if file == "included" else file
     assert small.refusal("-y", words) == (
         "proxmox-host is for a node of the hypervisor, and these are hosts of the fleet: "
-        "pyinfra nodes.py … --limit NODE"
+        f"pyinfra nodes.py {words} --limit NODE"
     )
 
 

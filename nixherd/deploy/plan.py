@@ -1,6 +1,7 @@
 """What is to be done on each machine: what runs there against what the flake says, and what that changes."""
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -242,7 +243,7 @@ def _closures(
 
 
 def _closure_there(machine: Machine, path: str) -> Sizes:
-    script = f"[ ! -e {path} ] || {' '.join(nix.closure_sizes(path))}"
+    script = f"[ ! -e {path} ] || {shlex.join(nix.closure_sizes(path))}"
     return closures.parse_path_info(output_of(machine, script, what="listing a closure", deadline=LISTING_DEADLINE))
 
 

@@ -18,7 +18,7 @@ from nixherd.errors import FAILURES, Unforeseen
 from nixherd.faults import worded
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Host
-from nixherd.locate.reach import Epoch, Hints, look
+from nixherd.locate.reach import Epoch, Hints, Look, look
 from nixherd.process import run
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.ssh.keys import parse_public_key, same_key
@@ -53,7 +53,7 @@ def keys_shown(hypervisor: Hypervisor, keys: HostKeys, hosts: Iterable[Host]) ->
 
 def _shown(hypervisor: Hypervisor, keys: HostKeys, host: Host) -> Shown:
     try:
-        places = look(hypervisor, keys, host, Hints(), epochs=(Epoch.FINAL,), patience=0, progress=lambda line: None)
+        places = look(hypervisor, keys, host, Hints(), Look((Epoch.FINAL,), tuple(Epoch)))
     except FAILURES as error:
         failure = worded(error, f"{host.id}: looking for it")
         return Shown(host.id, problem=str(failure).splitlines()[0], fault=isinstance(failure, Unforeseen))

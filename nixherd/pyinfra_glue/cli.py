@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from gevent.local import local
 from pyinfra import logger
 from pyinfra.api.config import Config
 from pyinfra.api.exceptions import PyinfraError
@@ -60,6 +61,7 @@ def put_right(context: click.Context, shared: Context | None = None) -> None:
     _end_without_an_answer()
     _separate_patterns()
     _look_connectors_up_once()
+    include_beside_the_file()
     if not is_terminal(sys.stdin) or "sudo_password=stdin" in (context.params.get("data") or ()):
         _never_prompt_for_sudo()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -117,6 +119,19 @@ def _look_connectors_up_once() -> None:
     inventory: Any = importlib.import_module("pyinfra.api.inventory")
     if not hasattr(connectors.get_all_connectors, "cache_info"):
         connectors.get_all_connectors = inventory.get_all_connectors = cache(connectors.get_all_connectors)
+
+
+def include_beside_the_file() -> None:
+    """`local.include("./x.py")` is beside the file that says it, for each of the hosts whose files are loaded at once.
+
+    pyinfra keeps the name of the file that is loaded in one place for all: a host that is through with its own, or
+    fails, had the others look in the directory that pyinfra was started in.
+    """
+    state: Any = State
+    of_host = local()
+    state.current_exec_filename = property(
+        lambda _: getattr(of_host, "name", None), lambda _, name: setattr(of_host, "name", name)
+    )
 
 
 def _never_prompt_for_sudo() -> None:

@@ -31,18 +31,12 @@ from nixherd.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, R
 from nixherd.faults import worded
 from nixherd.fleet.models import Access
 from nixherd.locate import reach
-from nixherd.locate.reach import Absent, Epoch, Place
+from nixherd.locate.reach import Absent, Epoch, Look, Place
 from nixherd.narration import Narrator
 from nixherd.proxmox.errors import Misused, Unusable
 from nixherd.pyinfra_glue import api_facts, proving
 from nixherd.pyinfra_glue.api_facts import ApiQuery
-from nixherd.pyinfra_glue.base import (
-    NotFound,
-    Stranger,
-    Unwelcome,
-    is_one,
-    pauses,
-)
+from nixherd.pyinfra_glue.base import NotFound, Stranger, Unwelcome, is_one, pauses
 from nixherd.pyinfra_glue.reaching import MachineConnector
 from nixherd.pyinfra_glue.ssh_client import NotBegun, PinnedClient
 from nixherd.sizes import parse_seconds
@@ -76,7 +70,7 @@ class FleetConnector(MachineConnector):
             self.deadline  # noqa: B018  a wrong one is said before anything is changed
             # whether this run installs is not known yet; one that only asks, or deploys, does not
             epochs = (Epoch.FINAL,) if must_answer else tuple(Epoch)
-            connected = self._try_once(patience=0, epochs=epochs, accepted=epochs, progress=reasons.append)
+            connected = self._try_once(Look(epochs, epochs, progress=reasons.append))
             if must_answer and not connected:
                 why = f": {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
                 proof = self.context.keys.pinned(self.fleet_host.id) is not None
@@ -136,7 +130,7 @@ class FleetConnector(MachineConnector):
             nonlocal refused
             try:
                 patience = max(1.0, until - time.monotonic())
-                return self._try_once(patience=patience, epochs=epochs, accepted=self.epochs, progress=said, done=done)
+                return self._try_once(Look(epochs, self.epochs, patience, said, done))
             except Absent as error:
                 if not absent_ok:
                     raise

@@ -112,7 +112,7 @@ def assert_commands_of_the_flake(lab: Lab) -> None:
         ("./vms/proxmox-ops.sh next-vmid 100 199", 0, "declare it in vms/definitions.nix"),
         ("./vms/proxmox-ops.sh stop 104", 3, "vm 104 (doc1) is readonly in vms/definitions.nix; refusing to stop it"),
         ("./vms/proxmox-ops.sh start 110", 3, "vm 110 (dev) is readonly in vms/definitions.nix; refusing to start it"),
-        ("./vms/proxmox-ops.sh destroy 110 yes", 2, "it is: nixherd vm destroy NAME VMID"),
+        ("./vms/proxmox-ops.sh destroy 110 yes", 2, "not destroy but: nixherd vm destroy NAME VMID"),
     ):  # fmt: skip
         ended = typed(lab, line)
         assert (ended.status, words in ended.output) == (status, True), f"{line}: {ended.status}: {ended.output}"

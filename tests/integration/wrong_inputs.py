@@ -329,7 +329,10 @@ FLAKES = [
     ),
     Wrong(
         "a file that git does not know",
-        ("path 'hosts/dev/new.nix' does not exist; `git add hosts/dev/new.nix`, Nix sees only what git knows",),
+        (
+            "hosts/dev/configuration.nix:4:17: path 'hosts/dev/new.nix' does not exist; `git add hosts/dev/new.nix`, "
+            "Nix sees only what git knows",
+        ),
         edits=((CONFIGURATION, IMPORTS, f"{IMPORTS} ./new.nix"),),
         files=("hosts/dev/new.nix",),
     ),

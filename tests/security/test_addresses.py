@@ -29,7 +29,7 @@ def shared(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(neighbours, "_ours", tuple)
     # loopback is not an address that others can reach
-    monkeypatch.setattr(neighbours, "usable", lambda text: ipaddress.ip_address(text) if text else None)
+    monkeypatch.setattr(neighbours, "usable_address", lambda text: ipaddress.ip_address(text) if text else None)
     shared = shared_at(emulator, tmp_path)
     shared.token_file.unlink()
     return shared

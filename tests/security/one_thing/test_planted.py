@@ -195,7 +195,7 @@ SCENARIOS = {
     "nixherd/cli/retire.py:_publish:1": Scenario(retire),
     "nixherd/cli/retire.py:_require_nothing_left:1": Scenario(retire_again),
     "nixherd/pyinfra_glue/fleet.py:FleetConnector.connect:1": Scenario(deploy, "self.fleet_host.id", "unreachable"),
-    "nixherd/pyinfra_glue/fleet.py:FleetConnector._report:1": Scenario(
+    "nixherd/pyinfra_glue/reaching.py:MachineConnector._report:1": Scenario(
         deploy, "self.fleet_host.id", harmless=True, status=0
     ),
     "nixherd/pyinfra_glue/fleet.py:FleetConnector._ask:1": Scenario(

@@ -11,6 +11,7 @@ from nixherd.locate.reach import (
     Absent,
     Epoch,
     Hints,
+    Look,
     Place,
     addresses,
     look,
@@ -26,16 +27,7 @@ from tests.shared import Shared
 
 def metal(shared: Shared, hints: Hints, **host: Any) -> list[Place]:
     shared.fleet = replace(shared.fleet, vms={}, hosts={"dev": replace(HOST, **host)})
-    everything = tuple(Epoch)
-    return look(
-        shared.hypervisor,
-        shared.keys,
-        shared.host("dev"),
-        hints,
-        epochs=everything,
-        patience=1,
-        progress=lambda said: None,
-    )
+    return look(shared.hypervisor, shared.keys, shared.host("dev"), hints, Look.anywhere(patience=1))
 
 
 def test_its_addresses_are_tried_in_order(shared: Shared) -> None:
