@@ -9,10 +9,10 @@ import sys
 import time
 from functools import partial
 
+from nixherd.base.run import Run
 from nixherd.fleet.revisions import Tree
 from nixherd.nix.evaluator import Evaluator
 from nixherd.proxmox.guard.definitions import Definitions
-from nixherd.run import Run
 
 BARE = "c: map (n: c.${n}.config.system.build.toplevel.drvPath) (builtins.fromJSON ''IDS'')"
 

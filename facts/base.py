@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 
-from nixherd.errors import FAILURES
-from nixherd.faults import worded
+from nixherd.base.errors import FAILURES
+from nixherd.base.faults import worded
 
 T = TypeVar("T")
 

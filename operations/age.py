@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 from pyinfra import host
 
 from facts.age import Recipient
+from nixherd.base.errors import FleetError, Usage
 from nixherd.deploy.machine import output_of
-from nixherd.errors import FleetError, Usage
 from nixherd.pyinfra_glue.hosts import connector_of, executing, fleet_host
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation

@@ -8,6 +8,7 @@ from functools import partial
 
 from pyinfra import host
 
+from nixherd.base.errors import Usage
 from nixherd.deploy import activate as activation
 from nixherd.deploy import build as building
 from nixherd.deploy import copy as copying
@@ -18,7 +19,6 @@ from nixherd.deploy.program import note_alone, trigger
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.run import Built, Copied, Planned, PlannedToPull, ReachedToPull
 from nixherd.deploy.waves import label
-from nixherd.errors import Usage
 from nixherd.pyinfra_glue.hosts import context_of, executing
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 from nixherd.pyinfra_glue.rollouts import begin, current, machine_of_host, reached_ids

@@ -4,7 +4,7 @@ from functools import partial
 
 from pyinfra import host
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.install.permission import require_installable
 from nixherd.pyinfra_glue.hosts import context_of, evaluated, executing, fleet_host
 from nixherd.pyinfra_glue.installing import (

@@ -4,7 +4,7 @@ from functools import partial
 
 from pyinfra import host
 
-from nixherd.errors import FleetInvalid, Refused
+from nixherd.base.errors import FleetInvalid, Refused
 from nixherd.install.permission import mark, require_installable
 from nixherd.pyinfra_glue.hosts import context_of, fleet_host
 from nixherd.pyinfra_glue.installing import (

@@ -5,9 +5,9 @@ from functools import partial
 
 from pyinfra import host
 
+from nixherd.base.errors import Usage
 from nixherd.deploy.copy import copy_closure
 from nixherd.deploy.signing import SigningKey
-from nixherd.errors import Usage
 from nixherd.nix.commands import is_store_path
 from nixherd.pyinfra_glue.hosts import context_of, fleet_host
 from nixherd.pyinfra_glue.machine import PyinfraMachine

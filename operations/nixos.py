@@ -16,6 +16,7 @@ from pathlib import Path
 from pyinfra import host
 
 from facts.nixos import Generations
+from nixherd.base.errors import FleetError, NotWell, Usage
 from nixherd.deploy import activate as activation
 from nixherd.deploy import copy as copying
 from nixherd.deploy import rebuild as rebuilding
@@ -25,7 +26,6 @@ from nixherd.deploy.machine import output_of, run_job
 from nixherd.deploy.options import HERE, Goal
 from nixherd.deploy.run import Planned, Target
 from nixherd.deploy.running import PROFILE, chosen, has_it, require_store_path
-from nixherd.errors import FleetError, NotWell, Usage
 from nixherd.fleet import tree
 from nixherd.install.permission import require_installable
 from nixherd.install.requirements import configuration_path

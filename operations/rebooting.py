@@ -4,12 +4,12 @@ from functools import partial
 
 from pyinfra import host
 
-from nixherd.arguments import flag_of
+from nixherd.base.arguments import flag_of
+from nixherd.base.errors import FleetError
 from nixherd.deploy import reboot as rebooting
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.run import ReachedToPull
 from nixherd.deploy.waves import label
-from nixherd.errors import FleetError
 from nixherd.pyinfra_glue.hosts import executing
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 from nixherd.pyinfra_glue.rollouts import current

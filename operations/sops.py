@@ -5,8 +5,8 @@ import secrets as random
 from pyinfra import host
 
 from facts.sops import Secret, Secrets
-from nixherd.arguments import flag_of
-from nixherd.errors import FleetError
+from nixherd.base.arguments import flag_of
+from nixherd.base.errors import FleetError
 from nixherd.pyinfra_glue.fleet_files import changed_files, not_encrypted_for
 from nixherd.pyinfra_glue.hosts import evaluated, executing, fleet_host
 from nixherd.pyinfra_glue.installing import is_installed, machine_of

@@ -4,8 +4,8 @@ from functools import partial
 
 from pyinfra import host
 
-from nixherd.arguments import flag_of, path_below
-from nixherd.errors import FleetError
+from nixherd.base.arguments import flag_of, path_below
+from nixherd.base.errors import FleetError
 from nixherd.fleet.load import load_fleet
 from nixherd.locate.reach import Epoch
 from nixherd.pyinfra_glue.fleet_files import EnrolledKey, changed_files, rules_said

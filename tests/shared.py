@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nixherd.base.run import Run
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Fleet, Host
 from nixherd.fleet.revisions import Tree
@@ -11,7 +12,6 @@ from nixherd.nix.builder import Builder
 from nixherd.nix.evaluator import Evaluator
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.pyinfra_glue.context import Context
-from nixherd.run import Run
 from nixherd.ssh.ssh_config import Answers
 
 

@@ -3,8 +3,8 @@
 gevent's own `Popen` forks and then runs Python in the child: with 30 MB of memory that takes ten milliseconds of CPU
 for each program, and forty with the memory of a process that runs tests, instead of two.
 
-What nixherd.process has run in the child, so that the program ends with us and is kept off our terminal, is left out:
-it alone would need the fork. The second is done without it here, the first is not: the tests that show it start
+What nixherd.base.process has run in the child, so that the program ends with us and is kept off our terminal, is left
+out: it alone would need the fork. The second is done without it here, the first is not: the tests that show it start
 processes of ours, as people do.
 """
 
@@ -20,7 +20,7 @@ from threading import get_native_id
 from types import SimpleNamespace
 from typing import Any
 
-from nixherd import process as programs
+from nixherd.base import process as programs
 
 _OF_THE_KERNEL = ["close", "waitpid"]
 _PREEXEC_FN = 2
@@ -83,7 +83,7 @@ def _execute_child(process: Any, *arguments: Any) -> None:
 
 
 def _shortly(process: Any, execute_child: Callable[..., None], *arguments: Any) -> None:
-    """Leave out the function that nixherd.process gives; the limit that it would set is set at once."""
+    """Leave out the function that nixherd.base.process gives; the limit that it would set is set at once."""
     function = arguments[_PREEXEC_FN]
     is_ours = isinstance(function, partial) and function.func is programs._prepare
     if not is_ours or get_native_id() != os.getpid():  # signals are the main thread's

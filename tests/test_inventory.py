@@ -258,7 +258,9 @@ def test_a_question_without_an_answer_executes_nothing(two_hosts: Pyinfra, tmp_p
 
 
 def test_an_error_meant_for_the_operator_has_no_traceback(two_hosts: Pyinfra, tmp_path: Path) -> None:
-    (tmp_path / "deploy.py").write_text("from nixherd.errors import Refused\nraise Refused('vm 104 is readonly')\n")
+    (tmp_path / "deploy.py").write_text(
+        "from nixherd.base.errors import Refused\nraise Refused('vm 104 is readonly')\n"
+    )
     done = two_hosts("-y", "--limit", "@local", str(tmp_path / "deploy.py"))
     assert done.returncode == 3
     assert done.stderr.strip().splitlines()[-1] == "vm 104 is readonly"
@@ -275,8 +277,8 @@ def test_our_own_mistakes_keep_theirs(two_hosts: Pyinfra, tmp_path: Path) -> Non
 # A build made ahead, and a program that the host waits for; each says its PID.
 WORKING = """
 from pyinfra.operations import python
-from nixherd.once import ahead
-from nixherd.process import run
+from nixherd.base.once import ahead
+from nixherd.base.process import run
 def program(name):
     run(["sh", "-c", f"echo $$ > PLACE/{name}.new; mv PLACE/{name}.new PLACE/{name}; exec sleep 60"])
 def work():

@@ -9,7 +9,7 @@ import gevent
 import pytest
 from gevent import subprocess
 
-from nixherd import process as programs
+from nixherd.base import process as programs
 from tests import spawning
 
 

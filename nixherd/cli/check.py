@@ -12,20 +12,20 @@ from typing import Any
 
 import click
 
+from nixherd.base.display import visible
+from nixherd.base.errors import FleetError, Usage
+from nixherd.base.exit_codes import Exit
+from nixherd.base.files import expanded, write_whole
+from nixherd.base.terminal import put, say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import Seconds, json_option
-from nixherd.display import visible
-from nixherd.errors import FleetError, Usage
-from nixherd.exit_codes import Exit
-from nixherd.files import expanded, write_whole
 from nixherd.fleet.git import Repository
 from nixherd.gate import formats, programs
 from nixherd.gate.files import Place, of_fleet
 from nixherd.gate.programs import MENDERS, mended, put_in_place
 from nixherd.gate.results import Result, Status, passed
 from nixherd.gate.tools import QUICK, TOOLS, Scope, require_known, run_all
-from nixherd.terminal import put, say
 
 _NAMES = ", ".join(TOOLS)
 _without = click.option(

@@ -11,6 +11,11 @@ from typing import Any
 
 import click
 
+from nixherd.base.errors import Usage
+from nixherd.base.exit_codes import Exit
+from nixherd.base.process import run
+from nixherd.base.sizes import human
+from nixherd.base.terminal import is_terminal, say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate
 from nixherd.cli.parameters import WholeSeconds, data_option, json_option, together
@@ -18,13 +23,8 @@ from nixherd.cli.run_pyinfra import own_error, run_deploys
 from nixherd.deploy.journal import NAME, entries, runs
 from nixherd.deploy.options import LONGEST, Goal
 from nixherd.deploy.report import HostReport, Outcome, Report, report
-from nixherd.errors import Usage
-from nixherd.exit_codes import Exit
 from nixherd.fleet.groups import check_selection, groups_of, separate
 from nixherd.fleet.revisions import shown
-from nixherd.process import run
-from nixherd.sizes import human
-from nixherd.terminal import is_terminal, say
 
 _AT_LEAST_ONE = WholeSeconds(1, LONGEST)
 

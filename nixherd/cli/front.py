@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import nixherd
+from nixherd.base.errors import FleetError, Usage
+from nixherd.base.exit_codes import Exit
+from nixherd.base.files import expanded, fleet_root
+from nixherd.base.run import Run
+from nixherd.base.sizes import parse_seconds
+from nixherd.base.terminal import say
 from nixherd.cli.output import narrate, progress, show, wants_json
-from nixherd.errors import FleetError, Usage
-from nixherd.exit_codes import Exit
-from nixherd.files import expanded, fleet_root
 from nixherd.fleet.group_data import said_for_all
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.load import load_fleet, require_directory
@@ -22,9 +25,6 @@ from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.fleet.revisions import Tree
 from nixherd.nix.evaluator import Evaluator
 from nixherd.proxmox.hypervisor import Hypervisor
-from nixherd.run import Run
-from nixherd.sizes import parse_seconds
-from nixherd.terminal import say
 
 # What asks the hypervisor is imported where it is used: other commands start in half the time without it.
 if TYPE_CHECKING:

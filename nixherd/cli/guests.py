@@ -5,16 +5,16 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+from nixherd.base.errors import FleetError, Refused, Usage
+from nixherd.base.names import DNS_NAME, is_a
+from nixherd.base.sizes import format_size
 from nixherd.cli.output import narrate
-from nixherd.errors import FleetError, Refused, Usage
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
-from nixherd.names import DNS_NAME, is_a
 from nixherd.nix.commands import nix_string
 from nixherd.proxmox.answers import Presence, Resource
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest.identity import label
 from nixherd.proxmox.steps import Cannot, Note, Step
-from nixherd.sizes import format_size
 
 
 def names_of(fleet: Fleet) -> dict[str, Vm]:

@@ -6,18 +6,18 @@ from typing import Any
 
 import click
 
+from nixherd.base.exit_codes import Exit, worst
+from nixherd.base.files import expanded
+from nixherd.base.terminal import say
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import narrate
 from nixherd.cli.parameters import Seconds, json_option
 from nixherd.deploy import commit_policy as commits_gate
 from nixherd.deploy.commit_policy import Gate
-from nixherd.exit_codes import Exit, worst
-from nixherd.files import expanded
 from nixherd.fleet.load import load_fleet
 from nixherd.gate.lock.combine import markdown_of
 from nixherd.gate.lock.run import BRANCH, Ended, Wanted, update
 from nixherd.gate.lock.verdicts import TreeGate
-from nixherd.terminal import say
 
 
 @click.group()

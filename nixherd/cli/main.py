@@ -1,4 +1,4 @@
-"""`nixherd`: the command that people type. It ends with a status of `nixherd.exit_codes`, whatever happens."""
+"""`nixherd`: the command that people type. It ends with a status of `nixherd.base.exit_codes`, whatever happens."""
 
 import gc
 import io
@@ -12,12 +12,12 @@ from typing import ClassVar
 
 import click
 
-from nixherd.argv import keep_streams, require_text
+from nixherd.base.argv import keep_streams, require_text
+from nixherd.base.errors import FAILURES
+from nixherd.base.exit_codes import Exit, exit_of
+from nixherd.base.faults import worded
+from nixherd.base.terminal import let_go, say, say_any_character, say_error, say_text
 from nixherd.cli.front import Front, pass_front
-from nixherd.errors import FAILURES
-from nixherd.exit_codes import Exit, exit_of
-from nixherd.faults import worded
-from nixherd.terminal import let_go, say, say_any_character, say_error, say_text
 
 _EXITS = "\b\nExit codes:\n" + "\n".join(f"  {int(each):>3}  {each.meaning}" for each in Exit)
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import click
 
+from nixherd.base.errors import FleetError, Usage
+from nixherd.base.files import expanded
+from nixherd.base.terminal import is_terminal, say_text
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import confirm, narrate, progress
 from nixherd.cli.parameters import VMID, json_option
-from nixherd.errors import FleetError, Usage
-from nixherd.files import expanded
 from nixherd.fleet import tree
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Host
-from nixherd.terminal import is_terminal, say_text
 from nixherd.trust.new.files import ByHand
 from nixherd.trust.new.host import SIZES, Kind, NewHost
 from nixherd.trust.new.request import Request, decide

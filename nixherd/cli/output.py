@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nixherd.display import one_line, visible_values
-from nixherd.errors import Usage
-from nixherd.sizes import human
-from nixherd.terminal import is_terminal, put, say, say_text
+from nixherd.base.display import one_line, visible_values
+from nixherd.base.errors import Usage
+from nixherd.base.sizes import human
+from nixherd.base.terminal import is_terminal, put, say, say_text
 
 if TYPE_CHECKING:
     from rich.console import Console  # noqa: TID251

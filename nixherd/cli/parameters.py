@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from nixherd.base.errors import FAILURES
+from nixherd.base.files import fleet_root
+from nixherd.base.sizes import LONGEST, parse_seconds, parse_size
 from nixherd.cli.front import Front
-from nixherd.errors import FAILURES
-from nixherd.files import fleet_root
-from nixherd.sizes import LONGEST, parse_seconds, parse_size
 
 F = TypeVar("F", bound=Callable[..., Any])
 VMID = click.IntRange(100, 999_999_999)

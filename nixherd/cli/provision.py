@@ -7,20 +7,20 @@ from typing import Any
 
 import click
 
+from nixherd.base.errors import FleetError, Refused, Usage
+from nixherd.base.exit_codes import Exit
+from nixherd.base.process import Completed
+from nixherd.base.terminal import say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import declared, names_of
 from nixherd.cli.parameters import VMID, data_option, dry_run_option, json_option
 from nixherd.cli.run_pyinfra import own_error, run_deploys
-from nixherd.errors import FleetError, Refused, Usage
-from nixherd.exit_codes import Exit
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
-from nixherd.process import Completed
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.guest.identity import label, mac_of, plain_address, require_may_change, why_not_ours
 from nixherd.proxmox.guest.observe import find, interfaces_of
 from nixherd.ssh.keys import same_key
-from nixherd.terminal import say
 
 ENROLL, PROVISION, POST = (f"deploys/{name}.py" for name in ("enroll", "provision", "post_provision"))
 

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import click
 
+from nixherd.base.errors import FAILURES, FleetError, Usage
+from nixherd.base.exit_codes import Exit
+from nixherd.base.faults import worded
+from nixherd.base.files import expanded, write_whole
+from nixherd.base.process import run
+from nixherd.base.terminal import say
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.parameters import Pair, json_option, standing
 from nixherd.deploy import commit_policy as gate
 from nixherd.deploy.commit_policy import Gate
-from nixherd.errors import FAILURES, FleetError, Usage
-from nixherd.exit_codes import Exit
-from nixherd.faults import worded
-from nixherd.files import expanded, write_whole
 from nixherd.fleet.git import Repository
 from nixherd.fleet.groups import check_selection, groups_of, separate
 from nixherd.nix import commands as nix
 from nixherd.nix.builder import Builder
 from nixherd.nix.commands import Evaluated
-from nixherd.process import run
-from nixherd.terminal import say
 from nixherd.trust import publish as pointers
 from nixherd.trust.publish import Pointer, SigningKey
 

@@ -10,21 +10,21 @@ from typing import Any
 
 import click
 
+from nixherd.base.errors import FAILURES, FleetError, Refused, Usage
+from nixherd.base.faults import worded
+from nixherd.base.names import HOST_ID, is_a
+from nixherd.base.terminal import say
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import Say, confirm, progress
 from nixherd.cli.parameters import VMID, commit_option, identity_option, standing
 from nixherd.cli.parameters import changing as changing_options
 from nixherd.deploy import duties
-from nixherd.errors import FAILURES, FleetError, Refused, Usage
-from nixherd.faults import worded
 from nixherd.fleet import signatures
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
 from nixherd.fleet.models import Fleet, Host
-from nixherd.names import HOST_ID, is_a
 from nixherd.proxmox.guest.adopt import Fate, Parting, partings
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import label
-from nixherd.terminal import say
 from nixherd.trust import retire as retirement_of
 from nixherd.trust.enrol import Wanted, is_named_after, stage, swap_in
 from nixherd.trust.rehearsal import require_evaluates

@@ -12,16 +12,16 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nixherd.base.display import one_line, visible_values
+from nixherd.base.errors import FAILURES, FleetError, Undecided
+from nixherd.base.exit_codes import Exit
+from nixherd.base.faults import worded
+from nixherd.base.files import write_whole
+from nixherd.base.process import Completed, interrupt_all, run
+from nixherd.base.terminal import is_terminal, say, say_text
 from nixherd.cli.front import CHECKOUT, Front
 from nixherd.cli.output import console
 from nixherd.deploy.journal import NAME, Journal, entries, new_directory, parsed
-from nixherd.display import one_line, visible_values
-from nixherd.errors import FAILURES, FleetError, Undecided
-from nixherd.exit_codes import Exit
-from nixherd.faults import worded
-from nixherd.files import write_whole
-from nixherd.process import Completed, interrupt_all, run
-from nixherd.terminal import is_terminal, say, say_text
 
 if TYPE_CHECKING:
     from rich.table import Table

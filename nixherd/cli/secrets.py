@@ -8,17 +8,17 @@ from typing import Any
 
 import click
 
+from nixherd.base.errors import FleetError, Usage
+from nixherd.base.exit_codes import Exit
+from nixherd.base.process import foreground
+from nixherd.base.terminal import say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate, progress, show_json, show_rows
 from nixherd.cli.parameters import commit_option, dry_run_option, identity_option, json_option, standing, together
-from nixherd.errors import FleetError, Usage
-from nixherd.exit_codes import Exit
 from nixherd.fleet.changeset import Done, changing, interrupted
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.tree import opened
-from nixherd.process import foreground
 from nixherd.ssh.age import recipient_of
-from nixherd.terminal import say
 from nixherd.trust.enrol import Wanted, publish, trusted, untrusted, with_rekeys
 from nixherd.trust.secrets.files import Format
 from nixherd.trust.secrets.sops import identity_file, operator

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
+from nixherd.base.errors import Usage
+from nixherd.base.files import write_whole
+from nixherd.base.terminal import is_terminal, say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.parameters import json_option
-from nixherd.errors import Usage
-from nixherd.files import write_whole
 from nixherd.proxmox.token import SHAPE, Server, Token
-from nixherd.terminal import is_terminal, say
 
 
 @click.group()

@@ -7,18 +7,19 @@ from typing import Any, TypeVar
 
 import click
 
+from nixherd.base.display import one_line
+from nixherd.base.errors import ApiError, FleetError, Usage
+from nixherd.base.exit_codes import Exit
+from nixherd.base.poll import Backoff, poll
+from nixherd.base.terminal import say, say_text
 from nixherd.cli import vm_change, vm_storage
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import difference, differing, entry_of, guest_named
 from nixherd.cli.output import console, show, show_facts, show_json, show_rows
 from nixherd.cli.parameters import Guest, guest, json_option
 from nixherd.cli.vm_storage import endpoint_node, when
-from nixherd.display import one_line
-from nixherd.errors import ApiError, FleetError, Usage
-from nixherd.exit_codes import Exit
 from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
 from nixherd.locate import neighbours
-from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import Task, Upid
 from nixherd.proxmox.doctor import Verdict, examine
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
@@ -36,7 +37,6 @@ from nixherd.proxmox.guest.identity import (
 from nixherd.proxmox.guest.observe import interfaces_of, observe
 from nixherd.proxmox.guest.plan import compared, drift, in_the_making, template_node
 from nixherd.proxmox.steps import Row
-from nixherd.terminal import say, say_text
 
 T = TypeVar("T")
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
-from nixherd import arguments
+from nixherd.base import arguments
+from nixherd.base.exit_codes import Exit
+from nixherd.base.terminal import say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import declared, guest_named
 from nixherd.cli.output import confirm, progress
 from nixherd.cli.parameters import Guest, Size, WholeSeconds, changing, guest
 from nixherd.cli.vm_storage import snapshots_of_guest
-from nixherd.exit_codes import Exit
 from nixherd.fleet.models import Vm
 from nixherd.proxmox.guest.adopt import adopt, candidate, needs_none, require_both_names
 from nixherd.proxmox.guest.identity import is_ours, label
@@ -20,7 +21,6 @@ from nixherd.proxmox.guest.snapshots import KEEP, REMOVE, RemoveSnapshot, TakeSn
 from nixherd.proxmox.guest.verb import Parameter, Verb
 from nixherd.proxmox.guest.verbs import COMMANDS as VERBS
 from nixherd.proxmox.steps import Steps
-from nixherd.terminal import say
 
 _undo = click.option(
     "--snapshot", type=click.Choice([KEEP, REMOVE]), help="Take a snapshot before; keep or remove it after."

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nixherd.base.errors import FleetError, Usage
+from nixherd.base.exit_codes import Exit
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import guest_named
 from nixherd.cli.output import narrate, show_rows
 from nixherd.cli.parameters import guest, json_option
-from nixherd.errors import FleetError, Usage
-from nixherd.exit_codes import Exit
 from nixherd.proxmox.guest.names import require_node, require_storage
 from nixherd.proxmox.guest.storages import require_place, storage_seen
 

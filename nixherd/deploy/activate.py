@@ -3,6 +3,19 @@
 import time
 from dataclasses import replace
 
+from nixherd.base.errors import (
+    FAILURES,
+    DeadlineExceeded,
+    FleetError,
+    NeedsBoot,
+    NotBegun,
+    Refused,
+    Undecided,
+    Unforeseen,
+)
+from nixherd.base.faults import foreseen, worded
+from nixherd.base.poll import Backoff, poll
+from nixherd.base.reasons import went_back
 from nixherd.deploy.health import failing
 from nixherd.deploy.journal import is_of
 from nixherd.deploy.machine import output_of
@@ -13,11 +26,7 @@ from nixherd.deploy.reboot import reboot_and_prove, why_not_rebootable
 from nixherd.deploy.report import Outcome, how_to_ask
 from nixherd.deploy.run import Built, Changes, Copied, HostRun, Rollout, Target
 from nixherd.deploy.running import Running, require_root, try_running
-from nixherd.errors import FAILURES, DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided, Unforeseen
-from nixherd.faults import foreseen, worded
 from nixherd.fleet.health_checks import Check
-from nixherd.poll import Backoff, poll
-from nixherd.reasons import went_back
 
 REVERT = 60  # seconds beyond its deadlines within which a machine has gone back, and answers again
 MARGIN = 5  # seconds before the machine's patience ends, in which our word has to arrive

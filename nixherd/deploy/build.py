@@ -8,13 +8,13 @@ import getpass
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from nixherd.base.errors import FleetError, ProcessFailed, Usage
 from nixherd.deploy.copy import run_towards
 from nixherd.deploy.machine import Machine, output_of
 from nixherd.deploy.options import HERE, TARGET
 from nixherd.deploy.protocol import Kind, hold
 from nixherd.deploy.run import Built, HostRun, Planned, Rollout
 from nixherd.deploy.running import require_root
-from nixherd.errors import FleetError, ProcessFailed, Usage
 from nixherd.fleet.models import Access, Fleet
 from nixherd.nix import commands as nix
 from nixherd.nix.builder import BUILD_DEADLINE, Builder

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from nixherd.errors import FleetError, ProcessFailed, Refused, Usage
-from nixherd.files import expanded, state_home, write_whole
+from nixherd.base.errors import FleetError, ProcessFailed, Refused, Usage
+from nixherd.base.files import expanded, state_home, write_whole
+from nixherd.base.process import run
 from nixherd.fleet import signatures
 from nixherd.fleet.git import Repository
 from nixherd.fleet.group_data import names_for_all, said_for_all
@@ -28,7 +29,6 @@ from nixherd.fleet.near_names import near_option
 from nixherd.fleet.signatures import FULL_HASH, Commit
 from nixherd.nix import commands as nix
 from nixherd.nix.errors import last_error
-from nixherd.process import run
 
 NAMES = ("require_signed", "allowed_signers", "signed_from")
 DEFAULT_SIGNERS = "~/.config/nixherd/allowed_signers"

@@ -12,18 +12,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from nixherd.base.errors import FAILURES, DeadlineExceeded, FleetError, NotBegun, ProcessFailed
+from nixherd.base.faults import foreseen
+from nixherd.base.process import Completed, run
 from nixherd.deploy.machine import Machine, output_of
 from nixherd.deploy.options import Engine
 from nixherd.deploy.protocol import Kind, hold
 from nixherd.deploy.run import Built, Copied, HostRun, Planned
 from nixherd.deploy.running import require_root
 from nixherd.deploy.signing import UNSIGNED, store_access
-from nixherd.errors import FAILURES, DeadlineExceeded, FleetError, NotBegun, ProcessFailed
-from nixherd.faults import foreseen
 from nixherd.fleet.models import Access
 from nixherd.nix import commands as nix
 from nixherd.nix.errors import is_unsigned
-from nixherd.process import Completed, run
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.sudo import Sudo, told
 

@@ -4,8 +4,8 @@ import json
 import os
 from collections.abc import Sequence
 
+from nixherd.base.errors import FleetError
 from nixherd.deploy.waves import label, wave_of
-from nixherd.errors import FleetError
 from nixherd.fleet.models import Fleet, Host, Vm
 from nixherd.nix import commands as nix
 from nixherd.nix.evaluator import Evaluator

@@ -6,13 +6,13 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from nixherd.base.poll import Backoff, poll
+from nixherd.base.reasons import failure
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.running import Running, home_script, parse_running, require_root, system_script
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
-from nixherd.poll import Backoff, poll
-from nixherd.reasons import failure
 
 PAUSE = 1.0  # seconds between two tries
 _SHOWN = 200  # characters of what a command says

@@ -20,10 +20,10 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from nixherd.errors import FleetError
-from nixherd.faults import line_of
-from nixherd.files import state_home, sync
-from nixherd.terminal import say
+from nixherd.base.errors import FleetError
+from nixherd.base.faults import line_of
+from nixherd.base.files import state_home, sync
+from nixherd.base.terminal import say
 
 NAME = "journal.jsonl"
 _KEPT = 50

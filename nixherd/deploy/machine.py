@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from nixherd.errors import DeadlineExceeded, Unforeseen
+from nixherd.base.errors import DeadlineExceeded, Unforeseen
+from nixherd.base.process import Completed
+from nixherd.base.reasons import failure
 from nixherd.fleet.models import Access
-from nixherd.process import Completed
-from nixherd.reasons import failure
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.transient_unit import ENDED, RUNNING, Job
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from nixherd.base.errors import Usage
 from nixherd.deploy.waves import NO_LIMIT, USUAL, MaxFail, wave_of
-from nixherd.errors import Usage
 
 
 class Goal(StrEnum):

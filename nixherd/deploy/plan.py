@@ -9,6 +9,9 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
+from nixherd.base.errors import FAILURES, NotWell, Usage
+from nixherd.base.process import run
+from nixherd.base.sizes import human
 from nixherd.deploy import commit_policy as gate
 from nixherd.deploy.health import unwell
 from nixherd.deploy.machine import Machine, output_of
@@ -16,15 +19,12 @@ from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.run import Built, Changes, Copied, HostRun, Planned, PlannedToPull, Reached, ReachedToPull, Rollout
 from nixherd.deploy.running import BOOTED_PARTS, Running, ask_running
-from nixherd.errors import FAILURES, NotWell, Usage
 from nixherd.fleet import health_checks
 from nixherd.fleet.models import Access
 from nixherd.nix import closure_diff as closures
 from nixherd.nix import commands as nix
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.evaluator import Evaluator, Source
-from nixherd.process import run
-from nixherd.sizes import human
 
 
 def reach(host_run: HostRun) -> Reached | ReachedToPull:

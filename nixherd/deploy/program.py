@@ -1,17 +1,17 @@
 """The machine's own program: what it is asked, what it is told to deploy or pull, and which revision it notes."""
 
+from nixherd.base.errors import FAILURES, FleetError, NotBegun
+from nixherd.base.faults import worded
+from nixherd.base.reasons import failure
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.protocol import PROTOCOL, Deployment, Kind, Stage, Standing, parse
 from nixherd.deploy.reboot import why_not_rebootable
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.run import HostRun, Planned, PlannedToPull, Rollout, Target
 from nixherd.deploy.running import Running, require_root
-from nixherd.errors import FAILURES, FleetError, NotBegun
-from nixherd.faults import worded
 from nixherd.fleet.models import Access
 from nixherd.fleet.revisions import is_revision, noted_of, shown
 from nixherd.nix import commands as nix
-from nixherd.reasons import failure
 
 
 def deployment_of(rollout: Rollout, host_run: HostRun, target: Target, running: Running) -> Deployment:

@@ -12,8 +12,8 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
+from nixherd.base.errors import FleetError
 from nixherd.deploy.options import Goal
-from nixherd.errors import FleetError
 from nixherd.fleet.revisions import noted_of, of_running, word_of
 from nixherd.nix.commands import is_store_path, revision_of
 

@@ -2,16 +2,16 @@
 
 import time
 
+from nixherd.base.errors import FAILURES, FleetError, Refused, Undecided
+from nixherd.base.faults import foreseen
+from nixherd.base.poll import Backoff, poll
 from nixherd.deploy.health import failing
 from nixherd.deploy.machine import output_of, restart
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.run import HostRun, Rollout
 from nixherd.deploy.running import PENDING, Running, ask_running, require_root, try_running
-from nixherd.errors import FAILURES, FleetError, Refused, Undecided
-from nixherd.faults import foreseen
 from nixherd.fleet.health_checks import Check
-from nixherd.poll import Backoff, poll
 
 REBOOT = "sync; setsid sh -c 'sleep 0.2; systemctl reboot' >/dev/null 2>&1 </dev/null &"
 SETTLE = 60  # seconds for units to settle after a boot

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+from nixherd.base.errors import DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Undecided, Unforeseen
+from nixherd.base.files import write_whole
+from nixherd.base.process import run
 from nixherd.deploy.copy import run_towards
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Engine
@@ -9,12 +12,9 @@ from nixherd.deploy.program import deployment_of, note_too
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.run import Built, Copied, HostRun, Planned, Rollout, Target
 from nixherd.deploy.running import Running, try_running
-from nixherd.errors import DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Undecided, Unforeseen
-from nixherd.files import write_whole
 from nixherd.nix import nixos_rebuild
 from nixherd.nix.evaluator import Evaluator
 from nixherd.nix.nixos_rebuild import Flavour
-from nixherd.process import run
 from nixherd.ssh.destination import Destination
 
 DEADLINE = 4 * 3600.0  # seconds

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from nixherd.exit_codes import Exit, worst
+from nixherd.base.exit_codes import Exit, worst
 from nixherd.nix.log import shown
 
 

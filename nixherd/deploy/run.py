@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from nixherd.base.errors import FAILURES, UNFORESEEN, FleetError, NotBegun, Undecided, Unforeseen, Usage
+from nixherd.base.faults import line_of, worded
+from nixherd.base.once import Once, OncePer
+from nixherd.base.run import Notes
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Options
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.report import UNDECIDED, Outcome, how_to_ask
 from nixherd.deploy.running import Running
-from nixherd.errors import FAILURES, UNFORESEEN, FleetError, NotBegun, Undecided, Unforeseen, Usage
-from nixherd.faults import line_of, worded
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Host
 from nixherd.fleet.revisions import shown
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.nixos_rebuild import Flavour
-from nixherd.once import Once, OncePer
-from nixherd.run import Notes
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+from nixherd.base.errors import FAILURES, FleetError, NotBegun, Usage
+from nixherd.base.faults import foreseen, worded
+from nixherd.base.reasons import failure, reason
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine
 from nixherd.deploy.options import Goal
 from nixherd.deploy.protocol import GATE, PROTOCOL, Kind, Standing, parse, part
-from nixherd.errors import FAILURES, FleetError, NotBegun, Usage
-from nixherd.faults import foreseen, worded
 from nixherd.fleet.models import Access
 from nixherd.fleet.revisions import noted_of, of_running
 from nixherd.nix.commands import is_store_path, revision_of
-from nixherd.reasons import failure, reason
 from nixherd.ssh.transient_unit import DIRECTORY
 
 PROFILE = "/nix/var/nix/profiles/system"

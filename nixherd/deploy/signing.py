@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nixherd.base.errors import FleetError, Usage
+from nixherd.base.files import expanded
+from nixherd.base.process import run
+from nixherd.base.reasons import reason
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine
-from nixherd.errors import FleetError, Usage
-from nixherd.files import expanded
 from nixherd.fleet.models import Access
 from nixherd.nix import commands as nix
-from nixherd.process import run
-from nixherd.reasons import reason
 from nixherd.ssh.sudo import Sudo
 
 SIGN_DEADLINE = 1800.0  # seconds

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 
 CANARIES = 0
 USUAL = 1

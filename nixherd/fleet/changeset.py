@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nixherd.errors import FAILURES, FleetError, Unforeseen
-from nixherd.faults import worded
-from nixherd.files import TEMPORARY, lock, state_home, sync, write_whole
+from nixherd.base.errors import FAILURES, FleetError, Unforeseen
+from nixherd.base.faults import worded
+from nixherd.base.files import TEMPORARY, lock, state_home, sync, write_whole
 from nixherd.fleet import tree as trees
 from nixherd.fleet.git import Repository
 from nixherd.fleet.tree import Temporary, Tree

@@ -8,8 +8,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from nixherd.errors import FleetError, ProcessFailed
-from nixherd.process import Completed, run
+from nixherd.base.errors import FleetError, ProcessFailed
+from nixherd.base.process import Completed, run
 
 _TIMEOUT = 300.0  # seconds
 _SHOWN = 600  # characters of git's words

@@ -21,14 +21,14 @@ from typing import Any
 import tree_sitter_nix
 from tree_sitter import Language, Node, Parser
 
-from nixherd.errors import DeadlineExceeded, FleetError, FleetInvalid, ProcessFailed
+from nixherd.base.errors import DeadlineExceeded, FleetError, FleetInvalid, ProcessFailed
+from nixherd.base.process import Limits, run
 from nixherd.fleet.models import DEFINITIONS, HOSTS
 from nixherd.fleet.nix_values import NixOther, NixPath
 from nixherd.fleet.world import World, is_text, look, view_of
 from nixherd.nix.commands import nix_string
 from nixherd.nix.errors import cause, explain
 from nixherd.nix.log import LOG_FORMAT
-from nixherd.process import Limits, run
 
 _LANGUAGE = Language(tree_sitter_nix.language())
 _LOADER = Path(__file__).with_name("load.nix")

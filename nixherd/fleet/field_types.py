@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any
 
-from nixherd import names
+from nixherd.base import names
 from nixherd.fleet import health_checks
 from nixherd.fleet.models import Access, GuestType
 from nixherd.fleet.nix_values import NixPath, nix_type, shown, shown_name

@@ -17,11 +17,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nixherd.errors import FleetError
-from nixherd.files import is_temporary
+from nixherd.base.errors import FleetError
+from nixherd.base.files import is_temporary
+from nixherd.base.process import Completed
+from nixherd.base.reasons import failure
 from nixherd.fleet.closed_git import answer, as_operator, look, overruled
-from nixherd.process import Completed
-from nixherd.reasons import failure
 
 _IN_PROGRESS = {
     "MERGE_HEAD": "a merge",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 from nixherd.fleet.near_names import near_option
 from nixherd.fleet.schema import FIELDS, OPERATORS, Place
 

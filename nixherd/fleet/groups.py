@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 from nixherd.fleet.models import Fleet, GuestType, Host, Vm
 from nixherd.fleet.validate import GROUPS
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from nixherd import names
+from nixherd.base import names
+from nixherd.base.sizes import parse_size
 from nixherd.fleet.field_types import Flag, Keys, Problem, Text, Type, shown_value
 from nixherd.fleet.models import CloudInitSettings, Device
 from nixherd.fleet.nix_values import nix_type, shown, shown_name
-from nixherd.sizes import parse_size
 
 _MAC = re.compile(r"[0-9A-Fa-f][02468ACEace](?::[0-9A-Fa-f]{2}){5}")
 _VALUE = re.compile(r"[^,\s]+")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 
 KINDS = ("unit", "command", "tcp", "http")
 _OPTIONS = ("timeout", "status")

@@ -3,10 +3,10 @@
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
+from nixherd.base.once import OncePer
+from nixherd.base.run import Run
 from nixherd.fleet.models import Fleet
-from nixherd.once import OncePer
-from nixherd.run import Run
 from nixherd.ssh.keys import HOST_KEY, KeyPair, generate_ed25519, pair_of, same_key
 
 PRIVATE = PurePosixPath(HOST_KEY).name

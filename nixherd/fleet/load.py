@@ -6,8 +6,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nixherd.errors import Finding, FleetInvalid
-from nixherd.files import expanded
+from nixherd.base.errors import Finding, FleetInvalid
+from nixherd.base.files import expanded
 from nixherd.fleet.evaluate import evaluate
 from nixherd.fleet.models import (
     HOSTS,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import PurePath
 
-from nixherd.errors import Finding, Severity
+from nixherd.base.errors import Finding, Severity
 from nixherd.fleet.models import Fleet
 from nixherd.nix.commands import Evaluated
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from nixherd.errors import Finding
+from nixherd.base.errors import Finding
 from nixherd.fleet.health_checks import Check
 
 NO_VALUES: Mapping[str, str] = MappingProxyType({})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from nixherd.errors import Severity
+from nixherd.base.errors import Severity
 from nixherd.fleet.field_types import FREE
 from nixherd.fleet.models import DEFINITIONS
 from nixherd.fleet.schema import COMMON, FIELDS, OPERATORS, Place, fields_of

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from nixherd.errors import Finding, Severity
+from nixherd.base.errors import Finding, Severity
 
 _SHOWN = 60
 

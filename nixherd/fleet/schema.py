@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any
 
-from nixherd import names
+from nixherd.base import names
 from nixherd.fleet.field_types import (
     FINGERPRINT,
     FREE,

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.errors import FleetError, ProcessFailed
-from nixherd.process import Completed, run
+from nixherd.base.errors import FleetError, ProcessFailed
+from nixherd.base.process import Completed, run
 
 _TIMEOUT = 60.0  # seconds
 _SEED = 32  # bytes

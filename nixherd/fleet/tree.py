@@ -2,7 +2,7 @@
 
 Every path is walked from an open directory, name by name, each opened with O_NOFOLLOW: a link that is there, or is put
 there meanwhile, leads nowhere. Nothing below a `.git` is ever read or written here. A file is replaced by a temporary
-one beside it, made with O_EXCL, whose name (`nixherd.files.TEMPORARY`) tells the next run whose it was.
+one beside it, made with O_EXCL, whose name (`nixherd.base.files.TEMPORARY`) tells the next run whose it was.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.errors import FleetError
-from nixherd.files import is_temporary
+from nixherd.base.errors import FleetError
+from nixherd.base.files import is_temporary
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK

@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Container, Mapping
 from typing import Any
 
-from nixherd import names
-from nixherd.errors import Finding, Severity
+from nixherd.base import names
+from nixherd.base.errors import Finding, Severity
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Access, GuestType
 from nixherd.fleet.near_names import judge
 from nixherd.fleet.nix_values import NixSet, shown

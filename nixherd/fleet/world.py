@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nixherd.errors import FleetInvalid, Refused
+from nixherd.base.errors import FleetInvalid, Refused
 from nixherd.fleet.models import DEFINITIONS, HOSTS
 
 SAFE = "NIXHERD_SAFE_DIRECTORY"

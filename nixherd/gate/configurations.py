@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePath
 
-from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed
+from nixherd.base.errors import DeadlineExceeded, FleetError, ProcessFailed
+from nixherd.base.process import Completed, run
 from nixherd.fleet import lockout as locks
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet
 from nixherd.gate import sources
@@ -25,7 +26,6 @@ from nixherd.nix.errors import explanations, is_circumstance, last_error
 from nixherd.nix.evaluator import Evaluator
 from nixherd.nix.log import warnings
 from nixherd.nix.places import Place
-from nixherd.process import Completed, run
 
 _SYSTEMS, _HOMES = "nixosConfigurations", "homeConfigurations"
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.fleet import tree
 from nixherd.fleet.git import Repository
 from nixherd.gate.results import Found, Look

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from nixherd.display import visible, visible_values
-from nixherd.errors import Severity
+from nixherd.base.display import visible, visible_values
+from nixherd.base.errors import Severity
 from nixherd.gate.results import Found, Result, Status
 
 SUITE = "nixherd check"

@@ -32,11 +32,11 @@ import tree_sitter_nix
 from pathspec import GitIgnoreSpec
 from tree_sitter import Language, Parser
 
-from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed, Severity
+from nixherd.base.errors import DeadlineExceeded, FleetError, ProcessFailed, Severity
+from nixherd.base.process import Completed, run
 from nixherd.fleet.tree import opened
 from nixherd.gate.files import Place, copied, read_all
 from nixherd.gate.results import Found, Look, Missing, Unknown
-from nixherd.process import Completed, run
 
 ALEJANDRA, DEADNIX, STATIX = "alejandra", "deadnix", "statix"
 _FILES_PER_CALL = 1000  # the kernel takes 2 MiB of arguments

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from nixherd.errors import Finding, FleetError, Severity
+from nixherd.base.errors import Finding, FleetError, Severity
 from nixherd.nix.errors import is_circumstance
 
 # `FILE[:LINE[:COLUMN]]: WHAT`, as Nix' errors and our own begin.

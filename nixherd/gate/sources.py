@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from nixherd.errors import Finding, FleetError, Severity
+from nixherd.base.errors import Finding, FleetError, Severity
+from nixherd.base.once import Once
 from nixherd.fleet.models import Fleet
 from nixherd.nix import commands as nix
 from nixherd.nix.evaluator import Evaluator
-from nixherd.once import Once
 
 _INPUT = re.compile(r"/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+\.drv")
 _SHOWN = 3  # lines that may be it

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from nixherd.errors import FAILURES, FleetError, FleetInvalid, Usage
-from nixherd.faults import worded
+from nixherd.base.errors import FAILURES, FleetError, FleetInvalid, Usage
+from nixherd.base.faults import worded
+from nixherd.base.once import Once
+from nixherd.base.process import interrupt_all
+from nixherd.base.run import Run
 from nixherd.fleet.changeset import interrupted
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
@@ -20,9 +23,6 @@ from nixherd.gate.files import Place
 from nixherd.gate.results import Found, Look, Missing, Result, Unknown
 from nixherd.nix.builder import Builder
 from nixherd.nix.evaluator import Evaluator
-from nixherd.once import Once
-from nixherd.process import interrupt_all
-from nixherd.run import Run
 from nixherd.trust.secrets.store import People, Store
 
 QUICK = 300.0  # seconds

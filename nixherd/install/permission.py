@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from nixherd.errors import Refused
+from nixherd.base.errors import Refused
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType
 from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.guest.observe import find

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath, PurePosixPath
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.fleet.git import Repository
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Fleet

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from nixherd.errors import FleetError, Refused
+from nixherd.base.errors import FleetError, Refused
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.locate.proof import Asked
 from nixherd.proxmox.hypervisor import Hypervisor

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from nixherd.errors import ApiError, FleetError
+from nixherd.base.errors import ApiError, FleetError
+from nixherd.base.run import Run
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Fleet, Host, Vm
 from nixherd.locate import keyscan, neighbours
@@ -35,7 +36,6 @@ from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.guest.identity import address_of, label, plain_address
 from nixherd.proxmox.guest.observe import interfaces_of
 from nixherd.proxmox.hypervisor import Hypervisor
-from nixherd.run import Run
 
 Ask = Callable[[Host], tuple[Neighbour, ...]]
 """A host's neighbours, asked of itself; FleetError when it does not tell"""

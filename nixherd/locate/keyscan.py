@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import paramiko
 
-from nixherd.errors import FAILURES, Unforeseen
-from nixherd.faults import worded
+from nixherd.base.errors import FAILURES, Unforeseen
+from nixherd.base.faults import worded
+from nixherd.base.process import run
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Host
 from nixherd.locate.reach import Epoch, Hints, Look, look
-from nixherd.process import run
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.ssh.keys import parse_public_key, same_key
 

@@ -20,11 +20,11 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
+from nixherd.base.once import Lately
+from nixherd.base.process import run
 from nixherd.fleet.models import GuestType, Vm
 from nixherd.locate import keyscan
-from nixherd.once import Lately
-from nixherd.process import run
 from nixherd.proxmox.config import VmConfig, properties
 from nixherd.proxmox.guest.identity import plain_address, usable_address
 

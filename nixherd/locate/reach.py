@@ -18,13 +18,13 @@ from typing import Any
 
 from typing_extensions import TypeIs
 
-from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused
+from nixherd.base.errors import ApiError, DeadlineExceeded, FleetError, Refused
+from nixherd.base.names import USER, is_a
+from nixherd.base.poll import Backoff, poll
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Fleet, GuestType, Host, Vm
 from nixherd.locate.guest_agent import require_a_guests, told_key
 from nixherd.locate.proof import Asked
-from nixherd.names import USER, is_a
-from nixherd.poll import Backoff, poll
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import AgentUnavailable, Misused, NoAgent
 from nixherd.proxmox.guest.identity import address_of, contradiction, declared_mac, label, why_not_ours

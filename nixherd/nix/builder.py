@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from nixherd.errors import FleetError, ProcessFailed
+from nixherd.base.errors import FleetError, ProcessFailed
+from nixherd.base.once import Once, OncePer
+from nixherd.base.process import run
 from nixherd.nix import commands as nix
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.errors import last_error
 from nixherd.nix.evaluator import Evaluator
-from nixherd.once import Once, OncePer
-from nixherd.process import run
 
 KEXEC_INSTALLER = "packages.x86_64-linux.kexec-installer"
 BUILD_DEADLINE = 4 * 3600.0  # seconds

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nixherd.sizes import human
+from nixherd.base.sizes import human
 
 _NAME = re.compile(r"^/nix/store/[0-9a-df-np-sv-z]{32}-(.+)$")
 _VERSION = re.compile(r"^(.*?)-([^a-zA-Z].*)$")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.nix.log import HOST_MARK, LOG_FORMAT
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.sudo import Sudo

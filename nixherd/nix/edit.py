@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tree_sitter import Node
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.nix.splices import Splice, spliced
 from nixherd.nix.syntax import Path, bound, depth_of, inside_of, name_of, names_written, parse, text_of, walk
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from nixherd.errors import ProcessFailed
+from nixherd.base.errors import ProcessFailed
 from nixherd.nix.log import LoggedError, builder_output, errors, plain_lines
 from nixherd.nix.places import COPY, Fleet, Place, fleet_files, option_names
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.nix.commands import Evaluated, description, evaluated, nix_string
 from nixherd.nix.errors import explain
 

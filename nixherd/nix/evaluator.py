@@ -16,17 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from nixherd.errors import FAILURES, FleetError, ProcessFailed
-from nixherd.faults import worded
+from nixherd.base.errors import FAILURES, FleetError, ProcessFailed
+from nixherd.base.faults import worded
+from nixherd.base.once import Once, OncePer, ahead
+from nixherd.base.process import run
+from nixherd.base.run import Run
+from nixherd.base.terminal import say
 from nixherd.nix import commands as nix
 from nixherd.nix import eval_jobs
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.errors import explain_failure
 from nixherd.nix.log import Warnings, shown
-from nixherd.once import Once, OncePer, ahead
-from nixherd.process import run
-from nixherd.run import Run
-from nixherd.terminal import say
 
 DEADLINE = 1800.0  # seconds
 HELP_DEADLINE = 60.0

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from nixherd.errors import FleetError, ProcessFailed, Usage
+from nixherd.base.errors import FleetError, ProcessFailed, Usage
+from nixherd.base.process import run
 from nixherd.nix import commands as nix
 from nixherd.nix.errors import last_error
-from nixherd.process import run
 
 _TIMEOUT = 600.0  # seconds
 

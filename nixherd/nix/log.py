@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from nixherd.errors import UNFORESEEN
+from nixherd.base.errors import UNFORESEEN
 
 LOG_FORMAT = ("--show-trace", "--log-format", "internal-json")
 """options of `nix` for the log that is read here"""

@@ -8,7 +8,7 @@ import getpass
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 from nixherd.ssh.destination import Destination
 
 PROGRAM = "nixos-rebuild"

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from nixherd.base.sizes import format_size
 from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Pending
 from nixherd.proxmox.config import CT_DISKS, VM_DISKS, VmConfig, is_true, properties, size_or_none
-from nixherd.sizes import format_size
 
 _KEYS = {
     GuestType.QEMU: re.compile(rf"{VM_DISKS}|unused\d+|vmstate", re.ASCII),

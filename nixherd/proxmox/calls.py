@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nixherd.errors import ApiError, DeadlineExceeded, Usage
+from nixherd.base.errors import ApiError, DeadlineExceeded, Usage
+from nixherd.base.poll import Backoff, poll
 from nixherd.fleet.models import GuestType
-from nixherd.poll import Backoff, poll
 from nixherd.proxmox import wire
 from nixherd.proxmox.answers import (
     ExecResult,

@@ -16,7 +16,7 @@ from proxmoxer import ProxmoxAPI
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError
 
-from nixherd.errors import ApiError, Usage
+from nixherd.base.errors import ApiError, Usage
 from nixherd.fleet.models import Endpoint
 from nixherd.proxmox import wire
 from nixherd.proxmox.calls import Agent, Guests, Storages

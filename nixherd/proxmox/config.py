@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, unquote
 
-from nixherd.sizes import parse_size
+from nixherd.base.sizes import parse_size
 
 _DRIVES = r"(?:ide|sata|scsi|virtio)\d+"
 

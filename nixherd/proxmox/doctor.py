@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 
-from nixherd.errors import ApiError, FleetError
+from nixherd.base.errors import ApiError, FleetError
 from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.answers import Permissions
 from nixherd.proxmox.client import Client

@@ -1,6 +1,6 @@
 """The API's failures that callers tell apart; everything else is an ApiError."""
 
-from nixherd.errors import ApiError, DeadlineExceeded, EndUnknown, FleetError, Refused, Usage
+from nixherd.base.errors import ApiError, DeadlineExceeded, EndUnknown, FleetError, Refused, Usage
 
 
 class Unusable(FleetError):

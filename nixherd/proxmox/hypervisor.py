@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nixherd.errors import ApiError, FleetError, Refused
+from nixherd.base.errors import ApiError, FleetError, Refused
+from nixherd.base.once import Once, once_property
 from nixherd.fleet.models import DEFINITIONS, Fleet
-from nixherd.once import Once, once_property
 from nixherd.proxmox.errors import Foreign, Unusable
 from nixherd.proxmox.guest.identity import plain_address
 from nixherd.proxmox.guest.observe import template_or_why

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from nixherd.errors import ApiError, FleetError, Refused
+from nixherd.base.errors import ApiError, FleetError, Refused
+from nixherd.base.names import DNS_NAME, is_a
 from nixherd.fleet import lockout
 from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
-from nixherd.names import DNS_NAME, is_a
 from nixherd.nix.commands import Evaluated
 from nixherd.proxmox.answers import Permissions, Storage, Version
 from nixherd.proxmox.client import Client

@@ -19,8 +19,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from nixherd.errors import FleetError, Refused
-from nixherd.files import expanded
+from nixherd.base.errors import FleetError, Refused
+from nixherd.base.files import expanded
 from nixherd.fleet.field_types import is_address, parse_fingerprint
 from nixherd.fleet.models import Endpoint
 from nixherd.fleet.schema import DEFAULT_PORT

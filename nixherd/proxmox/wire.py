@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from nixherd.errors import UNFORESEEN, ApiError, Refused, Usage
+from nixherd.base.errors import UNFORESEEN, ApiError, Refused, Usage
 from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Task, TaskStatus, Upid
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent, OutcomeUnknown

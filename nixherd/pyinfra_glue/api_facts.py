@@ -6,7 +6,7 @@ from typing import Any
 
 from pyinfra.api.command import StringCommand
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.fleet.models import Vm
 from nixherd.proxmox.errors import AgentUnavailable
 from nixherd.proxmox.guest.identity import address_of, next_vmid

@@ -11,7 +11,7 @@ from pyinfra.connectors.scp.client import SCPException
 from pyinfra.connectors.ssh import SSHConnector
 from typing_extensions import override
 
-from nixherd.files import expanded
+from nixherd.base.files import expanded
 from nixherd.locate.installed import Search
 from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.ssh_client import Keys, PinnedClient, notice_a_dead_peer

@@ -26,16 +26,16 @@ from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State, StateStage
 
-from nixherd import terminal
+from nixherd.base import terminal
+from nixherd.base.display import visible
+from nixherd.base.errors import FleetError, Usage
+from nixherd.base.exit_codes import Exit, exit_of, worst
+from nixherd.base.faults import worded
+from nixherd.base.process import end_all, interrupt_all
+from nixherd.base.terminal import is_terminal, say, say_error
 from nixherd.deploy.journal import Journal
-from nixherd.display import visible
-from nixherd.errors import FleetError, Usage
-from nixherd.exit_codes import Exit, exit_of, worst
-from nixherd.faults import worded
 from nixherd.fleet.groups import separate
-from nixherd.process import end_all, interrupt_all
 from nixherd.pyinfra_glue.context import Context
-from nixherd.terminal import is_terminal, say, say_error
 
 
 def check_command_line() -> None:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from nixherd.base.once import OncePer
+from nixherd.base.run import Run
 from nixherd.deploy.run import Rollouts
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Fleet
@@ -13,9 +15,7 @@ from nixherd.locate.neighbours import Sightings
 from nixherd.nix.builder import Builder
 from nixherd.nix.evaluator import Evaluator
 from nixherd.nix.flakes import Flake
-from nixherd.once import OncePer
 from nixherd.proxmox.hypervisor import Hypervisor
-from nixherd.run import Run
 from nixherd.ssh.ssh_config import Answers
 
 

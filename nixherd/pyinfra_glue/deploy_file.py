@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pyinfra import host
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 
 _INCLUDE, _DECLARE = "include", "deploy_file"
 

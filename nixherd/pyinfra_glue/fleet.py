@@ -26,20 +26,20 @@ from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.util import CommandOutput, OutputLine
 from typing_extensions import override
 
+from nixherd.base.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, Refused, Unforeseen
+from nixherd.base.faults import worded
+from nixherd.base.narration import Narrator
+from nixherd.base.sizes import parse_seconds
 from nixherd.deploy.report import Outcome
-from nixherd.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, Refused, Unforeseen
-from nixherd.faults import worded
 from nixherd.fleet.models import Access
 from nixherd.locate import reach
 from nixherd.locate.reach import Absent, Epoch, Look, Place
-from nixherd.narration import Narrator
 from nixherd.proxmox.errors import Misused, Unusable
 from nixherd.pyinfra_glue import api_facts, proving
 from nixherd.pyinfra_glue.api_facts import ApiQuery
 from nixherd.pyinfra_glue.base import NotFound, Stranger, Unwelcome, is_one, pauses
 from nixherd.pyinfra_glue.reaching import MachineConnector
 from nixherd.pyinfra_glue.ssh_client import NotBegun, PinnedClient
-from nixherd.sizes import parse_seconds
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.login_shell import Answer, answered
 

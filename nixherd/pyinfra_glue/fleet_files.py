@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pyinfra.api.host import Host
 
-from nixherd.arguments import flag_of, path_below
-from nixherd.errors import FleetError, Refused, Usage
+from nixherd.base.arguments import flag_of, path_below
+from nixherd.base.errors import FleetError, Refused, Usage
 from nixherd.fleet.changeset import changing, interrupted
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.load import load_fleet

@@ -7,8 +7,9 @@ from typing import Any
 
 from pyinfra import host
 
-from nixherd.arguments import options_of
-from nixherd.errors import FleetError, Refused, Usage
+from nixherd.base.arguments import options_of
+from nixherd.base.errors import FleetError, Refused, Usage
+from nixherd.base.sizes import parse_seconds
 from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.guest.apply import ensure, plan_of
 from nixherd.proxmox.guest.identity import label, require_may_change
@@ -17,7 +18,6 @@ from nixherd.proxmox.guest.verb import SAME, TASK_SECONDS, Action, Verb
 from nixherd.proxmox.steps import Cannot, Outcome, Row, Steps, rows, why_nothing
 from nixherd.pyinfra_glue.hosts import context_of, fleet_host, vm_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, Planned, operation
-from nixherd.sizes import parse_seconds
 
 # Seconds for a task of provisioning and for whoever holds its locks, unless the data `task_deadline` says so.
 ROW_DEADLINE = 300.0

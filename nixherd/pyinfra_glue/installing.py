@@ -9,11 +9,12 @@ from pathlib import Path, PurePosixPath
 
 from pyinfra.api.host import Host
 
+from nixherd.base.errors import FleetError, Refused
+from nixherd.base.reasons import reason
 from nixherd.deploy.copy import copy_closure, copy_towards
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, output_of, restart, run_job
 from nixherd.deploy.run import operator
 from nixherd.deploy.running import MachineState, machine_script, parse_machine
-from nixherd.errors import FleetError, Refused
 from nixherd.fleet.changeset import changing
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.revisions import Note, is_revision, shown
@@ -32,7 +33,6 @@ from nixherd.pyinfra_glue.hosts import (
 )
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.rollouts import options_of
-from nixherd.reasons import reason
 from nixherd.ssh.keys import HOST_KEY, HOST_KEY_FILE
 from nixherd.ssh.transient_unit import DIRECTORY, Job
 

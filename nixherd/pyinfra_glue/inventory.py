@@ -10,14 +10,16 @@ from typing import Any
 
 import click
 
-from nixherd.argv import keep_streams, require_text
+from nixherd.base.argv import keep_streams, require_text
+from nixherd.base.errors import FAILURES, Usage
+from nixherd.base.exit_codes import exit_of
+from nixherd.base.faults import worded
+from nixherd.base.files import expanded, fleet_root
+from nixherd.base.run import Run
+from nixherd.base.terminal import say, say_error
 from nixherd.deploy.commit_policy import NAMES, Gate, required_by_hosts
 from nixherd.deploy.journal import Journal, new_directory
 from nixherd.deploy.options import Options
-from nixherd.errors import FAILURES, Usage
-from nixherd.exit_codes import exit_of
-from nixherd.faults import worded
-from nixherd.files import expanded, fleet_root
 from nixherd.fleet.group_data import HOSTS, check_data, check_group_data, for_all, names_in, said_for_all
 from nixherd.fleet.groups import check_selection, groups_of, separate
 from nixherd.fleet.models import Fleet
@@ -29,8 +31,6 @@ from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.pyinfra_glue import cli
 from nixherd.pyinfra_glue.context import Context, RollCall
 from nixherd.pyinfra_glue.deploy_file import DeployFile, declared, require_order, some_are_the_operators
-from nixherd.run import Run
-from nixherd.terminal import say, say_error
 
 Entry = str | tuple[str, dict[str, Any]]
 

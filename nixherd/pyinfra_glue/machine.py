@@ -12,10 +12,10 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
 from pyinfra.connectors.util import CommandOutput
 
+from nixherd.base.process import Completed
 from nixherd.deploy.machine import ANSWER_DEADLINE, COMMAND_DEADLINE
 from nixherd.fleet.models import Access
 from nixherd.locate.reach import Epoch
-from nixherd.process import Completed
 from nixherd.pyinfra_glue.hosts import connector_of, context_of
 from nixherd.ssh.destination import Destination
 

@@ -17,8 +17,8 @@ from pyinfra.api.command import FunctionCommand, PyinfraCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
-from nixherd.errors import FAILURES
-from nixherd.faults import worded
+from nixherd.base.errors import FAILURES
+from nixherd.base.faults import worded
 from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.hosts import context_of, executing, failed
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from paramiko import SSHException
 
-from nixherd.errors import FleetError, Refused
+from nixherd.base.errors import FleetError, Refused
 from nixherd.fleet.models import Host
 from nixherd.locate import proof
 from nixherd.locate.proof import Asked, Shown

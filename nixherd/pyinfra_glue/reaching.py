@@ -23,9 +23,9 @@ from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.local import LocalConnector
 
-from nixherd.errors import FAILURES, FleetError, Refused, Usage
-from nixherd.faults import worded
-from nixherd.files import write_whole
+from nixherd.base.errors import FAILURES, FleetError, Refused, Usage
+from nixherd.base.faults import worded
+from nixherd.base.files import write_whole
 from nixherd.fleet.models import Access, Host
 from nixherd.locate import neighbours, reach
 from nixherd.locate.installed import Search

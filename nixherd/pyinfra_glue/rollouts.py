@@ -9,19 +9,19 @@ from typing import Any
 
 from pyinfra.api.host import Host
 
+from nixherd.base.errors import FAILURES, Usage
+from nixherd.base.run import Run
 from nixherd.deploy.journal import Journal, new_directory
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.run import HostRun, Reached, Rollout
 from nixherd.deploy.running import ask_running
 from nixherd.deploy.waves import USUAL
-from nixherd.errors import FAILURES, Usage
 from nixherd.fleet.load import load_fleet
 from nixherd.install.permission import require_rebootable
 from nixherd.pyinfra_glue.deploy_file import require_order
 from nixherd.pyinfra_glue.hosts import context_of, executing, failed, fleet_host
 from nixherd.pyinfra_glue.machine import PyinfraMachine
-from nixherd.run import Run
 
 PLANNED = "plan"  # the id of a rollout that is only planned
 

@@ -32,7 +32,7 @@ from pyinfra.connectors.ssh_util import _patch_paramiko_sk_key_support
 from pyinfra.connectors.sshuserclient import SSHClient
 from typing_extensions import override
 
-from nixherd.process import Carrier
+from nixherd.base.process import Carrier
 from nixherd.ssh.destination import Destination, Identities
 from nixherd.ssh.login_shell import Answer, Command, TooLong
 from nixherd.ssh.ssh_config import family_of

@@ -13,8 +13,8 @@ import re
 import shutil
 from collections.abc import Callable, Iterable
 
-from nixherd.errors import FleetError, ProcessFailed
-from nixherd.process import run
+from nixherd.base.errors import FleetError, ProcessFailed
+from nixherd.base.process import run
 from nixherd.ssh.keys import PublicKey, pair_of, parse_public_key
 
 RECIPIENT_PREFIX, IDENTITY_PREFIX = "age", "age-secret-key-"

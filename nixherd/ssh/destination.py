@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nixherd.errors import Usage
-from nixherd.names import PLAIN_PATH, is_a
+from nixherd.base.errors import Usage
+from nixherd.base.names import PLAIN_PATH, is_a
 
 # Of every connection, hops included. Nothing here leaves room for a key on trust, a question, or a wait without end.
 # A master of somebody else's was checked against other keys, or in another epoch.

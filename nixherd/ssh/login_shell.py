@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from nixherd.display import one_line, visible
+from nixherd.base.display import one_line, visible
 
 MOST = 131_071
 """Bytes that Linux lets one argument have (MAX_ARG_STRLEN in linux/binfmts.h), which a command is."""

@@ -17,10 +17,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nixherd.errors import DeadlineExceeded, ProcessFailed, Usage
-from nixherd.files import expanded
-from nixherd.once import Once, OncePer
-from nixherd.process import run
+from nixherd.base.errors import DeadlineExceeded, ProcessFailed, Usage
+from nixherd.base.files import expanded
+from nixherd.base.once import Once, OncePer
+from nixherd.base.process import run
 from nixherd.ssh.destination import Identities, Jump, Route
 
 DEADLINE = 30.0  # seconds for `ssh -G`: a `Match exec` may ask the network

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 
 PIPE = "NIXHERD_SUDO_PIPE"
 # Connections that can be made in one go: Nix makes one, and another one where the machine has moved.

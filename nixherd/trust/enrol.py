@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nixherd.errors import FleetError, Usage
+from nixherd.base.errors import FleetError, Usage
 from nixherd.fleet import tree
 from nixherd.fleet.changeset import Changeset, Done
 from nixherd.fleet.evaluate import Leaf, require_exactly

@@ -6,10 +6,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
+from nixherd.base.sizes import format_size
 from nixherd.fleet import tree
 from nixherd.fleet.models import Fleet, Host, Vm
-from nixherd.sizes import format_size
 from nixherd.ssh.keys import parse_public_key
 from nixherd.trust import templating
 

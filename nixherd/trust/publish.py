@@ -21,7 +21,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nixherd.errors import FleetError, Usage
+from nixherd.base.errors import FleetError, Usage
 from nixherd.fleet import signatures
 from nixherd.fleet.signatures import FULL_HASH
 from nixherd.nix.commands import STORE_PATH

@@ -8,8 +8,9 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
-from nixherd.errors import FAILURES, FleetError, FleetInvalid, ProcessFailed
-from nixherd.faults import worded
+from nixherd.base.errors import FAILURES, FleetError, FleetInvalid, ProcessFailed
+from nixherd.base.faults import worded
+from nixherd.base.process import run
 from nixherd.fleet import git
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
@@ -17,7 +18,6 @@ from nixherd.fleet.revisions import Tree
 from nixherd.nix import commands as nix
 from nixherd.nix.errors import explain
 from nixherd.nix.evaluator import DEADLINE, Evaluator
-from nixherd.process import run
 
 _LEFT_OUT = (".git", "result", "result-*", ".direnv")
 

@@ -8,12 +8,12 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
 
 from facts.proxmox_host import Dkms, Node
-from nixherd.errors import FleetError, Refused, Usage
+from nixherd.base.errors import FleetError, Refused, Usage
+from nixherd.base.reasons import failure
 from nixherd.proxmox.node.kernel import version_of
 from nixherd.proxmox.node.passthrough import Passthrough, read
 from nixherd.proxmox.node.states import LOG, NodeState
 from nixherd.pyinfra_glue.node import NodeConnector
-from nixherd.reasons import failure
 
 LONG = 3600  # seconds for what builds modules and initramfs
 _KEYS = ("devices", "vendor_reset", "blacklist", "kernel_words", "hostpci")

@@ -9,7 +9,7 @@ from pyinfra import host
 from pyinfra.operations import apt
 
 from facts.proxmox_host import Boot, Dkms, Kernels, Modules, Pci
-from nixherd.errors import FleetError, Refused
+from nixherd.base.errors import FleetError, Refused
 from nixherd.proxmox.node import passthrough
 from nixherd.proxmox.node.kernel import (
     Loader,

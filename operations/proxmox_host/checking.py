@@ -6,7 +6,7 @@ from pyinfra import host
 from pyinfra.api.host import Host
 
 from facts.proxmox_host import Boot, Dkms, Modules, Pci
-from nixherd.errors import FleetError, Usage
+from nixherd.base.errors import FleetError, Usage
 from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.answers import PciMapping
 from nixherd.proxmox.guest.observe import find

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nixherd.errors import ApiError, FleetError, Refused
+from nixherd.base.errors import ApiError, FleetError, Refused
 from nixherd.fleet.models import Fleet
 from nixherd.proxmox import client as client_module
 from nixherd.proxmox.client import _GuardedSession

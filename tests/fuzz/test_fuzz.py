@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nixherd
-from nixherd.errors import ApiError, Refused
+from nixherd.base.errors import ApiError, Refused
 from nixherd.fleet import validate
 from nixherd.proxmox import client as client_module
 from nixherd.proxmox.client import Client, _GuardedSession, connect

@@ -50,7 +50,7 @@ BY_HAND = [
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
-from nixherd.errors import Refused
+from nixherd.base.errors import Refused
 from nixherd.fleet.load import load_fleet
 from nixherd.proxmox.client import connect
 from nixherd.proxmox.guard.policy import Policy

@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from nixherd import process
+from nixherd.base import process
 from nixherd.fleet.changeset import changing
 from tests.nixherd.trust.secrets.enrolling import Killer
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import FleetInvalid
+from nixherd.base.errors import FleetInvalid
 from nixherd.fleet.load import load_fleet
 
 MakeFleet = Callable[..., Path]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.errors import FleetError
+from nixherd.base.exit_codes import Exit
 from nixherd.deploy.machine import restart, run_job
-from nixherd.errors import FleetError
-from nixherd.exit_codes import Exit
 from nixherd.fleet.revisions import Note
 from nixherd.install.permission import mark
 from nixherd.pyinfra_glue import proving

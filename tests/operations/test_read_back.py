@@ -12,12 +12,12 @@ from typing import Any, cast
 import pytest
 from pyinfra.context import ctx_host
 
+from nixherd.base.errors import FleetError
 from nixherd.deploy import commit_policy, health, plan, program, reboot, rebuild
 from nixherd.deploy.activate import activate
 from nixherd.deploy.options import Goal
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.run import PlannedToPull, Reached, ReachedToPull, Target
-from nixherd.errors import FleetError
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
 from nixherd.nix.evaluator import Evaluator

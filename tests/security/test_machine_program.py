@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import pytest
 
+from nixherd.base.errors import FleetError, NotBegun, ProcessFailed, Undecided
+from nixherd.base.exit_codes import Exit
 from nixherd.deploy import protocol as activation
 from nixherd.deploy.journal import Journal, entries
 from nixherd.deploy.machine import Machine
@@ -20,8 +22,6 @@ from nixherd.deploy.rebuild import judge
 from nixherd.deploy.report import Outcome, report
 from nixherd.deploy.run import HostRun, Rollout
 from nixherd.deploy.running import Running
-from nixherd.errors import FleetError, NotBegun, ProcessFailed, Undecided
-from nixherd.exit_codes import Exit
 from tests.integration.deployed import (  # noqa: F401  (fixtures)
     DEADLINES,
     Fleet,

@@ -23,12 +23,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import operations
+from nixherd.base.display import one_line, visible, visible_values
+from nixherd.base.errors import ApiError
+from nixherd.base.terminal import say
 from nixherd.cli.main import cli, run
 from nixherd.deploy.journal import Journal, entries
-from nixherd.display import one_line, visible, visible_values
-from nixherd.errors import ApiError
 from nixherd.proxmox import wire
-from nixherd.terminal import say
 from nixherd.trust import overview as machines
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 from nixherd.fleet.signatures import sign
 from nixherd.trust.publish import NAMESPACE, Pointer, SigningKey, parse, read
 from tests import nix_cli

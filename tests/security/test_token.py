@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from nixherd.base.errors import ApiError, FleetError, Refused
+from nixherd.base.exit_codes import Exit
 from nixherd.cli.main import run
 from nixherd.cli.parameters import _completions
-from nixherd.errors import ApiError, FleetError, Refused
-from nixherd.exit_codes import Exit
 from nixherd.fleet.models import Endpoint
 from nixherd.proxmox.client import connect
 from nixherd.proxmox.guard.policy import Policy
@@ -152,7 +152,7 @@ def test_the_pin_holds_where_the_definitions_name_none(mine: Scripted, thief: Sc
 
 _UNDER = """
 import sys
-from nixherd.errors import ApiError
+from nixherd.base.errors import ApiError
 from nixherd.fleet.models import Endpoint, Fleet
 from nixherd.proxmox.client import connect
 from nixherd.proxmox.guard.policy import Policy

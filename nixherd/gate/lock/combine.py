@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from nixherd.display import one_line
-from nixherd.errors import FleetError
+from nixherd.base.display import one_line
+from nixherd.base.errors import FleetError
 from nixherd.gate.lock.lockfile import FILE, Group, Lock, Move, compose, moved, moves, shown
 from nixherd.gate.lock.place import CommitRefused, Place
 from nixherd.gate.lock.verdicts import TreeGate, Verdict

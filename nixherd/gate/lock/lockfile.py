@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from nixherd.errors import FleetError, Usage
+from nixherd.base.errors import FleetError, Usage
 
 FILE = "flake.lock"
 _VERSIONS = range(5, 8)

@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.display import visible
-from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed
-from nixherd.files import lock, state_home, write_whole
+from nixherd.base.display import visible
+from nixherd.base.errors import DeadlineExceeded, FleetError, ProcessFailed
+from nixherd.base.files import lock, state_home, write_whole
+from nixherd.base.process import run
+from nixherd.base.reasons import reason
 from nixherd.fleet.git import Repository
 from nixherd.gate.lock.lockfile import FILE, Group, Lock
 from nixherd.nix.commands import NIX
 from nixherd.nix.errors import innermost_error
-from nixherd.process import run
-from nixherd.reasons import reason
 
 _SIGNED = b"-----BEGIN SSH SIGNATURE-----"
 _TIMEOUT = 1800.0  # seconds

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.errors import DeadlineExceeded, FleetError, Undecided, Usage
+from nixherd.base.errors import DeadlineExceeded, FleetError, Undecided, Usage
 from nixherd.fleet.git import Repository
 from nixherd.gate.lock.combine import Combiner, Outcome, Say
 from nixherd.gate.lock.lockfile import FILE, groups_of

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.display import visible
-from nixherd.errors import DeadlineExceeded, FleetError, ProcessFailed
+from nixherd.base.display import visible
+from nixherd.base.errors import DeadlineExceeded, FleetError, ProcessFailed
+from nixherd.base.process import Completed, run
 from nixherd.nix.errors import innermost_error
-from nixherd.process import Completed, run
 
 # A tree that is judged gets none of what the CI has for who pushes; nor does what the gate says count as the CI's own.
 _OF_THE_CI = re.compile(

@@ -3,8 +3,8 @@
 import os
 import threading
 
-from nixherd.errors import FleetError, Refused
-from nixherd.files import expanded
+from nixherd.base.errors import FleetError, Refused
+from nixherd.base.files import expanded
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, Fleet
 from nixherd.fleet.world import Fingerprint, World, look_settled

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
-from nixherd import names
-from nixherd.errors import Refused
+from nixherd.base import names
+from nixherd.base.errors import Refused
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm, VmidRange
 from nixherd.proxmox.guard import vmid_references
 from nixherd.proxmox.guard.routes import Found, find

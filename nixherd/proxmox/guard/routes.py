@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from nixherd import names
+from nixherd.base import names
 from nixherd.proxmox import steps
 from nixherd.proxmox.route import GUEST, GUESTS, NODE, STORE, Effect, Guest, Kind, Route, each, on_guests
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from nixherd import names
+from nixherd.base import names
 from nixherd.proxmox.route import Kind
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from nixherd.errors import FAILURES, FleetError, Refused, Usage
-from nixherd.faults import worded
+from nixherd.base.errors import FAILURES, FleetError, Refused, Usage
+from nixherd.base.faults import worded
+from nixherd.base.sizes import format_size
 from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
@@ -33,7 +34,6 @@ from nixherd.proxmox.guest.plan import compared, drift
 from nixherd.proxmox.guest.tasks import Progress
 from nixherd.proxmox.guest.verb import TASK_SECONDS
 from nixherd.proxmox.steps import Mark, Note, Outcome, Row, Steps
-from nixherd.sizes import format_size
 
 LONGEST_NOTES = 8192  # characters that the server keeps
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from nixherd.errors import ApiError, FleetError, TaskFailed, Undecided
+from nixherd.base.errors import ApiError, FleetError, TaskFailed, Undecided
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.answers import Pending
 from nixherd.proxmox.client import Client

@@ -7,11 +7,11 @@ import re
 import time
 from collections.abc import Callable
 
-from nixherd.errors import ApiError, FleetError, TaskFailed, Undecided, Usage
+from nixherd.base.errors import ApiError, FleetError, TaskFailed, Undecided, Usage
+from nixherd.base.names import STORAGE
+from nixherd.base.narration import Narrator
+from nixherd.base.poll import Backoff, poll
 from nixherd.fleet.models import Fleet, GuestType, Host, Vm
-from nixherd.names import STORAGE
-from nixherd.narration import Narrator
-from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import CT_DISKS, VM_DISKS, VmConfig, properties, size_or_none, tags_of

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
-from nixherd.errors import ApiError, FleetError, Usage
+from nixherd.base.errors import ApiError, FleetError, Usage
+from nixherd.base.names import BACKUP, STORAGE, pattern
 from nixherd.fleet.models import GuestType, Vm
-from nixherd.names import BACKUP, STORAGE, pattern
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.belongings import BY_SNAPSHOT_ALONE, Belongings, Part
 from nixherd.proxmox.client import Client

@@ -4,8 +4,9 @@ import re
 import time
 from dataclasses import dataclass
 
-from nixherd.arguments import OneOf, Whole, any_text, some_names, text_of
-from nixherd.errors import ApiError, FleetError, Refused, TaskFailed, Usage
+from nixherd.base.arguments import OneOf, Whole, any_text, some_names, text_of
+from nixherd.base.errors import ApiError, FleetError, Refused, TaskFailed, Usage
+from nixherd.base.sizes import human
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.proxmox.answers import Task, Upid, Volume
 from nixherd.proxmox.belongings import belongings
@@ -21,7 +22,6 @@ from nixherd.proxmox.guest.storages import require_places
 from nixherd.proxmox.guest.tasks import Progress
 from nixherd.proxmox.guest.verb import TASK_SECONDS, Guest, Verb, argument, flag, option
 from nixherd.proxmox.steps import AwaitRestore, Backup, Destroy, Outcome, Restore, Steps, nothing
-from nixherd.sizes import human
 
 _TOUCHED = re.compile(r"new volume ID is|successfully (?:removed|created)|\b(?:map|restoring) '|Formatting '")
 

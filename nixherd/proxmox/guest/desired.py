@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
+from nixherd.base.sizes import format_size
 from nixherd.fleet.models import DEFINITIONS, Device, Fleet, Host, Vm
 from nixherd.proxmox.config import VmConfig, encode_ssh_keys, is_true, net_values, properties, tags_of
 from nixherd.proxmox.guest.identity import label, marked, unmarked
 from nixherd.proxmox.steps import Cannot, Change, Configure, Create, Resize, Row, Step, sent
-from nixherd.sizes import format_size
 
 ADDRESSING = "ip=dhcp"
 

@@ -7,8 +7,8 @@ digest). Whoever changes the guest meanwhile makes the claim fail, and it is jud
 
 from dataclasses import dataclass, replace
 
-from nixherd.arguments import Whole, some_names, text_of
-from nixherd.errors import FleetError, Refused, Usage
+from nixherd.base.arguments import Whole, some_names, text_of
+from nixherd.base.errors import FleetError, Refused, Usage
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.belongings import Belongings, Part
 from nixherd.proxmox.client import Client

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from nixherd.arguments import size_of, text_of
-from nixherd.errors import Usage
+from nixherd.base.arguments import size_of, text_of
+from nixherd.base.errors import Usage
+from nixherd.base.sizes import format_size
 from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.config import Drive
 from nixherd.proxmox.guest import names
@@ -11,7 +12,6 @@ from nixherd.proxmox.guest.identity import ActualVm, is_elsewhere, label, waits
 from nixherd.proxmox.guest.storages import require_in_no_snapshot
 from nixherd.proxmox.guest.verb import Guest, Verb, argument, flag, option, waiting
 from nixherd.proxmox.steps import GIB, AddDisk, MoveDisk, Resize, Row, Steps, nothing, whole_gib
-from nixherd.sizes import format_size
 
 
 def drive_of(vm: Vm, actual: ActualVm, disk: str | None) -> Drive:

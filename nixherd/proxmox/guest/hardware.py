@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nixherd.arguments import Whole, any_text, flag_of, names_of, options_of, text_of
-from nixherd.errors import Usage
+from nixherd.base.arguments import Whole, any_text, flag_of, names_of, options_of, text_of
+from nixherd.base.errors import Usage
 from nixherd.fleet.models import Device, Fleet, GuestType, Vm
 from nixherd.proxmox.belongings import belongings
 from nixherd.proxmox.config import encode_ssh_keys

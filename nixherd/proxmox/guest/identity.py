@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nixherd.errors import FleetError, Refused, Usage
+from nixherd.base.errors import FleetError, Refused, Usage
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm, VmidRange
 from nixherd.fleet.schema import VMIDS
 from nixherd.fleet.validate import ONLY_FOR

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from nixherd.arguments import SECONDS, flag_of, text_of
-from nixherd.errors import FleetError, Usage
+from nixherd.base.arguments import SECONDS, flag_of, text_of
+from nixherd.base.errors import FleetError, Usage
 from nixherd.fleet.models import Fleet, GuestType, Host, Vm
 from nixherd.proxmox.guest import names, reboots
 from nixherd.proxmox.guest.apply import desired

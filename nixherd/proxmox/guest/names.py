@@ -7,9 +7,9 @@ is `$MAX_*` of PVE::QemuServer and its Drive, Network and PCI modules, and of PV
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
+from nixherd.base.names import NODE, SNAPSHOT, STORAGE, is_a
 from nixherd.fleet.models import GuestType, Vm
-from nixherd.names import NODE, SNAPSHOT, STORAGE, is_a
 from nixherd.proxmox.config import VmConfig, properties
 from nixherd.proxmox.guest.identity import label
 from nixherd.proxmox.steps import AddDisk, Step

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from nixherd.errors import ApiError, FleetError, Refused
+from nixherd.base.errors import ApiError, FleetError, Refused
 from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.answers import Interface, Upid, Volume
 from nixherd.proxmox.belongings import Belongings, Stay, belongings

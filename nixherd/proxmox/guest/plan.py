@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nixherd.errors import FleetError, Refused
+from nixherd.base.errors import FleetError, Refused
+from nixherd.base.sizes import format_size
 from nixherd.fleet.models import DEFINITIONS, Device, Fleet, GuestType, Host, Vm
 from nixherd.proxmox.config import Drive, VmConfig, size_or_none
 from nixherd.proxmox.guest.desired import cloud_init, container_steps, creation, grown, impossible, inheritable, options
@@ -38,7 +39,6 @@ from nixherd.proxmox.steps import (
     Start,
     Step,
 )
-from nixherd.sizes import format_size
 
 SHUTDOWN_SECONDS = 180  # what a guest gets to shut down in before it is started again
 

@@ -8,8 +8,8 @@ another process and uptime than before, and its agent, where it told of a boot b
 import time
 from dataclasses import dataclass
 
-from nixherd.errors import ApiError, FleetError, TaskFailed, Undecided
-from nixherd.poll import Backoff, Poll, poll
+from nixherd.base.errors import ApiError, FleetError, TaskFailed, Undecided
+from nixherd.base.poll import Backoff, Poll, poll
 from nixherd.proxmox.answers import Task, Upid, VmStatus
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import AgentUnavailable, StillRunning

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import NamedTuple
 
-from nixherd.errors import ApiError, FleetError, Refused, TaskFailed, Undecided
+from nixherd.base.errors import ApiError, FleetError, Refused, TaskFailed, Undecided
+from nixherd.base.narration import Narrator
+from nixherd.base.poll import Backoff, poll
 from nixherd.fleet.models import Fleet, GuestType, Vm
-from nixherd.narration import Narrator
-from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.belongings import BY_SNAPSHOT_ALONE, Belongings
 from nixherd.proxmox.client import Client

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from nixherd.errors import ApiError, FleetError, Usage
+from nixherd.base.errors import ApiError, FleetError, Usage
+from nixherd.base.sizes import format_size
 from nixherd.fleet.models import DEFINITIONS, GuestType, Vm
 from nixherd.proxmox.answers import Storage
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import Drive, VmConfig
 from nixherd.proxmox.guest.identity import ActualVm, label
 from nixherd.proxmox.steps import AddDisk, Clone, MoveDisk, Resize, Step
-from nixherd.sizes import format_size
 
 
 def require_places(client: Client, steps: tuple[Step, ...]) -> tuple[Step, ...]:

@@ -6,10 +6,10 @@ import re
 import time
 from collections.abc import Callable, Iterable
 
-from nixherd.errors import ApiError, TaskFailed
+from nixherd.base.errors import ApiError, TaskFailed
+from nixherd.base.names import STORAGE, pattern
+from nixherd.base.poll import Backoff, poll
 from nixherd.fleet.models import GuestType, Vm
-from nixherd.names import STORAGE, pattern
-from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import Task, TaskStatus, Upid, VmStatus
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import StillRunning, TaskForgotten

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Protocol, Self
 
-from nixherd.arguments import flag_of
-from nixherd.errors import Usage
+from nixherd.base.arguments import flag_of
+from nixherd.base.errors import Usage
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guest.apply import PATIENCE, achieve, require_awake

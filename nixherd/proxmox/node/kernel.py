@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from nixherd.errors import FleetError, Refused
+from nixherd.base.errors import FleetError, Refused
 from nixherd.proxmox.node.states import CMDLINE, GRUB, VENDOR_RESET, BootState
 
 # `proxmox-boot-tool status`, a line for each ESP: "AB12-34CD is configured with: uefi (versions: …), grub (…)"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from nixherd.errors import FleetError, Refused, Usage
+from nixherd.base.errors import FleetError, Refused, Usage
 from nixherd.proxmox.node.kernel import WORD
 from nixherd.proxmox.node.states import (
     CARD_RULE,

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from nixherd.errors import FleetError, FleetInvalid, Refused, TaskFailed
+from nixherd.base.errors import FleetError, FleetInvalid, Refused, TaskFailed
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType
 from nixherd.proxmox.answers import Pending, Permissions, Task
 from nixherd.proxmox.belongings import belongings, owner

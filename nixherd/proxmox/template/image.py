@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from nixherd.errors import ApiError, FleetError, Usage
+from nixherd.base.errors import ApiError, FleetError, Usage
+from nixherd.base.names import DNS_NAME, is_a
+from nixherd.base.poll import Backoff, poll
 from nixherd.fleet.models import DEFINITIONS, Fleet
-from nixherd.names import DNS_NAME, is_a
-from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import ExecResult
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.errors import AgentUnavailable, NotVisible, OutcomeUnknown

@@ -7,11 +7,11 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
+from nixherd.base.names import DNS_LABEL, HOST_ID, is_a
 from nixherd.fleet.groups import groups_of
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, GuestType
 from nixherd.fleet.near_names import distance, normal
 from nixherd.fleet.validate import GROUPS
-from nixherd.names import DNS_LABEL, HOST_ID, is_a
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from nixherd.errors import FleetInvalid, Usage
+from nixherd.base.errors import FleetInvalid, Usage
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, GuestType
 from nixherd.fleet.schema import Place, fields_of
 from nixherd.nix.edit import CannotEdit, NixText

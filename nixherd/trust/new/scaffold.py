@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from nixherd.errors import FleetError, FleetInvalid
+from nixherd.base.errors import FleetError, FleetInvalid
+from nixherd.base.run import Run
 from nixherd.fleet import lockout, tree
 from nixherd.fleet.evaluate import require_exactly
 from nixherd.fleet.git import Repository
@@ -22,7 +23,6 @@ from nixherd.nix.flakes import Flake
 from nixherd.proxmox import preflight
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.proxmox.preflight import host_facts, survey
-from nixherd.run import Run
 from nixherd.trust import rehearsal
 from nixherd.trust.new import files
 from nixherd.trust.new import secrets as secrets_

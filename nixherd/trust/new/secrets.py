@@ -13,9 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from nixherd.errors import FleetError, Usage
+from nixherd.base.errors import FleetError, Usage
+from nixherd.base.names import HOST_ID, is_a
 from nixherd.fleet.models import Fleet
-from nixherd.names import HOST_ID, is_a
 from nixherd.ssh.age import is_recipient
 from nixherd.trust.new.host import NewHost
 from nixherd.trust.secrets import files, rules_edit

@@ -10,7 +10,7 @@ from dataclasses import replace as replaced
 
 import yaml
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.nix.splices import Splice, spliced
 from nixherd.trust.secrets.rules import LOADER, Node, Rule, Rules, Tree, compose, parse
 

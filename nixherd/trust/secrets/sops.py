@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.errors import FleetError
-from nixherd.files import expanded, write_whole
+from nixherd.base.errors import FleetError
+from nixherd.base.files import expanded, write_whole
+from nixherd.base.process import Completed, run
+from nixherd.base.reasons import reason
+from nixherd.base.run import Run
 from nixherd.fleet.host_keys import HostKeys
-from nixherd.process import Completed, run
-from nixherd.reasons import reason
-from nixherd.run import Run
 from nixherd.ssh.age import identity
 
 _TIMEOUT = 600.0

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nixherd.errors import FleetError
-from nixherd.files import sync
+from nixherd.base.errors import FleetError
+from nixherd.base.files import sync
 from nixherd.fleet import tree
 from nixherd.fleet.models import Fleet
 from nixherd.ssh.age import recipient_of

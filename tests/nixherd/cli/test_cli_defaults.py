@@ -6,13 +6,13 @@ from pathlib import Path
 import click
 import pytest
 
+from nixherd.base.files import fleet_root
+from nixherd.base.process import Completed
 from nixherd.cli import front as front_module
 from nixherd.cli import run_pyinfra
 from nixherd.cli.front import Front
 from nixherd.cli.main import cli, run
-from nixherd.files import fleet_root
 from nixherd.fleet.schema import FIELDS, OPERATORS, Place
-from nixherd.process import Completed
 from tests.nixherd.cli.test_cli_deploying import FakePyinfra, begun, end, pyinfra  # noqa: F401  (fixture)
 
 UNSET = click.Option(["--without-default"]).default  # click's own word for it

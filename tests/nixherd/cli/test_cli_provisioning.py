@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.process import Completed
 from nixherd.cli import run_pyinfra
 from nixherd.cli.main import run
 from nixherd.deploy.journal import Journal, runs
-from nixherd.process import Completed
 from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.cli.conftest import Ended, Nixherd
 from tests.nixherd.proxmox.conftest import Emulator

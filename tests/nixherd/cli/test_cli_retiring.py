@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.files import state_home
 from nixherd.cli.main import run
-from nixherd.files import state_home
 from nixherd.fleet.load import load_fleet
 from nixherd.proxmox.guest import apply
 from tests.nixherd.cli.conftest import Ended, planted_hook

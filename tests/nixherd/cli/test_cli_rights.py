@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import ApiError
+from nixherd.base.errors import ApiError
 from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Node, Presence
 from nixherd.proxmox.client import Client

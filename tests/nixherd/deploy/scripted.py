@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nixherd.base.process import Completed
 from nixherd.deploy.machine import ANSWER_DEADLINE, COMMAND_DEADLINE
 from nixherd.deploy.options import Options
 from nixherd.deploy.run import HostRun, Rollout
 from nixherd.deploy.running import Running
 from nixherd.fleet.models import Access
-from nixherd.process import Completed
 from nixherd.ssh.destination import Destination
 from tests.nixherd.proxmox.fleets import FLEET, HOST
 from tests.runs import DESCRIBED

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from nixherd.base.errors import DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided
+from nixherd.base.process import Completed
 from nixherd.deploy import activate as module
 from nixherd.deploy.activate import activate
 from nixherd.deploy.options import Goal
@@ -13,9 +15,7 @@ from nixherd.deploy.protocol import Kind
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.run import Built, Changes, Copied, Planned, Reached, Target
 from nixherd.deploy.running import PENDING, Running, ask_running
-from nixherd.errors import DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided
 from nixherd.fleet.health_checks import Check
-from nixherd.process import Completed
 from tests.nixherd.deploy.scripted import NEW, OLD, REVISION, THIRD, Sandbox, Scripted, rolled_out
 from tests.runs import DESCRIBED
 

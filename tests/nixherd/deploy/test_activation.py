@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.errors import FleetError
 from nixherd.deploy import protocol as activation
 from nixherd.deploy.options import Goal
 from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing, parse
-from nixherd.errors import FleetError
 
 SYSTEM = f"/nix/store/{'a' * 32}-nixos-system-dev-26.05"
 REVISION = "4f2c0d9b7e6a000000000000000000000000c0de"

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.errors import FleetError, NotBegun, ProcessFailed, Undecided, Usage
+from nixherd.base.process import Completed
 from nixherd.deploy import build, copy, rebuild, signing
 from nixherd.deploy.options import Engine
 from nixherd.deploy.run import Built, Copied, Planned, Reached
-from nixherd.errors import FleetError, NotBegun, ProcessFailed, Undecided, Usage
 from nixherd.fleet.models import Access
 from nixherd.nix import commands
 from nixherd.nix.builder import Builder
 from nixherd.nix.nixos_rebuild import Flavour
-from nixherd.process import Completed
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.sudo import Sudo
 from tests.nixherd.deploy.scripted import (

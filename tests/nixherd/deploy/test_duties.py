@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.errors import FleetError
 from nixherd.deploy import duties
-from nixherd.errors import FleetError
 from nixherd.nix.evaluator import Evaluator
 from tests.nixherd.deploy.scripted import SHARED
 from tests.nixherd.proxmox.fleets import FLEET

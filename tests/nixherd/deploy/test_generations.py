@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from nixherd.base.errors import FleetError, Usage
 from nixherd.deploy.options import Goal
 from nixherd.deploy.running import Generation, chosen, has_it, require_store_path
-from nixherd.errors import FleetError, Usage
 from tests.nixherd.deploy.scripted import BEFORE, NEW, OLD
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from nixherd.base.errors import FleetError
 from nixherd.deploy.journal import NAME, Journal, entries, is_of, new_directory, runs
-from nixherd.errors import FleetError
 
 
 def test_what_was_found_is_on_the_disk_before_anything_is_done_for_it(

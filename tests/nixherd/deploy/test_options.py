@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.errors import Usage
 from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.waves import MaxFail
-from nixherd.errors import Usage
 
 
 def options(**said: Any) -> Options:

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.errors import FleetError, NotWell, Usage
+from nixherd.base.process import Completed
 from nixherd.deploy import commit_policy, plan, program
 from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.program import note_alone
 from nixherd.deploy.run import Built, Copied, Planned, PlannedToPull, Reached, ReachedToPull
-from nixherd.errors import FleetError, NotWell, Usage
 from nixherd.fleet.models import Access
 from nixherd.nix import commands
 from nixherd.nix.evaluator import Evaluator
-from nixherd.process import Completed
 from tests.nixherd.deploy.scripted import (
     BEFORE,
     CONFIG,

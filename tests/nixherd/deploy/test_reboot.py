@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.errors import FleetError, Refused, Undecided
+from nixherd.base.process import Completed
 from nixherd.deploy import health, reboot
 from nixherd.deploy.protocol import Kind
-from nixherd.errors import FleetError, Refused, Undecided
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
-from nixherd.process import Completed
 from tests.nixherd.deploy.scripted import BEFORE, FAILED, NEW, OLD, Scripted, rolled_out, system
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.errors import FleetError, NotBegun, ProcessFailed, Undecided
+from nixherd.base.process import Completed
 from nixherd.deploy import copy, rebuild
 from nixherd.deploy.options import Engine
 from nixherd.deploy.rebuild import Rebuild, judge
 from nixherd.deploy.run import Planned, Reached
-from nixherd.errors import FleetError, NotBegun, ProcessFailed, Undecided
-from nixherd.process import Completed
 from nixherd.ssh.destination import Destination
 from tests.nixherd.deploy.scripted import BEFORE, CONFIG, NEW, OLD, SHARED, THIRD, Scripted, rolled_out, system
 

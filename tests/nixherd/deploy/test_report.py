@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.exit_codes import Exit
 from nixherd.deploy.journal import Journal, entries
 from nixherd.deploy.report import Outcome, report
-from nixherd.exit_codes import Exit
 
 
 def noted(directory: Path, *events: tuple[str, str | None, dict[str, Any]]) -> list[dict[str, Any]]:

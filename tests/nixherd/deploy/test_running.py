@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.errors import DeadlineExceeded, FleetError, NotBegun
+from nixherd.base.process import Completed
 from nixherd.deploy import machine as machines
 from nixherd.deploy import reboot, running
 from nixherd.deploy.machine import output_of, restart
 from nixherd.deploy.protocol import Kind
-from nixherd.errors import DeadlineExceeded, FleetError, NotBegun
 from nixherd.fleet.models import Access
-from nixherd.process import Completed
 from nixherd.ssh.transient_unit import Job
 from tests.nixherd.deploy.scripted import BEFORE, FAILED, NEW, OLD, Scripted, rolled_out, system
 

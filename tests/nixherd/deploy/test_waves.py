@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nixherd.base.errors import Usage
 from nixherd.deploy.waves import CANARIES, MaxFail, label, wave_of
-from nixherd.errors import Usage
 
 
 def test_canaries_go_first_and_who_says_nothing_goes_in_wave_1() -> None:

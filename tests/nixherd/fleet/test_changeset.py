@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.fleet.changeset import changing
 from tests.nix_cli import environment
 from tests.nixherd.removing import GONE

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 from nixherd.fleet.group_data import HOSTS, NODES, check_data, check_group_data
 
 ROOT = Path(__file__).parents[3]

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.fleet.groups import check_selection, groups_of, separate
 from nixherd.fleet.models import Fleet, GuestType, Host, Origin, Vm
 from nixherd.fleet.validate import GROUPS

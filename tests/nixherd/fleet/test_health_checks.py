@@ -2,7 +2,7 @@
 
 import pytest
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 from nixherd.fleet.health_checks import Check, parse
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
+from nixherd.base.run import Run
 from nixherd.fleet.host_keys import HostKeys
-from nixherd.run import Run
 from nixherd.ssh.keys import KeyPair, generate_ed25519, parse_public_key
 from tests.nixherd.proxmox.fleets import FLEET, HOST
 

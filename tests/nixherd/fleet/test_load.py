@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.errors import FleetInvalid, ProcessFailed
+from nixherd.base.errors import FleetInvalid, ProcessFailed
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Endpoint, GuestType, Origin, Template, VmidRange
 from tests.properties import examples

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.fleet import lockout
 from tests.nixherd.proxmox.fleets import FLEET, HOST
 from tests.runs import DESCRIBED

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import Finding
+from nixherd.base.errors import Finding
+from nixherd.base.sizes import parse_size
 from nixherd.fleet.load import settings_of
 from nixherd.fleet.models import CloudInitSettings, ContainerSettings, Device, GuestType, Settings
 from nixherd.fleet.nix_values import NixSet
 from nixherd.fleet.schema import Place, read
 from nixherd.fleet.validate import check_fields, kind_of
-from nixherd.sizes import parse_size
 
 NEEDED = {"vmid": 110, "nixosConfig": "dev", "cores": 1, "memory": 512, "disk": "8G"}
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY"

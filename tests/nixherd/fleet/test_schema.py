@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nixherd.base.errors import Usage
 from nixherd.deploy.options import Engine, Goal, Options
 from nixherd.deploy.waves import MaxFail
-from nixherd.errors import Usage
 from nixherd.fleet.field_types import OneOf, Share, is_address
 from nixherd.fleet.guest_types import Devices, Features
 from nixherd.fleet.models import GuestType

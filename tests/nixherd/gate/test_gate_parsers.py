@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import Finding, Severity
+from nixherd.base.errors import Finding, Severity
+from nixherd.base.process import Completed
 from nixherd.gate import configurations, files, programs
 from nixherd.gate.files import Place
 from nixherd.gate.results import Found, Unknown, judged
-from nixherd.process import Completed
 
 FILES = ["a.nix", "m/b c.nix"]
 COUNT = "Checking style in 2 files using 2 threads.\n\n"

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 from junitparser import JUnitXml
 
-from nixherd.errors import Severity
+from nixherd.base.errors import Severity
 from nixherd.gate import formats
 from nixherd.gate.results import Found, Result, Status, passed
 

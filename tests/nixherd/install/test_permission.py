@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import Refused
+from nixherd.base.errors import Refused
 from nixherd.fleet.models import Fleet, GuestType, Origin
 from nixherd.install.permission import mark, require_installable, require_no_declared_guest
 from nixherd.proxmox.config import VmConfig

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import ApiError, FleetError
+from nixherd.base.errors import ApiError, FleetError
 from nixherd.fleet.models import CloudInitSettings, Device, GuestType, Host, Vm
 from nixherd.locate import keyscan, neighbours
 from nixherd.locate.installed import Search

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import ProcessFailed
+from nixherd.base.errors import ProcessFailed
+from nixherd.base.process import Completed
 from nixherd.nix import builder, evaluator
-from nixherd.process import Completed
 from tests.nixherd.nix.test_commands import described
 from tests.nixherd.proxmox.fleets import FLEET
 from tests.shared import Shared

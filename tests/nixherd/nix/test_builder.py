@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import FleetError
-from nixherd.once import ahead
+from nixherd.base.errors import FleetError
+from nixherd.base.once import ahead
 from tests.nixherd.nix.conftest import FakeNix
 from tests.shared import Shared
 

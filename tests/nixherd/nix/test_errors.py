@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import ProcessFailed
+from nixherd.base.errors import ProcessFailed
 from nixherd.nix.errors import explain, explain_failure, is_circumstance, last_error
 from nixherd.nix.places import fleet_files
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.nix import eval_jobs
 from tests import nix_cli
 from tests.nixherd.nix.test_commands import described

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.fleet.revisions import Tree
 from nixherd.nix import evaluator as evaluation
 from nixherd.nix.flakes import Flake

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from nixherd.base.errors import FleetError
+from nixherd.base.process import run
 from nixherd.deploy.journal import Journal, entries
 from nixherd.deploy.report import report
-from nixherd.errors import FleetError
 from nixherd.nix.log import warnings
-from nixherd.process import run
 from tests import nix_cli
 from tests.nixherd.proxmox.fleets import FLEET, HOST
 from tests.shared import Shared

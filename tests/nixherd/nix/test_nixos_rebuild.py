@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 from nixherd.nix.nixos_rebuild import NEWER, OLDER, Flavour, rebuild
 from nixherd.ssh.destination import Destination
 

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
+from nixherd.base.sizes import parse_size
 from nixherd.fleet.models import Endpoint, Fleet, Host, Origin, Settings, Template, Vm
 from nixherd.proxmox.config import VmConfig
-from nixherd.sizes import parse_size
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtqN0uZ7H5ZkQf5m8cYfZ7mW8zV2lN1XkY0Rk1a2b3c ops+1@desk"
 

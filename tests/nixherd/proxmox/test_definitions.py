@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import Refused
+from nixherd.base.errors import Refused
 from nixherd.fleet.world import look
 from nixherd.proxmox.guard import definitions as module
 from nixherd.proxmox.guard.definitions import Definitions

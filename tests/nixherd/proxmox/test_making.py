@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import Refused
+from nixherd.base.errors import Refused
 from nixherd.fleet.models import VmidRange
 from nixherd.proxmox import wire
 from nixherd.proxmox.guard.policy import Making, Policy

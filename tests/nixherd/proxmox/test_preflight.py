@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import Refused
+from nixherd.base.errors import Refused
+from nixherd.base.sizes import parse_size
 from nixherd.fleet.models import Device, Fleet, Settings, Vm
 from nixherd.proxmox.answers import Permissions, Storage, Version
 from nixherd.proxmox.guest.identity import ActualVm
 from nixherd.proxmox.guest.plan import Desired, cloned, plan_vm
 from nixherd.proxmox.preflight import BootLoader, HostFacts, Survey, preflight
 from nixherd.proxmox.steps import Clone
-from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.fleets import DEV as POOLED
 from tests.nixherd.proxmox.fleets import FLEET, HOST, template
 

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from nixherd.errors import ApiError, FleetError, Undecided
-from nixherd.exit_codes import Exit, exit_of
+from nixherd.base.errors import ApiError, FleetError, Undecided
+from nixherd.base.exit_codes import Exit, exit_of
 from nixherd.proxmox.errors import StillRunning, TaskForgotten
 from nixherd.proxmox.guest import aftermath, apply, removal, tasks
 from nixherd.proxmox.guest.backups import BackupGuest

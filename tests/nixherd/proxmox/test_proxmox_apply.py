@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import ApiError, DeadlineExceeded, FleetError, Refused, TaskFailed
+from nixherd.base.errors import ApiError, DeadlineExceeded, FleetError, Refused, TaskFailed
 from nixherd.fleet.models import Fleet, Template
 from nixherd.proxmox.client import AgentUnavailable, Client, connect
 from nixherd.proxmox.guard.policy import Policy

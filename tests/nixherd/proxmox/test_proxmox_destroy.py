@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import FleetError, Refused, Usage
+from nixherd.base.errors import FleetError, Refused, Usage
+from nixherd.base.sizes import parse_size
 from nixherd.proxmox.guest import destroy
 from nixherd.proxmox.guest.backups import BackupGuest
 from nixherd.proxmox.guest.destroy import CLAIM, DestroyGuest, claimed_backup
 from nixherd.proxmox.guest.disks import AttachDisk
 from nixherd.proxmox.guest.lifecycle import StartGuest, StopGuest
 from nixherd.proxmox.guest.removal import Claim
-from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.dev import MAC, begin, config_of, do
 from tests.nixherd.proxmox.fleets import DEV, FLEET

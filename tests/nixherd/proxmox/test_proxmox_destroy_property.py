@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.fleet.models import GuestType, Origin, Vm
 from nixherd.proxmox.guest import apply, removal, tasks
 from nixherd.proxmox.guest.destroy import DestroyGuest

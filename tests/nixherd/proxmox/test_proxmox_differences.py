@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
+from nixherd.base.sizes import parse_size
 from nixherd.fleet.models import CloudInitSettings, ContainerSettings, Device, GuestType, Origin, Settings, Vm
 from nixherd.proxmox.answers import Pending
 from nixherd.proxmox.config import VmConfig, encode_ssh_keys
@@ -14,7 +15,6 @@ from nixherd.proxmox.guest.identity import ActualVm, mark, marked
 from nixherd.proxmox.guest.plan import Desired, drift, plan_vm
 from nixherd.proxmox.steps import AddDisk, Cannot, Configure, Create, Step, doable
 from nixherd.proxmox.steps import sent as sent_by
-from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, HOST, KEY, template
 
 MAC = "BC:24:11:AA:BB:CC"

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 from nixherd.fleet.models import Device, GuestType, Origin, Vm
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guest import names

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import FleetError, Usage
+from nixherd.base.errors import FleetError, Usage
+from nixherd.base.sizes import parse_size
 from nixherd.fleet.models import GuestType
 from nixherd.proxmox.guest.backups import BackupGuest
 from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
@@ -14,7 +15,6 @@ from nixherd.proxmox.guest.identity import mark
 from nixherd.proxmox.guest.lifecycle import CreateGuest, StopGuest
 from nixherd.proxmox.guest.snapshots import TakeSnapshot, reversible
 from nixherd.proxmox.guest.verb import Action
-from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.dev import begin, config_of, do, twice
 from tests.nixherd.proxmox.fleets import DEV, FLEET

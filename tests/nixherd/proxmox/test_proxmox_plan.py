@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.errors import FleetError, Refused
+from nixherd.base.errors import FleetError, Refused
+from nixherd.base.sizes import format_size, parse_size
 from nixherd.fleet.models import GuestType, Settings, Vm
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.config import VmConfig, encode_ssh_keys
@@ -27,7 +28,6 @@ from nixherd.proxmox.steps import (
     rows,
     sent,
 )
-from nixherd.sizes import format_size, parse_size
 from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, HOST, KEPT, KEY, template
 
 UPID = Upid.parse("UPID:prom:0002A2CB:00052A4E:6B03F0ED:qmclone:9002:nixherd@pve!lab:")

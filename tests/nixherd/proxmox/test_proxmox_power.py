@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import FleetError, Usage
-from nixherd.exit_codes import Exit, exit_of
+from nixherd.base.errors import FleetError, Usage
+from nixherd.base.exit_codes import Exit, exit_of
+from nixherd.base.sizes import parse_size
 from nixherd.proxmox.answers import Task, Upid
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guard.policy import BOOT_ID, Policy
@@ -30,7 +31,6 @@ from nixherd.proxmox.guest.lifecycle import (
 from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest, TakeSnapshot
 from nixherd.proxmox.guest.verb import Action
 from nixherd.proxmox.steps import Reboot, Shutdown, Start, Stop
-from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, TOKEN, WIDER, Emulator, granted
 from tests.nixherd.proxmox.dev import begin, do, running
 from tests.nixherd.proxmox.fleets import DEV, FLEET

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import FleetError, Refused, TaskFailed, Usage
+from nixherd.base.errors import FleetError, Refused, TaskFailed, Usage
+from nixherd.base.sizes import parse_size
 from nixherd.fleet.models import ContainerSettings, GuestType, Settings
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
@@ -19,7 +20,6 @@ from nixherd.proxmox.guest.hardware import SetOptions
 from nixherd.proxmox.guest.lifecycle import CreateGuest, StartGuest, StopGuest, SuspendGuest
 from nixherd.proxmox.guest.observe import observe
 from nixherd.proxmox.steps import Backup, Outcome, Restore
-from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.dev import begin, config_of, do, twice
 from tests.nixherd.proxmox.fleets import DEV, FLEET

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import TaskFailed, Usage
+from nixherd.base.errors import TaskFailed, Usage
 from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.guest import apply, tasks
 from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import FleetError, Usage
+from nixherd.base.errors import FleetError, Usage
+from nixherd.base.sizes import parse_size
 from nixherd.proxmox.guest import snapshots
 from nixherd.proxmox.guest.disks import RelocateDisk, ResizeDisk
 from nixherd.proxmox.guest.hardware import SetOptions
 from nixherd.proxmox.guest.lifecycle import StartGuest
 from nixherd.proxmox.guest.snapshots import Reversible, TakeSnapshot, reversible
 from nixherd.proxmox.steps import Outcome
-from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.dev import config_of, do, twice
 from tests.nixherd.proxmox.fleets import DEV, FLEET

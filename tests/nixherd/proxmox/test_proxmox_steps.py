@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from nixherd.errors import Refused
+from nixherd.base.errors import Refused
 from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox import steps
 from nixherd.proxmox.calls import Guests

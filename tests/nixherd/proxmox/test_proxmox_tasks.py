@@ -2,8 +2,8 @@
 
 import pytest
 
+from nixherd.base.errors import ApiError, DeadlineExceeded, TaskFailed
 from nixherd.cli.output import percentage
-from nixherd.errors import ApiError, DeadlineExceeded, TaskFailed
 from nixherd.proxmox.answers import TaskStatus, Upid
 from nixherd.proxmox.errors import StillRunning, TaskForgotten
 from nixherd.proxmox.guest.tasks import lost_the_lock, reason, wait

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from nixherd.errors import ApiError, TaskFailed, Undecided
-from nixherd.exit_codes import Exit, exit_of
+from nixherd.base.errors import ApiError, TaskFailed, Undecided
+from nixherd.base.exit_codes import Exit, exit_of
 from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Task, Upid
 from nixherd.proxmox.belongings import Belongings, Part

@@ -8,11 +8,11 @@ from unittest.mock import Mock
 import pytest
 from click.testing import CliRunner
 
-from nixherd.arguments import size_of, text_of
+from nixherd.base.arguments import size_of, text_of
+from nixherd.base.errors import Refused, Usage
 from nixherd.cli.front import Front
 from nixherd.cli.vm import vm as VM
 from nixherd.cli.vm_change import command_of
-from nixherd.errors import Refused, Usage
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.guest.disks import ResizeDisk
 from nixherd.proxmox.guest.lifecycle import RebootGuest

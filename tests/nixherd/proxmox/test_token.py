@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.proxmox.token import Server, Token
 
 SECRET = "12345678-9abc-def0-1234-56789abcdef0"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pyinfra.context import ctx_host
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 from nixherd.pyinfra_glue import inventory
 from nixherd.pyinfra_glue.deploy_file import DeployFile, declared, deploy_file, some_are_the_operators
 from nixherd.pyinfra_glue.inventory import _asked, _check_data

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import Refused, Usage
+from nixherd.base.errors import Refused, Usage
 from nixherd.pyinfra_glue.node import check_selection_of_nodes, check_words, known_keys, nodes_of
 from nixherd.ssh.keys import generate_ed25519, known_hosts_line
 from tests.nixherd.proxmox.fleets import DEV, FLEET

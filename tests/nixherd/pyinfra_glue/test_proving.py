@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import Refused
+from nixherd.base.errors import Refused
 from nixherd.pyinfra_glue import proving
 from nixherd.pyinfra_glue.proving import require_is_this
 from nixherd.ssh.keys import generate_ed25519

@@ -9,10 +9,10 @@ import pytest
 from pyinfra.api.host import Host
 from pyinfra.api.state import StateStage
 
+from nixherd.base.errors import FleetError, Usage
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.run import Reached
 from nixherd.deploy.running import Running
-from nixherd.errors import FleetError, Usage
 from nixherd.fleet.models import Access
 from nixherd.pyinfra_glue import rollouts
 from nixherd.pyinfra_glue.machine import PyinfraMachine

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.ssh.age import identity, identity_of, is_recipient, recipient, recipient_of
 from nixherd.ssh.keys import generate_ed25519
 from tests.nix_cli import environment

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 from nixherd.ssh import ssh_config
 from nixherd.ssh.destination import Destination, Identities, Jump, Route
 from nixherd.ssh.ssh_config import Answers, Configuration, Way, config_options

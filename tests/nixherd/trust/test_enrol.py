@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import FleetError, Usage
+from nixherd.base.errors import FleetError, Usage
 from nixherd.fleet.changeset import changing
 from nixherd.fleet.evaluate import require_exactly
 from nixherd.fleet.load import load_fleet

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
 from nixherd.trust.overview import BEGIN, END, document, render

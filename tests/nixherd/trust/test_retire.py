@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
 from nixherd.trust.enrol import Wanted

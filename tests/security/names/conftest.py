@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import Finding
+from nixherd.base.errors import Finding
 from nixherd.fleet.validate import find
 from tests.fuzz.names import fleet
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from nixherd.base.errors import FleetInvalid
 from nixherd.cli.main import run
-from nixherd.errors import FleetInvalid
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.near_names import judge
 from nixherd.fleet.schema import Place

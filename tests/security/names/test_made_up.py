@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from nixherd.base.errors import FleetInvalid, Severity
 from nixherd.cli.main import run
-from nixherd.errors import FleetInvalid, Severity
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.near_names import STRONGEST, judge, near_option, normal
 from nixherd.fleet.schema import COMMON, FIELDS, Place, fields_of

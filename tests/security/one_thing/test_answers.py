@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from pyinfra.api.exceptions import FactProcessError
 
 from facts.base import Fact
+from nixherd.base.errors import ApiError, DeadlineExceeded, FleetError
 from nixherd.deploy import protocol as activation
-from nixherd.errors import ApiError, DeadlineExceeded, FleetError
 from nixherd.fleet.models import GuestType
 from nixherd.nix.log import BuildProgress
 from nixherd.proxmox import wire

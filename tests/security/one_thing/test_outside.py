@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from nixherd import process
+from nixherd.base import process
+from nixherd.base.errors import FleetError, ProcessFailed
+from nixherd.base.exit_codes import Exit
 from nixherd.cli.main import run
 from nixherd.deploy.journal import entries
-from nixherd.errors import FleetError, ProcessFailed
-from nixherd.exit_codes import Exit
 from tests import nix_cli
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)

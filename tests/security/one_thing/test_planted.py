@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import FAILURES, UNFORESEEN, FleetError, Unforeseen
-from nixherd.exit_codes import Exit, exit_of
-from nixherd.faults import worded
+from nixherd.base.errors import FAILURES, UNFORESEEN, FleetError, Unforeseen
+from nixherd.base.exit_codes import Exit, exit_of
+from nixherd.base.faults import worded
 from tests import nix_cli
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
@@ -212,10 +212,10 @@ SCENARIOS = {
     ),
     "nixherd/gate/tools.py:_timed:1": Scenario(check, harmless=True, status=1),
     "nixherd/locate/keyscan.py:_shown:1": Scenario(keys, "host.id"),
-    "nixherd/process.py:_Reader._pass_on:1": Scenario(deploy, "'a'", harmless=True, status=0),
+    "nixherd/base/process.py:_Reader._pass_on:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/proxmox/guest/adopt.py:_parting:1": Scenario(retire_with_a_guest),
     "nixherd/trust/rehearsal.py:_wrong_hosts:1": Scenario(retire, harmless=True, status=0),
-    "nixherd/once.py:ahead.quietly:1": Scenario(deploy, "'a'", harmless=True, status=0),
+    "nixherd/base/once.py:ahead.quietly:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/deploy/activate.py:_Activation._look:1": Scenario(deploy, HOST_RUN, "unknown", status=5),
     "nixherd/deploy/activate.py:_Activation._send_word:1": Scenario(deploy, HOST_RUN, "rolled back"),
     "nixherd/deploy/activate.py:_Activation._disproved:1": Scenario(deploy, HOST_RUN, "rolled back"),
@@ -229,7 +229,7 @@ SCENARIOS = {
         "unknown",
         status=5,
     ),
-    "nixherd/once.py:_attempt:1": Scenario(deploy, "key if what == 'claiming a host' else None", "failed"),
+    "nixherd/base/once.py:_attempt:1": Scenario(deploy, "key if what == 'claiming a host' else None", "failed"),
     "nixherd/pyinfra_glue/operation.py:_make:1": Scenario(deploy, "host.data.host_id", "failed"),
     "nixherd/pyinfra_glue/operation.py:guarded:1": Scenario(deploy, "host.data.host_id", "failed"),
     "nixherd/pyinfra_glue/rollouts.py:waves.found:1": Scenario(deploy, "each.data.host_id", harmless=True, status=0),

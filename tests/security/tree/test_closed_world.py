@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from nixherd.base.errors import FleetInvalid
 from nixherd.cli.parameters import _completions
-from nixherd.errors import FleetInvalid
 from nixherd.fleet import evaluate as fleet_eval
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.flakes import resolve

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import DeadlineExceeded, FleetError, FleetInvalid
+from nixherd.base.errors import DeadlineExceeded, FleetError, FleetInvalid
+from nixherd.base.process import Limits
 from nixherd.fleet import evaluate as fleet_eval
 from nixherd.fleet.evaluate import require_exactly
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.flakes import resolve
-from nixherd.process import Limits
 from tests.conftest import HOSTS_NIX
 from tests.security.tree.conftest import MakeFleet, note_of, noted, say
 

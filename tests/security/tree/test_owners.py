@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import FleetInvalid, Refused
+from nixherd.base.errors import FleetInvalid, Refused
 from nixherd.fleet import world
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.world import look

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from nixherd.errors import FleetInvalid, Refused
+from nixherd.base.errors import FleetInvalid, Refused
 from nixherd.fleet import evaluate as fleet_eval
 from nixherd.fleet import world
 from nixherd.fleet.world import look, look_settled

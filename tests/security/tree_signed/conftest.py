@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.errors import FleetError, Refused
+from nixherd.base.run import Run
 from nixherd.deploy.commit_policy import Gate, Verified
-from nixherd.errors import FleetError, Refused
 from nixherd.nix.evaluator import Evaluator
-from nixherd.run import Run
 from tests import nix_cli
 
 HOSTS = """

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.fleet import signatures
 from nixherd.fleet.signatures import Commit, NotFollowed
 from tests.properties import examples

@@ -2,8 +2,8 @@
 
 import pytest
 
+from nixherd.base.errors import Refused, Usage
 from nixherd.deploy.commit_policy import Gate
-from nixherd.errors import Refused, Usage
 from tests.security.tree_signed.conftest import THEY, WE, Tree, refused
 
 pytestmark = pytest.mark.nix

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from nixherd.base.errors import FleetError, Refused, Usage
 from nixherd.cli.front import CHECKOUT
 from nixherd.cli.main import run
 from nixherd.deploy import plan
@@ -17,7 +18,6 @@ from nixherd.deploy.journal import Journal
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Options
 from nixherd.deploy.run import HostRun, ReachedToPull, Rollout
-from nixherd.errors import FleetError, Refused, Usage
 from nixherd.fleet.load import load_fleet
 from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.inventory import inventory_beside

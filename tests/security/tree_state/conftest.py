@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.fleet.changeset import Done, changing
 from nixherd.fleet.tree import read
 from tests.nixherd.trust.secrets.repositories import git, nobodys, repository

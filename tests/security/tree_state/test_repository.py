@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from nixherd.base.errors import FleetError
 from nixherd.deploy.commit_policy import uncommitted
-from nixherd.errors import FleetError
 from nixherd.fleet.changeset import changing
 from nixherd.fleet.git import Repository
 from tests.nixherd.trust.secrets.repositories import git, repository

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.fleet.git import Repository
 from tests.nix_cli import environment
 from tests.nixherd.trust.secrets.repositories import git, repository

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.tree import Tree

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.gate.lock.combine import Combiner, Outcome
 from nixherd.gate.lock.lockfile import Group, Lock
 from nixherd.gate.lock.place import CommitRefused, Place

@@ -303,7 +303,7 @@ def test_a_branch_that_takes_no_push_is_said_and_the_commit_is_kept(forge: Forge
 
 
 def test_what_became_of_a_push_is_read_back_or_unknown(copied: Forge) -> None:
-    from nixherd.errors import Undecided
+    from nixherd.base.errors import Undecided
     from nixherd.fleet.git import Repository
     from nixherd.gate.lock.run import Remote
 

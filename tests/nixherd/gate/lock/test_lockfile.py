@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import FleetError, Usage
+from nixherd.base.errors import FleetError, Usage
 from nixherd.gate.lock.combine import Left, Outcome, markdown_of, message_of
 from nixherd.gate.lock.lockfile import Group, Lock, Move, compose, groups_of, moved, moves
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.gate.lock.verdicts import TreeGate
 
 

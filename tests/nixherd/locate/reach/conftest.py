@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import ApiError
+from nixherd.base.errors import ApiError
 from nixherd.locate.reach import (
     Epoch,
     Hints,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from nixherd.errors import ApiError, Refused
+from nixherd.base.errors import ApiError, Refused
 from nixherd.locate.reach import (
     Absent,
     Epoch,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import ApiError, FleetError, Refused
+from nixherd.base.errors import ApiError, FleetError, Refused
 from nixherd.fleet.models import GuestType
 from nixherd.locate import guest_agent
 from nixherd.locate.proof import Shown, disproof

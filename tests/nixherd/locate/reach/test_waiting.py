@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import DeadlineExceeded, Refused
+from nixherd.base.errors import DeadlineExceeded, Refused
 from nixherd.locate.reach import (
     Absent,
     Epoch,

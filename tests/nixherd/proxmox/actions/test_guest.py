@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
+from nixherd.base.sizes import parse_size
 from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
 from nixherd.proxmox.guest.hardware import RegenerateCloudInit, SetOptions
 from nixherd.proxmox.guest.lifecycle import (
@@ -17,7 +18,6 @@ from nixherd.proxmox.guest.lifecycle import (
     SuspendGuest,
 )
 from nixherd.proxmox.guest.verb import Action
-from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.dev import begin, config_of, do, running, twice
 from tests.nixherd.proxmox.fleets import DEV, FLEET

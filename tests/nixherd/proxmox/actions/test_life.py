@@ -6,7 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from nixherd.errors import Refused, Usage
+from nixherd.base.errors import Refused, Usage
 from nixherd.fleet.models import GuestType, Template
 from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest
 from nixherd.proxmox.guest.destroy import DestroyGuest

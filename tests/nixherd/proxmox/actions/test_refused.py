@@ -6,7 +6,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from nixherd.errors import FleetError, Refused, Usage
+from nixherd.base.errors import FleetError, Refused, Usage
+from nixherd.base.sizes import parse_size
 from nixherd.fleet.models import ContainerSettings, GuestType, Settings, Vm
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest
@@ -28,7 +29,6 @@ from nixherd.proxmox.guest.lifecycle import (
 )
 from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest, TakeSnapshot, reversible
 from nixherd.proxmox.guest.verb import Action, Guest
-from nixherd.sizes import parse_size
 from tests.nixherd.proxmox.actions.conftest import ct
 from tests.nixherd.proxmox.conftest import GIB, Emulator
 from tests.nixherd.proxmox.dev import begin, config_of, do, twice

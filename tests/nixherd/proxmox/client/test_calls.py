@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from nixherd.errors import ApiError, DeadlineExceeded
+from nixherd.base.errors import ApiError, DeadlineExceeded
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.client import AgentUnavailable, Client, OutcomeUnknown
 from nixherd.proxmox.errors import NotVisible

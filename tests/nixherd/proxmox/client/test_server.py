@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from nixherd.errors import ApiError, FleetError, Refused, Usage
+from nixherd.base.errors import ApiError, FleetError, Refused, Usage
 from nixherd.fleet.models import Endpoint
 from nixherd.proxmox.client import Client, connect
 from nixherd.proxmox.guard.policy import Policy

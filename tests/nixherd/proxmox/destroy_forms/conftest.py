@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import Refused
+from nixherd.base.errors import Refused
 from nixherd.fleet.models import GuestType, Origin, Vm
 from nixherd.proxmox.guest import apply, removal, tasks
 from nixherd.proxmox.guest.destroy import DestroyGuest

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lab.api.tasks import Task
-from nixherd.errors import ApiError, FleetError, Refused
+from nixherd.base.errors import ApiError, FleetError, Refused
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.hardware import SetOptions
 from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest

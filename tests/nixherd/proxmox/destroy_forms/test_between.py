@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import Refused
+from nixherd.base.errors import Refused
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from tests.nixherd.proxmox.destroy_forms.conftest import CLOUD_INIT, DISK, between, guest
 from tests.nixherd.proxmox.fleets import DEV, FLEET

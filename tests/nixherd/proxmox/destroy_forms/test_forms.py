@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 from nixherd.fleet.models import Device
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from tests.nixherd.proxmox.destroy_forms.conftest import (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.proxmox.node.kernel import headers_of, loader_of, next_kernel
 from nixherd.proxmox.node.states import CMDLINE, GRUB
 from tests.nixherd.proxmox.node.nodes import boot, kernel

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.errors import FleetError, Refused
+from nixherd.base.errors import FleetError, Refused
 from nixherd.proxmox.node.kernel import lacking_words, missing_words, with_words, words_for, words_in
 from nixherd.proxmox.node.states import CMDLINE, GRUB
 

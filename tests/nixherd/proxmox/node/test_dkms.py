@@ -2,7 +2,7 @@
 
 import pytest
 
-from nixherd.errors import FleetError
+from nixherd.base.errors import FleetError
 from nixherd.proxmox.node.kernel import DkmsRow, dkms_rows, installed, version_of
 
 # 3.0.10 as it was recorded on Debian 12; 2.8.4 (Debian 11, Proxmox VE 7) as its source prints it.

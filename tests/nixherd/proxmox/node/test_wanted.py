@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import FleetError, Refused, Usage
+from nixherd.base.errors import FleetError, Refused, Usage
 from nixherd.proxmox.node.passthrough import (
     Passthrough,
     differing,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.errors import ApiError, Usage
+from nixherd.base.errors import ApiError, Usage
 from nixherd.fleet.models import Device, Fleet, Settings, Vm
 from nixherd.proxmox.answers import Pending, Upid
 from nixherd.proxmox.client import Client

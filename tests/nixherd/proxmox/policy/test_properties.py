@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.errors import Refused
+from nixherd.base.errors import Refused
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guard.routes import ROUTES
 from nixherd.proxmox.route import Kind

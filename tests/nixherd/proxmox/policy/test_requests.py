@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from nixherd.errors import Refused
+from nixherd.base.errors import Refused
 from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
 from nixherd.locate.proof import BOOT_ID
 from nixherd.proxmox.guard.policy import GUEST_FILES, Policy

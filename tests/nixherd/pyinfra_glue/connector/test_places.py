@@ -9,9 +9,9 @@ import pytest
 from pyinfra.api import connectors, inventory
 from pyinfra.api.host import Host
 
-from nixherd import narration
-from nixherd.errors import FleetError, Refused
-from nixherd.exit_codes import Exit
+from nixherd.base import narration
+from nixherd.base.errors import FleetError, Refused
+from nixherd.base.exit_codes import Exit
 from nixherd.fleet.models import Access
 from nixherd.locate import reach
 from nixherd.proxmox.token import Server

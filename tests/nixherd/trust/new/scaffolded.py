@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from nixherd import process
+from nixherd.base import process
 from nixherd.cli.main import run
 from tests.nixherd.trust.secrets.enrolling import Killer
 from tests.nixherd.trust.secrets.keys import key

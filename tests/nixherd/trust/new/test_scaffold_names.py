@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import GuestType
 from nixherd.fleet.validate import GROUPS

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.files import is_temporary
+from nixherd.base.files import is_temporary
 from nixherd.trust.secrets.files import read
 from tests.nix_cli import environment
 from tests.nixherd.trust.secrets.keys import key

@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from nixherd.errors import FAILURES, DeadlineExceeded, ProcessFailed
-from nixherd.reasons import reason
+from nixherd.base.errors import FAILURES, DeadlineExceeded, ProcessFailed
+from nixherd.base.reasons import reason
 
 # How long the output of an ended program is waited for: a program may leave a child behind (OpenSSH's
 # connection master does) that keeps the pipe open for as long as it lives.

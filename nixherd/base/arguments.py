@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.errors import Usage
-from nixherd.sizes import LONGEST, parse_size
+from nixherd.base.errors import Usage
+from nixherd.base.sizes import LONGEST, parse_size
 
 MOST = 2**31 - 1
 

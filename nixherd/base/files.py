@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 
 TEMPORARY = ".nixherd-*.tmp"
 """What the files are called that are made beside a file of the fleet to take its place, as a pattern of git's."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from enum import IntEnum
 
-from nixherd.errors import EndUnknown, FleetError, FleetInvalid, NotBegun, NotWell, Refused, Unforeseen, Usage
+from nixherd.base.errors import EndUnknown, FleetError, FleetInvalid, NotBegun, NotWell, Refused, Unforeseen, Usage
 
 
 class Exit(IntEnum):

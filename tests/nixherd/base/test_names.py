@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd import names
+from nixherd.base import names
 from nixherd.fleet.models import DEFINITIONS
 from nixherd.ssh.keys import HOST_KEY, HOST_KEY_FILE
 
@@ -31,7 +31,7 @@ def test_each_is_written_once() -> None:
         HOST_KEY_FILE: "nixherd/ssh/keys.py",
         DEFINITIONS: "nixherd/fleet/models.py",
     }
-    once |= dict.fromkeys(PATTERNS.values(), "nixherd/names.py")
+    once |= dict.fromkeys(PATTERNS.values(), "nixherd/base/names.py")
     assert [(file, text) for file, text in constants(once) if once.get(text, file) != file] == []
 
 

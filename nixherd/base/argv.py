@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from nixherd.errors import Usage
+from nixherd.base.errors import Usage
 
 
 def require_text(words: Sequence[str]) -> None:

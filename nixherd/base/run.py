@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from nixherd.errors import FleetError
-from nixherd.exit_codes import Exit, exit_of
-from nixherd.faults import line_of, worded
-from nixherd.files import lock, own_directory, state_home, write_whole
-from nixherd.names import PLAIN_PATH, is_a
-from nixherd.once import Once, OncePer, once_property
-from nixherd.reasons import kept_output
+from nixherd.base.errors import FleetError
+from nixherd.base.exit_codes import Exit, exit_of
+from nixherd.base.faults import line_of, worded
+from nixherd.base.files import lock, own_directory, state_home, write_whole
+from nixherd.base.names import PLAIN_PATH, is_a
+from nixherd.base.once import Once, OncePer, once_property
+from nixherd.base.reasons import kept_output
 
 
 class Notes(Protocol):

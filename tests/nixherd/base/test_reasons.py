@@ -2,8 +2,8 @@
 
 import pytest
 
-from nixherd.errors import FleetError, ProcessFailed
-from nixherd.reasons import failure, kept_output, reason, rest, went_back
+from nixherd.base.errors import FleetError, ProcessFailed
+from nixherd.base.reasons import failure, kept_output, reason, rest, went_back
 
 # What was printed, and the line that says why: recorded, with other names in it.
 RECORDED = {

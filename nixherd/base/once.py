@@ -7,8 +7,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar, overload
 
-from nixherd.errors import FAILURES, FleetError
-from nixherd.faults import worded
+from nixherd.base.errors import FAILURES, FleetError
+from nixherd.base.faults import worded
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")

@@ -6,9 +6,9 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from nixherd.display import visible
-from nixherd.errors import UNFORESEEN, FleetError, Unforeseen, Usage
-from nixherd.files import state_home
+from nixherd.base.display import visible
+from nixherd.base.errors import UNFORESEEN, FleetError, Unforeseen, Usage
+from nixherd.base.files import state_home
 
 _LOG = "faults.log"
 _ENOUGH = 1 << 20  # bytes; then the file begins anew

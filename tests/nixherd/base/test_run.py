@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import FleetError
-from nixherd.run import Run
+from nixherd.base.errors import FleetError
+from nixherd.base.run import Run
 from tests.nixherd.proxmox.fleets import FLEET
 
 # A run of its own: holds a place, a lock and a half-written file, says so, and goes on until it is killed.
 OTHER_RUN = """
 import sys, time, os
-from nixherd.run import Run
+from nixherd.base.run import Run
 from tests.nixherd.proxmox.fleets import FLEET
 run = Run(FLEET.id)
 (run.directory / ".half").write_text("")

@@ -86,7 +86,7 @@ class DeadlineExceeded(FleetError, TimeoutError):
 
 
 class Unforeseen(FleetError, OSError):
-    """A fault of our own, in words (`nixherd.faults`): it ends what it happened in, and nothing else."""
+    """A fault of our own, in words (`nixherd.base.faults`): it ends what it happened in, and nothing else."""
 
 
 UNFORESEEN = (

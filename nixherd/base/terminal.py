@@ -1,4 +1,4 @@
-"""The edge: everything that we say leaves through here, as `nixherd.display` lets it.
+"""The edge: everything that we say leaves through here, as `nixherd.base.display` lets it.
 
 Results on stdout, the rest on stderr.
 """
@@ -10,8 +10,8 @@ from typing import IO
 
 from click import echo
 
-from nixherd.display import one_line, visible
-from nixherd.errors import FleetInvalid
+from nixherd.base.display import one_line, visible
+from nixherd.base.errors import FleetInvalid
 
 
 def say(text: object, *, err: bool = False) -> None:

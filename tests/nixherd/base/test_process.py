@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.errors import DeadlineExceeded, ProcessFailed
-from nixherd.process import Carrier, Completed, run
+from nixherd.base.errors import DeadlineExceeded, ProcessFailed
+from nixherd.base.process import Carrier, Completed, run
 
 
 def _gone(pid: int) -> bool:
@@ -134,7 +134,7 @@ def _child_of(script: str, tmp_path: Path, end: Callable[["subprocess.Popen[byte
     words = (
         # a job in the background of a script, as these tests may be, starts with SIGINT ignored
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from nixherd.process import run, end_all, interrupt_all\n" + script.replace("{tmp}", str(tmp_path))
+        "from nixherd.base.process import run, end_all, interrupt_all\n" + script.replace("{tmp}", str(tmp_path))
     )
     with subprocess.Popen([sys.executable, "-c", words], stderr=subprocess.DEVNULL, start_new_session=True) as ours:
         deadline = time.monotonic() + 20
@@ -210,7 +210,7 @@ def test_nobody_waits_at_a_terminal(tmp_path: Path) -> None:
     script = """
 import os, sys
 sys.path.insert(0, os.getcwd())
-from nixherd.process import run
+from nixherd.base.process import run
 print("read:", run(["sh", "-c", "read line </dev/tty; echo $?"], timeout=5, check=False).stdout)
 """
     pid, terminal = pty.fork()
@@ -230,8 +230,8 @@ def test_under_gevent_others_go_on_meanwhile() -> None:
     script = """
 from gevent import monkey; monkey.patch_all()
 import gevent, time
-from nixherd.errors import DeadlineExceeded
-from nixherd.process import run
+from nixherd.base.errors import DeadlineExceeded
+from nixherd.base.process import run
 began = time.monotonic()
 def failing():
     try:

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from nixherd.errors import FleetError, Unforeseen
-from nixherd.once import Lately, Once, OncePer, once_property
+from nixherd.base.errors import FleetError, Unforeseen
+from nixherd.base.once import Lately, Once, OncePer, once_property
 
 
 def test_what_is_computed_once_is_waited_for() -> None:

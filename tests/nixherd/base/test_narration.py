@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from nixherd import narration
-from nixherd.narration import Narrator
+from nixherd.base import narration
+from nixherd.base.narration import Narrator
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.files import write_whole
+from nixherd.base.files import write_whole
 
 
 def test_content_and_name_are_on_the_disk_before_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

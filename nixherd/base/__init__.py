@@ -1,0 +1,1 @@
+"""What every room stands on: failures and their words, files and locks, processes, the terminal, a run's end."""
