@@ -181,7 +181,7 @@ def test_what_is_said_of_a_vm_is_compared_and_never_believed(ask: Any, fleet: Pa
     emulator.control("fault", name="agent-silent", vmid=104)
     silent = ask("post-provision", "doc1", "--ip", "192.0.2.104")
     assert silent.status == 4
-    assert "where vm 104 (doc1) is, is not known, its agent does not tell" in silent.err
+    assert "the address of vm 104 (doc1) is not known: " in silent.err
     gone = ask("post-provision", "dev", "--vmid", "110")
     assert (gone.status, gone.err) == (4, "vm 110 (dev) does not exist on prom; provision it first\n")
     assert emulator.changes() == []
