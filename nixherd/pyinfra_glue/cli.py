@@ -173,7 +173,7 @@ def _truthful_end(state: State, shared: Context | None, *, is_fact: bool, is_jso
         if is_json and state.initialised and state.current_stage is StateStage.Execute:
             importlib.import_module("pyinfra_cli.prints").print_run_json(state, dry=False)
         cause = getattr(wrapped, "exception", None)
-        if cause is not None and not isinstance(cause, PyinfraError):
+        if isinstance(cause, FleetError) or (cause is not None and not isinstance(cause, PyinfraError)):
             failure = worded(cause, "the whole run")
             say_error(failure)
             raise SystemExit(int(_status_after(failure, state, shared))) from None

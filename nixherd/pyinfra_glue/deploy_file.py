@@ -14,10 +14,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pyinfra import host
+from pyinfra.api.exceptions import PyinfraError
 
 from nixherd.base.errors import Usage
 
 _INCLUDE, _DECLARE = "include", "deploy_file"
+
+
+class OtherInventory(Usage, PyinfraError):
+    """A deploy file of ours for a host of another inventory, where perhaps nothing but pyinfra shows errors."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def deploy_file(
     is_node = bool(host.data.get("node"))
     if context is None or is_node is not for_nodes:
         inventory, limit = ("nodes.py", "NODE") if for_nodes else ("inventory.py", "HOST")
-        raise Usage(
+        raise OtherInventory(
             f"{step}: {host.name} is not a host of {inventory}, which this deploy file is for; "
             f"run it as: pyinfra {inventory} … --limit {limit}"
         )

@@ -188,12 +188,15 @@ def test_wrong_identities_and_rules_stop_it_before_anything_is_written(lab: Lab)
         ("secrets_rules=nosuch", "secrets_rules is a list of rules' numbers or path_regexes"),
         ("secrets_directory=../elsewhere", "secrets_directory=../elsewhere is not a path below the fleet's directory"),
         ("commit_message={{ nosuch }}", "commit_message: 'nosuch' is undefined"),
-        ("commit=perhaps", "commit=perhaps is neither true nor false"),
     ):
         output = deploy(lab, ENROLL, check=False, data=(data,))
         assert words in " ".join(output), output
         assert subjects(lab) == []
         assert git(lab, "status", "--porcelain") == []
+    ended = lab.pyinfra("-y", "inventory.py", ENROLL, "--limit", "dev", "--data", "commit=perhaps", check=False)
+    assert (ended.status, "--data commit=perhaps is not " in ended.output) == (2, True), ended.output
+    assert "Connecting" not in ended.output
+    assert subjects(lab) == []
 
 
 @pytest.mark.skipif(not KILL_ANYWHERE.exists(), reason="../shared/tools/kill-anywhere is not there")

@@ -209,9 +209,10 @@ def test_for_nodes_alone_and_nothing_else_on_them(node: Node) -> None:
     assert (ended.status, "pyinfra nodes.py deploys/proxmox_host.py" in ended.text) == (2, True), ended.text
     assert "Connecting" not in ended.text
     ended = node.pyinfra("-y", "deploys/proxmox_host.py", inventory="@local")
-    assert (ended.status, "@local is not a node of the hypervisor; run pyinfra nodes.py" in ended.text) == (1, True), (
-        ended.text
-    )
+    assert (
+        ended.status,
+        "@local is not a host of nodes.py, which this deploy file is for; run it as: pyinfra nodes.py" in ended.text,
+    ) == (1, True), ended.text
 
 
 def test_nothing_of_ours_names_what_touches_guests() -> None:
