@@ -34,9 +34,9 @@ class Store(Fact[StoreInfo | None]):
 
     @override
     def process(self, output: list[str]) -> StoreInfo:
-        about = _json(output)
-        trusted = about.get("trusted")
-        return StoreInfo(version=about.get("version"), trusted=None if trusted is None else bool(trusted))
+        document = _json(output)
+        trusted = document.get("trusted")
+        return StoreInfo(version=document.get("version"), trusted=None if trusted is None else bool(trusted))
 
 
 class Closure(Fact[dict[str, int]]):
@@ -86,7 +86,7 @@ class Settings(Fact[dict[str, Any]]):
 
     @override
     def process(self, output: list[str]) -> dict[str, Any]:
-        return {name: about["value"] for name, about in _json(output).items() if "value" in about}
+        return {name: setting["value"] for name, setting in _json(output).items() if "value" in setting}
 
 
 def _json(output: list[str]) -> dict[str, Any]:

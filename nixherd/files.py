@@ -102,8 +102,8 @@ def own_directory(parent: Path) -> tuple[Path, int]:
             except BlockingIOError:
                 continue
             shutil.rmtree(each, ignore_errors=True)
-        own = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
-        return own, lock(own / "lock")
+        made = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+        return made, lock(made / "lock")
 
 
 @contextmanager

@@ -192,12 +192,12 @@ class Changeset:
     def _keep_old(self, swaps: Sequence[Swap]) -> None:
         shutil.rmtree(self._old, ignore_errors=True)
         for swap in swaps:
-            content, about = self.tree.read(swap.path), self.tree.stat(swap.path)
-            if content is not None and about is not None:
+            content, status = self.tree.read(swap.path), self.tree.stat(swap.path)
+            if content is not None and status is not None:
                 kept = self._old / swap.path
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 kept.write_bytes(content)
-                kept.chmod(about.st_mode & _MODE)
+                kept.chmod(status.st_mode & _MODE)
 
     def _finish(self, document: Mapping[str, Any], say: Say, *, resumed: bool) -> Done:
         swaps = [Swap(*each) for each in document["files"]]
@@ -257,10 +257,10 @@ class Changeset:
         for path in {Path(swap.path).parent: swap.path for swap in swaps}.values():
             self.tree.sync(path)
 
-    def _beside(self, place: Path, path: str, wanted: str) -> Temporary:
+    def _beside(self, place: Path, path: str, expected: str) -> Temporary:
         """A copy of what we keep of a file, beside it. FleetError when it is not what the journal says."""
         content, mode = (place / path).read_bytes(), (place / path).stat().st_mode
-        if _sum(content) != wanted:
+        if _sum(content) != expected:
             raise FleetError(f"{place / path}: is damaged")
         return self.tree.beside(path, content, mode & _MODE)
 
@@ -374,8 +374,8 @@ def _make_place(root: Path, repository: Repository | None) -> Path:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise FleetError(f"{place}: cannot be written ({error.strerror}); nothing was changed") from error
-    about = place.lstat()
-    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
+    status = place.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise FleetError(f"{place}: is not a directory that only we can write; remove it")
     return place
 

@@ -216,15 +216,15 @@ def require_exactly(
     _mirror(Path(world.root), view, {str(Path(below, path)): content for path, content in edited.items()}, world.closed)
     # Nix follows links: what an edited file takes from beside it has paths of the directory itself.
     places = (str(view / below), str(directory), str(view), os.path.realpath(view), world.root)
-    wanted = {**_leaves_of(world, directory, places), **intended}
+    expected = {**_leaves_of(world, directory, places), **intended}
     seen = view_of(view, world)
     after = _leaves_of(seen, view / below, places)
     for each in gone:
-        wanted = {leaf: value for leaf, value in wanted.items() if leaf[: len(each)] != each}
-        if not any(leaf[: len(each) - 1] == each[:-1] for leaf in wanted) and after.get(each[:-1]) == {}:
-            wanted[each[:-1]] = {}  # the set that it was the last one of
-    for leaf in sorted({*wanted, *after}):
-        is_, should_be = after.get(leaf, ABSENT), wanted.get(leaf, ABSENT)
+        expected = {leaf: value for leaf, value in expected.items() if leaf[: len(each)] != each}
+        if not any(leaf[: len(each) - 1] == each[:-1] for leaf in expected) and after.get(each[:-1]) == {}:
+            expected[each[:-1]] = {}  # the set that it was the last one of
+    for leaf in sorted({*expected, *after}):
+        is_, should_be = after.get(leaf, ABSENT), expected.get(leaf, ABSENT)
         if is_ != should_be:
             raise FleetError(
                 f"{leaf[0]}: the edit would change {'.'.join(leaf[1:])} to {_shown(is_)}, not to {_shown(should_be)}; "

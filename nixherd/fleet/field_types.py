@@ -292,7 +292,7 @@ class Network(Type):
         elif network.prefixlen < LARGEST_SEARCHED:
             what = f"{value} has {network.num_addresses} addresses, which is too many to try them"
             yield Problem(what, remedy=f"name networks of at most /{LARGEST_SEARCHED}, or the machine's addresses")
-        elif not any(network.subnet_of(own) for own in _OWN_NETWORKS):
+        elif not any(network.subnet_of(private) for private in _OWN_NETWORKS):
             remedy = (
                 "name one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10, or the machine's addresses"
             )

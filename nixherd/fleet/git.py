@@ -59,11 +59,11 @@ class Repository:
         top = _top(directory)
         if top is None:
             return None
-        asked = [word for name in _FILES for word in ("--git-path", name)]
-        found = answer(look(directory, {}, ("rev-parse", "--show-toplevel", "--show-prefix", *asked)), directory)
+        words = [word for name in _FILES for word in ("--git-path", name)]
+        found = answer(look(directory, {}, ("rev-parse", "--show-toplevel", "--show-prefix", *words)), directory)
         try:
             is_top, prefix, *paths = found.stdout.removesuffix("\n").split("\n")
-            own = {name: directory / path for name, path in zip(_FILES, paths, strict=True)}
+            files = {name: directory / path for name, path in zip(_FILES, paths, strict=True)}
         except ValueError:
             raise FleetError(f"{directory}: git rev-parse printed something unexpected: {found.stdout!r}") from None
         if is_top != str(top):
@@ -72,7 +72,7 @@ class Repository:
                 "(core.worktree?), or move what is not a repository away"
             )
         settings = answer(look(directory, {}, ("config", "--null", "--show-scope", "--list")), directory)
-        return cls(directory, top, prefix, own, overruled(settings.stdout))
+        return cls(directory, top, prefix, files, overruled(settings.stdout))
 
     def read(
         self,
@@ -94,8 +94,8 @@ class Repository:
 
         githooks(5) has it in GIT_INDEX_FILE; one that is not beside git's own is not this repository's.
         """
-        said = os.environ.get("GIT_INDEX_FILE")
-        index = self.top / said if said else None
+        given = os.environ.get("GIT_INDEX_FILE")
+        index = self.top / given if given else None
         if index is None or not index.is_file() or not index.parent.samefile(self.own["index.lock"].parent):
             return self
         return replace(self, index=index)
@@ -142,8 +142,8 @@ class Repository:
         unknown = [each.path for each in present if "\n" in each.path]
         if not there:
             return unknown
-        asked = "".join(f"{each.path}\n" for each in there)
-        hashes = self.read("hash-object", "--no-filters", "--stdin-paths", input=asked).stdout.split()
+        names = "".join(f"{each.path}\n" for each in there)
+        hashes = self.read("hash-object", "--no-filters", "--stdin-paths", input=names).stdout.split()
         return unknown + [each.path for each, hash_ in zip(there, hashes, strict=True) if each.hash != hash_]
 
     def _changed_below(self, submodule: str) -> list[str]:
@@ -191,16 +191,16 @@ class Repository:
 
     def contents(self, ids: Iterable[str]) -> dict[str, bytes]:
         """The contents of the commits with these whole hashes; those that are not here, or no commits, are left out."""
-        asked = "".join(f"{id}\n" for id in ids)
-        said = self.read("cat-file", "--batch", "--buffer", input=asked).raw if asked else b""
+        hashes = "".join(f"{id}\n" for id in ids)
+        output = self.read("cat-file", "--batch", "--buffer", input=hashes).raw if hashes else b""
         found, at = {}, 0
-        while at < len(said):
-            end = said.index(b"\n", at)
-            name, kind, *size = said[at:end].decode(errors="replace").split(" ")
+        while at < len(output):
+            end = output.index(b"\n", at)
+            name, kind, *size = output[at:end].decode(errors="replace").split(" ")
             at = end + 1
             if size:
                 if kind == "commit":
-                    found[name] = said[at : at + int(size[0])]
+                    found[name] = output[at : at + int(size[0])]
                 at += int(size[0]) + 1
         return found
 
@@ -281,8 +281,8 @@ class _Known:
 
     @classmethod
     def parse(cls, row: str) -> "_Known":
-        about, _, path = row.partition("\t")
-        tag, mode, hash_, _stage = about.split(" ")
+        columns, _, path = row.partition("\t")
+        tag, mode, hash_, _stage = columns.split(" ")
         return cls(tag, mode, hash_, path)
 
     @property

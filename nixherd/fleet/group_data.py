@@ -17,20 +17,20 @@ from nixherd.fleet.schema import FIELDS, OPERATORS, Place
 
 def said_for_all(name: str, directories: Iterable[Path]) -> Iterator[Any]:
     """What `all.py` in each of the directories says, in their order; nothing where it says nothing."""
-    for said in _said(directories):
-        if said.get(name) is not None:
-            yield said[name]
+    for values in _said(directories):
+        if values.get(name) is not None:
+            yield values[name]
 
 
 def names_for_all(directories: Iterable[Path]) -> Iterator[str]:
     """Every name there."""
-    for said in _said(directories):
-        yield from (name for name in said if not name.startswith("_"))
+    for values in _said(directories):
+        yield from (name for name in values if not name.startswith("_"))
 
 
 def for_all(directories: Iterable[Path]) -> dict[str, Any]:
     """What pyinfra takes from there for every host: later directories come first in rank."""
-    return {name: value for said in _said(directories) for name, value in said.items() if not name.startswith("_")}
+    return {name: value for values in _said(directories) for name, value in values.items() if not name.startswith("_")}
 
 
 def names_in(file: Path) -> list[str]:

@@ -58,21 +58,21 @@ def parse(where: str, checks: Any) -> tuple[Check, ...]:
         raise NoCheck(
             where, "is not a set of checks by name", "write healthChecks.NAME.unit = …, .command, .tcp or .http"
         )
-    return tuple(_check(f"{where}.{_shown(name)}", name, about) for name, about in sorted(checks.items()))
+    return tuple(_check(f"{where}.{_shown(name)}", name, values) for name, values in sorted(checks.items()))
 
 
-def _check(where: str, name: str, about: Any) -> Check:
+def _check(where: str, name: str, values: Any) -> Check:
     if not name.isprintable():
         raise NoCheck(where, "is not a name for a check", "write one word")
-    said = {key: value for key, value in about.items() if value is not None} if isinstance(about, Mapping) else {}
-    kinds = [key for key in said if key in KINDS]
+    given = {key: value for key, value in values.items() if value is not None} if isinstance(values, Mapping) else {}
+    kinds = [key for key in given if key in KINDS]
     there_are = f"there are {', '.join(KINDS)}, timeout and status"
-    if unknown := [key for key in said if key not in (*KINDS, *_OPTIONS)]:
+    if unknown := [key for key in given if key not in (*KINDS, *_OPTIONS)]:
         raise NoCheck(f"{where}.{_shown(unknown[0])}", "no such check", there_are)
     if len(kinds) != 1:
         raise NoCheck(where, "does not say what is checked", f"write one of {', '.join(KINDS)}")
     [kind] = kinds
-    value, timeout, status = said[kind], said.get("timeout", TIMEOUT), said.get("status", 200)
+    value, timeout, status = given[kind], given.get("timeout", TIMEOUT), given.get("status", 200)
     if isinstance(timeout, bool) or not isinstance(timeout, int) or not 1 <= timeout <= _LONGEST:
         raise NoCheck(f"{where}.timeout", f"{timeout!r} is not a number of seconds", f"write one from 1 to {_LONGEST}")
     if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 599:

@@ -23,8 +23,8 @@ def findings(fleet: Fleet, found: Mapping[str, object]) -> tuple[Finding, ...]:
     """
     return tuple(
         Finding(Severity.ERROR, _file(fleet, host_id), host_id, WHAT, REMEDY)
-        for host_id, about in found.items()
-        if isinstance(about, Evaluated) and about.root_access is False
+        for host_id, config in found.items()
+        if isinstance(config, Evaluated) and config.root_access is False
     )
 
 

@@ -153,9 +153,9 @@ def distance(one: str, other: str, most: int) -> int:
     before, last = [0] * (len(other) + 1), list(range(len(other) + 1))
     for row, letter in enumerate(one, 1):
         line = [row]
-        for column, wanted in enumerate(other, 1):
-            best = min(last[column] + 1, line[-1] + 1, last[column - 1] + (letter != wanted))
-            if row > 1 and column > 1 and letter == other[column - 2] and one[row - 2] == wanted:
+        for column, letter_there in enumerate(other, 1):
+            best = min(last[column] + 1, line[-1] + 1, last[column - 1] + (letter != letter_there))
+            if row > 1 and column > 1 and letter == other[column - 2] and one[row - 2] == letter_there:
                 best = min(best, before[column - 2] + 1)
             line.append(best)
         before, last = last, line

@@ -35,10 +35,10 @@ def signer(
     """
     at = f"-Overify-time={time.strftime('%Y%m%d%H%M%S', time.gmtime(made))}"
     with _file(signature.encode(), scratch) as file:
-        asked = ("-f", str(signers), "-s", str(file), at)
-        found = _keygen("find-principals", *asked)
+        options = ("-f", str(signers), "-s", str(file), at)
+        found = _keygen("find-principals", *options)
         for principal in found.stdout.splitlines() if found.status == 0 else ():
-            done = _keygen("verify", "-n", namespace, "-I", principal, *asked, input=payload)
+            done = _keygen("verify", "-n", namespace, "-I", principal, *options, input=payload)
             if done.status == 0:
                 return principal
     return None

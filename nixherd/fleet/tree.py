@@ -58,8 +58,8 @@ class Tree:
             except OSError as error:
                 raise self._wrong(path, directory, name, error) from error
             with os.fdopen(handle, "rb") as file:
-                about = os.fstat(handle)
-                if not stat.S_ISREG(about.st_mode) or about.st_size > _LARGEST:
+                status = os.fstat(handle)
+                if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
                     raise FleetError(f"{self.root / path}: is not a file, or a very large one; only files are used")
                 return file.read()
 

@@ -24,8 +24,8 @@ SAFE = "NIXHERD_SAFE_DIRECTORY"
 
 def is_safe(*directories: str) -> bool:
     """Whether the operator has said so of one of these directories."""
-    said = os.environ.get(SAFE, "").split(":")
-    return "*" in said or not {os.path.realpath(word) for word in said if word}.isdisjoint(directories)
+    given = os.environ.get(SAFE, "").split(":")
+    return "*" in given or not {os.path.realpath(word) for word in given if word}.isdisjoint(directories)
 
 
 def believed() -> frozenset[int]:
@@ -34,19 +34,19 @@ def believed() -> frozenset[int]:
     return frozenset((ours, int(caller))) if ours == 0 and caller.isdecimal() else frozenset((ours,))
 
 
-def distrust(about: os.stat_result, owners: frozenset[int]) -> str | None:
+def distrust(status: os.stat_result, owners: frozenset[int]) -> str | None:
     """Why what these are the properties of is not believed, as the rest of a sentence; None when it is.
 
     `owners` may own it, and be in the group that may write it; so may root.
     """
-    if about.st_uid not in owners:
-        return f"belongs to {_user(about.st_uid)}"
-    if stat.S_ISLNK(about.st_mode):
+    if status.st_uid not in owners:
+        return f"belongs to {_user(status.st_uid)}"
+    if stat.S_ISLNK(status.st_mode):
         return None
-    if about.st_mode & stat.S_IWOTH:
+    if status.st_mode & stat.S_IWOTH:
         return "can be written by everybody"
-    if about.st_mode & stat.S_IWGRP and (others := _members(about.st_gid) - owners - {0}):
-        return f"can be written by the group {_group(about.st_gid)}, which {_user(min(others))} is in"
+    if status.st_mode & stat.S_IWGRP and (others := _members(status.st_gid) - owners - {0}):
+        return f"can be written by the group {_group(status.st_gid)}, which {_user(min(others))} is in"
     return None
 
 
@@ -197,15 +197,15 @@ def _decisive(root: str, fleet: str) -> Iterator[str]:
 
 def _require_ours(root: str, paths: Iterator[str] | tuple[str, ...], owners: frozenset[int]) -> None:
     for path in paths:
-        about = os.lstat(path)
-        if (root.startswith(f"{STORE}/") and about.st_uid in owners) or not (why := distrust(about, owners)):
+        status = os.lstat(path)
+        if (root.startswith(f"{STORE}/") and status.st_uid in owners) or not (why := distrust(status, owners)):
             continue
-        remedy = _remedy(about, owners)
+        remedy = _remedy(status, owners)
         raise Refused(f"{path}: {why}, who could decide what is done here; {remedy}, or set {SAFE}={root} to allow it")
 
 
-def _remedy(about: os.stat_result, owners: frozenset[int]) -> str:
-    return "chmod go-w it" if about.st_uid in owners else "chown it"
+def _remedy(status: os.stat_result, owners: frozenset[int]) -> str:
+    return "chmod go-w it" if status.st_uid in owners else "chown it"
 
 
 @functools.lru_cache(maxsize=4)
@@ -293,19 +293,19 @@ class _Found:
             self.inside[directory] = inside = []
             for entry in entries:
                 try:
-                    about = entry.stat(follow_symlinks=False)
+                    status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
                 inside.append(entry.path)
-                self._note(entry, about)
+                self._note(entry, status)
 
-    def _note(self, entry: "os.DirEntry[str]", about: os.stat_result) -> None:
-        path, mode = entry.path, about.st_mode
+    def _note(self, entry: "os.DirEntry[str]", status: os.stat_result) -> None:
+        path, mode = entry.path, status.st_mode
         is_file, is_link = stat.S_ISREG(mode), stat.S_ISLNK(mode)
-        key = (path, mode, about.st_dev, about.st_ino, about.st_uid, about.st_gid)
-        times = (about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+        key = (path, mode, status.st_dev, status.st_ino, status.st_uid, status.st_gid)
+        times = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         self.entries.append(key + times if is_file or is_link else key)
-        if why := self._why_closed(entry.name, path, about):
+        if why := self._why_closed(entry.name, path, status):
             self.closed[path] = why
         elif is_link:
             self.links.append(path)
@@ -315,10 +315,10 @@ class _Found:
         else:
             self._descend(path)
         if is_file or is_link:
-            self.newest = max(self.newest, about.st_ctime_ns)
+            self.newest = max(self.newest, status.st_ctime_ns)
 
-    def _why_closed(self, name: str, path: str, about: os.stat_result) -> str | None:
-        mode = about.st_mode
+    def _why_closed(self, name: str, path: str, status: os.stat_result) -> str | None:
+        mode = status.st_mode
         if stat.S_ISDIR(mode):
             if (name.startswith(".") or name in _LEFT_OUT) and path not in self._way:
                 return "is left out, as all directories with such names are; move what is needed elsewhere"
@@ -326,9 +326,9 @@ class _Found:
             return "is neither file nor directory; take it away"
         elif name == ".git":
             return "is git's own; move what is needed elsewhere"
-        if self._owners is None or not (why := distrust(about, self._owners)):
+        if self._owners is None or not (why := distrust(status, self._owners)):
             return None
-        return f"{why}; {_remedy(about, self._owners)}"
+        return f"{why}; {_remedy(status, self._owners)}"
 
     def _descend(self, path: str) -> None:
         try:

@@ -76,20 +76,20 @@ def builds(fleet: Fleet, builder: Builder) -> Look:
     """
     found: list[Found] = []
     evaluator = builder.evaluator
-    answers = {configuration(fleet, host_id): about for host_id, about in evaluated(fleet, evaluator).items()}
+    answers = {configuration(fleet, host_id): config for host_id, config in evaluated(fleet, evaluator).items()}
     answers |= _others(evaluator, answers)
     alike = partial(_alike, fleet, evaluator.flake)
     found += alike({name: str(why) for name, why in answers.items() if isinstance(why, FleetError)})
-    good = {name: about for name, about in answers.items() if isinstance(about, Evaluated)}
-    derivations = {name: about.derivations for name, about in good.items()}
+    good = {name: config for name, config in answers.items() if isinstance(config, Evaluated)}
+    derivations = {name: config.derivations for name, config in good.items()}
     broken: dict[str, str] = {}
-    for name, about in good.items():
+    for name, config in good.items():
         try:
             builder.realise(derivations, name)
         except FleetError as error:
             broken[name] = str(error)
             continue
-        if gone := [path for path in _outputs(about) if not os.path.lexists(path)]:
+        if gone := [path for path in _outputs(config) if not os.path.lexists(path)]:
             broken[name] = f"{gone[0]} is not there, although Nix says that it is built; see to its store"
     found += alike(broken, build=True)
     built = [name for name in good if name not in broken]
@@ -112,27 +112,27 @@ def _others(evaluator: Evaluator, known: Collection[str]) -> dict[str, Evaluated
             continue
         left = [name for name in names if f"{kind}.{name}" not in known]
         if left:
-            found |= {f"{kind}.{name}": about for name, about in _described(evaluator, kind, left).items()}
+            found |= {f"{kind}.{name}": config for name, config in _described(evaluator, kind, left).items()}
     return found
 
 
 def _described(evaluator: Evaluator, kind: str, names: Sequence[str]) -> dict[str, Evaluated | FleetError]:
     try:
-        said = nix.parse_description(
+        configs = nix.parse_description(
             evaluator.ask(nix.describe_built(evaluator.flake, names, is_nixos=kind == _SYSTEMS))
         )
     except FleetError as error:
         if len(names) == 1:
             return {names[0]: error}
-        return {name: about for each in names for name, about in _described(evaluator, kind, [each]).items()}
+        return {name: config for each in names for name, config in _described(evaluator, kind, [each]).items()}
     return {
-        name: about or FleetError(f"{evaluator.flake}: it has no {kind}.{name} any more")
-        for name, about in said.items()
+        name: config or FleetError(f"{evaluator.flake}: it has no {kind}.{name} any more")
+        for name, config in configs.items()
     }
 
 
-def _outputs(about: Evaluated) -> list[str]:
-    return [path for path in (about.toplevel, about.disko_script) if path]
+def _outputs(config: Evaluated) -> list[str]:
+    return [path for path in (config.toplevel, config.disko_script) if path]
 
 
 def _alike(fleet: Fleet, flake: str, errors: Mapping[str, str], *, build: bool = False) -> Iterator[Found]:
@@ -141,18 +141,18 @@ def _alike(fleet: Fleet, flake: str, errors: Mapping[str, str], *, build: bool =
         together[why.removeprefix(f"{name.partition('.')[2]}: ")].append(name)
     for why, alike in together.items():
         names = ", ".join(alike)
-        own = file_of(fleet)(alike[0]) if len(alike) == 1 else None
+        file = file_of(fleet)(alike[0]) if len(alike) == 1 else None
         whole = why.removeprefix(f"{flake}: ").removeprefix(f"{fleet.path}: ")
         if build:
             remedy = "" if is_circumstance(whole) else "correct what its builder complains of"
-            yield Found(whole, own or "flake.nix", attribute=names, remedy=remedy)
+            yield Found(whole, file or "flake.nix", attribute=names, remedy=remedy)
             continue
         found = Found.of_text(whole, fleet.path, names)
         what = found.what.removeprefix("Nix cannot evaluate the fleet: ")
         yield (
             found
             if found.file
-            else Found(what, own or "flake.nix", attribute=names, remedy=found.remedy or "correct it there")
+            else Found(what, file or "flake.nix", attribute=names, remedy=found.remedy or "correct it there")
         )
 
 
@@ -162,7 +162,9 @@ def lockout(fleet: Fleet, evaluator: Evaluator) -> Look:
     found = locks.findings(fleet, answers)
     machines = [host_id for host_id in answers if fleet.hosts[host_id].is_nixos]
     unsure = [each for each in machines if not isinstance(answers[each], Evaluated)]
-    untold = [each for each in machines if isinstance(about := answers[each], Evaluated) and about.root_access is None]
+    untold = [
+        each for each in machines if isinstance(config := answers[each], Evaluated) and config.root_access is None
+    ]
     unknown = [f"{', '.join(unsure)}: not evaluated (see builds)"] if unsure else []
     unknown += [f"{', '.join(untold)}: no users are declared"] if untold else []
     judged = len(machines) - len(unsure) - len(untold)
@@ -173,8 +175,8 @@ def closures(fleet: Fleet, evaluator: Evaluator) -> Look:
     """Configurations whose closure holds the fleet's tree or its commit, so that every commit changes them."""
     answers, found, unsure = evaluated(fleet, evaluator), [], []
     hosts, warnings_of = tuple(sorted(answers)), sources.find(fleet, evaluator)
-    for host_id, about in answers.items():
-        if not isinstance(about, Evaluated):
+    for host_id, config in answers.items():
+        if not isinstance(config, Evaluated):
             unsure.append(host_id)
             continue
         found += [Found.of_text(each) for each in warnings_of(hosts, host_id)]

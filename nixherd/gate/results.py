@@ -62,8 +62,8 @@ class Found:
     @property
     def message(self) -> str:
         """All but the place."""
-        about = f"{self.attribute}: " if self.attribute else ""
-        return f"{about}{self.what}{f'; {self.remedy}' if self.remedy else ''}"
+        subject = f"{self.attribute}: " if self.attribute else ""
+        return f"{subject}{self.what}{f'; {self.remedy}' if self.remedy else ''}"
 
     def __str__(self) -> str:
         warning = "warning: " if self.severity is Severity.WARNING else ""
@@ -114,8 +114,8 @@ class Result:
         return Status.FAILED if self.findings else Status.OK
 
     def to_json(self) -> dict[str, Any]:
-        about = {"status": str(self.status), "reason": self.reason or None, "note": self.note or None}
-        return {"name": self.tool, **about, "seconds": round(self.seconds, 2), "findings": len(self.findings)}
+        values = {"status": str(self.status), "reason": self.reason or None, "note": self.note or None}
+        return {"name": self.tool, **values, "seconds": round(self.seconds, 2), "findings": len(self.findings)}
 
 
 @dataclass(frozen=True)

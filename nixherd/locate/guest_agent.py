@@ -14,35 +14,35 @@ from nixherd.ssh.keys import HOST_KEY_FILE, parse_public_key
 _LOOK_THERE = "nothing was sent there: find out who is root in that guest"
 
 
-def told_key(hypervisor: Hypervisor, keys: HostKeys, host_id: str, asked: Asked, *, for_good: bool) -> str:
+def told_key(hypervisor: Hypervisor, keys: HostKeys, host_id: str, guest: Asked, *, for_good: bool) -> str:
     """The host key that the agent tells. Refused when it is another host's.
 
     `for_good`: it is this guest's in this run, and no other's. Until cloud-init is done clones share the template's.
     """
-    key = hypervisor.client.agent_read(asked.node, asked.vmid, HOST_KEY_FILE).strip()
+    key = hypervisor.client.agent_read(guest.node, guest.vmid, HOST_KEY_FILE).strip()
     try:
         parsed = parse_public_key(key)
     except ValueError as error:
-        raise FleetError(f"{asked.label}: what its agent tells as its host key is none: {error}") from None
+        raise FleetError(f"{guest.label}: what its agent tells as its host key is none: {error}") from None
     if parsed.type != "ssh-ed25519":
         raise Refused(
-            f"{asked.label}: what its agent tells as its ed25519 host key is of type {parsed.type}; {_LOOK_THERE}"
+            f"{guest.label}: what its agent tells as its ed25519 host key is of type {parsed.type}; {_LOOK_THERE}"
         )
     whose = keys.owner(key, but=host_id)
     if whose is None and for_good:
-        first = keys.first_to_tell(parsed.fingerprint, asked.label)
-        whose = first if first != asked.label else None
+        first = keys.first_to_tell(parsed.fingerprint, guest.label)
+        whose = first if first != guest.label else None
     if whose:
         raise Refused(
-            f"{asked.label}: its agent tells the host key of {whose} as its own ({parsed.fingerprint}); {_LOOK_THERE}"
+            f"{guest.label}: its agent tells the host key of {whose} as its own ({parsed.fingerprint}); {_LOOK_THERE}"
         )
     return key
 
 
-def require_a_guests(hypervisor: Hypervisor, asked: Asked, address: str) -> None:
+def require_a_guests(hypervisor: Hypervisor, guest: Asked, address: str) -> None:
     """Refused when the address that a guest names is the hypervisor's or our own."""
-    if whose := owner_of_address(hypervisor.addresses, address, asked.mac):
-        raise Refused(f"{asked.label}: its agent tells {address} as its address, which {whose} has; {_LOOK_THERE}")
+    if whose := owner_of_address(hypervisor.addresses, address, guest.mac):
+        raise Refused(f"{guest.label}: its agent tells {address} as its address, which {whose} has; {_LOOK_THERE}")
 
 
 def owner_of_address(hypervisors: Mapping[str, str], address: str, mac: str | None) -> str | None:
@@ -50,8 +50,8 @@ def owner_of_address(hypervisors: Mapping[str, str], address: str, mac: str | No
 
     Ours is right where we run in that very guest.
     """
-    about = ipaddress.ip_address(address)
-    if about.is_loopback or about.is_link_local:
+    parsed = ipaddress.ip_address(address)
+    if parsed.is_loopback or parsed.is_link_local:
         return None  # no guest is believed to have one; the other is on one link alone
     whose = hypervisors.get(address)
     if whose is None and has_address(address) and not (mac and has_mac(mac)):

@@ -204,11 +204,11 @@ class Search:
 
     # What is made of them
 
-    def _new(self, found: Iterable[str], asked: Asked | None) -> Iterator[Place]:
-        return (self._place(address, asked) for address in found if self._is_new(address))
+    def _new(self, found: Iterable[str], guest: Asked | None) -> Iterator[Place]:
+        return (self._place(address, guest) for address in found if self._is_new(address))
 
-    def _place(self, address: str, asked: Asked | None) -> Place:
-        return Place(address, Epoch.FINAL, self.key, self.host.user, asked)
+    def _place(self, address: str, guest: Asked | None) -> Place:
+        return Place(address, Epoch.FINAL, self.key, self.host.user, guest)
 
     def _is_new(self, address: str) -> bool:
         before = len(self._tried)
@@ -251,13 +251,13 @@ class Search:
 
     def _not_asked(self, error: FleetError) -> None:
         self.problem = error
-        said = f"the hypervisor cannot be asked: {error}"
-        self._note(self._once(said, "the hypervisor cannot be asked, either"))
+        reason = f"the hypervisor cannot be asked: {error}"
+        self._note(self._once(reason, "the hypervisor cannot be asked, either"))
 
-    def _once(self, said: str, later: str) -> str:
+    def _once(self, reason: str, later: str) -> str:
         """What many hosts come upon, in full for the first of them."""
-        first = self.run.first_to_say(said, self.host.id)
-        return said if first == self.host.id else f"{later}, for the same reason as {first}"
+        first = self.run.first_to_say(reason, self.host.id)
+        return reason if first == self.host.id else f"{later}, for the same reason as {first}"
 
     def _note(self, reason: str) -> None:
         if reason not in self.reasons:

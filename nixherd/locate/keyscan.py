@@ -46,9 +46,9 @@ class Shown:
 
 def keys_shown(hypervisor: Hypervisor, keys: HostKeys, hosts: Iterable[Host]) -> dict[str, Shown]:
     """By host id, all asked at once; a machine that does not answer is not an error."""
-    wanted = list(hosts)
+    machines = list(hosts)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return {shown.host_id: shown for shown in pool.map(lambda host: _shown(hypervisor, keys, host), wanted)}
+        return {shown.host_id: shown for shown in pool.map(lambda host: _shown(hypervisor, keys, host), machines)}
 
 
 def _shown(hypervisor: Hypervisor, keys: HostKeys, host: Host) -> Shown:
@@ -123,14 +123,14 @@ def showing(host_key: str, addresses: Sequence[str]) -> list[str]:
     found = []
     for start in range(0, len(addresses), _AT_ONCE):
         part = addresses[start : start + _AT_ONCE]
-        said = run(argv, input="".join(f"{address}\n" for address in part), timeout=60, check=False).stdout
-        found += [address for address, key in _keys(said) if address in part and same_key(key, host_key)]
+        output = run(argv, input="".join(f"{address}\n" for address in part), timeout=60, check=False).stdout
+        found += [address for address, key in _keys(output) if address in part and same_key(key, host_key)]
     return list(dict.fromkeys(found))
 
 
-def _keys(said: str) -> Iterator[tuple[str, str]]:
+def _keys(output: str) -> Iterator[tuple[str, str]]:
     """From lines such as `10.0.0.5 ssh-ed25519 AAAA…`, `[10.0.0.5]:2222 …`; what is not a key is left out."""
-    for line in said.splitlines():
+    for line in output.splitlines():
         where, _, key = line.partition(" ")
         address = where.partition("]")[0].lstrip("[")
         try:

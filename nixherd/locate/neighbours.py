@@ -128,11 +128,11 @@ def look(token: str) -> str:
     )
 
 
-def parse(said: str, token: str) -> tuple[Neighbour, ...] | None:
+def parse(output: str, token: str) -> tuple[Neighbour, ...] | None:
     """What the script said, each address of a card once; None when it did not come to its end."""
     parts: dict[str, list[list[str]]] = defaultdict(list)
     lines: list[str] = []
-    for line in said.splitlines():
+    for line in output.splitlines():
         mark, _, kind = line.partition(" ")
         if mark == token:
             lines = []
@@ -196,9 +196,9 @@ _ISC_ACTIVE = re.compile(r"^\s*binding state active;", re.MULTILINE)
 def _isc(lines: Iterable[str], now: int | None) -> Iterator[Neighbour]:
     """A journal of blocks: of an address the last one counts. Its times are in UTC; IPv6 leases name no card."""
     last = {match[1]: match[2] for match in _ISC_LEASE.finditer("\n".join(line.rstrip() for line in lines))}
-    for address, said in last.items():
-        card, ends = _ISC_CARD.search(said), _ISC_ENDS.search(said)
-        if card and ends and _ISC_ACTIVE.search(said) and _is_valid(_epoch(ends), now):
+    for address, lease in last.items():
+        card, ends = _ISC_CARD.search(lease), _ISC_ENDS.search(lease)
+        if card and ends and _ISC_ACTIVE.search(lease) and _is_valid(_epoch(ends), now):
             yield from _one(card[1], address, Sure.LEASED)
 
 
@@ -381,7 +381,7 @@ def _from_here(each: Neighbour) -> str | None:
 def _ours() -> tuple[Neighbour, ...]:
     token = secrets.token_hex(8)
     try:
-        said = run(["sh", "-c", look(token)], timeout=_HERE_TIMEOUT, check=False).stdout
+        output = run(["sh", "-c", look(token)], timeout=_HERE_TIMEOUT, check=False).stdout
     except FleetError:
         return ()
-    return parse(said, token) or ()
+    return parse(output, token) or ()

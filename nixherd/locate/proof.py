@@ -73,10 +73,10 @@ def look(token: str) -> str:
     return _LOOK.format(token=token)
 
 
-def parse(said: str, token: str) -> Shown | None:
+def parse(output: str, token: str) -> Shown | None:
     """What the script said; None when it did not come to its end."""
     found: dict[str, list[str]] = {}
-    for line in said.splitlines():
+    for line in output.splitlines():
         mark, _, rest = line.partition(" ")
         if mark == token:
             key, _, value = rest.partition(" ")
@@ -91,15 +91,15 @@ def parse(said: str, token: str) -> Shown | None:
     )
 
 
-def disproof(asked: Asked, shown: Shown) -> str | None:
+def disproof(guest: Asked, shown: Shown) -> str | None:
     """Why this machine, by its cards and its UUID, is not the guest; None when it may be."""
-    if asked.mac is not None and asked.mac not in shown.macs:
+    if guest.mac is not None and guest.mac not in shown.macs:
         cards = ", ".join(sorted(filter(_MAC.fullmatch, shown.macs))) or "none"
-        return f"no card of it has net0's MAC {asked.mac} (there are: {cards})"
-    wanted, found = _uuid(asked.uuid), _uuid(shown.uuid)
+        return f"no card of it has net0's MAC {guest.mac} (there are: {cards})"
+    expected, found = _uuid(guest.uuid), _uuid(shown.uuid)
     # an older SMBIOS has its first three fields in the other order of bytes
-    if wanted and found and wanted not in (found, uuid.UUID(bytes_le=found.bytes)):
-        return f"its SMBIOS UUID is {found}, not {wanted}"
+    if expected and found and expected not in (found, uuid.UUID(bytes_le=found.bytes)):
+        return f"its SMBIOS UUID is {found}, not {expected}"
     return None
 
 

@@ -162,8 +162,8 @@ def look(hypervisor: Hypervisor, keys: HostKeys, host: Host, hints: Hints, how: 
     vm = hypervisor.fleet.vm_of(host.id)
     if is_proven_by_agent(vm):
         return _look_at_vm(hypervisor, keys, host, vm, how)
-    asked = _known_card(hypervisor, vm) if vm else None
-    return [replace(place, asked=asked) for place in _look_at_names(keys, host, hints)]
+    guest = _known_card(hypervisor, vm) if vm else None
+    return [replace(place, asked=guest) for place in _look_at_names(keys, host, hints)]
 
 
 def is_proven_by_agent(vm: Vm | None) -> TypeIs[Vm]:
@@ -264,9 +264,9 @@ def _see(hypervisor: Hypervisor, host: Host, guest: Running, progress: Callable[
     if address is None:
         progress("the guest has no address yet")
         return None
-    asked = Asked.of(vm, node, guest.config)
-    require_a_guests(hypervisor, asked, address)
-    return _Seen(guest, asked, address, epoch_on(host, client.agent_read(node, vm.vmid, "/etc/os-release")))
+    named = Asked.of(vm, node, guest.config)
+    require_a_guests(hypervisor, named, address)
+    return _Seen(guest, named, address, epoch_on(host, client.agent_read(node, vm.vmid, "/etc/os-release")))
 
 
 def _look_at_vm(hypervisor: Hypervisor, keys: HostKeys, host: Host, vm: Vm, how: Look) -> list[Place]:
@@ -357,7 +357,7 @@ def told_place(hypervisor: Hypervisor, keys: HostKeys, host: Host) -> Place | No
     if why := why_not_ours(hypervisor.fleet, vm, found[1], found[0]):
         raise Refused(why)
     try:
-        seen = _see(hypervisor, host, running(hypervisor, vm), lambda said: None)
+        seen = _see(hypervisor, host, running(hypervisor, vm), lambda line: None)
     except Absent:
         return None
     except (AgentUnavailable, NoAgent) as error:

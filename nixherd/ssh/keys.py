@@ -163,15 +163,15 @@ def _check_blob(kind: str, blob: str) -> None:
     if named != kind:
         shown = named if named.isprintable() else "something else"
         raise ValueError(f"its type word says {kind}, its base64 says {shown or 'nothing'}")
-    wanted = _FIELDS[kind]
-    if len(fields) != 1 + len(wanted) or not all(map(_fits, wanted, fields[1:])):
+    expected = _FIELDS[kind]
+    if len(fields) != 1 + len(expected) or not all(map(_fits, expected, fields[1:])):
         raise ValueError(f"its base64 is not a {kind} key: cut off or damaged")
 
 
-def _fits(wanted: int | bytes | None, value: bytes) -> bool:
-    if isinstance(wanted, int):
-        return len(value) == wanted
-    return bool(value) if wanted is None else value == wanted
+def _fits(expected: int | bytes | None, value: bytes) -> bool:
+    if isinstance(expected, int):
+        return len(value) == expected
+    return bool(value) if expected is None else value == expected
 
 
 def _split(data: bytes) -> list[bytes] | None:

@@ -158,47 +158,47 @@ class Configuration:
         nobody, apart = self._nobody(user, port)
         found = self._ask(names, user, port) if apart else [replace(nobody, name=where)]
         itself = next(each for each in found if each.name == where)
-        said = next((each for each in found if not each.same_as(nobody)), itself)
-        named = None if said.same_as(nobody) else said.name
-        meant = said.name == where
-        reached = (_address(said.hostname, "HostName") if meant else None) or where
-        there = replace(said, hostname=reached, port=port or (said.port if meant or installed else None))
-        jumps, command = self._jumps(there, (said.name,))
-        route = Route(said.family, _address(said.bind, "BindAddress"), command, jumps)
-        return Way(reached, there.port or 22, route, identities(said), named)
+        settings = next((each for each in found if not each.same_as(nobody)), itself)
+        named = None if settings.same_as(nobody) else settings.name
+        meant = settings.name == where
+        reached = (_address(settings.hostname, "HostName") if meant else None) or where
+        there = replace(settings, hostname=reached, port=port or (settings.port if meant or installed else None))
+        jumps, command = self._jumps(there, (settings.name,))
+        route = Route(settings.family, _address(settings.bind, "BindAddress"), command, jumps)
+        return Way(reached, there.port or 22, route, identities(settings), named)
 
-    def _jumps(self, said: Said, seen: tuple[str, ...]) -> tuple[tuple[Jump, ...], str | None]:
+    def _jumps(self, settings: Said, seen: tuple[str, ...]) -> tuple[tuple[Jump, ...], str | None]:
         """The hops on the way to a machine, the first one first, and the command that leads to that, or there."""
-        if not said.jumps:
-            return (), _expanded(said.command, said) if said.command else None
+        if not settings.jumps:
+            return (), _expanded(settings.command, settings) if settings.command else None
         found: list[Jump] = []
         before: tuple[Jump, ...] = ()
         command: str | None = None
-        for place, text in enumerate(said.jumps):
+        for place, text in enumerate(settings.jumps):
             user, name, port = _parse_jump(text)
             if name in seen or len(seen) > _MOST_JUMPS:
                 raise Usage(f"ssh_config: ProxyJump: {' through '.join((*seen, name))} never ends; correct it")
-            [about] = self._ask((name,), user, port)
+            [hop] = self._ask((name,), user, port)
             if place == 0:  # which the others are reached through
-                before, command = self._jumps(about, (*seen, name))
-            found.append(self._jump(about))
+                before, command = self._jumps(hop, (*seen, name))
+            found.append(self._jump(hop))
         return (*before, *found), command
 
-    def _jump(self, said: Said) -> Jump:
-        address = _address(said.hostname, "HostName") or said.name
-        if not _USER.fullmatch(said.user):
-            raise Usage(f"ssh_config: User {said.user!r} of {said.name} is not a user's name; correct it")
-        pinned = self.pin((said.name, address))
+    def _jump(self, settings: Said) -> Jump:
+        address = _address(settings.hostname, "HostName") or settings.name
+        if not _USER.fullmatch(settings.user):
+            raise Usage(f"ssh_config: User {settings.user!r} of {settings.name} is not a user's name; correct it")
+        pinned = self.pin((settings.name, address))
         return Jump(
-            name=said.name,
+            name=settings.name,
             address=address,
-            port=said.port or 22,
-            user=said.user,
+            port=settings.port or 22,
+            user=settings.user,
             known_hosts=(pinned[1],) if pinned else known_hosts_files(),
             key_name=pinned[0] if pinned else None,
-            identities=identities(said),
-            family=said.family,
-            bind=_address(said.bind, "BindAddress"),
+            identities=identities(settings),
+            family=settings.family,
+            bind=_address(settings.bind, "BindAddress"),
         )
 
     def _nobody(self, user: str, port: int | None) -> tuple[Said, bool]:
@@ -282,17 +282,17 @@ def usual_keys() -> tuple[Path, ...]:
     return tuple(path for name in USUAL_KEYS if (path := Path.home() / ".ssh" / name).exists())
 
 
-def identities(said: Said) -> Identities:
+def identities(settings: Said) -> Identities:
     """What is offered there: the files that are named, else the usual ones; and where the agent is."""
 
     def path(text: str) -> Path:
-        return expanded(_variables(_expanded(text, said)))
+        return expanded(_variables(_expanded(text, settings)))
 
     return Identities(
-        usual_keys() if said.files is None else tuple(map(path, said.files)),
-        tuple(map(path, said.certificates)),
-        _agent(said.agent),
-        said.only,
+        usual_keys() if settings.files is None else tuple(map(path, settings.files)),
+        tuple(map(path, settings.certificates)),
+        _agent(settings.agent),
+        settings.only,
     )
 
 
@@ -304,21 +304,21 @@ def _agent(text: str | None) -> str | None:
     return text
 
 
-def _expanded(text: str, said: Said) -> str:
+def _expanded(text: str, settings: Said) -> str:
     """With the tokens of ssh_config(5) replaced, as they are for the name that the configuration speaks of."""
     node = socket.gethostname()
     tokens: Mapping[str, str] = {
         "%": "%",
         "d": str(Path.home()),
-        "h": said.hostname or said.name,
+        "h": settings.hostname or settings.name,
         "i": str(os.getuid()),
-        "j": ",".join(said.jumps),
-        "k": said.name,
+        "j": ",".join(settings.jumps),
+        "k": settings.name,
         "L": node.partition(".")[0],
         "l": node,
-        "n": said.name,
-        "p": str(said.port or 22),
-        "r": said.user,
+        "n": settings.name,
+        "p": str(settings.port or 22),
+        "r": settings.user,
         "u": getpass.getuser(),
     }
 

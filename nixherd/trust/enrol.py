@@ -103,7 +103,7 @@ class Wanted:
         return tree.read(self.root, path)
 
 
-def trusted(wanted: Wanted, host: Host, public_key: str, rules: Collection[str | int] | None = None) -> Wanted:
+def trusted(change: Wanted, host: Host, public_key: str, rules: Collection[str | int] | None = None) -> Wanted:
     """With the host's key as a recipient of its rules, and pinned in hosts.nix.
 
     `rules` are numbers (from 1) or path_regexes; by default those that the key's predecessor was in, or else those that
@@ -114,38 +114,38 @@ def trusted(wanted: Wanted, host: Host, public_key: str, rules: Collection[str |
         recipient = age.recipient(public_key)
     except FleetError as error:
         raise FleetError(f"{host.id}: its host key: {error}") from None
-    for other in wanted.fleet.hosts.values():
+    for other in change.fleet.hosts.values():
         if other.id != host.id and other.public_key and other.public_key.split()[1] == public_key.split()[1]:
             raise FleetError(f"{host.id}: this is the host key of {other.id}; each machine needs its own")
-    if wanted.store is not None:
-        wanted = _as_recipient(wanted, host, recipient, rules)
+    if change.store is not None:
+        change = _as_recipient(change, host, recipient, rules)
     if host.public_key is None or host.public_key.split()[:2] != public_key.split()[:2]:
-        text = NixText(HOSTS, wanted.current(HOSTS) or b"").set((host.id, "publicKey"), nix_string(public_key))
-        wanted = wanted.edited(
+        text = NixText(HOSTS, change.current(HOSTS) or b"").set((host.id, "publicKey"), nix_string(public_key))
+        change = change.edited(
             HOSTS, text, f"{HOSTS}: {host.id}.publicKey pins its host key", {(HOSTS, host.id, "publicKey"): public_key}
         )
-        hosts = {**wanted.fleet.hosts, host.id: replace(host, public_key=public_key)}
-        wanted = replace(wanted, fleet=replace(wanted.fleet, hosts=hosts))
-    return with_rekeys(wanted)
+        hosts = {**change.fleet.hosts, host.id: replace(host, public_key=public_key)}
+        change = replace(change, fleet=replace(change.fleet, hosts=hosts))
+    return with_rekeys(change)
 
 
-def _as_recipient(wanted: Wanted, host: Host, recipient: str, rules: Collection[str | int] | None) -> Wanted:
-    assert wanted.store is not None
-    text, now = wanted.rules_text, parse(wanted.rules_text)
-    people = People.of(wanted.fleet, now)
+def _as_recipient(change: Wanted, host: Host, recipient: str, rules: Collection[str | int] | None) -> Wanted:
+    assert change.store is not None
+    text, now = change.rules_text, parse(change.rules_text)
+    people = People.of(change.fleet, now)
     old = next((key for key, name in people.hosts.items() if name == host.id and key != recipient), None)
     named = next((key for key, name in now.names.items() if name == host.id and key != recipient), None)
     former = next((key for key in (old, named) if key is not None and key in text), None)
-    config = wanted.store.config
+    config = change.store.config
     if former is not None:
         step = f"{config}: {host.id} has a new key"
-        return wanted.edited(config, rules_edit.replace(text, former, recipient).encode(), step)
+        return change.edited(config, rules_edit.replace(text, former, recipient).encode(), step)
     chosen = choose(now, people, host.id, rules)
     if all(recipient in rule.recipients for rule in chosen):
-        return wanted
+        return change
     numbers = [rule.number for rule in chosen]
     new = rules_edit.add(text, recipient, host.id, numbers, beside=people.hosts)
-    return wanted.edited(config, new.encode(), f"{config}: {host.id} joins {', '.join(rule.label for rule in chosen)}")
+    return change.edited(config, new.encode(), f"{config}: {host.id} joins {', '.join(rule.label for rule in chosen)}")
 
 
 def choose(rules: Rules, people: People, host_id: str, given: Collection[str | int] | None) -> list[Rule]:
@@ -154,13 +154,13 @@ def choose(rules: Rules, people: People, host_id: str, given: Collection[str | i
         return [_named(rules, each) for each in given]
     hosts = {key for key in rules.recipients if people.hosts.get(key, host_id) != host_id}
     shared = [rule for rule in rules.rules if hosts and hosts <= set(rule.recipients)]
-    own = [rule for rule in rules.rules if is_named_after(rule, host_id) and rule not in shared]
-    if not shared and not own:
+    named = [rule for rule in rules.rules if is_named_after(rule, host_id) and rule not in shared]
+    if not shared and not named:
         labels = "; ".join(rule.label for rule in rules.rules)
         raise Usage(
             f"{host_id}: which secrets are for it? No rule is every host's; name some by number or path_regex: {labels}"
         )
-    return sorted([*shared, *own], key=lambda rule: rule.number)
+    return sorted([*shared, *named], key=lambda rule: rule.number)
 
 
 def is_named_after(rule: Rule, host_id: str) -> bool:
@@ -175,68 +175,68 @@ def _named(rules: Rules, given: str | int) -> Rule:
     raise Usage(f".sops.yaml has no rule {given}; there are {'; '.join(rule.label for rule in rules.rules)}")
 
 
-def keys_of(wanted: Wanted, host_id: str) -> list[str]:
+def keys_of(change: Wanted, host_id: str) -> list[str]:
     """The recipients in `.sops.yaml` that are a host's: by its key in hosts.nix, or by what they are called there."""
-    now = parse(wanted.rules_text)
-    people = People.of(wanted.fleet, now)
+    now = parse(change.rules_text)
+    people = People.of(change.fleet, now)
     keys = [key for key in dict.fromkeys([*people.hosts, *now.names]) if people.name(key) == host_id]
     keys += [key for key, name in now.names.items() if name == host_id and key not in keys]
-    return [key for key in keys if key in wanted.rules_text]
+    return [key for key in keys if key in change.rules_text]
 
 
-def untrusted(wanted: Wanted, host_id: str) -> Wanted:
+def untrusted(change: Wanted, host_id: str) -> Wanted:
     """Without the host as a recipient anywhere; hosts.nix stays. Usage when it is none."""
-    assert wanted.store is not None
-    text, present = wanted.rules_text, keys_of(wanted, host_id)
+    assert change.store is not None
+    text, present = change.rules_text, keys_of(change, host_id)
     if not present:
         now = parse(text)
-        people = People.of(wanted.fleet, now)
+        people = People.of(change.fleet, now)
         known = sorted({people.name(key) for key in now.recipients})
-        raise Usage(f"{host_id} is not a recipient in {wanted.store.config}; there are {', '.join(known)}")
+        raise Usage(f"{host_id} is not a recipient in {change.store.config}; there are {', '.join(known)}")
     for key in present:
         text = rules_edit.remove(text, key)
-    wanted = wanted.edited(wanted.store.config, text.encode(), f"{wanted.store.config}: {host_id} leaves")
-    return with_rekeys(wanted)
+    change = change.edited(change.store.config, text.encode(), f"{change.store.config}: {host_id} leaves")
+    return with_rekeys(change)
 
 
-def with_rekeys(wanted: Wanted) -> Wanted:
+def with_rekeys(change: Wanted) -> Wanted:
     """With every secret file encrypted to whom the rules name. FleetError when one of them cannot be read."""
-    if wanted.store is None:
-        return wanted
-    if unreadable := next((file for file in wanted.store.files if file.problem), None):
-        raise FleetError(f"{wanted.root / wanted.store.path(unreadable.path)}: cannot be read: {unreadable.problem}")
-    rules = parse(wanted.rules_text)
-    before = People.of(wanted.fleet, wanted.store.rules)
-    people = People.of(wanted.fleet, rules)
+    if change.store is None:
+        return change
+    if unreadable := next((file for file in change.store.files if file.problem), None):
+        raise FleetError(f"{change.root / change.store.path(unreadable.path)}: cannot be read: {unreadable.problem}")
+    rules = parse(change.rules_text)
+    before = People.of(change.fleet, change.store.rules)
+    people = People.of(change.fleet, rules)
     people = replace(people, others={**before.others, **people.others})
-    rekeys = wanted.store.plan(people, rules).rekeys
-    seen = {wanted.store.path(rekey.path): wanted.store.contents[rekey.path] for rekey in rekeys}
-    return replace(wanted, rekeys=rekeys, seen={**seen, **wanted.seen})
+    rekeys = change.store.plan(people, rules).rekeys
+    seen = {change.store.path(rekey.path): change.store.contents[rekey.path] for rekey in rekeys}
+    return replace(change, rekeys=rekeys, seen={**seen, **change.seen})
 
 
-def protected(wanted: Wanted, host_id: str) -> Wanted:
+def protected(change: Wanted, host_id: str) -> Wanted:
     """With the host's managed guest readonly: deployed to from here on, never wiped."""
-    vm = wanted.fleet.vm_of(host_id)
+    vm = change.fleet.vm_of(host_id)
     if vm is None or not vm.may_change:
-        return wanted
+        return change
     path = (str(vm.origin), vm.name, "readonly")
-    text = NixText(DEFINITIONS, wanted.current(DEFINITIONS) or b"").set(path, "true")
-    vms = {**wanted.fleet.vms, vm.name: replace(vm, readonly=True)}
-    changed = wanted.edited(
+    text = NixText(DEFINITIONS, change.current(DEFINITIONS) or b"").set(path, "true")
+    vms = {**change.fleet.vms, vm.name: replace(vm, readonly=True)}
+    changed = change.edited(
         DEFINITIONS, text, f"{DEFINITIONS}: {vm.attribute} is readonly", {(DEFINITIONS, *path): True}
     )
     return replace(changed, fleet=replace(changed.fleet, vms=vms))
 
 
-def documented(wanted: Wanted, path: str, template: str | None = None) -> Wanted:
+def documented(change: Wanted, path: str, template: str | None = None) -> Wanted:
     """With the overview as the fleet is to be."""
-    overview = machines.render(wanted.fleet, template)
-    return wanted.edited(path, machines.document(wanted.current(path), overview, path), f"{path}: the overview")
+    overview = machines.render(change.fleet, template)
+    return change.edited(path, machines.document(change.current(path), overview, path), f"{path}: the overview")
 
 
 def publish(
     changeset: Changeset,
-    wanted: Wanted,
+    change: Wanted,
     message: str,
     *,
     sops: Callable[[], Sops] | None = None,
@@ -249,20 +249,20 @@ def publish(
 
     `sops` makes the identity that can decrypt the files now; `as_host` is that of the host, while its key is here.
     """
-    stage(changeset, wanted, sops=sops, as_host=as_host, rotate=rotate, commit=commit, say=say)
-    return swap_in(changeset, wanted, message, commit=commit, say=say)
+    stage(changeset, change, sops=sops, as_host=as_host, rotate=rotate, commit=commit, say=say)
+    return swap_in(changeset, change, message, commit=commit, say=say)
 
 
-def swap_in(changeset: Changeset, wanted: Wanted, message: str, *, commit: bool, say: Say) -> Done:
+def swap_in(changeset: Changeset, change: Wanted, message: str, *, commit: bool, say: Say) -> Done:
     """Put what was staged in place, with one commit. FleetError when that cannot be: then all is as it was."""
-    removed = [path for path, content in wanted.files.items() if content is None]
-    leaving = removed if wanted.gone or removed else None
-    return changeset.publish(dict(wanted.seen), message, removed=leaving, commit=commit, say=say)
+    removed = [path for path, content in change.files.items() if content is None]
+    leaving = removed if change.gone or removed else None
+    return changeset.publish(dict(change.seen), message, removed=leaving, commit=commit, say=say)
 
 
 def stage(
     changeset: Changeset,
-    wanted: Wanted,
+    change: Wanted,
     *,
     sops: Callable[[], Sops] | None = None,
     as_host: Sops | None = None,
@@ -272,28 +272,28 @@ def stage(
 ) -> None:
     """Make all of it beside the fleet's files, and verify it. FleetError when anything is not as it should be."""
     with ThreadPoolExecutor(1) as pool:
-        committable = pool.submit(changeset.require_committable, wanted.paths, commit=commit)
-        _stage(changeset, wanted, sops, as_host, rotate, say)
+        committable = pool.submit(changeset.require_committable, change.paths, commit=commit)
+        _stage(changeset, change, sops, as_host, rotate, say)
         committable.result()
 
 
 def _stage(
     changeset: Changeset,
-    wanted: Wanted,
+    change: Wanted,
     sops: Callable[[], Sops] | None,
     as_host: Sops | None,
     rotate: bool,
     say: Say,
 ) -> None:
-    for path, content in wanted.files.items():
+    for path, content in change.files.items():
         if content is not None:
             changeset.stage(path, content)
-    nix = {path: content for path, content in wanted.files.items() if content and path in (HOSTS, DEFINITIONS)}
+    nix = {path: content for path, content in change.files.items() if content and path in (HOSTS, DEFINITIONS)}
     if nix:
         say(f"evaluate {' and '.join(sorted(nix))} before and after")
-        require_exactly(wanted.root, nix, wanted.intended, changeset.scratch, wanted.gone)
-    if wanted.rekeys:
-        assert wanted.store is not None
+        require_exactly(change.root, nix, change.intended, changeset.scratch, change.gone)
+    if change.rekeys:
+        assert change.store is not None
         assert sops is not None
-        say(f"encrypt {len(wanted.rekeys)} files anew")
-        wanted.store.stage(changeset.staged, wanted.rules_text, wanted.rekeys, sops(), as_host=as_host, rotate=rotate)
+        say(f"encrypt {len(change.rekeys)} files anew")
+        change.store.stage(changeset.staged, change.rules_text, change.rekeys, sops(), as_host=as_host, rotate=rotate)

@@ -100,13 +100,13 @@ def read(file: Path, public: str, host: str, scratch: Path) -> Pointer | None:
     try:
         with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
             text = stream.read(_LONGEST).decode(errors="replace")
-        said, begin, signature = text.partition(BEGIN)
-        pointer = parse(said)
+        signed, begin, signature = text.partition(BEGIN)
+        pointer = parse(signed)
     except (OSError, ValueError):
         return None
     signers = scratch / "publisher"
     signers.write_text(f'nixherd namespaces="{NAMESPACE}" ssh-ed25519 {_ssh_blob(public)}\n')
-    whose = signatures.signer(begin + signature, said.encode(), signers, NAMESPACE, pointer.serial, scratch)
+    whose = signatures.signer(begin + signature, signed.encode(), signers, NAMESPACE, pointer.serial, scratch)
     return pointer if whose and pointer.host == host else None
 
 

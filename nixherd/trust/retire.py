@@ -60,7 +60,7 @@ class Retirement:
 
 
 def plan(
-    wanted: Wanted,
+    change: Wanted,
     host_id: str,
     repository: Repository | None,
     *,
@@ -73,25 +73,25 @@ def plan(
 
     `beside` are files outside of the fleet's repository that may name the host as well.
     """
-    fleet, host = wanted.fleet, wanted.fleet.hosts[host_id]
+    fleet, host = change.fleet, change.fleet.hosts[host_id]
     guests = tuple(vm for vm in fleet.vms.values() if vm.host_id == host_id)
-    texts = _texts(wanted.root, repository)
-    _require_no_other_store(wanted, host, texts)
-    wanted, own, known = _without_secrets(wanted, host, remove=remove_secrets)
-    wanted = wanted.without(HOSTS, (host_id,), f"{HOSTS}: {host_id} goes")
+    texts = _texts(change.root, repository)
+    _require_no_other_store(change, host, texts)
+    change, rules, known = _without_secrets(change, host, remove=remove_secrets)
+    change = change.without(HOSTS, (host_id,), f"{HOSTS}: {host_id} goes")
     for vm in guests:
-        wanted = wanted.without(DEFINITIONS, (str(vm.origin), vm.name), f"{DEFINITIONS}: {vm.attribute} goes")
+        change = change.without(DEFINITIONS, (str(vm.origin), vm.name), f"{DEFINITIONS}: {vm.attribute} goes")
     left = _without_host(fleet, host_id)
-    wanted = replace(wanted, fleet=left)
-    wanted, stays = _without_files(wanted, fleet, host, texts, repository)
-    if wanted.current(docs) is not None:
+    change = replace(change, fleet=left)
+    change, stays = _without_files(change, fleet, host, texts, repository)
+    if change.current(docs) is not None:
         overview = render(left, template)
-        wanted = wanted.edited(docs, document(wanted.current(docs), overview, docs), f"{docs}: the overview")
-    after = _after(texts, wanted)
-    _require_unused(wanted, own, after)
-    after |= _beside(beside, repository.top if repository else wanted.root)
+        change = change.edited(docs, document(change.current(docs), overview, docs), f"{docs}: the overview")
+    after = _after(texts, change)
+    _require_unused(change, rules, after)
+    after |= _beside(beside, repository.top if repository else change.root)
     found = mentions.named(after, {name for name in (*_names(host), *(vm.name for vm in guests)) if len(name) > 1})
-    return Retirement(wanted, host, guests, known, own, stays, tuple(found))
+    return Retirement(change, host, guests, known, rules, stays, tuple(found))
 
 
 def _without_host(fleet: Fleet, host_id: str) -> Fleet:
@@ -110,43 +110,43 @@ def _names(host: Host) -> tuple[str, ...]:
 
 
 def _without_secrets(
-    wanted: Wanted, host: Host, *, remove: bool
+    change: Wanted, host: Host, *, remove: bool
 ) -> tuple[Wanted, tuple[OwnRule, ...], tuple[str, ...]]:
     """With the host's keys out of every rule, its own rules as asked, and the files that it knows and that stay."""
-    if wanted.store is None:
-        return wanted, (), ()
-    _require_own_key(wanted.fleet, host)
-    store, keys, rules = wanted.store, set(enrolment.keys_of(wanted, host.id)), parse(wanted.rules_text)
-    people = People.of(wanted.fleet, rules)
+    if change.store is None:
+        return change, (), ()
+    _require_own_key(change.fleet, host)
+    store, keys, rules = change.store, set(enrolment.keys_of(change, host.id)), parse(change.rules_text)
+    people = People.of(change.fleet, rules)
     known = {file.path for file in store.files if file.encrypted and keys & set(file.encrypted.recipients)}
-    own, numbers = [], []
+    alone, numbers = [], []
     for rule in rules.rules:
-        if _is_own(rule, host, keys, people, wanted.fleet):
+        if _is_own(rule, host, keys, people, change.fleet):
             files = tuple(file.path for file in store.files if rules.rule_of(file.path) == rule)
             others = tuple(people.name(key) for key in rule.recipients if key not in keys)
-            own.append(OwnRule(rule.label, tuple(map(store.path, files)), others, remove))
+            alone.append(OwnRule(rule.label, tuple(map(store.path, files)), others, remove))
             numbers.append(rule.number)
             if remove:
                 known -= set(files)
-    if own and remove:
-        text = rules_edit.remove_rules(wanted.rules_text, numbers)
-        labels = ", ".join(each.label for each in own)
-        wanted = wanted.edited(store.config, text.encode(), f"{store.config}: {labels} goes, for {host.id} alone")
-        for path in (path for each in own for path in each.files):
-            wanted = wanted.removed([path], f"remove {path}")
+    if alone and remove:
+        text = rules_edit.remove_rules(change.rules_text, numbers)
+        labels = ", ".join(each.label for each in alone)
+        change = change.edited(store.config, text.encode(), f"{store.config}: {labels} goes, for {host.id} alone")
+        for path in (path for each in alone for path in each.files):
+            change = change.removed([path], f"remove {path}")
     if keys:
         _require_others(rules, keys, host.id, store.config, removed=numbers if remove else ())
-        if enrolment.keys_of(wanted, host.id):
-            wanted = enrolment.untrusted(wanted, host.id)
-    return wanted, tuple(own), tuple(store.path(path) for path in sorted(known))
+        if enrolment.keys_of(change, host.id):
+            change = enrolment.untrusted(change, host.id)
+    return change, tuple(alone), tuple(store.path(path) for path in sorted(known))
 
 
-def _require_no_other_store(wanted: Wanted, host: Host, texts: Mapping[str, bytes]) -> None:
+def _require_no_other_store(change: Wanted, host: Host, texts: Mapping[str, bytes]) -> None:
     """FleetError for what the host could decrypt outside of the secrets' directory: it would still do so afterwards."""
-    keys = {key for key, name in recipients_of_hosts(wanted.fleet).items() if name == host.id}
-    keys |= set(enrolment.keys_of(wanted, host.id)) if wanted.store is not None else set()
+    keys = {key for key, name in recipients_of_hosts(change.fleet).items() if name == host.id}
+    keys |= set(enrolment.keys_of(change, host.id)) if change.store is not None else set()
     for path, text in texts.items():
-        if wanted.store is not None and path.startswith(f"{posixpath.normpath(wanted.store.directory)}/"):
+        if change.store is not None and path.startswith(f"{posixpath.normpath(change.store.directory)}/"):
             continue
         try:
             if posixpath.basename(path) == CONFIG:
@@ -158,7 +158,7 @@ def _require_no_other_store(wanted: Wanted, host: Host, texts: Mapping[str, byte
         except ValueError:  # nothing that sops would read
             continue
         if is_named:
-            place = wanted.store.directory if wanted.store else "a directory of secrets with a .sops.yaml"
+            place = change.store.directory if change.store else "a directory of secrets with a .sops.yaml"
             raise FleetError(
                 f"{path}: {host.id} is a recipient there, outside of {place}; name the directory with --secrets, or "
                 "take it out by hand first (.sops.yaml, sops updatekeys, sops rotate)"
@@ -193,11 +193,11 @@ def _require_others(
             )
 
 
-def _require_unused(wanted: Wanted, own: Sequence[OwnRule], after: Mapping[str, bytes]) -> None:
-    gone = [path for rule in own if rule.goes for path in rule.files]
+def _require_unused(change: Wanted, rules: Sequence[OwnRule], after: Mapping[str, bytes]) -> None:
+    gone = [path for rule in rules if rule.goes for path in rule.files]
     if found := mentions.imported(after, gone):
         raise FleetError(
-            f"{found[0]}: names a secret file that was to go with {wanted.store and wanted.store.directory}"
+            f"{found[0]}: names a secret file that was to go with {change.store and change.store.directory}"
         )
 
 
@@ -205,30 +205,30 @@ def _require_unused(wanted: Wanted, own: Sequence[OwnRule], after: Mapping[str, 
 
 
 def _without_files(
-    wanted: Wanted, fleet: Fleet, host: Host, texts: Mapping[str, bytes], repository: Repository | None
+    change: Wanted, fleet: Fleet, host: Host, texts: Mapping[str, bytes], repository: Repository | None
 ) -> tuple[Wanted, tuple[str, ...]]:
     """Without what is the host's alone below the fleet's directory; and what stays, with why."""
     stays: list[str] = []
     for target, kept in _own_places(fleet, host).items():
-        files = _files_in(wanted.root, target, repository)
+        files = _files_in(change.root, target, repository)
         if not files:
             continue
         if kept:
             stays.append(f"{target} stays: {kept}")
             continue
-        others = {path: text for path, text in _after(texts, wanted).items() if path not in files}
+        others = {path: text for path, text in _after(texts, change).items() if path not in files}
         if found := mentions.imported(others, [target]):
             stays.append(f"{target} stays: {found[0]}")
             continue
         if repository is None:
             stays.append(f"{target} stays: no git could bring it back")
             continue
-        regular = [path for path in files if _is_regular(wanted.root, path)]
+        regular = [path for path in files if _is_regular(change.root, path)]
         if regular:
             many = f" ({len(regular)} files)" if regular != [target] else ""
-            wanted = wanted.removed(regular, f"remove {target}{many}")
+            change = change.removed(regular, f"remove {target}{many}")
         stays += [f"{path} stays: it is not an ordinary file" for path in files if path not in regular]
-    return wanted, tuple(stays)
+    return change, tuple(stays)
 
 
 def _own_places(fleet: Fleet, host: Host) -> dict[str, str | None]:
@@ -238,10 +238,10 @@ def _own_places(fleet: Fleet, host: Host) -> dict[str, str | None]:
     found: dict[str, str | None] = {f"hosts/{host.id}": None}
     for path in _paths(fleet, host):
         parent = posixpath.dirname(path)
-        own = posixpath.basename(parent) in names
+        is_named_so = posixpath.basename(parent) in names
         if parent not in found:
-            place = parent if own else path
-            is_named = own or posixpath.splitext(posixpath.basename(path))[0] in names
+            place = parent if is_named_so else path
+            is_named = is_named_so or posixpath.splitext(posixpath.basename(path))[0] in names
             found[place] = None if is_named else "nothing says that it is this host's alone"
     for place in found:
         if user := next(
@@ -301,8 +301,8 @@ def _beside(paths: Sequence[Path], top: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in elsewhere if path.is_file() and path.stat().st_size <= _LARGEST}
 
 
-def _after(texts: Mapping[str, bytes], wanted: Wanted) -> dict[str, bytes]:
+def _after(texts: Mapping[str, bytes], change: Wanted) -> dict[str, bytes]:
     """The same as they are to be; without secret files."""
-    secret = {wanted.store.path(file.path) for file in wanted.store.files} if wanted.store else set()
-    changed = {path: wanted.files.get(path, content) for path, content in texts.items() if path not in secret}
+    secret = {change.store.path(file.path) for file in change.store.files} if change.store else set()
+    changed = {path: change.files.get(path, content) for path, content in texts.items() if path not in secret}
     return {path: content for path, content in changed.items() if content is not None}

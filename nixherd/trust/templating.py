@@ -67,10 +67,10 @@ def render_foreign(name: str, template: str, values: Values) -> str:
     except DeadlineExceeded:
         raise FleetError(f"{name}: takes too long; nothing was changed") from None
     if done.status:
-        said = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "")
-        if done.status < 0 or said.startswith("MemoryError"):
-            said = f"takes more than {SECONDS} seconds, or {_MEMORY >> 20} MiB of memory"
-        raise FleetError(f"{name}: {' '.join(said.split())[:_SHOWN]}")
+        reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "")
+        if done.status < 0 or reason.startswith("MemoryError"):
+            reason = f"takes more than {SECONDS} seconds, or {_MEMORY >> 20} MiB of memory"
+        raise FleetError(f"{name}: {' '.join(reason.split())[:_SHOWN]}")
     text: str = json.loads(done.stdout)
     return text
 

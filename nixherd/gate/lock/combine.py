@@ -85,23 +85,23 @@ class Combiner:
         if not verdict.answered and time.monotonic() >= self.until:
             return None, [], (), {input: verdict.reason for group in waiting for input in group.inputs}
         self._require_sound_base()
-        said = {tuple(waiting): verdict}
+        verdicts = {tuple(waiting): verdict}
         best, taken, left = None, list[Group](), list(waiting)
         while left:
             before = len(left)
             for group in list(left):
-                wanted = tuple(each for each in waiting if each in taken or each == group)
-                if wanted in said:
+                tried = tuple(each for each in waiting if each in taken or each == group)
+                if tried in verdicts:
                     continue
-                commit, verdict = self._try(old, new, wanted)
+                commit, verdict = self._try(old, new, tried)
                 if verdict.passed:
                     best, taken = commit, [*taken, group]
                     left.remove(group)
                 else:
-                    said[wanted] = verdict
+                    verdicts[tried] = verdict
             if len(left) == before:  # what was taken since has not let another one through
                 break
-        last = {group: said[tuple(each for each in waiting if each in taken or each == group)] for group in left}
+        last = {group: verdicts[tuple(each for each in waiting if each in taken or each == group)] for group in left}
         unsaid = {input: last[group].reason for group in left if not last[group].answered for input in group.inputs}
         return best, taken, tuple(Left(group, last[group].reasons) for group in left if last[group].answered), unsaid
 

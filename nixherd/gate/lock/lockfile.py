@@ -87,9 +87,9 @@ class Lock:
     def _walk(
         self, path: tuple[str, ...], node: str, above: frozenset[str]
     ) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-        about = self.nodes[node]
-        yield path, {key: value for key, value in about.items() if key != "inputs"}
-        for name, child in sorted(about.get("inputs", {}).items()):
+        entry = self.nodes[node]
+        yield path, {key: value for key, value in entry.items() if key != "inputs"}
+        for name, child in sorted(entry.get("inputs", {}).items()):
             if isinstance(child, str) and child not in above:
                 yield from self._walk((*path, name), child, above | {node})
             elif not isinstance(child, str):
@@ -163,8 +163,8 @@ class Move:
 
     def to_json(self) -> dict[str, Any]:
         sides = {"old": self.old, "new": self.new}
-        about = {side: None if locked is None else _about(locked) for side, locked in sides.items()}
-        return {"input": self.name, **about, "compare": self.link, "older": self.is_older}
+        revisions = {side: None if locked is None else _about(locked) for side, locked in sides.items()}
+        return {"input": self.name, **revisions, "compare": self.link, "older": self.is_older}
 
 
 def moves(old: Lock, new: Lock) -> list[Move]:
@@ -188,9 +188,9 @@ def shown(locked: Mapping[str, Any] | None) -> str:
     """A revision for people, and of when it is."""
     if locked is None:
         return "none"
-    about = _about(locked)
-    short = str(about["revision"] or about["hash"] or "unknown").removeprefix("sha256-")[:_SHORT]
-    return f"{short} ({about['date']})" if about["date"] else short
+    revision = _about(locked)
+    short = str(revision["revision"] or revision["hash"] or "unknown").removeprefix("sha256-")[:_SHORT]
+    return f"{short} ({revision['date']})" if revision["date"] else short
 
 
 def _about(locked: Mapping[str, Any]) -> dict[str, Any]:

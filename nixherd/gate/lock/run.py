@@ -201,7 +201,7 @@ class Ended:
     at: str | None
 
 
-def update(fleet: Path, wanted: Wanted, gate: TreeGate, is_signed: Callable[[Path], bool], say: Say) -> Ended:
+def update(fleet: Path, request: Wanted, gate: TreeGate, is_signed: Callable[[Path], bool], say: Say) -> Ended:
     """`is_signed` says of the fleet's directory whether its commits have to be signed.
 
     Raises Usage, FleetError; the operator's files are as they were, unless their own branch was to be merged into.
@@ -209,26 +209,28 @@ def update(fleet: Path, wanted: Wanted, gate: TreeGate, is_signed: Callable[[Pat
     repository = Repository.around(fleet)
     if repository is None:
         raise Usage(f"{fleet}: is not in a git repository; an update is a commit")
-    base = wanted.base or wanted.merge_into or current(repository)
-    if wanted.branch in (base, wanted.merge_into):
-        raise Usage(f"--branch {wanted.branch}: the update needs a branch of its own")
-    for name in filter(None, (wanted.branch, base, wanted.merge_into)):
+    base = request.base or request.merge_into or current(repository)
+    if request.branch in (base, request.merge_into):
+        raise Usage(f"--branch {request.branch}: the update needs a branch of its own")
+    for name in filter(None, (request.branch, base, request.merge_into)):
         require_name(repository, name)
-    if wanted.merge_into and wanted.merge_into != base:
-        raise Usage(f"--base {base}: what is merged into {wanted.merge_into} starts from there; leave --base out")
-    remote = Remote(repository, wanted.remote or _remote_of(repository, base)) if wanted.push else None
+    if request.merge_into and request.merge_into != base:
+        raise Usage(f"--base {base}: what is merged into {request.merge_into} starts from there; leave --base out")
+    remote = Remote(repository, request.remote or _remote_of(repository, base)) if request.push else None
     if remote is None and checked_out(repository, base) and repository.changed([FILE]):
         raise FleetError(f"{fleet / FILE}: has changes that are not committed; commit it, or `git restore {FILE}`")
-    if tree := checked_out(repository, wanted.branch):
-        raise FleetError(f"the branch {wanted.branch} is checked out in {tree}; leave it there, or say --branch NAME")
-    until = math.inf if wanted.deadline is None else time.monotonic() + wanted.deadline
+    if tree := checked_out(repository, request.branch):
+        raise FleetError(f"the branch {request.branch} is checked out in {tree}; leave it there, or say --branch NAME")
+    until = math.inf if request.deadline is None else time.monotonic() + request.deadline
     with alone(repository) as directory:
-        for left in reversed(range(wanted.tries)):
+        for left in reversed(range(request.tries)):
             try:
-                return _once(repository, remote, directory, wanted, base, gate, is_signed, say, until)
+                return _once(repository, remote, directory, request, base, gate, is_signed, say, until)
             except Moved as error:
                 if not left:
-                    raise FleetError(f"{error}, {wanted.tries} times while the gate ran; run it again later") from error
+                    raise FleetError(
+                        f"{error}, {request.tries} times while the gate ran; run it again later"
+                    ) from error
                 say(f"{error} meanwhile: once more on that")
     raise AssertionError
 
@@ -237,7 +239,7 @@ def _once(
     repository: Repository,
     remote: Remote | None,
     directory: Path,
-    wanted: Wanted,
+    request: Wanted,
     base: str,
     gate: TreeGate,
     is_signed: Callable[[Path], bool],
@@ -249,29 +251,29 @@ def _once(
     start = (remote or here).tip(base)
     if start is None:
         raise FleetError(f"branch {where} does not exist")
-    local = here.tip(wanted.branch)
-    require_ours(repository, wanted.branch, local, start)
-    if local and wanted.merge_into and follows(repository, start, local):
-        here.remove(wanted.branch, local)  # of a run that was killed once it was merged
+    local = here.tip(request.branch)
+    require_ours(repository, request.branch, local, start)
+    if local and request.merge_into and follows(repository, start, local):
+        here.remove(request.branch, local)  # of a run that was killed once it was merged
         local = None
-    theirs = remote.tip(wanted.branch) if remote and not wanted.merge_into else None
-    require_ours(repository, f"{remote.name}/{wanted.branch}" if remote else "", theirs, start)
+    theirs = remote.tip(request.branch) if remote and not request.merge_into else None
+    require_ours(repository, f"{remote.name}/{request.branch}" if remote else "", theirs, start)
     with Place.made(repository, directory, start) as place:
         place.require_able()
-        groups = groups_of(place.lock(where), wanted.groups, wanted.only)
+        groups = groups_of(place.lock(where), request.groups, request.only)
         combiner = Combiner(place, gate, start, where, is_signed(place.fleet), say, until)
         outcome = combiner.update(groups)
         if outcome.commit is None:
             return Ended(outcome, where, None)
-        here.move(wanted.branch, local, outcome.commit)  # from here on it is held by a name
-    if not remote and not wanted.merge_into:
-        return Ended(outcome, where, wanted.branch)
-    if not wanted.merge_into:
+        here.move(request.branch, local, outcome.commit)  # from here on it is held by a name
+    if not remote and not request.merge_into:
+        return Ended(outcome, where, request.branch)
+    if not request.merge_into:
         assert remote
-        remote.move(wanted.branch, theirs, outcome.commit)
-        return Ended(outcome, where, f"{remote.name}/{wanted.branch}")
-    (remote or here).move(wanted.merge_into, start, outcome.commit)
-    here.remove(wanted.branch, outcome.commit)
+        remote.move(request.branch, theirs, outcome.commit)
+        return Ended(outcome, where, f"{remote.name}/{request.branch}")
+    (remote or here).move(request.merge_into, start, outcome.commit)
+    here.remove(request.branch, outcome.commit)
     return Ended(outcome, where, where)
 
 

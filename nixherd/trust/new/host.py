@@ -208,17 +208,17 @@ def names_taken(fleet: Fleet, name: str, alias: str, vmid: int | None) -> Iterat
 
 
 def _taken_name(fleet: Fleet, name: str, option: str) -> Iterator[str]:
-    wanted, given = name.lower(), f"{option}{name}"
+    lower, given = name.lower(), f"{option}{name}"
     for host in fleet.hosts.values():
         owned = {"the id": host.id, "the hostname": host.hostname, "the sshAlias": host.ssh_alias}
-        if what := next((what for what, each in owned.items() if each and each.lower() == wanted), None):
+        if what := next((what for what, each in owned.items() if each and each.lower() == lower), None):
             yield f"{given}: is {what} of {host.id} in {HOSTS} already; choose another name"
             return
     for vm in fleet.vms.values():
-        if vm.name.lower() == wanted:
+        if vm.name.lower() == lower:
             yield f"{given}: is {vm.attribute} in {DEFINITIONS} already; choose another name"
             return
     for group, members in groups_of(fleet).items():
-        if group.lower() == wanted:
+        if group.lower() == lower:
             yield f"{given}: is a tag of {', '.join(members)}, which it would take the place of; choose another name"
             return

@@ -118,16 +118,18 @@ def _recipient(store: Store, people: People, given: str) -> str:
     return key
 
 
-def encrypt(sops: Sops, wanted: Secrets, names: Sequence[str], staged: Path) -> bytes:
+def encrypt(sops: Sops, secrets: Secrets, names: Sequence[str], staged: Path) -> bytes:
     """The file's content: a random value for each name, for whom the rule names. `staged` has the rules in their place.
 
     FleetError when sops encrypts it for others, or not at all.
     """
-    place = staged / Path(wanted.config).parent
-    content = sops.encrypt(place, Path(wanted.path).name, _document(names))
-    found = files.read(wanted.path, content)
-    if found is None or set(found.recipients) != set(wanted.recipients) or found.others:
-        raise FleetError(f"{wanted.path}: sops encrypted it for others than {wanted.config} names; nothing was changed")
+    place = staged / Path(secrets.config).parent
+    content = sops.encrypt(place, Path(secrets.path).name, _document(names))
+    found = files.read(secrets.path, content)
+    if found is None or set(found.recipients) != set(secrets.recipients) or found.others:
+        raise FleetError(
+            f"{secrets.path}: sops encrypted it for others than {secrets.config} names; nothing was changed"
+        )
     return content
 
 

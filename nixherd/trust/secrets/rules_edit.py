@@ -33,12 +33,12 @@ def add(text: str, recipient: str, name: str, rules: Collection[int], *, beside:
     """
     by_hand = f"add by hand: `- {recipient} # {name}` to the keys of {_list_of(rules)}"
     before, tree = _read(text, by_hand)
-    wanted = [rule for rule in before.rules if rule.number in rules and recipient not in rule.recipients]
+    joined = [rule for rule in before.rules if rule.number in rules and recipient not in rule.recipients]
     editor = _Editor(text, tree, by_hand)
     word = editor.add_key(recipient, name, beside, any(before.names.get(key) for key in before.recipients))
-    for rule in wanted:
+    for rule in joined:
         editor.add_to_rule(rule, word, recipient, name)
-    changed = {rule.number: (*rule.recipients, recipient) for rule in wanted}
+    changed = {rule.number: (*rule.recipients, recipient) for rule in joined}
     return _checked(text, before, editor.splices, changed, by_hand)
 
 
@@ -57,8 +57,8 @@ def add_rule(text: str, path: str, recipients: Sequence[str], *, comment: str) -
     place = other.number - 1 if other else len(before.rules)
     editor.add_rule(place, pattern, recipients, comment)
     rule = Rule(0, pattern, tuple(dict.fromkeys(recipients)))
-    wanted = [*before.rules[:place], rule, *before.rules[place:]]
-    return _read_back(text, editor.splices, by_hand, lambda after: [*map(_meant, after)] == [*map(_meant, wanted)])
+    expected = [*before.rules[:place], rule, *before.rules[place:]]
+    return _read_back(text, editor.splices, by_hand, lambda after: [*map(_meant, after)] == [*map(_meant, expected)])
 
 
 def _meant(rule: Rule) -> object:
@@ -121,8 +121,8 @@ def _read(text: str, by_hand: str) -> tuple[Rules, Tree]:
 
 def _checked(text: str, before: Rules, splices: Splices, changed: dict[int, tuple[str, ...]], by_hand: str) -> str:
     """The edited text, when reading it back shows exactly the changes that were meant."""
-    wanted = [replaced(rule, recipients=changed.get(rule.number, rule.recipients)) for rule in before.rules]
-    return _read_back(text, splices, by_hand, lambda after: [*map(_unordered, after)] == [*map(_unordered, wanted)])
+    expected = [replaced(rule, recipients=changed.get(rule.number, rule.recipients)) for rule in before.rules]
+    return _read_back(text, splices, by_hand, lambda after: [*map(_unordered, after)] == [*map(_unordered, expected)])
 
 
 def _unordered(rule: Rule) -> object:

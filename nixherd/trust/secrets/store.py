@@ -94,12 +94,12 @@ def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile]
         elif file.encrypted is None:
             findings.append(f"{where}: is not encrypted; `sops encrypt --in-place` it, and change what was in it")
         else:
-            present, wanted = file.encrypted.recipients, rule.recipients
-            added = tuple(key for key in wanted if key not in present)
-            removed = tuple(key for key in present if key not in wanted)
+            present, intended = file.encrypted.recipients, rule.recipients
+            added = tuple(key for key in intended if key not in present)
+            removed = tuple(key for key in present if key not in intended)
             if added or removed:
                 names = (*(f"+{people.name(key)}" for key in added), *(f"-{people.name(key)}" for key in removed))
-                rekeys.append(Rekey(file.path, added, removed, frozenset(wanted), names))
+                rekeys.append(Rekey(file.path, added, removed, frozenset(intended), names))
     for rule in rules.rules:
         if rule.number not in used:
             findings.append(f"{secrets}/.sops.yaml: {rule.label} matches no file")
@@ -149,9 +149,9 @@ class Store:
     def config(self) -> str:
         return f"{self.directory}/{CONFIG}"
 
-    def plan(self, people: People, wanted: Rules | None = None) -> Plan:
+    def plan(self, people: People, rules: Rules | None = None) -> Plan:
         """What follows from the rules, or from those that are to be."""
-        return plan(self.directory, wanted or self.rules, people, self.files)
+        return plan(self.directory, rules or self.rules, people, self.files)
 
     def path(self, file: str) -> str:
         """A file's path below the fleet's directory."""
