@@ -2,6 +2,7 @@
 
 statix is in no registry. The stand-in has its command line, its output and its statuses (config.rs, lint.rs and
 traits.rs of statix), finds a comparison with `true` and an empty `let`, and panics where a file says that it should.
+It is started for each file of a fleet, and imports what it needs for those alone in which there may be something.
 """
 
 import functools
@@ -15,8 +16,8 @@ from lab.places import cache_directory
 from lab.setup import gate
 
 STATIX = """\
-#!PYTHON
-import json, os, re, sys
+#!PYTHON -IS
+import os, sys
 
 words = sys.argv[1:]
 command, target = words[0], words[-1]
@@ -39,6 +40,9 @@ for file in files:
             open(file, "w").write(new)
         continue
     reports = []
+    if " == true" not in text and "(let" not in text:
+        continue
+    import json, re
     for code, note, pattern, message in (
         (1, "Unnecessary comparison with boolean", r"\\w+ == true", "Comparing `{}` with boolean literal `true`"),
         (2, "Useless let-in expression", r"\\(let\\s+in\\b", "This let-in expression has no entries"),
@@ -75,7 +79,7 @@ def programs() -> Path:
 def stand_in(directory: Path) -> Path:
     """A directory with a statix in it."""
     directory.mkdir(exist_ok=True)
-    write(directory / "statix", STATIX.replace("PYTHON", sys.executable))
+    write(directory / "statix", STATIX.replace("PYTHON", str(Path(sys.executable).resolve())))
     return directory
 
 

@@ -10,6 +10,7 @@ processes of ours, as people do.
 
 import importlib.util
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Callable
@@ -82,10 +83,10 @@ def _execute_child(process: Any, *arguments: Any) -> None:
 
 
 def _shortly(process: Any, execute_child: Callable[..., None], *arguments: Any) -> None:
-    """Leave out the function that nixherd.process gives, unless it limits the program's memory."""
+    """Leave out the function that nixherd.process gives; the limit that it would set is set at once."""
     function = arguments[_PREEXEC_FN]
-    is_needed = not (isinstance(function, partial) and function.func is programs._prepare and function.args[1] is None)
-    if is_needed or get_native_id() != os.getpid():  # signals are the main thread's
+    is_ours = isinstance(function, partial) and function.func is programs._prepare
+    if not is_ours or get_native_id() != os.getpid():  # signals are the main thread's
         execute_child(process, *arguments)
         return
     before = signal.signal(signal.SIGTTIN, signal.SIG_IGN)
@@ -93,3 +94,6 @@ def _shortly(process: Any, execute_child: Callable[..., None], *arguments: Any) 
         execute_child(process, *arguments[:_PREEXEC_FN], None, *arguments[_PREEXEC_FN + 1 :])
     finally:
         signal.signal(signal.SIGTTIN, before)
+    if limits := function.args[1]:
+        with suppress(ProcessLookupError):
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (limits.memory, limits.memory))

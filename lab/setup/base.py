@@ -130,6 +130,7 @@ def _trim_etc(root: Path) -> None:
     """Create the /etc that template and installer start from: networkd and sshd enabled, nothing else of Debian's."""
     wants = root / "etc/systemd/system"
     shutil.rmtree(wants)
+    shutil.rmtree(root / "etc/update-motd.d", ignore_errors=True)  # which each SSH session would run, for nobody
     (wants / "multi-user.target.wants").mkdir(parents=True)
     for unit in ("ssh.service", "systemd-networkd.service"):
         (wants / "multi-user.target.wants" / unit).symlink_to(f"/usr/lib/systemd/system/{unit}")

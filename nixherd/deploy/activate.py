@@ -16,6 +16,7 @@ from nixherd.deploy.running import Running, require_root, try_running
 from nixherd.errors import FAILURES, DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided, Unforeseen
 from nixherd.faults import foreseen, worded
 from nixherd.fleet.health_checks import Check
+from nixherd.poll import Backoff, poll
 from nixherd.reasons import went_back
 
 REVERT = 60  # seconds beyond its deadlines within which a machine has gone back, and answers again
@@ -175,12 +176,11 @@ class _Activation:
 
     def _look(self, known: Stage, *, is_lost: bool = False) -> Standing:
         """Ask how it stands until there is an answer. Undecided when there is none within all deadlines."""
-        while True:
-            left = self.until - time.monotonic()
-            if left <= 0:
-                raise self._undecided(f"it was not heard of for {self.deployment.deadline + self.deployment.confirm} s")
+        for _ in (waits := poll(self.until - time.monotonic(), Backoff(1.0, 1.0))):
+            if not waits.left:
+                break
             try:
-                self.machine.reconnect(left, if_lost=not is_lost, absent_ok=True)
+                self.machine.reconnect(waits.left, if_lost=not is_lost, absent_ok=True)
                 is_lost = False
                 return self._ask(self.deployment.look(known), what="looking at the deployment")
             except DeadlineExceeded as error:
@@ -189,7 +189,7 @@ class _Activation:
                 foreseen(error, f"{self.host_run.id}: looking at its deployment")
                 self.host_run.say(f"not reached: {error}")
                 is_lost = True
-                time.sleep(min(1.0, max(0.0, left)))
+        raise self._undecided(f"it was not heard of for {self.deployment.deadline + self.deployment.confirm} s")
 
     def _send_word(self, word: str) -> None:
         try:
@@ -210,23 +210,18 @@ class _Activation:
 
         Everything is asked on a connection of its own: that of before says nothing about the way in.
         """
-        began, patience = time.monotonic(), self.standing.left or self.deployment.confirm
-        by_root = self.host_run.kind is Kind.SYSTEM
-        while True:
-            left = patience - MARGIN - (time.monotonic() - began)
+        patience = (self.standing.left or self.deployment.confirm) - MARGIN
+        until, by_root = time.monotonic() + patience, self.host_run.kind is Kind.SYSTEM
+        for _ in poll(self.host_run.options.soak, Backoff(PAUSE, PAUSE)):
             try:
-                self.machine.reconnect(max(1.0, left))
+                self.machine.reconnect(max(1.0, until - time.monotonic()))
                 self.standing = self._ask(self.deployment.look(Stage.NONE, 0), what="the proof")
             except FAILURES as error:
                 return f"it cannot be asked after the activation: {worded(error, 'proving it')}"
-            problem = self._disagreement() or failing(
-                self.machine, self.checks, began + patience - MARGIN, by_root=by_root
-            )
-            watched = time.monotonic() - began
-            soak = self.host_run.options.soak
-            if problem or watched >= soak:
+            problem = self._disagreement() or failing(self.machine, self.checks, until, by_root=by_root)
+            if problem:
                 return problem
-            time.sleep(min(PAUSE, soak - watched))
+        return None
 
     def _disagreement(self) -> str | None:
         standing, target = self.standing, self.target

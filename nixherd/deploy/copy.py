@@ -233,8 +233,8 @@ def bytes_moved(pid: int) -> int | None:
     except OSError:
         return None
     counts = dict(line.split(": ", 1) for line in lines if ": " in line)
-    own = int(counts.get("rchar", 0)) + int(counts.get("wchar", 0))
-    return own + sum(bytes_moved(child) or 0 for child in _children(pid))
+    moved = int(counts.get("rchar", 0)) + int(counts.get("wchar", 0))
+    return moved + sum(bytes_moved(child) or 0 for child in _children(pid))
 
 
 def _children(pid: int) -> list[int]:

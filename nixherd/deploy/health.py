@@ -11,6 +11,7 @@ from nixherd.deploy.protocol import Kind
 from nixherd.deploy.running import Running, home_script, parse_running, require_root, system_script
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
+from nixherd.poll import Backoff, poll
 from nixherd.reasons import failure
 
 PAUSE = 1.0  # seconds between two tries
@@ -25,11 +26,11 @@ def failing(machine: Machine, checks: tuple[Check, ...], until: float, *, by_roo
     Each is tried until its time is over; none after `until`, by the monotonic clock.
     """
     for check in checks:
-        end = min(until, time.monotonic() + check.timeout)
-        while (problem := _problem(machine, check, by_root=by_root)) is not None:
-            if time.monotonic() + PAUSE >= end:
-                return f"{check} does not pass: {problem}"
-            time.sleep(PAUSE)
+        for _ in poll(min(until - time.monotonic(), check.timeout) - PAUSE, Backoff(PAUSE, PAUSE)):
+            if (problem := _problem(machine, check, by_root=by_root)) is None:
+                break
+        else:
+            return f"{check} does not pass: {problem}"
     return None
 
 
@@ -98,16 +99,14 @@ def unwell(
         return _problem_of(running) or unasked, running
     if needs_root(kind, checks):
         require_root(machine, running)
-    end = time.monotonic() + max(check.timeout for check in checks)
-    while True:
+    for _ in poll(max(check.timeout for check in checks) - PAUSE, Backoff(PAUSE, PAUSE)):
         answer, failure = _ask_all(machine, kind, checks)
         running = replace(answer, sudo=running.sudo)  # it may have been asked as root
         if running.current != target:
             return f"it runs {running.current} now", running
-        problem = _problem_of(running) or failure
-        if failure is None or time.monotonic() + PAUSE >= end:
-            return problem, running
-        time.sleep(PAUSE)
+        if failure is None:
+            break
+    return _problem_of(running) or failure, running
 
 
 def _problem_of(running: Running) -> str | None:

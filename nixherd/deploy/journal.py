@@ -78,14 +78,14 @@ class Journal:
                 "it be written, or name another place in XDG_STATE_HOME"
             ) from error
 
-    def note(self, event: str, host: str | None = None, **about: Any) -> None:
+    def note(self, event: str, host: str | None = None, **values: Any) -> None:
         """Append an entry; durable once this returns; what is neither a stage nor an end, with the next one that is.
 
         A host's first end is its only one, until it begins in another rollout of the run. OSError when what is to be
         begun cannot be noted, which is then not to be begun; what is over is over, so of that, and of what was found or
         said, only the journal knows less.
         """
-        entry = {"time": round(time.time(), 3), "event": event, "host": host, **about}
+        entry = {"time": round(time.time(), 3), "event": event, "host": host, **values}
         line = json.dumps(entry, default=str) + "\n"  # in ASCII: no word in it ends the line, and any can be written
         with self._lock:
             if event == "end" and host in self._ended:

@@ -11,6 +11,7 @@ from nixherd.deploy.running import PENDING, Running, ask_running, require_root, 
 from nixherd.errors import FAILURES, FleetError, Refused, Undecided
 from nixherd.faults import foreseen
 from nixherd.fleet.health_checks import Check
+from nixherd.poll import Backoff, poll
 
 REBOOT = "sync; setsid sh -c 'sleep 0.2; systemctl reboot' >/dev/null 2>&1 </dev/null &"
 SETTLE = 60  # seconds for units to settle after a boot
@@ -61,7 +62,7 @@ def reboot_and_prove(host_run: HostRun, before: Running, system: str | None, che
     machine, began = host_run.machine, time.monotonic()
     restart(machine, REBOOT, sudo=True)
     try:
-        running = _back(host_run, before.boot_id, began + machine.boot_deadline)
+        running = _back(host_run, before.boot_id, machine.boot_deadline)
     except FAILURES as error:
         foreseen(error, f"{host_run.id}: waiting for it to come back")
         why = f"it did not come back from its reboot: {error}"
@@ -98,16 +99,16 @@ def why_not_rebootable(host_run: HostRun) -> str | None:
     return None
 
 
-def _back(host_run: HostRun, boot_id: str, until: float) -> Running:
-    """What the machine says of itself in another boot than this."""
-    while True:
-        host_run.machine.reconnect(max(1.0, until - time.monotonic()), absent_ok=True)
+def _back(host_run: HostRun, boot_id: str, seconds: float) -> Running:
+    """Return what the machine says of itself in another boot than this. FleetError when `seconds` pass without one."""
+    error = FleetError("the same boot still answers")
+    for _ in (waits := poll(seconds, Backoff(0.3, 1.0))):
+        host_run.machine.reconnect(max(1.0, waits.left), absent_ok=True)
         running = try_running(host_run.machine, host_run.kind)  # it may be on its way down
         if isinstance(running, Running) and running.boot_id != boot_id:
             return running
-        if time.monotonic() > until:
-            raise running if isinstance(running, FleetError) else FleetError("the same boot still answers")
-        time.sleep(0.3)
+        error = running if isinstance(running, FleetError) else FleetError("the same boot still answers")
+    raise error
 
 
 def _settled(host_run: HostRun, before: set[str]) -> list[str]:

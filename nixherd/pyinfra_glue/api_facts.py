@@ -66,14 +66,14 @@ def _address(hypervisor: Hypervisor, vm: Vm, node: str, arguments: Arguments) ->
 
 
 def _backups(hypervisor: Hypervisor, vm: Vm, node: str, arguments: Arguments) -> Any:
-    client, wanted = hypervisor.client, arguments.get("storage")
-    able = [each for each in client.storages(node) if "backup" in each.content and wanted in (None, each.name)]
-    able = [each for each in able if each.enabled or wanted]  # one that is switched off is as good as not there
+    client, storage = hypervisor.client, arguments.get("storage")
+    able = [each for each in client.storages(node) if "backup" in each.content and storage in (None, each.name)]
+    able = [each for each in able if each.enabled or storage]  # one that is switched off is as good as not there
     if away := next((each for each in able if each.away), None):
         raise FleetError(
             f"storage {away.name} on {node} {away.away}; which backups it has is not known, name another one (storage=)"
         )
-    names = [wanted] if wanted else [each.name for each in able]
+    names = [storage] if storage else [each.name for each in able]
     found = [row for name in names for row in client.volumes(node, name, content="backup", vmid=vm.vmid)]
     return [asdict(row) for row in found]
 

@@ -234,9 +234,9 @@ def _check_arguments(name: str, function: Any, args: Sequence[Any], kwargs: Mapp
     if not callable(function):
         return
     signature = inspect.signature(function)
-    own = {key: value for key, value in kwargs.items() if not key.startswith("_")}
+    arguments = {key: value for key, value in kwargs.items() if not key.startswith("_")}
     try:
-        signature.bind(*args, **own)
+        signature.bind(*args, **arguments)
     except TypeError as error:
         takes = ", ".join(signature.parameters) or "no arguments"
         raise Usage(f"{name}: {error}; it takes {takes}") from None

@@ -82,8 +82,8 @@ class FleetConnector(MachineConnector):
             reason = self._why_never(error) or (error if must_answer else None)
             if reason:
                 self.context.run.failed(self.fleet_host.id, reason, outcome=Outcome.UNREACHABLE)
-                said = str(reason)
-                raise ConnectError(self._said_once(said) if isinstance(error, Unusable) else said) from error
+                text = str(reason)
+                raise ConnectError(self._said_once(text) if isinstance(error, Unusable) else text) from error
             self.host.log(f"absent: {error.what}" if isinstance(error, Absent) else f"not reached yet: {error}")
         finally:
             self._report(present=connected)
@@ -123,21 +123,21 @@ class FleetConnector(MachineConnector):
         limit = self.deadline if deadline is None else deadline
         until = time.monotonic() + limit
         what = f"{self.fleet_host.id}: waiting for {' or '.join(epochs)}"
-        said, done, between = Narrator(self.host.log), set[str](), pauses()
+        narrator, done, between = Narrator(self.host.log), set[str](), pauses()
         refused = ""  # what answered last, if it did not let us in: the reason, whatever else was looked at since
 
         def attempt() -> bool:
             nonlocal refused
             try:
                 patience = max(1.0, until - time.monotonic())
-                return self._try_once(Look(epochs, self.epochs, patience, said, done))
+                return self._try_once(Look(epochs, self.epochs, patience, narrator, done))
             except Absent as error:
                 if not absent_ok:
                     raise
-                said(error.what)
+                narrator(error.what)
                 refused = ""
             except OSError as error:
-                said(str(error))
+                narrator(str(error))
                 refused = str(error) if is_one(error, Unwelcome) else ""
                 if is_one(error, Stranger):
                     time.sleep(STRANGER_PAUSE)
@@ -148,7 +148,7 @@ class FleetConnector(MachineConnector):
         try:
             reach.until(limit, what, attempt)
         except DeadlineExceeded as error:
-            raise type(error)(f"{error}; last: {refused or said.last or 'no answer'}") from None
+            raise type(error)(f"{error}; last: {refused or narrator.last or 'no answer'}") from None
         assert self.place is not None
         return self.place
 

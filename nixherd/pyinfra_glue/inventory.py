@@ -140,9 +140,9 @@ def _gate(here: Path, options: dict[str, Any], place: Path, *, by_hosts: bool = 
 
     Usage for a flake that was named by a reference: it has no commits to look at.
     """
-    said = {name: value for name in NAMES if (value := data_said(options, name)) is not None}
+    options_set = {name: value for name in NAMES if (value := data_said(options, name)) is not None}
     standing = _group_data(here, options.get("group_data") or ())
-    gate = Gate.of(place, said, standing, by_hosts=by_hosts, notes=not options.get("dry"))
+    gate = Gate.of(place, options_set, standing, by_hosts=by_hosts, notes=not options.get("dry"))
     if gate and data_said(options, "flake"):
         raise Usage("flake=…: require_signed looks at the commits of a checkout; clone it, and deploy from there")
     return gate
@@ -219,12 +219,12 @@ def _check_data(here: Path, options: dict[str, Any]) -> None:
 
 def _check_deployments(here: Path, options: dict[str, Any], fleet: Fleet, host_ids: Iterable[str]) -> None:
     """Usage where one of these hosts is to be deployed to as cannot be meant: whether it would be changed or not."""
-    said = {**for_all(_group_data(here, options.get("group_data") or ())), **parsed_data(options)}
+    values = {**for_all(_group_data(here, options.get("group_data") or ())), **parsed_data(options)}
     builders = {name for host in fleet.hosts.values() for name in (host.id, host.ssh_alias) if name}
     for host_id in sorted(host_ids):
         merged = {
             **fleet.hosts[host_id].deployment,
-            **{name: value for name, value in said.items() if value is not None},
+            **{name: value for name, value in values.items() if value is not None},
         }
         key = Options.of(host_id, merged.get, builders).sign_with
         if key and not expanded(key).is_file():
@@ -249,8 +249,8 @@ def token_file_of(here: Path, options: dict[str, Any]) -> str:
     """`proxmox_token_file` as pyinfra would resolve it for all hosts."""
     if given := data_said(options, "proxmox_token_file"):
         return given
-    said = said_for_all("proxmox_token_file", _group_data(here, options.get("group_data") or ()))
-    return str([_DEFAULT_TOKEN_FILE, *filter(None, said)][-1])
+    files = said_for_all("proxmox_token_file", _group_data(here, options.get("group_data") or ()))
+    return str([_DEFAULT_TOKEN_FILE, *filter(None, files)][-1])
 
 
 def _group_data(here: Path, more: Iterable[str]) -> list[Path]:

@@ -215,5 +215,5 @@ def check_selection_of_nodes(nodes: dict[str, str], options: dict[str, Any]) -> 
     if not limit and options.get("operations") and tuple(options["operations"]) != ("debug-inventory",):
         raise Usage(f"which node? Say --limit {next(iter(nodes))} (there are: {', '.join(nodes)})")
     selected = check_selection(limit, names, "--limit") if limit else set()
-    if len(selected) > 1 and (said := [name for name in _ONE if data_said(options, name)]):
-        raise Usage(f"--data {said[0]} is one node's, but several are selected; add --limit NODE")
+    if len(selected) > 1 and (given := [name for name in _ONE if data_said(options, name)]):
+        raise Usage(f"--data {given[0]} is one node's, but several are selected; add --limit NODE")

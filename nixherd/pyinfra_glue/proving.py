@@ -24,35 +24,35 @@ MOST = 1 << 20  # bytes of an answer that are read
 def look_at(ssh: PinnedClient) -> Shown:
     """What the machine says of itself, in one command that only reads. OSError when it does not."""
     token = secrets.token_hex(8)
-    shown = proof.parse(said(ssh, proof.look(token)), token)
+    shown = proof.parse(output_of(ssh, proof.look(token)), token)
     if shown is None:
         raise OSError("it did not say which machine it is: its login shell runs no `sh -c`, or /proc is not readable")
     return shown
 
 
-def prove(hypervisor: Hypervisor, ssh: PinnedClient, asked: Asked, address: str) -> Shown:
+def prove(hypervisor: Hypervisor, ssh: PinnedClient, guest: Asked, address: str) -> Shown:
     """What the machine shows. Refused when it is not the guest that was asked, OSError when either does not answer."""
     shown = look_at(ssh)
-    if problem := proof.disproof(asked, shown) or _other_boot(hypervisor, ssh, asked, shown):
-        raise Refused(_is_another(asked, address, problem))
+    if problem := proof.disproof(guest, shown) or _other_boot(hypervisor, ssh, guest, shown):
+        raise Refused(_is_another(guest, address, problem))
     return shown
 
 
-def _is_another(asked: Asked, address: str, problem: str) -> str:
+def _is_another(guest: Asked, address: str, problem: str) -> str:
     return (
-        f"the machine at {address} is not {asked.label}, which is said to have that address: {problem}; nothing was "
-        f"done there: find out who is root in {asked.label}, and whether another machine has its address or its key"
+        f"the machine at {address} is not {guest.label}, which is said to have that address: {problem}; nothing was "
+        f"done there: find out who is root in {guest.label}, and whether another machine has its address or its key"
     )
 
 
-def _other_boot(hypervisor: Hypervisor, ssh: PinnedClient, asked: Asked, shown: Shown) -> str | None:
+def _other_boot(hypervisor: Hypervisor, ssh: PinnedClient, guest: Asked, shown: Shown) -> str | None:
     """Why its boot is not the guest's. A guest that boots between two answers has lost the connection: OSError."""
-    if not asked.has_agent:
+    if not guest.has_agent:
         return None
     told = ""
     for _ in range(2):
         try:
-            told = hypervisor.client.agent_read(asked.node, asked.vmid, proof.BOOT_ID).strip()
+            told = hypervisor.client.agent_read(guest.node, guest.vmid, proof.BOOT_ID).strip()
         except AgentUnavailable as error:
             raise OSError(str(error)) from error
         if told == shown.boot_id:
@@ -61,27 +61,27 @@ def _other_boot(hypervisor: Hypervisor, ssh: PinnedClient, asked: Asked, shown: 
     return f"its boot_id is {shown.boot_id}, and the agent tells {told or 'none'}"
 
 
-def prove_by_word(hypervisor: Hypervisor, ssh: PinnedClient, asked: Asked, address: str) -> None:
+def prove_by_word(hypervisor: Hypervisor, ssh: PinnedClient, guest: Asked, address: str) -> None:
     """Have root of the guest write down a word, by its agent, and read it as root of the machine. Refused otherwise.
 
     Whoever only looks like the guest, to the last bit, does not have it.
     """
     name, word = secrets.token_hex(8), secrets.token_hex(32)
     argv = ["/bin/sh", "-c", proof.PLANT]
-    done = hypervisor.client.agent_exec(asked.node, asked.vmid, argv, input=f"{name} {word}\n", timeout=ANSWER_TIMEOUT)
+    done = hypervisor.client.agent_exec(guest.node, guest.vmid, argv, input=f"{name} {word}\n", timeout=ANSWER_TIMEOUT)
     if done.exitcode != 0:
         words = (done.stderr or done.stdout).strip() or f"status {done.exitcode}"
-        raise FleetError(f"{asked.label}: its agent could not write {proof.planted(name)}: {words}")
+        raise FleetError(f"{guest.label}: its agent could not write {proof.planted(name)}: {words}")
     transport = ssh.get_transport()
     root = "" if transport is not None and transport.get_username() == "root" else "sudo -n "
     file = shlex.quote(proof.planted(name))
-    found = said(ssh, f"{root}cat {file}").split()
+    found = output_of(ssh, f"{root}cat {file}").split()
     if word not in found:
-        raise Refused(_is_another(asked, address, "it does not have what the agent wrote down for its root"))
-    said(ssh, f"{root}rm -f {file}")
+        raise Refused(_is_another(guest, address, "it does not have what the agent wrote down for its root"))
+    output_of(ssh, f"{root}rm -f {file}")
 
 
-def said(ssh: PinnedClient, script: str, most: int = MOST) -> str:
+def output_of(ssh: PinnedClient, script: str, most: int = MOST) -> str:
     """The standard output of a script, as far as it is of use. OSError without an answer in time."""
     until = time.monotonic() + ANSWER_TIMEOUT
     try:
@@ -100,8 +100,8 @@ def require_is_this(host: Host, pinned: str | None) -> None:
             f"local: this machine is called {name}, and {host.id} in hosts.nix {host.hostname}; name the host that it "
             "is, or go there by SSH, without local"
         )
-    own = _own_key()
-    if pinned and own and parse_public_key(pinned).blob != own:
+    key = _own_key()
+    if pinned and key and parse_public_key(pinned).blob != key:
         raise Refused(
             f"local: this machine is called {name}, but its {HOST_KEY_FILE} is not the publicKey of {host.id} in "
             "hosts.nix; correct the wrong one of them"

@@ -43,7 +43,7 @@ from nixherd.pyinfra_glue.base import (
     destination_of,
     unwelcome,
 )
-from nixherd.pyinfra_glue.proving import said
+from nixherd.pyinfra_glue.proving import output_of
 from nixherd.pyinfra_glue.ssh_client import PinnedClient, WatchedTransport
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.keys import known_hosts_line
@@ -81,9 +81,9 @@ class MachineConnector(PinnedConnector):
         """What the operator said of this machine. Misused when it was said of several at once."""
         if self.is_asked:
             return Hints()
-        said = {"ssh_hostname", "host_key"} & self.state.inventory.get_override_data().keys()
-        if said:
-            self._require_one(min(said))
+        names = {"ssh_hostname", "host_key"} & self.state.inventory.get_override_data().keys()
+        if names:
+            self._require_one(min(names))
         return Hints.of({name: self.host.data.get(name) for name in ("ssh_hostname", "host_key", "install_user")})
 
     def _require_one(self, name: str) -> None:
@@ -230,8 +230,8 @@ class MachineConnector(PinnedConnector):
         """Connect to one place. OSError when it cannot be, also because it shows another host key or refuses ours."""
         self.drop()
         self.data["ssh_hostname"] = place.address
-        own = self.host.data.get("ssh_user") or self.access.user or place.user
-        self.data["ssh_user"] = own if place.epoch is Epoch.FINAL else place.user
+        user = self.host.data.get("ssh_user") or self.access.user or place.user
+        self.data["ssh_user"] = user if place.epoch is Epoch.FINAL else place.user
         to = self._destination(place)
         if self.is_asked and (whose := self.context.hypervisor.part_at(to.address)):
             raise OSError(f"{place.address} is {whose}: a hypervisor is never logged in to")
@@ -265,29 +265,29 @@ class MachineConnector(PinnedConnector):
 
     def _proven(self, client: PinnedClient, place: Place) -> Place:
         """The place as the machine says that it is. Refused when it is not the guest that named it."""
-        asked = place.asked
-        if place.epoch is Epoch.FINAL and (asked is None or self.access is not Access.SHELL):
+        guest = place.asked
+        if place.epoch is Epoch.FINAL and (guest is None or self.access is not Access.SHELL):
             return place  # its key is pinned, and there is nothing else to ask, or nothing that it answers
-        if asked is None:
+        if guest is None:
             shown = proving.look_at(client)
         else:
-            shown = proving.prove(self.context.hypervisor, client, asked, place.address)
+            shown = proving.prove(self.context.hypervisor, client, guest, place.address)
         # nobody but the machine itself can say whether it has jumped into the installer already
         epoch = reach.epoch_on(self.fleet_host, shown.os_release)
-        if asked is not None and (epoch is Epoch.FINAL) != (place.epoch is Epoch.FINAL):
+        if guest is not None and (epoch is Epoch.FINAL) != (place.epoch is Epoch.FINAL):
             expected = "installed system" if place.epoch is Epoch.FINAL else place.epoch
             raise Refused(
-                f"{asked.label}: with the key of its {expected}, the {epoch} answers at {place.address}; nothing was "
+                f"{guest.label}: with the key of its {expected}, the {epoch} answers at {place.address}; nothing was "
                 "done there: find out who is root in that guest"
             )
         return replace(place, epoch=epoch)
 
     def once(self) -> PinnedClient:
         """The connection to the installed system, tried for once. FleetError or OSError when it does not answer."""
-        said: list[str] = []
-        found = self._try_once(Look(progress=said.append))
+        reasons: list[str] = []
+        found = self._try_once(Look(progress=reasons.append))
         if not found or self.client is None:
-            raise OSError("; ".join(said) or "it is on its way")
+            raise OSError("; ".join(reasons) or "it is on its way")
         assert isinstance(self.client, PinnedClient)
         return self.client
 
@@ -359,7 +359,7 @@ def _ask(connector: MachineConnector) -> tuple[Neighbour, ...]:
     try:
         client = connector.once()
         script = _with_rights(host, neighbours.look(token), connector.data["ssh_user"])
-        told = neighbours.parse(said(client, script, most=MOST), token)
+        told = neighbours.parse(output_of(client, script, most=MOST), token)
     except OSError as error:
         raise FleetError(str(error)) from error
     finally:

@@ -130,8 +130,8 @@ class PinnedClient(SSHClient):
 
     def why(self, error: Exception) -> str:
         """Why it failed: what the program says that leads there, where there is one, knows better."""
-        said = self.carrier.last_words if self.carrier else ""
-        return said or getattr(error, "strerror", None) or str(error)
+        words = self.carrier.last_words if self.carrier else ""
+        return words or getattr(error, "strerror", None) or str(error)
 
     @override
     def close(self) -> None:

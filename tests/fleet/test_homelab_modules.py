@@ -86,7 +86,7 @@ REFUSED = [
     ("proxmox-vm", f'{SECRET_KEY} = lib.mkForce "${{FLAKE}}";', "in the Nix store, which every user can read"),
     ("proxmox-vm", 'homelab.cache.mirrorHost = lib.mkForce "nixcache.ablz.au";', "must be two different names"),
     ("proxmox-vm", 'homelab.nixCaches.upstream.url = "https://a.example/b";', "https://a.example/b cannot be mirrored"),
-    ("proxmox-vm", "homelab.nginx.acmeEmail = lib.mkForce null;", "acmeEmail: a certificate authority needs"),
+    ("proxmox-vm", "homelab.nginx.acmeEmail = lib.mkForce null;", "acmeEmail: the certificate authority needs"),
     ("proxmox-vm", "homelab.nginx.cloudflareSopsFile = lib.mkForce null;", "name a dotenv file, encrypted with sops"),
     (
         "proxmox-vm",

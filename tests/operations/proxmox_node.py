@@ -1,7 +1,6 @@
 """A Debian machine of the lab that is a Proxmox VE node as far as its files and programs go, reached by real SSH."""
 
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,6 @@ from nixherd.ssh.keys import KeyPair, known_hosts_line
 from tests.sshd import Sshd
 
 ROOT = Path(__file__).parents[2]
-PYINFRA = Path(sys.executable).with_name("pyinfra")
 STAND_INS = Path(__file__).with_suffix(".sh").read_text()
 PROGRAMS = "uname modinfo dpkg-query dpkg apt-get update-grub update-initramfs proxmox-boot-tool"
 # What nobody of ours may ask a node for.
@@ -91,7 +89,7 @@ class Ended:
 
 @dataclass
 class Node:
-    """The node, and pyinfra as an operator runs it on it."""
+    """The node, and pyinfra as an operator runs it on it: from `environment`, imported already (tests/preloaded)."""
 
     machine: Sshd
     key: KeyPair
@@ -109,7 +107,7 @@ class Node:
 
     def pyinfra(self, *words: str, inventory: str = "nodes.py", **data: str) -> Ended:
         given = {"ssh_port": str(self.machine.port), "ssh_key": str(self.machine.key), **data}
-        argv: list[str | Path] = [PYINFRA, *words[:1], inventory, *words[1:]]
+        argv = ["pyinfra", *words[:1], inventory, *words[1:]]
         argv += [word for name, value in given.items() for word in ("--data", f"{name}={value}")]
         done = subprocess.run(
             argv, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,

@@ -33,7 +33,13 @@ def guests(emulator: Emulator, *, mapping_rights: bool = True, audit: bool = Tru
 
 
 @pytest.fixture
-def node(sshd: Sshd, emulator: Emulator, make_fleet: Callable[..., Path], tmp_path: Path) -> Node:
+def node(
+    sshd: Sshd,
+    emulator: Emulator,
+    make_fleet: Callable[..., Path],
+    tmp_path: Path,
+    programs: Callable[[dict[str, str]], dict[str, str]],
+) -> Node:
     guests(emulator)
     there = f'host = "127.0.0.1"; port = {emulator.port}; fingerprint = "{emulator.fingerprint}"'
     fleet = make_fleet(definitions=DEFINITIONS.replace('host = "127.0.0.1"', there))
@@ -45,7 +51,7 @@ def node(sshd: Sshd, emulator: Emulator, make_fleet: Callable[..., Path], tmp_pa
     environment = {**os.environ, "HOME": str(home), "FLEET": str(fleet), "PROXMOX_TOKEN_FILE": str(token)}
     for name in ("XDG_STATE_HOME", "SSH_AUTH_SOCK"):
         environment.pop(name, None)
-    return Node(sshd, generate_ed25519("root@prom"), home, environment)
+    return Node(sshd, generate_ed25519("root@prom"), home, programs(environment))
 
 
 @pytest.mark.slow

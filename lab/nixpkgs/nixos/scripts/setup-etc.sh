@@ -2,7 +2,7 @@
 set -u
 tree=$1
 ln -sfn "$tree/etc" /etc/static
-declare -A wanted=()
+declare -A wanted=() missing=()
 status=0
 
 while read -r mode owner path; do
@@ -15,10 +15,16 @@ while read -r mode owner path; do
         continue # already correct
     elif [[ -d $target && ! -L $target ]]; then
         echo "warning: $target is a directory and stays as it is" >&2
+    elif [[ ! -e $target && ! -L $target ]]; then
+        missing[${target%/*}]+=/etc/static/$path$'\n' # at a first boot that is all of them
     else
         ln -sfn "/etc/static/$path" "$target.new" && mv -fT "$target.new" "$target" || status=1
     fi
 done <"$tree/manifest"
+for directory in "${!missing[@]}"; do
+    mapfile -t links <<<"${missing[$directory]%$'\n'}"
+    ln -s -t "$directory" -- "${links[@]}" || status=1
+done
 
 if [[ -e /etc/.clean ]]; then
     while read -r path; do

@@ -65,19 +65,26 @@ fi
 old=/run/current-system/etc/systemd/system new=$toplevel/etc/systemd/system
 stop=() start=() restart=() reload=() skipped=()
 
-# The text of one of our units: its file and its drop-in. Empty for a unit that is absent or masked.
+# Put the text of one of our units, its file and its drop-in, into $text: empty for a unit that is absent or masked.
+# No other process is started: each active unit is looked up twice.
 text_of() { # directory, name of the file
-    if [[ -L $1/$2 && $(readlink "$1/$2") == /dev/null ]]; then return; fi
-    cat "$1/$2" "$1/$2.d/overrides.conf" 2>/dev/null
+    local file part
+    text=
+    [[ ! $1/$2 -ef /dev/null ]] || return
+    for file in "$1/$2" "$1/$2.d/overrides.conf"; do
+        [[ ! -f $file ]] || { IFS= read -r -d '' part <"$file" || text+=$part; }
+    done
 }
 says() { grep -qx "$2" <<<"$1"; }
 
 sort_out() { # name of an active unit
-    local unit=$1 file=$1 before after
+    local unit=$1 file=$1 text before after
     [[ $unit == *@*.* ]] && file=${unit%%@*}@.${unit##*.}
-    before=$(text_of "$old" "$file")
+    text_of "$old" "$file"
+    before=$text
     [[ -n $before ]] || return # not one of ours
-    after=$(text_of "$new" "$file")
+    text_of "$new" "$file"
+    after=$text
     if [[ -z $after ]]; then
         says "$before" 'X-StopOnRemoval=false' || stop+=("$unit")
     elif [[ $before == "$after" ]]; then

@@ -124,7 +124,7 @@ in {
   config = {
     system.path = pkgs.runCommand "system-path" {nixosVersion = config.system.build.nixosVersionScript;} ''
       mkdir -p "$out/bin"
-      for program in ${toString debian}; do ln -s "/usr/bin/$program" "$out/bin/$program"; done
+      ln -s -t "$out/bin" ${lib.concatMapStringsSep " " (program: "/usr/bin/${program}") debian}
       for package in ${lib.concatMapStringsSep " " toString (lib.unique (map (p: "${p}") packages))}; do
         for part in bin sbin share etc lib; do
           # a directory that is a link leads out of the store, to Debian's programs
