@@ -195,11 +195,13 @@ def test_nobody_else_speaks_http() -> None:
     assert importing("requests", "proxmoxer", "urllib.request") == ["proxmox/client.py"]
     # a machine's own services are asked through its SSH connection
     assert importing("http") == ["deploy/health.py"]
-    # SSH's sockets, also where a search was asked for; a pair that ends in a program of ours, names that are looked up,
-    # and addresses that may be ours
-    connection = ["pyinfra_glue/machine.py", "pyinfra_glue/ssh_client.py", "ssh/ssh_config.py"]
-    looking = ["locate/guest_agent.py", "locate/keyscan.py", "proxmox/hypervisor.py"]
-    assert importing("socket") == sorted([*connection, *looking, "process.py"])
+    # SSH's sockets and tunnels, a search of the network, a pair that ends in a program of ours, names that are looked
+    # up, and addresses that may be ours
+    connection = [f"pyinfra_glue/{name}.py" for name in ("machine", "ssh_client")]
+    names = ["proxmox/hypervisor.py", "ssh/ssh_config.py"]
+    assert importing("socket") == sorted(
+        [*connection, *names, "locate/keyscan.py", "locate/guest_agent.py", "process.py"]
+    )
 
 
 def test_a_source_of_policies_is_asked_before_each_change(emulator: Emulator) -> None:
