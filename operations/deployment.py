@@ -95,7 +95,7 @@ def show() -> NoChange:
 
 @operation()
 def copy() -> Change | NoChange:
-    """Copy what is missing of it to the machine, where it is no garbage until the end."""
+    """Copy what is missing of it to the machine, where it is not garbage until the end."""
     _, host_run = current(host)
     if host_run.is_over:
         return NoChange(f"{host_run.id}: {host_run.outcome}")

@@ -87,7 +87,7 @@ class Search:
     def places(self) -> Iterator[Place]:
         """The places to try, in order; another source is asked only when they are asked for.
 
-        Raises Absent when the hypervisor says that there is no such machine, Refused when its guest tells what cannot
+        Raises Absent when the hypervisor says that the machine does not exist, Refused when its guest tells what cannot
         be. While nothing is known, nothing is yielded, and `reasons` say why.
         """
         vm = self.vm
@@ -231,7 +231,7 @@ class Search:
     def _declared(self, vm: Vm) -> Iterator[str]:
         """The definitions' own, judged by what the files say, and by which addresses the nodes have.
 
-        A hypervisor that cannot be asked now is no obstacle: then it is the endpoint's alone.
+        A hypervisor that cannot be asked now is not an obstacle: then it is the endpoint's alone.
         """
         others, hypervisors = self._others(), dict[str, str]()
         for address in neighbours.declared(vm):

@@ -37,7 +37,7 @@ _PAUSES = Backoff(0.05, 1.0, 1.1)  # seconds between two looks at a machine that
 
 
 class Absent(FleetError):
-    """There is no such machine to reach: it does not exist, or it is switched off. `what` leaves out the remedy."""
+    """The machine cannot be reached: it does not exist, or is switched off. `what` leaves out the remedy."""
 
     def __init__(self, what: str, remedy: str) -> None:
         self.what = what
@@ -89,9 +89,9 @@ class Hints:
         """From the data ssh_hostname, host_key and install_user. Misused when one of them is not what it says."""
         address, host_key, user = (data.get(name) for name in ("ssh_hostname", "host_key", "install_user"))
         if address is not None and not _ADDRESS.fullmatch(str(address)):
-            raise Misused(f"--data ssh_hostname={address} is no host name or address; the user goes to install_user")
+            raise Misused(f"--data ssh_hostname={address} is not a host name or address; the user goes to install_user")
         if user is not None and not is_a(USER, str(user)):
-            raise Misused(f"--data install_user={user} is no user's name")
+            raise Misused(f"--data install_user={user} is not a user's name")
         if host_key is not None:
             try:
                 parse_public_key(str(host_key))
@@ -207,7 +207,7 @@ def _look_at_names(keys: HostKeys, host: Host, hints: Hints) -> Iterator[Place]:
 def _known_card(hypervisor: Hypervisor, vm: Vm) -> Asked | None:
     """A guest that no agent is asked about, whose MAC is known: it is declared, or the hypervisor tells a container's.
 
-    Its address is not its own word, so a hypervisor that cannot be asked is no obstacle: the pinned key counts.
+    Its address is not its own word, so a hypervisor that cannot be asked is not an obstacle: the pinned key counts.
     """
     if card := declared_card(vm):
         return card

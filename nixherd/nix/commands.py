@@ -67,7 +67,7 @@ configurations: builtins.listToAttrs (map (id: {
 """
 
 
-# Of a system that is no host of ours: what is built, and nothing that it may not have.
+# Of a system that is not a host of ours: what is built, and nothing that it may not have.
 _DESCRIBE_SYSTEMS = """
 configurations: builtins.listToAttrs (map (id: {
   name = id;
@@ -105,7 +105,7 @@ class Evaluated:
     """What one host of the flake is, before anything is built. Paths are store paths.
 
     `toplevel` is a NixOS host's system, or a home's generation, which has nothing of the rest.
-    `guest_agent` and `ssh`: whether their services are enabled, None where there is no such option.
+    `guest_agent` and `ssh`: whether their services are enabled, None where the option does not exist.
     `revision` is the fleet's that it is of, None where nobody can say; `configuration_revision` the option, which has
     what it says in the system itself: then every commit makes another system.
     """
@@ -268,7 +268,7 @@ def _flag(value: object) -> bool | None:
 
 def _path(value: object) -> str:
     if not isinstance(value, str) or not is_store_path(value):
-        raise ValueError(f"{value!r} is no store path")
+        raise ValueError(f"{value!r} is not a store path")
     return value
 
 

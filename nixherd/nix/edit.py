@@ -92,7 +92,7 @@ class NixText:
         nodes += [binding for node in nodes if (binding := self._inherited(root, node, path[-1]))]
         nodes += self._parts(root, path)
         if not nodes:
-            raise CannotEdit(f"{self.name}: there is no {_dotted(path)} to remove")
+            raise CannotEdit(f"{self.name}: {_dotted(path)} does not exist, so it cannot be removed")
         return self._spliced([self._cut_of(node, path[-1], nodes) for node in nodes])
 
     def _inherited(self, root: Node, node: Node, name: str) -> Node | None:

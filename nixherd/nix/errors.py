@@ -40,7 +40,7 @@ _MISSING_PATH = re.compile(r"path '(?P<path>[^'\n]+)' does not exist|opening fil
 _UNTRACKED = re.compile(r"Path '(?P<path>[^'\n]+)' .*is not tracked by Git")
 _BUILDER = re.compile(r"builder for '|Cannot build '[^']*'\.? Reason: builder failed|the builder said")
 _DERIVATION = re.compile(r"(?:builder for|Cannot build) '(/nix/store/[^']+\.drv)'")
-# What a program that Nix started says of why, before Nix says that there is no such revision.
+# What a program that Nix started says of why, before Nix says that the revision does not exist.
 _PROGRAM = re.compile(r"^(?:ssh: |fatal: |Host key verification failed|Permission denied|.*: Permission denied \()")
 
 

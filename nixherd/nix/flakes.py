@@ -26,9 +26,9 @@ class Flake:
 
 
 def resolve(reference: str) -> Flake:
-    """Usage for what is no reference, FleetError when it cannot be fetched."""
+    """Usage for what is not a reference, FleetError when it cannot be fetched."""
     if not reference or reference.startswith("-") or not reference.isprintable() or "#" in reference:
-        raise Usage(f"flake={reference} is no flake reference; write one like github:owner/fleet")
+        raise Usage(f"flake={reference} is not a flake reference; write one like github:owner/fleet")
     try:
         document = json.loads(run(nix.flake_metadata(reference), timeout=_TIMEOUT).stdout)
         url = str(document["url"])

@@ -49,7 +49,7 @@ def rebuild(
     It has one set of SSH options for both machines: those of `to` have to do for `build_host` too.
     """
     if action not in ACTIONS:
-        raise Usage(f"action={action} is none of {', '.join(ACTIONS)}")
+        raise Usage(f"action={action} is not one of {', '.join(ACTIONS)}")
     argv = [PROGRAM, action, "--flake", installable, flavour.no_reexec]
     argv += ["--target-host", to.target] if to else []
     argv += ["--build-host", build_host.target] if build_host else []

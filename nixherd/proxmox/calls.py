@@ -110,7 +110,7 @@ class Cluster(Calls):
             return Presence.UNKNOWN
 
     def pci_mapping(self, name: str) -> PciMapping | None:
-        """A PCI device that may be passed through by name; None when there is no such mapping."""
+        """A PCI device that may be passed through by name; None when the mapping does not exist."""
         data = unless("not found", lambda: self._get("cluster", "mapping", "pci", name))
         return None if data is None else PciMapping.of({"id": name, **data})
 
@@ -179,7 +179,7 @@ class Guests(Cluster):
     def config(
         self, node: str, vmid: int, type: GuestType = QEMU, *, current: bool = False, snapshot: str | None = None
     ) -> VmConfig | None:
-        """A guest's configuration, with what waits for its next start; None when there is no such guest on the node.
+        """A guest's configuration, with what waits for its next start; None when the guest does not exist on the node.
 
         `current`: without what waits; `snapshot`: as it was when that was taken, passwords hidden.
         """
@@ -188,7 +188,7 @@ class Guests(Cluster):
         return None if data is None else VmConfig.of(data)
 
     def status(self, node: str, vmid: int, type: GuestType = QEMU) -> VmStatus | None:
-        """A guest's power, asked of the node itself; None when there is no such guest there. NotVisible as above."""
+        """A guest's power, asked of the node itself; None when the guest does not exist there. NotVisible as above."""
         data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "status", "current"))
         return None if data is None else VmStatus.of(vmid, data)
 

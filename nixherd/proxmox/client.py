@@ -44,7 +44,7 @@ def connect(endpoint: Endpoint, policy: Policy | PolicySource, token: Token) -> 
 
 
 class _Adapter(HTTPAdapter):
-    """HTTPS to a server known by CA, or by its certificate's SHA-256 fingerprint; there is no third way."""
+    """HTTPS to a server known by CA, or by its certificate's SHA-256 fingerprint; a third way does not exist."""
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
@@ -245,7 +245,7 @@ class Client(Guests, Storages, Tasks, Agent):
         return answer("POST", path, _Serializer().loads(self.__session.request("POST", url, None, upload)))
 
     def recount(self, by: int) -> None:
-        """What was taken and is taken back is no change after all; what a refused request left behind is one."""
+        """What was taken and is taken back is not a change after all; what a refused request left behind is one."""
         self.__session.accepted += by
 
     def _get(self, *path: object, **params: Any) -> Any:

@@ -84,7 +84,7 @@ def _drive(name: str, text: str) -> Drive:
 
 
 def size_or_none(text: str | None) -> int | None:
-    """Bytes of a `size=`; None for what is no size as well: then it is not known."""
+    """Bytes of a `size=`; None for what is not a size as well: then it is not known."""
     try:
         return parse_size(text) if text else None
     except ValueError:
@@ -136,7 +136,7 @@ class VmConfig:
 
     @classmethod
     def of(cls, data: Any) -> "VmConfig":
-        """TypeError when that is no configuration."""
+        """TypeError when that is not a configuration."""
         if not isinstance(data, Mapping):
             raise TypeError(f"a configuration is a {type(data).__name__}")
         return cls(data)

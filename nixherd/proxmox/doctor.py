@@ -181,7 +181,7 @@ def _nodes(client: Client, fleet: Fleet) -> Iterator[Finding]:
     for node in sorted(declared):
         if node not in nodes:
             known = ", ".join(nodes) or "none that the token may see"
-            yield _failed(f"there is no node {node}", f"the cluster has: {known}")
+            yield _failed(f"node {node} does not exist", f"the cluster has: {known}")
         elif nodes[node] == "online":
             yield _ok(f"{node} is online")
         elif nodes[node] == "offline":

@@ -47,9 +47,9 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What the API says of the places that a VM is to use; None where there is no such thing.
+    """What the API says of the places that a VM is to use; None for what does not exist.
 
-    `template_unseen` is why the template could not be looked at, which is no matter where the VM is there.
+    `template_unseen` is why the template could not be looked at, which does not matter where the VM is there.
 
     `storages` are those of the VM's node that it uses or is to use, `template_storages` those of the template's node
     that its disks are on; what the token may not ask for is not among them.
@@ -77,7 +77,7 @@ def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Survey) 
     node = fleet.node_of(vm)
     if node not in seen.nodes:
         known = ", ".join(seen.nodes) or "none that this token may see"
-        return (f"{DEFINITIONS}: there is no node {node}; correct `node` (the cluster has: {known})",)
+        return (f"{DEFINITIONS}: node {node} does not exist; correct `node` (the cluster has: {known})",)
     if seen.actual is None:
         if seen.template_unseen is not None:
             raise seen.template_unseen
@@ -106,7 +106,7 @@ def _findings(
     fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Survey, steps: Sequence[Step], config: VmConfig
 ) -> Iterator[str]:
     if not is_a(DNS_NAME, vm.name):
-        yield f"{DEFINITIONS}: {vm.attribute}: `{vm.name}` is no DNS name, which a VM's name must be; rename it"
+        yield f"{DEFINITIONS}: {vm.attribute}: `{vm.name}` is not a DNS name, which a VM's name must be; rename it"
     if not host.authorized_keys:
         yield f"hosts.nix: {host.id}: authorizedKeys is empty, nobody could log in; add a key"
     yield from _services(facts)

@@ -54,7 +54,7 @@ class Server:
         match = _SERVER.fullmatch(text.strip())
         port = int(match["port"] or DEFAULT_PORT) if match else 0
         if match is None or not 0 < port < 65536 or not is_address(match["name"] or match["v6"]):
-            raise ValueError(f"{text!r} is no HOST:PORT")
+            raise ValueError(f"{text!r} is not a HOST:PORT")
         known = tuple(sorted(parse_fingerprint(each) for each in authorities))
         return cls(match["name"] or match["v6"], port, fingerprint and parse_fingerprint(fingerprint), known)
 
@@ -158,7 +158,7 @@ def _token(file: Path, values: dict[str, Any]) -> Token:
         raise wrong("either fingerprint or authorities says by what the server is known")
     listed = [] if authorities in (None, SYSTEM) else authorities
     if fingerprint is not None and not isinstance(fingerprint, str):
-        raise wrong("fingerprint is no string")
+        raise wrong("fingerprint is not a string")
     if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
         raise wrong(f'authorities is neither "{SYSTEM}" nor a list of SHA-256 fingerprints')
     if authorities == []:

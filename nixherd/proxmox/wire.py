@@ -104,7 +104,7 @@ def error_of(method: str, path: str, status: int, reason: str, body: bytes, who:
     hint = _HINTS.get(status, "")
     lookup = re.search(r"hostname lookup '([^']*)' failed", message)
     if lookup:
-        hint = "; there is no node {node}, correct `node` in vms/definitions.nix".replace("{node}", lookup[1])
+        hint = "; node {node} does not exist, correct `node` in vms/definitions.nix".replace("{node}", lookup[1])
     if 300 <= status < 400:
         hint = "; a redirect is never followed, is this the API's own address?"
     return ApiError(f"{what} ({status}){hint.format(who=who, user=who.partition('!')[0])}", status, errors)

@@ -53,7 +53,7 @@ class FleetConnector(MachineConnector):
 
     @property
     def deadline(self) -> float:
-        """Seconds. Misused when boot_deadline is no number of them."""
+        """Seconds. Misused when boot_deadline is not a number of them."""
         given = self.host.data.get("boot_deadline")
         try:
             return DEFAULT_DEADLINE if given is None else parse_seconds(given)
@@ -164,12 +164,12 @@ class FleetConnector(MachineConnector):
     def prove_for_wiping(self) -> None:
         """Refused unless root of the guest that is to be wiped is root of the machine where we are connected.
 
-        It writes a file there: only when executing. Nothing where the machine is no guest with an agent.
+        It writes a file there: only when executing. Nothing where the machine is not a guest with an agent.
         """
         place, client = self.reach(), self.client
         if self._lacks_proof(place):
             raise Refused(
-                f"{self.fleet_host.id} at {place.address} was found by its name and its key, which is no proof for "
+                f"{self.fleet_host.id} at {place.address} was found by its name and its key, which is not proof for "
                 "wiping it; nothing was done there: run this again"
             )
         if place.asked is None or not place.asked.has_agent or client is self._has_the_word:

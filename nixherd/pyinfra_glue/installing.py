@@ -76,7 +76,7 @@ def machine_for(host: Host) -> PyinfraMachine:
 
 
 def is_installed(machine: MachineState | None) -> bool:
-    """Whether an installed NixOS answers; whatever it calls itself, it has a current system and is no installer."""
+    """Whether an installed NixOS answers; whatever it calls itself, it has a current system and is not an installer."""
     return machine is not None and machine["current_system"] is not None and machine["variant"] != "installer"
 
 
@@ -189,7 +189,7 @@ def require_as_declared(host: Host, config: Evaluated, machine: MachineState) ->
     revisions = f"revision {shown(machine['revision'])}, the flake is at {shown(config.revision)}"
     if findings and host_id not in context_of(host).run.arrived and _has_moved_on(config, machine, installed):
         # Marking a VM readonly or writing its key into hosts.nix is a commit too. That the flake has moved on since
-        # the installation is no fault of the machine; bringing it there is a deploy's business.
+        # the installation is not a fault of the machine; bringing it there is a deploy's business.
         host.log(f"{host_id} runs {revisions}: deploy it")
     elif findings:
         raise FleetError(f"{host_id}: " + "; ".join(findings))

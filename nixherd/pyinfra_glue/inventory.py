@@ -65,9 +65,10 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
             keep_streams()
             require_text(sys.argv[1:])
         words = tuple(options.get("operations") or ())
-        files = [each for file in declared(words).values() for each in file]
+        by_file = declared(words)
+        files = [each for declarations in by_file.values() for each in declarations]
         problem = _out_of_order(options)
-        _check_deploys(files, problem)
+        _check_deploys(by_file, problem)
         _check_data(here, options)
         reference = data_said(options, "flake")
         flake = resolve(reference) if reference else None
@@ -163,16 +164,17 @@ def _asked(words: Sequence[str], files: Sequence[DeployFile]) -> dict[str, Any]:
     }
 
 
-def _check_deploys(files: Sequence[DeployFile], problem: str | None) -> None:
+def _check_deploys(by_file: Mapping[str, Sequence[DeployFile]], problem: str | None) -> None:
     """Usage for what is not for hosts of a fleet, or is to run in an order that is not its own."""
-    for each in files:
-        if each.for_nodes:
-            raise Usage(
-                f"{each.step} is for a node of the hypervisor, and these are hosts of the fleet: "
-                "pyinfra nodes.py … --limit NODE"
-            )
-        if each.rollout:
-            require_order(problem)
+    for file, declarations in by_file.items():
+        for each in declarations:
+            if each.for_nodes:
+                raise Usage(
+                    f"{each.step} is for a node of the hypervisor, and these are hosts of the fleet: "
+                    f"pyinfra nodes.py {file} --limit NODE"
+                )
+            if each.rollout:
+                require_order(problem)
 
 
 def _out_of_order(options: Mapping[str, Any]) -> str | None:

@@ -2,7 +2,7 @@
 
 Default-deny. A request must match a row of ROUTES to the letter and carry only the parameters listed there, and every
 VMID that its path, a parameter or a volume's name holds must be declared in vms/definitions.nix and changeable, unless
-the row only reads. There is no override: edit the definitions.
+the row only reads. It has no override: edit the definitions.
 
 Paths are matched as they go over the wire, never decoded: what needs decoding (%2e, %2F) matches no row.
 """

@@ -106,7 +106,7 @@ def adopt(
         return (sent[-1],)
 
     done = achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what="adopt")
-    return done or tuple(sent[-1:])  # an answer that was lost is no reason to say that it was not us
+    return done or tuple(sent[-1:])  # an answer that was lost is not a reason to say that it was not us
 
 
 def _mark(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm, *, waiting: bool = False) -> Mark:
@@ -143,7 +143,7 @@ def _differences(client: Client, fleet: Fleet, vm: Vm, host: Host | None, actual
 
 
 def _changed(shown: Candidate, actual: ActualVm) -> list[str]:
-    """The options that are not as they were shown; whose lock it has is no option."""
+    """The options that are not as they were shown; whose lock it has is not an option."""
     passing = {"digest", "lock"}
     before, now = shown.config.values, actual.config.values
     keys = sorted((before.keys() | now.keys()) - passing)
@@ -207,7 +207,7 @@ class Parting:
     def _saved(self) -> str:
         if self.backups is None:
             return "; whether there are backups of it is not known"
-        return f"; backup: {', '.join(self.backups)}" if self.backups else "; there is no backup of it to be seen"
+        return f"; backup: {', '.join(self.backups)}" if self.backups else "; no backup of it is visible"
 
 
 def partings(

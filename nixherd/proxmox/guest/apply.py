@@ -240,7 +240,7 @@ def _carry_out(
 
 
 def _where_it_stands(client: Client, vm: Vm, step: Power, error: TaskFailed, say: Progress, done: list[Step]) -> None:
-    """A switch of power failed: that is no matter where the guest is where it was to be. TaskFailed where it is not."""
+    """A switch of power failed, which does not matter where the guest is as requested. TaskFailed where it is not."""
     if isinstance(step, Reboot) and Upid.parse(error.upid).type in reboots.STARTS:
         raise error  # which says where the guest stands
     status = client.status(step.node, vm.vmid, vm.type)

@@ -120,7 +120,7 @@ def read(client: "Client", node: str, vm: Vm, volid: str, *, exists: bool) -> Ar
             return Archive(volid, vm.type, unread=str(error))
         if error.status == 500 and "does not exist" in str(error):
             raise Usage(
-                f"there is no backup {volid} on {node}; `nixherd vm backups {vm.name}` lists those of {label(vm)}"
+                f"backup {volid} is not on {node}; `nixherd vm backups {vm.name}` lists those of {label(vm)}"
             ) from error
         if error.status == 500:
             raise FleetError(f"{volid} cannot be read, nothing was done: {error}") from error
@@ -131,7 +131,7 @@ def read(client: "Client", node: str, vm: Vm, volid: str, *, exists: bool) -> Ar
 
 
 def config_of(text: str) -> VmConfig:
-    """The configuration in a file of the server's: notes are its comments, with what is no plain ASCII escaped."""
+    """The configuration in a file of the server's: notes are its comments, with what is not plain ASCII escaped."""
     lines = text.splitlines()
     notes = [
         unquote(line[1:]) for line in lines if line.startswith("#") and not line.startswith(("#qmdump#", "#vzdump#"))
@@ -240,7 +240,7 @@ _NOT_KNOWN = "not known, this token may not look into it while the guest is not 
 
 
 def is_empty(config: VmConfig) -> bool:
-    """Whether that is no guest, but what a restore that failed, or is at work, has in its place: no disk, no name."""
+    """Return whether this is the remainder of a restore, failed or running, instead of a guest: no disk, no name."""
     return config.values.keys() <= _OF_EMPTY and (config.text("memory") or "128") == "128"
 
 

@@ -246,7 +246,7 @@ class SetCloudInit(_Options):
     """Set these of the cloud-init options, or without any what the definitions say: who may log in, and DHCP.
 
     `keys` are lines of `.pub` files, `addresses` as in `{"ipconfig0": "ip=10.0.0.5/24,gw=10.0.0.1"}`. A running VM has
-    them on its drive after `regenerate_cloud_init`. There is no password: it would be in arguments and logs.
+    them on its drive after `regenerate_cloud_init`. It sets no password, which would be in arguments and logs.
     """
 
     name = "cloud_init"

@@ -300,7 +300,7 @@ class MigrateGuest(Verb):
         seen, vm = guest.ours, guest.vm
         known = sorted(node.name for node in guest.client.node_rows())
         if self.target not in known:
-            raise Usage(f"there is no node {self.target}; the cluster has {', '.join(known)}")
+            raise Usage(f"node {self.target} does not exist; the cluster has {', '.join(known)}")
         if seen.node == self.target:
             return nothing(f"it is on {self.target}")
         return (Migrate(seen.node, vm.vmid, self.target, seen.running, self.local_disks, self.storage, type=vm.type),)

@@ -93,7 +93,7 @@ def removal_of(client: Client, vm: Vm, node: str) -> Upid | None:
 
 
 def _ended_removal(client: Client, vm: Vm, node: str, but: Collection[str]) -> Upid | None:
-    """The newest removal of the guest by our token that has ended and is none of these."""
+    """The newest removal of the guest by our token that has ended and is not one of these."""
     rows = client.tasks(node, active=False, vmid=vm.vmid)
     ours = (task for task in rows if task.type in _REMOVALS and task.user == client.token_id)
     return next((task.upid for task in ours if task.id == str(vm.vmid) and str(task.upid) not in but), None)
@@ -205,7 +205,7 @@ def _require_same(vm: Vm, seen: Belongings, now: Belongings) -> None:
     if not new and not gone:
         return
     words = [f"there is now {now.shown(new)}"] if new else []
-    words += [f"there is no longer {seen.shown(gone)}"] if gone else []
+    words += [f"it no longer has {seen.shown(gone)}"] if gone else []
     raise Refused(f"{label(vm)} changed since it was looked at; {', and '.join(words)}; not destroyed")
 
 

@@ -325,7 +325,7 @@ def maker(description: str) -> str:
 
 
 def has_ended(description: str) -> bool:
-    """Whether a run of this user on this machine made it that is at work no more. What cannot be told is no."""
+    """Whether a run of this user on this machine made it that is at work no more. What cannot be told counts as no."""
     match = _BY.search(description)
     if match is None or match["where"] != _where():
         return False

@@ -32,7 +32,7 @@ def storage_seen(client: Client, node: str, name: str) -> Storage | None:
 def require_place(client: Client, node: str, name: str, content: str) -> Storage:
     """The storage, which can take `content` (images, rootdir, backup) on that node now.
 
-    FleetError when there is no such storage, when it takes no such thing, and while it is away.
+    FleetError when the storage does not exist, when it takes no such thing, and while it is away.
     """
     storage = storage_seen(client, node, name)
     if storage is None:

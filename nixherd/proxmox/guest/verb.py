@@ -159,7 +159,7 @@ class Verb:
         raise NotImplementedError
 
     def refusal(self, vm: Vm) -> str | None:
-        """What to do instead, for a person who asked for what is there already; None: that is no refusal."""
+        """What to do instead, for a person who asked for what is there already; None: that is not a refusal."""
         return None
 
     def judge(self, guest: Guest) -> Steps | None:

@@ -202,7 +202,7 @@ class DkmsRow:
 
 
 def dkms_rows(text: str) -> tuple[DkmsRow, ...]:
-    """The rows of `dkms status`; what else it says is no row."""
+    """The rows of `dkms status`; what else it says is not a row."""
     matches = (_DKMS_ROW.fullmatch(line.strip()) for line in text.splitlines())
     return tuple(
         DkmsRow(each["name"], each["version"], each["kernel"], each["state"], _warning(each["more"]))
@@ -228,7 +228,7 @@ def version_of(conf: str | None, directory: str) -> str:
             f"{directory}/dkms.conf is of {name or 'no module'}, not of {VENDOR_RESET}; name its directory"
         )
     if version is None or not _VERSION.fullmatch(version):
-        raise FleetError(f"{directory}/dkms.conf: PACKAGE_VERSION is no version that is written out; write one")
+        raise FleetError(f"{directory}/dkms.conf: PACKAGE_VERSION is not a version that is written out; write one")
     return version
 
 

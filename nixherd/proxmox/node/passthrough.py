@@ -62,7 +62,7 @@ def _words(name: str, value: object, pattern: re.Pattern[str], remedy: str) -> t
     # a word of the kernel's may have commas in it
     parts = re.split(r"[;\s]+" if pattern is WORD else r"[,;\s]+", value.strip()) if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)):
-        raise Usage(f"{name}={value}: that is no list; {remedy}")
+        raise Usage(f"{name}={value}: that is not a list; {remedy}")
     words = [str(part).strip() for part in parts]
     words = [word.lower() for word in words] if name == "devices" else words
     if wrong := [word for word in words if not pattern.fullmatch(word)]:
@@ -75,7 +75,7 @@ def _guests(value: object) -> Mapping[str, Mapping[str, str]]:
     if value in (None, ""):
         return MappingProxyType({})
     if not isinstance(value, Mapping):
-        raise Usage(f"hostpci={value}: that is no mapping of guests; {remedy}")
+        raise Usage(f"hostpci={value}: that is not a mapping of guests; {remedy}")
     guests = {}
     for guest, slots in value.items():
         if not isinstance(slots, Mapping) or not slots:

@@ -83,7 +83,7 @@ class DkmsState(TypedDict):
     files: dict[str, str]
     """by kernel, the module's file where modprobe finds it"""
     signers: dict[str, str]
-    """by kernel, who signed it; nobody where there is no entry"""
+    """by kernel, who signed it; nobody without an entry"""
     builds: dict[str, str]
     """by kernel, the srcversion of the module that is installed, where it tells one"""
     loaded: str | None

@@ -22,7 +22,7 @@ from nixherd.proxmox.node.states import (
 
 @dataclass(frozen=True)
 class Pending:
-    """A setting that is not in effect. `booted`: the node has booted since it was made, so that a boot is no remedy."""
+    """A setting that is not in effect. `booted`: the node has booted since it was made, so a boot does not help."""
 
     what: str
     booted: bool
@@ -137,7 +137,7 @@ def problems(seen: Seen) -> list[str]:
 
 
 def remarks(seen: Seen) -> list[str]:
-    """What a person should know, and is no failure."""
+    """What a person should know, and is not a failure."""
     lines = []
     kernel = next_kernel(seen.boot)
     if seen.version and seen.node["secure_boot"]:

@@ -221,7 +221,7 @@ def _state(client: Client, fleet: Fleet, spec: TemplateSpec) -> State:
         return State.FINISHED
     if not is_unfinished(spec, config):
         raise Refused(
-            f"{where} ({config.name or 'without a name'}) is there, is no template and was not made by "
+            f"{where} ({config.name or 'without a name'}) is there, is not a template and was not made by "
             f"`nixherd template create`; give `template` another VMID in {DEFINITIONS}, or see to it by hand"
         )
     if config.lock:
@@ -242,12 +242,12 @@ def _state(client: Client, fleet: Fleet, spec: TemplateSpec) -> State:
     if status.running:
         raise Refused(
             f"{where}, our unfinished template, {tasks.stands(status)}: somebody started it, so what its disk holds "
-            f"is no image any more; remove it (`qm stop {spec.vmid} && qm destroy {spec.vmid}`), and run again"
+            f"is not an image any more; remove it (`qm stop {spec.vmid} && qm destroy {spec.vmid}`), and run again"
         )
     if other := _started(client, spec):
         raise Refused(
             f"{where}, our unfinished template, was started since it was made ({other.type} of {other.user}, "
-            f"{other.upid}), so what its disk holds is no image any more; remove it (`qm destroy {spec.vmid}`), and "
+            f"{other.upid}), so its disk is not an image any more; remove it (`qm destroy {spec.vmid}`), and "
             "run again"
         )
     now = client.config(spec.node, spec.vmid, current=True) or config
@@ -361,5 +361,5 @@ def foreign(spec: TemplateSpec, config: VmConfig, pending: Iterable[Pending]) ->
 
 
 def unfit(fleet: Fleet, config: VmConfig) -> list[str]:
-    """What it would lack as a template: found while it is none yet, for there is no way back."""
+    """What it would lack as a template: found while it is none yet, because it cannot be undone."""
     return list(template_findings(fleet, VmConfig({**config.values, "template": 1})))

@@ -116,7 +116,7 @@ def template_spec(
         raise Usage(f"{DEFINITIONS}: template.storage: no storage is declared; name one, or say --storage")
     name = declared.name or f"template-{declared.vmid}"
     if not _NAME.fullmatch(name):
-        raise Usage(f"{DEFINITIONS}: template.name: {name} is no DNS name, which a VM's name must be; rename it")
+        raise Usage(f"{DEFINITIONS}: template.name: {name} is not a DNS name, which a VM's name must be; rename it")
     span = range_of(fleet, trials)
     if not any(span.start in each and span.end in each for each in fleet.ranges):
         raise Usage(f"{trials} is in none of vmidRanges in {DEFINITIONS}; the guard lets a trial have no other VMID")
@@ -260,7 +260,7 @@ def trials_left(client: Client, fleet: Fleet, spec: TemplateSpec) -> tuple[dict[
 
 
 def _whose(client: Client, spec: TemplateSpec, vmid: int) -> str | None:
-    """The token with which a trial was made; None for what is no trial (any more)."""
+    """The token with which a trial was made; None for what is not a trial (any more)."""
     try:
         config = client.config(spec.node, vmid)
     except NotVisible:  # ours could be seen
@@ -305,7 +305,7 @@ def remove_trial(client: Client, spec: TemplateSpec, vmid: int, *, timeout: floa
     with client.making(spec.vmid, vmid):
         if _whose(client, spec, vmid) != client.token_id:
             raise FleetError(
-                f"vm {vmid} is no trial of ours of template {spec.vmid} (any more): its name or notes say so; it is "
+                f"vm {vmid} is not a trial of ours of template {spec.vmid} (any more): its name or notes say so; it is "
                 "left alone, look at it by hand"
             )
         status = client.status(spec.node, vmid)

@@ -22,9 +22,9 @@ GENERATIONS = [generation(3), generation(5), generation(7, current=True), genera
     [
         (GENERATIONS, None, 5),  # the one before the current, though there is a later one
         (GENERATIONS, 8, 8),
-        (GENERATIONS, 4, "there is no generation 4; there are 3, 5, 7, 8"),
-        (GENERATIONS[2:], None, "there is no generation before the current one, 7"),
-        ([], 1, "there is no generation 1; there are none"),
+        (GENERATIONS, 4, "generation 4 does not exist; there are 3, 5, 7, 8"),
+        (GENERATIONS[2:], None, "no generation precedes the current one, 7"),
+        ([], 1, "generation 1 does not exist; there are none"),
     ],
     ids=["before", "named", "missing", "first", "none"],
 )

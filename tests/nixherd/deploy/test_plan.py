@@ -111,7 +111,7 @@ def store(tmp_path: Path, name: str, **files: str) -> str:
 def test_what_changes_is_said_of_what_was_built_here(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, access: Access
 ) -> None:
-    """The old system is listed here, there, or not at all, which is no size of 0."""
+    """The old system is listed here, there, or not at all, which is not a size of 0."""
     inhibitors = {"switch_inhibitors": '{"systemd": "2", "dbus": "broker"}', "init_interface_version": "systemd 2"}
     new = store(tmp_path, "b", kernel="linux", **inhibitors)
     graph = {new: (30, (f"{new}-a",)), f"{new}-a": (12, (new,))}
