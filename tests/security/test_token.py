@@ -229,7 +229,7 @@ def test_without_a_terminal(added: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["--endpoint", "192.0.2.12"], "without a terminal say --endpoint"),
         (["--fingerprint", "ab" * 32], "say --endpoint with one of"),
         (["--endpoint", "a", "--fingerprint", "ab" * 32, "--system-authorities"], "say --endpoint with one of"),
-        (["--endpoint", "https://a", "--fingerprint", "ab" * 32], "'https://a' is not a HOST:PORT"),
+        (["--endpoint", "https://a", "--fingerprint", "ab" * 32], "'https://a' is not HOST:PORT"),
         (["--endpoint", "a", "--fingerprint", "ab"], "it is not a SHA-256 fingerprint"),
         (["--endpoint", "a", "--ca-file", "/no/such.pem"], "CA file /no/such.pem cannot be used: No such file"),
     ],

@@ -46,7 +46,7 @@ class Switch(Verb):
         return self.switch(guest)
 
     def switch(self, guest: Guest) -> Steps:
-        """The steps for a guest that is not in the middle of a reboot."""
+        """Return the steps for a guest that is not in the middle of a reboot."""
         raise NotImplementedError
 
 
@@ -159,7 +159,7 @@ class ResumeGuest(Verb):
 
 
 def host_of(fleet: Fleet, vm: Vm) -> Host:
-    """The host that lives in a guest. FleetError when none does."""
+    """Return the host that lives in a guest. Raise FleetError when none does."""
     host = fleet.hosts.get(vm.host_id or "")
     if host is None:
         raise FleetError(f"{vm.attribute} belongs to no host of hosts.nix")

@@ -134,7 +134,7 @@ def stand_in(module: Any) -> None:
     def answer(words: list[str]) -> tuple[bool, Any]:
         return True, CommandOutput([OutputLine("stdout", word) for word in words])
 
-    def arrive(connector: Any, **_: Any) -> bool:
+    def arrive(connector: Any, how: Any) -> bool:
         connector.place = module.Place("127.0.0.1", module.Epoch.FINAL, "", "root")
         connector.data["ssh_user"] = "root"
         return True
