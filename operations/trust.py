@@ -30,15 +30,15 @@ def enroll(docs: bool = False, protect: bool = False) -> Change | NoChange:
     has_docs, is_protected = flag_of("docs", docs), flag_of("protect", protect)
     host_id, key, rules = fleet_host(host).id, EnrolledKey.of(host), rules_said(host)
 
-    def change(wanted: Wanted) -> Wanted:
-        config = wanted.fleet.hosts[host_id]
-        wanted = trusted(wanted, config, config.public_key or key.public, rules)
-        wanted = protected(wanted, host_id) if is_protected else wanted
+    def change(files: Wanted) -> Wanted:
+        config = files.fleet.hosts[host_id]
+        files = trusted(files, config, config.public_key or key.public, rules)
+        files = protected(files, host_id) if is_protected else files
         if has_docs:
             place, given = host.data.get("docs_file") or DOCS, host.data.get("docs_template")
             template = path_below("docs_template", given) if given else None
-            wanted = documented(wanted, path_below("docs_file", place), template)
-        return wanted
+            files = documented(files, path_below("docs_file", place), template)
+        return files
 
     subject, otherwise = _IN_SERVICE if has_docs else _JOINS, f"{host_id} is enrolled"
     return changed_files(host, change, subject, otherwise=otherwise, before=key.ensure)

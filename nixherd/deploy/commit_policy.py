@@ -84,16 +84,16 @@ class Gate:
 
     @classmethod
     def of(
-        cls, fleet: Path, said: Mapping[str, Any], group_data: Sequence[Path], *, by_hosts: bool = False, notes: bool
+        cls, fleet: Path, values: Mapping[str, Any], group_data: Sequence[Path], *, by_hosts: bool = False, notes: bool
     ) -> "Gate | None":
         """None where nobody requires it. Usage for what cannot be meant.
 
-        `said` are the command line's words by name, which go before what is said for all hosts in the directories
+        `values` are the command line's by name, which go before what is said for all hosts in the directories
         `group_data`. `by_hosts`: hosts.nix requires it.
         """
 
         def words(name: str) -> list[Any]:
-            return [said[name]] if name in said else list(said_for_all(name, group_data))
+            return [values[name]] if name in values else list(said_for_all(name, group_data))
 
         for name in names_for_all(group_data):
             if (known := near_option(name)) in NAMES:
@@ -105,7 +105,7 @@ class Gate:
         return cls(
             fleet=fleet,
             signers=_path(signers[-1]),
-            told=starts[-1] if "signed_from" in said else None,
+            told=starts[-1] if "signed_from" in values else None,
             first=starts[-1] if starts else None,
             notes=notes,
         )
@@ -149,20 +149,20 @@ class Gate:
 
     def _who_may(self, top: Path, repository: Repository) -> str:
         """The text of the signers' file. Refused for one that who pushes, or another user here, may write."""
-        own, common = (
+        git_dir, common = (
             (repository.directory / repository.read("rev-parse", name).stdout.removesuffix("\n")).resolve()
             for name in ("--absolute-git-dir", "--git-common-dir")
         )
         main = [common.parent] if common.name == ".git" else []  # of which `top` may be another work tree
         place = self.signers.resolve()
-        if any(place.is_relative_to(each) for each in (top.resolve(), own, common, *main)):
+        if any(place.is_relative_to(each) for each in (top.resolve(), git_dir, common, *main)):
             raise Refused(
                 f"allowed_signers={self.signers} lies in the tree whose commits it is to judge; keep it outside, as "
                 f"{DEFAULT_SIGNERS}"
             )
         try:
             with place.open(encoding="utf-8") as file:
-                about, text = os.fstat(file.fileno()), file.read()
+                status, text = os.fstat(file.fileno()), file.read()
         except FileNotFoundError:
             raise Refused(
                 f"{self.signers}: missing; write who may sign the fleet's commits into it, a line each: "
@@ -170,7 +170,7 @@ class Gate:
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise FleetError(f"{self.signers}: cannot be read: {error}") from None
-        if about.st_uid not in (os.geteuid(), 0) or stat.S_IMODE(about.st_mode) & 0o022:
+        if status.st_uid not in (os.geteuid(), 0) or stat.S_IMODE(status.st_mode) & 0o022:
             raise Refused(f"{self.signers}: others may change it; chown it to yourself and chmod go-w it")
         return text
 
@@ -199,8 +199,8 @@ class Gate:
         where = f"&dir={quote(str(below))}" if below.parts else ""
         url = f"git+file://{quote(str(top.resolve()))}?rev={head}{where}{more}"
         try:
-            said = json.loads(run(nix.flake_metadata(url), timeout=_TIMEOUT).stdout)
-            revision, path = said["revision"], Path(said["path"]) / below
+            metadata = json.loads(run(nix.flake_metadata(url), timeout=_TIMEOUT).stdout)
+            revision, path = metadata["revision"], Path(metadata["path"]) / below
         except ProcessFailed as error:
             if not error.stderr:
                 raise
@@ -269,26 +269,26 @@ class Record:
     """The last revision of a repository that this operator has proven by these signers."""
 
     path: Path
-    about: Mapping[str, str]
+    repository: Mapping[str, str]
     revision: str | None
 
     @classmethod
     def of(cls, top: Path, signers: Path) -> "Record":
         """FleetError when what is kept cannot be read: nothing would take its place but a guess."""
-        about = {"repository": str(top.resolve()), "allowed_signers": str(signers)}
-        name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
+        repository = {"repository": str(top.resolve()), "allowed_signers": str(signers)}
+        name = hashlib.sha256(json.dumps(repository, sort_keys=True).encode()).hexdigest()[:32]
         path = state_home() / ".proven" / f"{name}.json"
         try:
             kept = json.loads(path.read_text())
             revision = str(kept["revision"])
         except FileNotFoundError:
-            return cls(path, about, None)
+            return cls(path, repository, None)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FleetError(f"{path}: cannot be read ({error!r}); remove it, and say signed_from=HASH once") from None
         if not FULL_HASH.fullmatch(revision):
             raise FleetError(f"{path}: {revision!r} is not a whole hash; remove it, and say signed_from=HASH once")
-        return cls(path, about, revision)
+        return cls(path, repository, revision)
 
     def note(self, revision: str) -> None:
         if revision != self.revision:
-            write_whole(self.path, json.dumps({**self.about, "revision": revision}, indent=2) + "\n")
+            write_whole(self.path, json.dumps({**self.repository, "revision": revision}, indent=2) + "\n")

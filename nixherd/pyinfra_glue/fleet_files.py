@@ -58,12 +58,12 @@ def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str, befor
     with run.fleet_files, changing(root) as changeset:
         changeset.resume(host.log)
         fleet = load_fleet(root)
-        wanted = change(Wanted(fleet, store_of(host, fleet)))
+        files = change(Wanted(fleet, store_of(host, fleet)))
         key_file = identity_file(host.data.get("age_identity"))
         done = publish(
             changeset,
-            wanted,
-            _message(host, subject, wanted),
+            files,
+            _message(host, subject, files),
             sops=lambda: operator(run, key_file),
             as_host=as_host(run, context_of(host).keys, host.data.host_id),
             rotate=flag_of("rotate_removed", host.data.get("rotate_removed", False)),
@@ -77,12 +77,12 @@ def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str, befor
         host.log(f"commit {done.commit}")
 
 
-def _message(host: Host, subject: str, wanted: Wanted) -> str:
+def _message(host: Host, subject: str, files: Wanted) -> str:
     """The commit's message: data `commit_message`, a Jinja2 template of `host` and `steps`, or ours."""
-    own = host.data.get("commit_message")
-    values: Values = partial(dict, host=str(host.data.host_id), steps=tuple(wanted.steps))
+    template = host.data.get("commit_message")
+    values: Values = partial(dict, host=str(host.data.host_id), steps=tuple(files.steps))
     try:
-        text = render_foreign("commit_message", str(own), values) if own else render(subject + _STEPS, values)
+        text = render_foreign("commit_message", str(template), values) if template else render(subject + _STEPS, values)
     except FleetError as error:
         raise Usage(f"{error}; it may use host and steps") from None
     text = text.strip()

@@ -206,7 +206,9 @@ def test_for_nodes_alone_and_nothing_else_on_them(node: Node) -> None:
     ended = node.pyinfra("-y", "--limit", "prom", "exec", "--", "true")
     assert (ended.status, "nodes.py is for deploys/proxmox_host.py" in ended.text) == (2, True), ended.text
     ended = node.pyinfra("-y", "--limit", "dev", "deploys/proxmox_host.py", inventory="inventory.py")
-    assert (ended.status, "pyinfra nodes.py deploys/proxmox_host.py" in ended.text) == (2, True), ended.text
+    assert (ended.status, "pyinfra nodes.py deploys/proxmox_host.py --limit NODE" in ended.text) == (2, True), (
+        ended.text
+    )
     assert "Connecting" not in ended.text
     ended = node.pyinfra("-y", "deploys/proxmox_host.py", inventory="@local")
     assert (
