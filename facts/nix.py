@@ -21,7 +21,7 @@ class StoreInfo(TypedDict):
 
 class Store(Fact[StoreInfo | None]):
     """
-    Returns what the machine's store says of itself and of us, None where there is no Nix:
+    Returns what the machine's store says of itself and of us, None without Nix:
 
     .. code:: python
 
@@ -53,7 +53,7 @@ class Closure(Fact[dict[str, int]]):
     @override
     def command(self, path: str) -> str:
         if not nix.is_store_path(path):
-            raise ValueError(f"path={path} is no store path")
+            raise ValueError(f"path={path} is not a store path")
         return f"[ ! -e {path} ] || {shlex.join(nix.closure_sizes(path))}"
 
     @staticmethod

@@ -54,7 +54,7 @@ kind=system{REVISION}"""
 
 
 class SystemState(TypedDict):
-    """What a deployment has to know of a machine; None where there is no such thing."""
+    """What a deployment has to know of a machine; None for what does not exist."""
 
     current: str
     booted: str | None

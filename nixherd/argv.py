@@ -10,7 +10,7 @@ def require_text(words: Sequence[str]) -> None:
     """Usage for words that no file, host or program of ours has for a name: with NUL, or bytes that are no text."""
     for number, word in enumerate(words, 1):
         if "\0" in word or any("\ud800" <= character <= "\udfff" for character in word):
-            raise Usage(f"argument {number} ({word!r}) is no text (a NUL, or bytes that are no UTF-8)")
+            raise Usage(f"argument {number} ({word!r}) is not text (a NUL, or bytes that are no UTF-8)")
 
 
 def keep_streams() -> None:

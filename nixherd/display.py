@@ -15,7 +15,7 @@ _KEPT = frozenset("\n\t")
 
 
 def visible(text: object) -> str:
-    r"""The text with every character that is no text as its escape (`\x1b`, `\u202e`); lines and tabs stay."""
+    r"""The text with every character that is not text as its escape (`\x1b`, `\u202e`); lines and tabs stay."""
     words = str(text)
     if words.isascii() and words.isprintable():
         return words

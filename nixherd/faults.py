@@ -26,7 +26,7 @@ def worded(error: BaseException, what: str) -> FleetError:
     if isinstance(error, OSError):
         return FleetError(line_of(error))
     if isinstance(error, RuntimeError) and str(error) == _HOMELESS:
-        return Usage(f"{what}: there is no such home directory; write the path out, or set HOME")
+        return Usage(f"{what}: the home directory does not exist; write the path out, or set HOME")
     said = f"{type(error).__name__}: {' '.join(str(error).split())[:_SHOWN]}".removesuffix(": ")
     fault = Unforeseen(f"{what}: {said}; this is a mistake in nixherd, not yours: {_kept(error, what)}")
     fault.__cause__ = error
@@ -54,7 +54,7 @@ def _kept(error: BaseException, what: str) -> str:
         path = state_home() / _LOG
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _append(path, text)
-    except (OSError, RuntimeError) as refused:  # RuntimeError: there is no home
+    except (OSError, RuntimeError) as refused:  # RuntimeError: without a home
         why = line_of(refused) if isinstance(refused, OSError) else refused
         return f"please report it (its details cannot be written down: {why})"
     return f"please report it with its details in {path}"

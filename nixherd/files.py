@@ -44,11 +44,11 @@ def write_whole(path: Path, text: str, mode: int = 0o600, *, scratch: Path | Non
 
 
 def expanded(text: str | os.PathLike[str]) -> Path:
-    """A path as a person wrote it, with `~` for somebody's home. Usage when there is no such person."""
+    """A path as a person wrote it, with `~` for somebody's home. Usage when the person does not exist."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise Usage(f"{os.fspath(text)}: there is no such user here; write the whole path") from None
+        raise Usage(f"{os.fspath(text)}: the user does not exist here; write the whole path") from None
 
 
 def fleet_root(text: str | os.PathLike[str]) -> Path:

@@ -11,7 +11,7 @@ RECENT = 60.0  # seconds for which something said is still known
 class Narrator:
     """Says what is being waited for when it changes, and after 10, 20, 40 … seconds without a change that it still is.
 
-    What is said in turns, as one look at a machine says several things, is no change. `last` is what came last.
+    What is said in turns, as one look at a machine says several things, is not a change. `last` is what came last.
     `timed`: each line ends with the seconds until then.
     """
 

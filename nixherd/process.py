@@ -91,7 +91,7 @@ def run(
     called again and again with the program's PID; what it raises ends the program.
 
     The program gets a process group of its own, which is killed when the deadline passes and when we are
-    interrupted, so nothing goes on behind our back. There is no terminal for it to ask at.
+    interrupted, so nothing goes on behind our back. It has no terminal to ask at.
 
     Raises ProcessFailed when the program cannot be started, when it writes too much or, with `check`, when its status
     is not 0; DeadlineExceeded when it has not ended in time.

@@ -123,9 +123,11 @@ def failure(what: str, output: str | Iterable[str], default: str = "no answer") 
 
 def kept_output(error: BaseException | None) -> list[str]:
     """What the program printed that an error is about, or that it was raised from."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # one that was raised from itself is its own cause
         if isinstance(error, FleetError) and error.output:
             return rest(error.output)
+        seen.add(id(error))
         error = error.__cause__
     return []
 

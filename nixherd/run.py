@@ -31,7 +31,7 @@ class Notes(Protocol):
 
 
 class Unnoted:
-    """Nowhere: what is no deployment, and a plan, leave no journal."""
+    """Nowhere: what is not a deployment, and a plan, leave no journal."""
 
     def note(self, event: str, host: str | None = None, **values: Any) -> None:
         """Forget it."""

@@ -12,7 +12,7 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text)
     size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
     if not 0 < size <= _MOST:
-        raise ValueError(f"{text!r} is no size; write one like 64G")
+        raise ValueError(f"{text!r} is not a size; write one like 64G")
     return size
 
 
@@ -43,5 +43,5 @@ def parse_seconds(given: object) -> float:
     except ValueError:
         found = 0.0
     if not 1 <= found <= LONGEST:
-        raise ValueError(f"{given} is no number of seconds from 1 to {LONGEST}; write one like 300")
+        raise ValueError(f"{given} is not a number of seconds from 1 to {LONGEST}; write one like 300")
     return found

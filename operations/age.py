@@ -30,7 +30,7 @@ def identity(path: str, source: str = HOST_KEY) -> Change | NoChange:
     target, key = shlex.quote(path), shlex.quote(source)
     recipient = host.get_fact(Recipient, path=f"{source}.pub")
     if executing(host) and recipient is None:
-        raise FleetError(f"{host_id}: there is no {source}.pub; name the SSH key to convert")
+        raise FleetError(f"{host_id}: {source}.pub does not exist; name the SSH key to convert")
     same = (
         f'[ -s {target} ] && [ "$(stat -c %a {target})" = 600 ] && ssh-to-age -private-key -i {key} | cmp -s - {target}'
     )

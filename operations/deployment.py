@@ -19,7 +19,7 @@ from nixherd.deploy.report import Outcome
 from nixherd.deploy.run import Built, Copied, Planned, PlannedToPull, ReachedToPull
 from nixherd.deploy.waves import label
 from nixherd.errors import Usage
-from nixherd.pyinfra_glue.hosts import builder_of, evaluator_of, executing, fleet_of
+from nixherd.pyinfra_glue.hosts import context_of, executing
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 from nixherd.pyinfra_glue.rollouts import begin, current, machine_of_host, reached_ids
 
@@ -39,7 +39,7 @@ def evaluate() -> NoChange:
     """Compare what runs with what the flake says of the host; one evaluation for all that are reached."""
     rollout, host_run = current(host)
     reached = host_run.reached
-    host_run.value = planned = planning.plan(evaluator_of(host), rollout, host_run, reached, reached_ids(host))
+    host_run.value = planned = planning.plan(context_of(host).evaluator, rollout, host_run, reached, reached_ids(host))
     if isinstance(planned, Planned):
         has = f"{host_run.id} {planning.what_it_has(host_run.options, planned.reached.running)} already"
         if host_run.is_over:
@@ -47,7 +47,7 @@ def evaluate() -> NoChange:
         if planned.revision_only:
             return NoChange(f"{has}: revision only, {planned.revision_change}")
         if not executing(host):
-            planning.note_if_revision_only(evaluator_of(host), rollout, host_run, planned)
+            planning.note_if_revision_only(context_of(host).evaluator, rollout, host_run, planned)
     return NoChange(f"{host_run.id}: {planned.config.toplevel} is to come")
 
 
@@ -63,12 +63,12 @@ def build() -> NoChange:
     if planned.revision_only:
         return NoChange(f"{host_run.id} has it already")
     build_on = host_run.options.build_on
-    builder = building.builder_of(fleet_of(host), host_run.machine, build_on, partial(machine_of_host, host))
+    builder = building.builder_of(context_of(host).fleet, host_run.machine, build_on, partial(machine_of_host, host))
     # a plan leaves nothing on another machine, and nixos-rebuild has it build by itself
     if builder is not None and (not executing(host) or host_run.options.engine is Engine.NIXOS_REBUILD):
         return NoChange(f"{host_run.id} is built on {build_on} when it is deployed")
-    to_come = planning.to_come(evaluator_of(host), rollout, reached_ids(host))
-    host_run.value = building.build(builder_of(host), rollout, host_run, planned, builder, to_come)
+    to_come = planning.to_come(context_of(host).evaluator, rollout, reached_ids(host))
+    host_run.value = building.build(context_of(host).builder, rollout, host_run, planned, builder, to_come)
     return NoChange(f"{host_run.id}: {planned.config.toplevel} is built")
 
 
@@ -86,7 +86,7 @@ def show() -> NoChange:
     if isinstance(value, Planned):
         return NoChange(f"{host_run.id}: what changes is known when it is built")
     host_run.value = planning.show_changes(
-        rollout, host_run, value, planning.to_come(evaluator_of(host), rollout, reached_ids(host))
+        rollout, host_run, value, planning.to_come(context_of(host).evaluator, rollout, reached_ids(host))
     )
     if not executing(host):
         host_run.note(services="not copied, services unknown")
@@ -95,7 +95,7 @@ def show() -> NoChange:
 
 @operation()
 def copy() -> Change | NoChange:
-    """Copy what is missing of it to the machine, where it is no garbage until the end."""
+    """Copy what is missing of it to the machine, where it is not garbage until the end."""
     _, host_run = current(host)
     if host_run.is_over:
         return NoChange(f"{host_run.id}: {host_run.outcome}")
@@ -107,7 +107,7 @@ def copy() -> Change | NoChange:
     if copying.is_left_to_nixos_rebuild(host_run, value):
         return NoChange(f"{host_run.id}: nixos-rebuild copies")
     build_on = host_run.options.build_on
-    builder = building.builder_of(fleet_of(host), host_run.machine, build_on, partial(machine_of_host, host))
+    builder = building.builder_of(context_of(host).fleet, host_run.machine, build_on, partial(machine_of_host, host))
     if builder is not None and builder.id == host_run.id:
         host_run.value = Copied(value) if isinstance(value, Built) else value
         return NoChange(f"{host_run.id} builds it itself")
@@ -141,10 +141,12 @@ def activate(wave: int) -> Change | NoChange:
         return Change(summary, partial(trigger, rollout, host_run, value))
     if options.engine is Engine.NIXOS_REBUILD:
         builder = building.builder_of(
-            fleet_of(host), host_run.machine, options.build_on, partial(machine_of_host, host)
+            context_of(host).fleet, host_run.machine, options.build_on, partial(machine_of_host, host)
         )
         request = rebuild.Rebuild(str(options.goal), builder, options.specialisation)
-        return Change(summary, partial(rebuild.rebuild_in_turn, evaluator_of(host), rollout, host_run, value, request))
+        return Change(
+            summary, partial(rebuild.rebuild_in_turn, context_of(host).evaluator, rollout, host_run, value, request)
+        )
     if not isinstance(value, Copied):
         raise Usage(f"{host_run.id}: it is not copied; put deployment.copy before this row")
     if options.goal is Goal.DRY_ACTIVATE:

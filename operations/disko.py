@@ -6,7 +6,7 @@ from pyinfra import host
 
 from nixherd.errors import FleetError
 from nixherd.install.permission import require_installable
-from nixherd.pyinfra_glue.hosts import evaluated, executing, fleet_host, fleet_of
+from nixherd.pyinfra_glue.hosts import context_of, evaluated, executing, fleet_host
 from nixherd.pyinfra_glue.installing import (
     WIPE,
     disko_job,
@@ -32,7 +32,7 @@ def format_disks() -> Change | NoChange:
     job = disko_job(config.disko_script)
     if machine and machine["jobs"].get("disko") == job.well and (machine["mnt"] or machine["jobs"].get("install")):
         return NoChange(f"{host_id}'s disks are formatted and mounted")
-    require_installable(fleet_of(host), host_id, WIPE)
+    require_installable(context_of(host).fleet, host_id, WIPE)
     if machine and executing(host):
         require_our_installer(host, machine)
         require_the_guest(host)

@@ -6,7 +6,7 @@ from pyinfra import host
 
 from nixherd.errors import FleetInvalid, Refused
 from nixherd.install.permission import mark, require_installable
-from nixherd.pyinfra_glue.hosts import fleet_host, fleet_of, run_of
+from nixherd.pyinfra_glue.hosts import context_of, fleet_host
 from nixherd.pyinfra_glue.installing import (
     BOOT,
     boot_installer,
@@ -27,12 +27,12 @@ def boot() -> Change | NoChange:
     The tarball is the flake's own `packages.x86_64-linux.kexec-installer`. It keeps the machine's host key and
     its authorized keys, so what was pinned before the jump is pinned after it.
     """
-    fleet, host_id = fleet_of(host), fleet_host(host).id
+    fleet, host_id = context_of(host).fleet, fleet_host(host).id
     machine = machine_of(host, BOOT)
     if machine and machine["variant"] == "installer":
         if machine["mark"] == mark(fleet, host_id):
             return NoChange(f"{host_id} is in its installer")
-        if run_of(host).state_of(host_id).noted("kexec") != jump_note(host):
+        if context_of(host).run.state_of(host_id).noted("kexec") != jump_note(host):
             raise Refused(
                 f"{host_id} is in an installer that this fleet did not boot, so its disk is not ours to wipe; "
                 "boot it from its disk and run this again"

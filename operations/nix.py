@@ -9,7 +9,7 @@ from nixherd.deploy.copy import copy_closure
 from nixherd.deploy.signing import SigningKey
 from nixherd.errors import Usage
 from nixherd.nix.commands import is_store_path
-from nixherd.pyinfra_glue.hosts import builder_of, fleet_host
+from nixherd.pyinfra_glue.hosts import context_of, fleet_host
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.operation import Change, operation
 from nixherd.pyinfra_glue.rollouts import options_of
@@ -26,7 +26,9 @@ def built(derivations: Sequence[str]) -> Change:
     if wrong := [path for path in paths if not (is_store_path(path) and path.endswith(".drv"))]:
         raise Usage(f"{wrong[0]} is not a derivation in the store")
     host_id = fleet_host(host).id
-    return Change(f"build {len(paths)} derivations", partial(builder_of(host).realise, {host_id: paths}, host_id))
+    return Change(
+        f"build {len(paths)} derivations", partial(context_of(host).builder.realise, {host_id: paths}, host_id)
+    )
 
 
 @operation()

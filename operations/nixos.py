@@ -30,7 +30,7 @@ from nixherd.fleet import tree
 from nixherd.install.permission import require_installable
 from nixherd.install.requirements import configuration_path
 from nixherd.pyinfra_glue import installing
-from nixherd.pyinfra_glue.hosts import connector_of, evaluated, evaluator_of, executing, fleet_host, fleet_of, run_of
+from nixherd.pyinfra_glue.hosts import connector_of, context_of, evaluated, executing, fleet_host
 from nixherd.pyinfra_glue.installing import is_installed, machine_for, machine_of
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
@@ -129,7 +129,7 @@ def rebuild(action: str = "switch", build_on: str = HERE, specialisation: str | 
         build_on: local, target or a host of the fleet.
         specialisation: the one to switch to.
     """
-    evaluator = evaluator_of(host)
+    evaluator = context_of(host).evaluator
     rollout, host_run, reached = read(host)
     config, running = evaluator.evaluate((host_run.id,), host_run.id), reached.running
     if action == "switch" and specialisation is None and has_it(running, config.toplevel, Goal.SWITCH):
@@ -138,7 +138,7 @@ def rebuild(action: str = "switch", build_on: str = HERE, specialisation: str | 
         if problem:
             raise NotWell(f"{host_run.id} runs {running.current} already; {problem}; nothing was activated")
         return NoChange(f"{host_run.id} runs {running.current} already")
-    builder = builder_of(fleet_of(host), host_run.machine, build_on, partial(machine_of_host, host))
+    builder = builder_of(context_of(host).fleet, host_run.machine, build_on, partial(machine_of_host, host))
     request = rebuilding.Rebuild(action, builder, specialisation)
     make = partial(rebuilding.rebuild, evaluator, rollout, host_run, Planned(reached, config), request)
     return Change(f"nixos-rebuild {action} of {host_run.id}", make)
@@ -152,13 +152,13 @@ def hardware_configuration(path: str | bool) -> Change | NoChange:
         path: the file, relative to the flake; True for `hardware-configuration.nix` beside the host's
             configuration. File systems are left to disko.
     """
-    fleet, host_id = fleet_of(host), fleet_host(host).id
+    fleet, host_id = context_of(host).fleet, fleet_host(host).id
     file, root = configuration_path(fleet, host_id, path), Path(fleet.path)
     inside = str(file.relative_to(root))
     machine = machine_of(host, "install")
     if is_installed(machine):
         return NoChange(f"{host_id} is installed")
-    require_installable(fleet_of(host), host_id, "install")
+    require_installable(context_of(host).fleet, host_id, "install")
     generated = ""
     if machine and executing(host):
         installing.require_our_installer(host, machine)
@@ -184,7 +184,7 @@ def install(extra_files: Mapping[str, str] | None = None) -> Change | NoChange:
     job = installing.install_job(config)
     if is_installed(machine) or (machine and machine["jobs"].get("install") == job.well):
         return NoChange(f"{host_id} is installed")
-    require_installable(fleet_of(host), host_id, "install")
+    require_installable(context_of(host).fleet, host_id, "install")
     if machine and executing(host):
         installing.require_our_installer(host, machine)
         if machine["mnt"] is None:
@@ -200,9 +200,9 @@ def reboot_installed() -> Change | NoChange:
     host_id = fleet_host(host).id
     config = evaluated(host)
     machine = machine_of(host, "reboot")
-    if is_installed(machine):
-        return NoChange(f"{host_id} runs its own system")
-    require_installable(fleet_of(host), host_id, "reboot")
+    if machine and is_installed(machine):
+        return NoChange(f"{host_id} runs its own system, {machine['current_system']}")
+    require_installable(context_of(host).fleet, host_id, "reboot")
     if machine and executing(host):
         installing.require_our_installer(host, machine)
         if machine["jobs"].get("install") != installing.install_job(config).well:
@@ -219,7 +219,7 @@ def verify() -> Change | NoChange:
     machine = machine_of(host)
     if machine is None or (not executing(host) and not is_installed(machine)):
         return Change(f"verify that {host_id} runs {config.toplevel}", lambda: None)
-    state = run_of(host).state_of(host_id)
+    state = context_of(host).run.state_of(host_id)
     if executing(host):
         state.forget(installing.VERIFIED)
     installing.require_as_declared(host, config, machine)

@@ -9,7 +9,7 @@ from nixherd.errors import FleetError
 from nixherd.fleet.load import load_fleet
 from nixherd.locate.reach import Epoch
 from nixherd.pyinfra_glue.fleet_files import EnrolledKey, changed_files, rules_said
-from nixherd.pyinfra_glue.hosts import connector_of, executing, fleet_host, keys_of
+from nixherd.pyinfra_glue.hosts import connector_of, context_of, executing, fleet_host
 from nixherd.pyinfra_glue.installing import machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 from nixherd.ssh.keys import parse_public_key
@@ -47,7 +47,7 @@ def enroll(docs: bool = False, protect: bool = False) -> Change | NoChange:
 @operation()
 def forget_key() -> Change | NoChange:
     """Delete the machine's private key here, once hosts.nix pins it and the machine has proved that it holds it."""
-    host_id, keys = fleet_host(host).id, keys_of(host)
+    host_id, keys = fleet_host(host).id, context_of(host).keys
     held = keys.held(host_id)
     if held is None:
         return NoChange(f"no private key of {host_id} is here")

@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # As long as the rest of them, each.
-_FLEETS = {"test_deploy": "fleet-deployed", "security": "fleet-attacked"}
+_FLEETS = {"test_deploy": "fleet-deployed", "test_deploy_choices": "fleet-deployed", "security": "fleet-attacked"}
 
 
 MASTER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY operator"

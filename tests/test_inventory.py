@@ -133,7 +133,8 @@ def test_what_pyinfra_would_answer_with_a_traceback_or_with_nothing(small: Pyinf
     assert small.refusal("--data", "nonsense", "deploys/deploy.py") == "--data nonsense: write NAME=VALUE"
     small.inventory = small.directory / "nosuch.py"
     assert (
-        small.refusal("-y", "exec", "--", "true") == f"{small.inventory}: there is no such inventory; nothing was done"
+        small.refusal("-y", "exec", "--", "true")
+        == f"{small.inventory}: the inventory does not exist; nothing was done"
     )
 
 
@@ -168,7 +169,7 @@ def test_data_that_cannot_be_meant_is_refused_before_anything(small: Pyinfra, da
 def test_a_wrong_fleet_is_refused_with_all_its_findings(pyinfra: Pyinfra, make_fleet: MakeFleet) -> None:
     pyinfra.fleet = make_fleet(("vmid = 110;", "vmid = 104;"), ('disk = "64G"', 'disk = "64"'))
     assert pyinfra.refusal("exec", "--", "true").splitlines() == [
-        "vms/definitions.nix: managed.dev.disk: '64' is no size; write a number and its unit, such as 64G",
+        "vms/definitions.nix: managed.dev.disk: '64' is not a size; write a number and its unit, such as 64G",
         "vms/definitions.nix: managed.dev.vmid: 104 is also imported.doc1.vmid; give each guest a VMID of its own",
     ]
 
@@ -196,9 +197,9 @@ def test_wrong_ad_hoc_arguments(small: Pyinfra) -> None:
         "server.Which: missing a required argument: 'command'; it takes command"
     )
     assert small.refusal("server.StringCommand") == (
-        "server.StringCommand: that is no operation; name a function, as in operations.nixos.switch"
+        "server.StringCommand: that is not an operation; name a function, as in operations.nixos.switch"
     )
-    assert small.refusal("fact", "server.datetime").startswith("fact server.datetime: that is no fact; ")
+    assert small.refusal("fact", "server.datetime").startswith("fact server.datetime: that is not a fact; ")
 
 
 @pytest.mark.parametrize("words", [["exec", "--", "true"], ["fact", "server.Hostname"]])
@@ -355,7 +356,7 @@ def test_what_is_for_nodes_is_refused_for_hosts_of_the_fleet(small: Pyinfra, tmp
     words = str(tmp_path / "mine.py") if file == "included" else file
     assert small.refusal("-y", words) == (
         "proxmox-host is for a node of the hypervisor, and these are hosts of the fleet: "
-        "pyinfra nodes.py … --limit NODE"
+        f"pyinfra nodes.py {words} --limit NODE"
     )
 
 

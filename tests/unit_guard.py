@@ -50,7 +50,7 @@ def mark(items: list[pytest.Item]) -> None:
 
 
 def needed(program: str, path: str) -> str | None:
-    """The mark that a test needs which starts this program; None where it may, or where there is no such program."""
+    """The mark that a test needs which starts this program; None where it may, or where the program does not exist."""
     place = shutil.which(program, path=path)
     if place is None or Path(place).is_relative_to(tempfile.gettempdir()):
         return None

@@ -42,7 +42,7 @@ def guest_named(fleet: Fleet, text: str) -> Vm | int:
 
 
 _UNSEEN = {
-    Presence.ABSENT: "there is no guest {0}",
+    Presence.ABSENT: "guest {0} does not exist",
     Presence.NOT_VISIBLE: "guest {0} is not visible: the VMID is taken, by a guest that this token may not see",
     Presence.UNKNOWN: "this token may see no guest {0}; whether one exists is unknown",
 }

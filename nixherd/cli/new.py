@@ -168,7 +168,7 @@ def _ask(
     if default is not None and (quiet or not is_terminal(sys.stdin)):
         return default
     if not is_terminal(sys.stdin):
-        raise Usage(f"{option}: missing ({question[0].lower()}{question[1:]}), and there is no terminal to ask on")
+        raise Usage(f"{option}: missing ({question[0].lower()}{question[1:]}), and it cannot ask without a terminal")
     narrate(f"  {choice:8}{meaning}" for choice, meaning in (choices or {}).items())
     kind = click.Choice(list(choices)) if choices else str
     answer: str = click.prompt(

@@ -263,7 +263,7 @@ def diff(front: Front, guests: tuple[str, ...]) -> int:
     rows: list[dict[str, Any]] = []
     for vm in chosen:
         if isinstance(vm, int):
-            raise Usage(f"guest {vm} is not declared; there is no definition to compare it with")
+            raise Usage(f"guest {vm} is not declared; it has no definition to compare with")
         rows += [{"vmid": vm.vmid, "name": vm.name, **each} for each in _compared(front, vm)]
     front.show(rows, (f"{row['name']} ({row['vmid']}): {row['difference']}" for row in rows))
     if not rows:

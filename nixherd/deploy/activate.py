@@ -278,19 +278,21 @@ class _Activation:
     def _judge_kept(self) -> None:
         self._require_kept()
         note_too(self.host_run, self.deployment, self.standing)
-        left = self._boot() if self._boots_now() else None
-        is_pending = left or (self.deployment.goal is Goal.BOOT and not self._boots_now())
-        outcome = Outcome.PENDING_REBOOT if is_pending else Outcome.DEPLOYED
-        self.host_run.end(outcome, left)
-        self.machine.say(f"{outcome}: {left or self.standing.current}")
+        left, current = self._boot() if self._boots_now() else (None, self.standing.current)
+        if left or (self.deployment.goal is Goal.BOOT and not self._boots_now()):
+            self.host_run.end(Outcome.PENDING_REBOOT, left)
+            self.machine.say(f"{Outcome.PENDING_REBOOT}: {left or f'its next boot brings {self.standing.profile}'}")
+        else:
+            self.host_run.end(Outcome.DEPLOYED)
+            self.machine.say(f"{Outcome.DEPLOYED}: {current}")
 
-    def _boot(self) -> str | None:
-        """Boot into the new system; why that is left to the machine's owner, where it is."""
+    def _boot(self) -> tuple[str | None, str | None]:
+        """Boot into the new system. Return why that is left to the machine's owner, where it is, and what runs then."""
         try:
-            reboot_and_prove(self.host_run, self.before, self.deployment.system, self.checks)
+            running = reboot_and_prove(self.host_run, self.before, self.deployment.system, self.checks)
         except Refused as error:
-            return str(error)
-        return None
+            return str(error), self.standing.current
+        return None, running.current
 
     def _stuck(self) -> Undecided:
         """It can neither keep nor go back, and is not ours to reboot; it goes on trying."""

@@ -221,7 +221,7 @@ def _flag(value: Any) -> bool:
 
 def _full(value: Any) -> str:
     if not isinstance(value, str) or not FULL_HASH.fullmatch(value):
-        raise Usage(f"signed_from={value} is no whole hash of a commit; `git rev-parse HEAD` prints one")
+        raise Usage(f"signed_from={value} is not a whole hash of a commit; `git rev-parse HEAD` prints one")
     return value
 
 
@@ -286,7 +286,7 @@ class Record:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FleetError(f"{path}: cannot be read ({error!r}); remove it, and say signed_from=HASH once") from None
         if not FULL_HASH.fullmatch(revision):
-            raise FleetError(f"{path}: {revision!r} is no whole hash; remove it, and say signed_from=HASH once")
+            raise FleetError(f"{path}: {revision!r} is not a whole hash; remove it, and say signed_from=HASH once")
         return cls(path, about, revision)
 
     def note(self, revision: str) -> None:

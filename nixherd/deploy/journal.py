@@ -79,7 +79,7 @@ class Journal:
             ) from error
 
     def note(self, event: str, host: str | None = None, **about: Any) -> None:
-        """Append an entry; durable once this returns; what is no stage and no end, with the next one that is.
+        """Append an entry; durable once this returns; what is neither a stage nor an end, with the next one that is.
 
         A host's first end is its only one, until it begins in another rollout of the run. OSError when what is to be
         begun cannot be noted, which is then not to be begun; what is over is over, so of that, and of what was found or
@@ -119,7 +119,7 @@ class Journal:
 
 
 def entries(directory: Path) -> list[dict[str, Any]]:
-    """All of a run's entries; a last line that a power failure has cut off is none. Empty where there is no journal."""
+    """All of a run's entries; a last line that a power failure has cut off is none. Empty without a journal."""
     try:
         text = (directory / NAME).read_text(errors="replace")
     except FileNotFoundError:

@@ -122,7 +122,7 @@ def _text(name: str, value: Any) -> str | None:
     if value is None or value == "":
         return None
     if isinstance(value, (bool, list, dict)) or str(value).startswith("-") or not str(value).isprintable():
-        raise Usage(f"{name}={value} is no name")
+        raise Usage(f"{name}={value} is not a name")
     return str(value)
 
 
@@ -130,5 +130,7 @@ def _seconds(name: str, value: Any, usual: int, least: int) -> int:
     if value is None:
         return usual
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LONGEST:
-        raise Usage(f"{name}={value} is no number of seconds from {least} to {LONGEST}; write one like {usual or 30}")
+        raise Usage(
+            f"{name}={value} is not a number of seconds from {least} to {LONGEST}; write one like {usual or 30}"
+        )
     return value

@@ -1,6 +1,7 @@
 """What is to be done on each machine: what runs there against what the flake says, and what that changes."""
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -242,7 +243,7 @@ def _closures(
 
 
 def _closure_there(machine: Machine, path: str) -> Sizes:
-    script = f"[ ! -e {path} ] || {' '.join(nix.closure_sizes(path))}"
+    script = f"[ ! -e {path} ] || {shlex.join(nix.closure_sizes(path))}"
     return closures.parse_path_info(output_of(machine, script, what="listing a closure", deadline=LISTING_DEADLINE))
 
 
@@ -284,7 +285,7 @@ Said = Mapping[str, str | None]
 
 
 def inhibitors_between(running: Said, coming: Said) -> tuple[str, ...]:
-    """A line for each, from what the files of these names say in both systems; None where there is no such file."""
+    """A line for each, from what the files of these names say in both systems; None where the file does not exist."""
     before, after = (_parsed(each.get(INHIBITORS)) for each in (running, coming))
     common = sorted(before.keys() & after.keys())
     found = [f"{name}: {before[name]} → {after[name]}" for name in common if before[name] != after[name]]
@@ -295,7 +296,7 @@ def inhibitors_between(running: Said, coming: Said) -> tuple[str, ...]:
 
 
 def _parsed(text: str | None) -> dict[str, object]:
-    """As switch-to-configuration reads it: what is no JSON object has none."""
+    """As switch-to-configuration reads it: what is not a JSON object has none."""
     try:
         found = json.loads(text or "{}")
     except ValueError:

@@ -141,7 +141,7 @@ class Deployment:
         if wrong := [word for word in words if not _SAFE.fullmatch(word)]:
             raise FleetError(f"{wrong[0]!r} cannot name a deployment, an operator or a specialisation")
         if not is_store_path(self.system):
-            raise FleetError(f"{self.system!r} is no store path")
+            raise FleetError(f"{self.system!r} is not a store path")
 
     @property
     def begin(self) -> tuple[str, str]:
@@ -176,7 +176,7 @@ class Deployment:
         )
 
     def look(self, known: Stage, wait: int = LOOK) -> str:
-        """Says how it stands, as soon as that is no longer the `known` stage."""
+        """Says how it stands, as soon as that is not the `known` stage any more."""
         return self._run(f"look {self.id} {known} {wait}")
 
     @property

@@ -51,8 +51,11 @@ def reboot(rollout: Rollout, host_run: HostRun, running: Running) -> None:
         host_run.end(Outcome.REBOOTED)
 
 
-def reboot_and_prove(host_run: HostRun, before: Running, system: str | None, checks: tuple[Check, ...]) -> None:
-    """Reboot the machine into `system`. Refused where that is not ours to do; Undecided when it does not come back."""
+def reboot_and_prove(host_run: HostRun, before: Running, system: str | None, checks: tuple[Check, ...]) -> Running:
+    """Reboot the machine into `system`, and return what runs then.
+
+    Refused where that is not ours to do; Undecided when it does not come back.
+    """
     require_rebootable(host_run)
     host_run.enter("reboot")
     machine, began = host_run.machine, time.monotonic()
@@ -73,6 +76,7 @@ def reboot_and_prove(host_run: HostRun, before: Running, system: str | None, che
     until = time.monotonic() + host_run.options.confirm_deadline
     if problem := failing(machine, checks, until, by_root=True):
         raise FleetError(f"{host_run.id}: after the reboot, {problem}")
+    return running
 
 
 def require_rebootable(host_run: HostRun) -> None:

@@ -332,13 +332,13 @@ def chosen(generations: list[Generation], number: int | None) -> Generation:
     if number is None:
         earlier = [each for each in generations if each["number"] < current]
         if not earlier:
-            raise FleetError(f"there is no generation before the current one, {current}")
+            raise FleetError(f"no generation precedes the current one, {current}")
         return earlier[-1]
     for each in generations:
         if each["number"] == number:
             return each
     numbers = ", ".join(str(each["number"]) for each in generations)
-    raise FleetError(f"there is no generation {number}; there are {numbers or 'none'}")
+    raise FleetError(f"generation {number} does not exist; there are {numbers or 'none'}")
 
 
 def has_it(running: Running, system: str, goal: Goal) -> bool:

@@ -31,7 +31,7 @@ class SigningKey:
 
     @classmethod
     def of(cls, name: str, value: str) -> "SigningKey":
-        """From the datum `name`. Usage when there is no such file, FleetError when others may read it."""
+        """From the datum `name`. Usage when the file does not exist, FleetError when others may read it."""
         file = expanded(value)
         if not file.is_file():
             raise Usage(f"{name}={value}: no such file; `nix key generate-secret --key-name NAME` makes a key")

@@ -13,7 +13,7 @@ _SHARE = re.compile(r"(\d{1,3})\s*%")
 
 
 def wave_of(host_id: str, canary: Any, wave: Any) -> int:
-    """The wave of a host: canaries go first, who says nothing goes in wave 1. Usage when it is no number from 1."""
+    """The wave of a host: canaries go first, who says nothing goes in wave 1. Usage when it is not a number from 1."""
     if canary not in (None, True, False, 0, 1):
         raise Usage(f"{host_id}: canary={canary} is neither true nor false")
     if canary:
@@ -21,7 +21,7 @@ def wave_of(host_id: str, canary: Any, wave: Any) -> int:
     if wave is None:
         return USUAL
     if isinstance(wave, bool) or not isinstance(wave, int) or wave < USUAL:
-        raise Usage(f"{host_id}: wave={wave} is no whole number from {USUAL}; canary=true goes first")
+        raise Usage(f"{host_id}: wave={wave} is not a whole number from {USUAL}; canary=true goes first")
     return wave
 
 

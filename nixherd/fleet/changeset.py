@@ -164,7 +164,7 @@ class Changeset:
             self._clear()
             return None
         except ValueError as error:
-            raise FleetError(f"{self._journal}: is no journal ({error}); remove {self.place}") from None
+            raise FleetError(f"{self._journal}: is not a journal ({error}); remove {self.place}") from None
         if not any(self._is_new(Swap(*each)) for each in document["files"]):
             self._remove_made(document)
             self._clear()  # nothing has happened yet, or somebody has undone it
@@ -376,7 +376,7 @@ def _make_place(root: Path, repository: Repository | None) -> Path:
         raise FleetError(f"{place}: cannot be written ({error.strerror}); nothing was changed") from error
     about = place.lstat()
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
-        raise FleetError(f"{place}: is no directory that only we can write; remove it")
+        raise FleetError(f"{place}: is not a directory that only we can write; remove it")
     return place
 
 

@@ -143,7 +143,7 @@ def _explained(failure: ProcessFailed, world: World, directory: Path) -> str:
         most = f"{_LIMITS.memory >> 30} GiB of memory or {_LIMITS.output >> 20} MiB of output"
         return f"{directory}: {_FILES} take more than {most} to evaluate; make them smaller"
     if _NO_UTF8.search(what):
-        return f"{where or directory}: {_FILES} hold a string that is no UTF-8; save them and what they read as UTF-8"
+        return f"{where or directory}: {_FILES} hold a string that is not UTF-8; save them and what they read as UTF-8"
     if forbidden := _FORBIDDEN.search(what):
         return f"{where or directory}: {_why_forbidden(world, forbidden[1])}"
     return explain(failure.stderr, fleet, root)

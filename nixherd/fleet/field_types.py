@@ -15,6 +15,12 @@ from nixherd.fleet.models import Access, GuestType
 from nixherd.fleet.nix_values import NixPath, nix_type, shown, shown_name
 from nixherd.ssh.keys import parse_authorized_key, parse_public_key
 
+
+def article(noun: str) -> str:
+    """Return the noun with its article."""
+    return noun if noun == "text" else f"{'an' if noun[0].lower() in 'aeio' else 'a'} {noun}"
+
+
 _FINGERPRINT = re.compile(r"[0-9A-Fa-f]{64}|[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){31}")
 # `prom:8006`, `[2001:db8::1]:8006`, `[2001:db8::1]`
 _WITH_PORT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:/\[\]\s]+))(?::(?P<port>[0-9]+))?", re.ASCII)
@@ -61,7 +67,7 @@ class Text(Type):
         if type(value) is not str:
             yield Problem(f"is {nix_type(value)}, not a string")
         elif self.pattern is not None and not self.pattern.fullmatch(value):
-            yield Problem(f"{shown(value)} is no {self.noun}")
+            yield Problem(f"{shown(value)} is not {article(self.noun)}")
 
 
 class Fingerprint(Text):
@@ -75,7 +81,7 @@ FINGERPRINT = Fingerprint("SHA-256, with or without colons", _FINGERPRINT, "fing
 def parse_fingerprint(text: str) -> str:
     """A SHA-256 fingerprint, with or without colons, as 64 lower-case hex digits; ValueError if it is none."""
     if not _FINGERPRINT.fullmatch(text.strip()):
-        raise ValueError("it is no SHA-256 fingerprint")
+        raise ValueError("it is not a SHA-256 fingerprint")
     return text.strip().replace(":", "").lower()
 
 
@@ -85,7 +91,7 @@ class AbsolutePath(Type):
 
     def problems(self, value: Any) -> Iterator[Problem]:
         if not (isinstance(value, str) and value.startswith("/") and value.isprintable()):
-            yield Problem("is no absolute path")
+            yield Problem("is not an absolute path")
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class Integer(Type):
         elif value < self.least:
             yield Problem(f"{value} is less than {self.least}")
         elif self.most is not None and value > self.most:
-            yield Problem(f"{value} is no {self.noun}" if self.noun else f"{value} is more than {self.most}")
+            yield Problem(f"{value} is not {article(self.noun)}" if self.noun else f"{value} is more than {self.most}")
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ class OneOf(Type):
         if isinstance(value, str) and value in self.choices:
             return
         if self.noun:
-            yield Problem(f"{shown_value(value)} is no {self.noun}")
+            yield Problem(f"{shown_value(value)} is not {article(self.noun)}")
         else:
             yield Problem(f"is neither {' nor '.join(self.choices)}")
 
@@ -171,7 +177,7 @@ class Words(Type):
     def problems(self, value: Any) -> Iterator[Problem]:
         good = isinstance(value, list) and len(value) >= self.least
         if not (good and all(type(each) is str and self.pattern.fullmatch(each) for each in value)):
-            yield Problem(f"is no list of {self.noun}")
+            yield Problem(f"is not a list of {self.noun}")
 
     def parse(self, value: Any) -> tuple[str, ...]:
         return tuple(value)
@@ -221,7 +227,7 @@ class Address(Type):
             remedy = f'write host = "{host}";' + (f" port = {port};" if port else "")
             if port and not 1 <= int(port[:6]) <= 65535:
                 remedy = f'write host = "{host}"; and in `port` one from 1 to 65535, usually 8006'
-        return Problem(f"{shown(value)} is no name or address", remedy=remedy)
+        return Problem(f"{shown(value)} is not a name or address", remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -279,7 +285,7 @@ class Network(Type):
             IPv4Address(address)
             network = IPv4Network(value, strict=False)
         except ValueError:
-            yield Problem(f"{shown(value)} is no IPv4 network")
+            yield Problem(f"{shown(value)} is not an IPv4 network")
             return
         if str(network) != value:
             yield Problem(f"{shown(value)} is an address in {network}", remedy=f'write "{network}"')
@@ -290,7 +296,7 @@ class Network(Type):
             remedy = (
                 "name one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10, or the machine's addresses"
             )
-            yield Problem(f"{value} is no private network", remedy=remedy)
+            yield Problem(f"{value} is not a private network", remedy=remedy)
 
 
 # RFC 1918 §3, and RFC 6598 §7, which overlay networks use.

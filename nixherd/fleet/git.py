@@ -69,7 +69,7 @@ class Repository:
         if is_top != str(top):
             raise FleetError(
                 f"{top / '.git'}: git does not use it for {directory}, but what is at {is_top}; mend that repository "
-                "(core.worktree?), or move what is no repository away"
+                "(core.worktree?), or move what is not a repository away"
             )
         settings = answer(look(directory, {}, ("config", "--null", "--show-scope", "--list")), directory)
         return cls(directory, top, prefix, own, overruled(settings.stdout))
@@ -92,7 +92,7 @@ class Repository:
     def of_hook(self) -> "Repository":
         """The same with the index that a commit is made of whose hook we run in: not git's own for `git commit FILE`.
 
-        githooks(5) has it in GIT_INDEX_FILE; one that is not beside git's own is none of this repository's.
+        githooks(5) has it in GIT_INDEX_FILE; one that is not beside git's own is not this repository's.
         """
         said = os.environ.get("GIT_INDEX_FILE")
         index = self.top / said if said else None
@@ -121,7 +121,7 @@ class Repository:
     def changed(self, paths: Iterable[str]) -> list[str]:
         """Those of the paths that differ from the last commit, or are not in it; of submodules their own as well.
 
-        A temporary file that a killed run of ours left is none of them.
+        A temporary file that a killed run of ours left is not one of them.
         """
         paths = list(paths)
         words = ("--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
@@ -161,7 +161,7 @@ class Repository:
         """The whole hash of the last commit. FleetError where there is none."""
         done = self.read("rev-parse", "--verify", "--quiet", "HEAD^{commit}", answers=(0, 1))
         if done.status:
-            raise FleetError(f"{self.directory}: there is no commit yet")
+            raise FleetError(f"{self.directory}: has no commit yet")
         return done.stdout.strip()
 
     def untracked(self, pattern: str) -> list[str]:

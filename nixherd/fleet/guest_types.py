@@ -31,7 +31,7 @@ class Size(Type):
         if not isinstance(value, str):
             yield Problem(f"is {nix_type(value)}, not a string")
         elif value.isdecimal() or not _is_size(value):
-            yield Problem(f"{shown(value)} is no size")
+            yield Problem(f"{shown(value)} is not a size")
 
     def parse(self, value: Any) -> int:
         return parse_size(value)
@@ -51,7 +51,7 @@ class Startup(Type):
     def problems(self, value: Any) -> Iterator[Problem]:
         known = isinstance(value, dict) and value and set(value) <= {"order", "up", "down"}
         if not (known and all(type(each) is int and each >= 0 for each in value.values())):
-            yield Problem("is no startup order")
+            yield Problem("is not a startup order")
 
     def parse(self, value: Any) -> str:
         return _properties(value)
@@ -68,7 +68,7 @@ class Features(Type):
         yield from _unknown(value, self.known)
         for name, each in value.items():
             if name in self.known and not _is_value(each):
-                yield Problem(f"{shown_value(each)} is no value for it", f".{name}", "write true or false")
+                yield Problem(f"{shown_value(each)} is not a value for it", f".{name}", "write true or false")
 
     def parse(self, value: Any) -> str | None:
         return _properties(value) if value else None
@@ -93,7 +93,7 @@ class Devices(Type):
                 yield Problem(f"is {nix_type(device)}", at, "it must be an attribute set")
                 continue
             if not self.names.fullmatch(name):
-                what = f"{shown_name(name)} is no name for one of its {self.section}"
+                what = f"{shown_name(name)} is not a name for one of its {self.section}"
                 yield Problem(what, at, f"use one such as {self.example}")
             for found in self._of(device):
                 yield Problem(found.what, at + found.at, found.remedy)
@@ -103,10 +103,10 @@ class Devices(Type):
         remedy = "write text without commas, a number or a boolean"
         for key, value in device.items():
             if key in self.known and key not in ("size", "storage") and not _is_value(value):
-                yield Problem(f"{shown_value(value)} is no value for it", f".{key}", remedy)
+                yield Problem(f"{shown_value(value)} is not a value for it", f".{key}", remedy)
         for key in ("mac", "macaddr", "hwaddr"):
             if device.get(key) is not None and not (type(device[key]) is str and _MAC.fullmatch(device[key])):
-                what = f"{shown_value(device[key])} is no MAC address"
+                what = f"{shown_value(device[key])} is not a MAC address"
                 yield Problem(what, f".{key}", 'write one such as "BC:24:11:00:00:01"')
 
     def parse(self, value: Any) -> tuple[Device, ...]:
@@ -123,7 +123,7 @@ class Disks(Devices):
         if size is None:
             yield Problem("missing", ".size", remedy)
         elif not (type(size) is str and not size.isdecimal() and _is_size(size, 1 << 30)):
-            yield Problem(f"{shown_value(size)} is no size for a new disk", ".size", remedy)
+            yield Problem(f"{shown_value(size)} is not a size for a new disk", ".size", remedy)
 
     def parse(self, value: Any) -> tuple[Device, ...]:
         return tuple(_disk(name, device) for name, device in value.items())
@@ -139,7 +139,7 @@ class Pci(Devices):
         if isinstance(value, list):
             if not all(type(name) is str and self.word.fullmatch(name) for name in value):
                 remedy = 'write the names of PCI mappings, such as [ "igpu" ]'
-                yield Problem("is no list of names", remedy=remedy)
+                yield Problem("is not a list of names", remedy=remedy)
         elif isinstance(value, dict):
             yield from super().problems(value)
         else:

@@ -19,7 +19,7 @@ _LONGEST = 3600
 
 
 class NoCheck(Usage):
-    """What is written is no check. `at` is the attribute below the set (`.web.tcp`), `what` is wrong with it."""
+    """What is written is not a check. `at` is the attribute below the set (`.web.tcp`), `what` is wrong with it."""
 
     def __init__(self, at: str, what: str, remedy: str) -> None:
         self.at, self.what, self.remedy = at, what, remedy
@@ -55,13 +55,15 @@ def parse(where: str, checks: Any) -> tuple[Check, ...]:
     if checks is None:
         return ()
     if not isinstance(checks, Mapping):
-        raise NoCheck(where, "is no set of checks by name", "write healthChecks.NAME.unit = …, .command, .tcp or .http")
+        raise NoCheck(
+            where, "is not a set of checks by name", "write healthChecks.NAME.unit = …, .command, .tcp or .http"
+        )
     return tuple(_check(f"{where}.{_shown(name)}", name, about) for name, about in sorted(checks.items()))
 
 
 def _check(where: str, name: str, about: Any) -> Check:
     if not name.isprintable():
-        raise NoCheck(where, "is no name for a check", "write one word")
+        raise NoCheck(where, "is not a name for a check", "write one word")
     said = {key: value for key, value in about.items() if value is not None} if isinstance(about, Mapping) else {}
     kinds = [key for key in said if key in KINDS]
     there_are = f"there are {', '.join(KINDS)}, timeout and status"
@@ -72,9 +74,9 @@ def _check(where: str, name: str, about: Any) -> Check:
     [kind] = kinds
     value, timeout, status = said[kind], said.get("timeout", TIMEOUT), said.get("status", 200)
     if isinstance(timeout, bool) or not isinstance(timeout, int) or not 1 <= timeout <= _LONGEST:
-        raise NoCheck(f"{where}.timeout", f"{timeout!r} is no number of seconds", f"write one from 1 to {_LONGEST}")
+        raise NoCheck(f"{where}.timeout", f"{timeout!r} is not a number of seconds", f"write one from 1 to {_LONGEST}")
     if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 599:
-        raise NoCheck(f"{where}.status", f"{status!r} is no status of HTTP", "write one from 100 to 599")
+        raise NoCheck(f"{where}.status", f"{status!r} is not a status of HTTP", "write one from 100 to 599")
     return Check(name, kind, _value(f"{where}.{kind}", kind, value), timeout, status)
 
 
@@ -86,14 +88,14 @@ def _value(where: str, kind: str, value: Any) -> str:
     if kind == "tcp" and isinstance(value, int) and not isinstance(value, bool):
         value = f"localhost:{value}"
     if type(value) is not str or not value or "\0" in value:  # a path of Nix is a kind of str
-        raise NoCheck(where, f"{value!r} is no text", "write a string in quotes that is not empty")
+        raise NoCheck(where, f"{value!r} is not text", "write a string in quotes that is not empty")
     if kind == "tcp" and not _is_target(value):
         raise NoCheck(where, f"{value!r} is neither a port nor HOST:PORT", "write one such as 5432")
     if kind == "http" and not _is_url(value):
         remedy = "write one such as http://localhost:8080/; what needs TLS can be asked by a command"
-        raise NoCheck(where, f"{value!r} is no http:// URL", remedy)
+        raise NoCheck(where, f"{value!r} is not an http:// URL", remedy)
     if kind == "unit" and (value.startswith("-") or not value.isprintable() or " " in value):
-        raise NoCheck(where, f"{value!r} is no unit", "write one such as cron.service")
+        raise NoCheck(where, f"{value!r} is not a unit", "write one such as cron.service")
     return value
 
 

@@ -40,7 +40,7 @@ def load_fleet(path: str | os.PathLike[str], world: World | None = None) -> Flee
     `world` is what is there, where somebody has looked.
 
     Raises FleetInvalid with every finding when the files say what cannot be (or are not there, or are no Nix),
-    Refused when they are somebody else's, ProcessFailed when there is no `nix` to ask, DeadlineExceeded when it does
+    Refused when they are somebody else's, ProcessFailed without `nix`, DeadlineExceeded when it does
     not answer.
     """
     directory = expanded(path).absolute()

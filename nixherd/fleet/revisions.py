@@ -1,6 +1,6 @@
 """Of which revision of the fleet something is: what a tree says of itself, and what a machine notes of what it runs.
 
-A revision is a commit's whole hash, with `-dirty` where files were not committed. It is no part of a system: a machine
+A revision is a commit's whole hash, with `-dirty` where files were not committed. It is not part of a system: a machine
 notes it beside, by `revisions.sh`, a line per path, `PATH REVISION WHEN WHO RUN`. A line counts only while that very
 path runs. Whoever can write there is root on that machine.
 """

@@ -76,7 +76,7 @@ def _decoded(secret: str) -> bytes:
     except (binascii.Error, ValueError):
         both = b""
     if len(both) != 2 * _SEED:
-        raise ValueError("it is no key as `nix key generate-secret --key-name NAME` prints it")
+        raise ValueError("it is not a key as `nix key generate-secret --key-name NAME` prints it")
     return both
 
 

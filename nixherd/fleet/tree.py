@@ -47,7 +47,7 @@ class Tree:
     handle: int
 
     def read(self, path: str) -> bytes | None:
-        """A file's content, None where there is none. FleetError when a link leads there, or it is no file."""
+        """A file's content, None where there is none. FleetError when a link leads there, or it is not a file."""
         with self._directory(path) as (directory, name):
             if directory is None:
                 return None
@@ -60,7 +60,7 @@ class Tree:
             with os.fdopen(handle, "rb") as file:
                 about = os.fstat(handle)
                 if not stat.S_ISREG(about.st_mode) or about.st_size > _LARGEST:
-                    raise FleetError(f"{self.root / path}: is no file, or a very large one; only files are used")
+                    raise FleetError(f"{self.root / path}: is not a file, or a very large one; only files are used")
                 return file.read()
 
     def stat(self, path: str) -> os.stat_result | None:
@@ -194,7 +194,9 @@ class Tree:
     def _parts(self, path: str) -> list[str]:
         parts = [part for part in path.split("/") if part not in ("", ".")]
         if not parts or ".." in parts or path.startswith("/") or "\0" in path:
-            raise FleetError(f"{self.root / path}: is no path below {self.root}; only files of the fleet are changed")
+            raise FleetError(
+                f"{self.root / path}: is not a path below {self.root}; only files of the fleet are changed"
+            )
         if any(map(_is_git, parts)):
             raise FleetError(f"{self.root / path}: belongs to git; only files of the fleet are changed")
         return parts

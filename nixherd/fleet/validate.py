@@ -98,7 +98,7 @@ def _is_sound(entry: NixSet, place: Place, name: str) -> bool:
 def _check_hosts(hosts: Mapping[str, NixSet]) -> None:
     for name, host in hosts.items():
         if not names.is_a(names.HOST_ID, name):
-            host.report("", "is no name for a host", "use letters, digits, '-', '_' and '.'")
+            host.report("", "is not a name for a host", "use letters, digits, '-', '_' and '.'")
         elif name in GROUPS:
             host.report("", f"'{name}' is the name of a group of the inventory", "give the host another id")
         _check_host(host, hosts)
@@ -241,7 +241,7 @@ def _names_of(host: NixSet) -> set[str]:
 
 def _check_managed(guest: NixSet, hosts: Mapping[str, NixSet], proxmox: NixSet) -> None:
     if not names.is_a(names.DNS_NAME, guest.name):
-        guest.report("", "is no name for a guest", "use letters, digits and '-', with dots between")
+        guest.report("", "is not a name for a guest", "use letters, digits and '-', with dots between")
     kind = kind_of(guest.values)
     check_fields(guest, Place.MANAGED, kind)
     if _is_sound(guest, Place.MANAGED, "nixosConfig") and guest.get("nixosConfig") not in hosts:

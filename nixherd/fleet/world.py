@@ -135,7 +135,7 @@ def look(directory: str | os.PathLike[str]) -> World:
     """
     fleet = os.path.realpath(directory)
     if not is_text(fleet):
-        raise FleetInvalid([f"{directory}: its name is no UTF-8; rename it"])
+        raise FleetInvalid([f"{directory}: its name is not UTF-8; rename it"])
     root = repository_of(fleet)
     if root == STORE or root.startswith(f"{STORE}/"):
         _require_ours(root, (root,), believed() | {0})
@@ -150,7 +150,7 @@ def look(directory: str | os.PathLike[str]) -> World:
 
 def look_settled(directory: str | os.PathLike[str]) -> World:
     """As `look`, but of files that were not changed this very moment: such a change could be followed by one more that
-    has the same time. Where there is no end of it, the fingerprint is like no other.
+    has the same time. Where it does not end, the fingerprint is like no other.
     """
     for _ in range(_TRIES):
         world = look(directory)

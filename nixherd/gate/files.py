@@ -40,7 +40,7 @@ class Place:
         return [f"./{file}" for file in self.nix]
 
     def text(self, file: str) -> bytes:
-        """Its content; nothing where it is no text, or so large that nobody wrote it. OSError."""
+        """Its content; nothing where it is not text, or so large that nobody wrote it. OSError."""
         path = self.root / file
         if path.stat().st_size > _LARGEST:
             return b""
@@ -63,7 +63,7 @@ def _tracked(repository: Repository) -> Iterator[str]:
 
 
 def _rows(repository: Repository, *words: str) -> list[str]:
-    """What git prints between NULs; a name that is no UTF-8 is as Python has such (PEP 383), and means the file."""
+    """What git prints between NULs; a name that is not UTF-8 is as Python has such (PEP 383), and means the file."""
     return os.fsdecode(repository.read(*words).raw).split("\0")[:-1]
 
 
@@ -139,7 +139,7 @@ def _content(root: Path, name: str) -> bytes | None:
 
 
 def read_all(root: Path, files: Iterable[str]) -> dict[str, bytes]:
-    """Their contents; one that is gone is left out. FleetError for one that is no file of the fleet."""
+    """Their contents; one that is gone is left out. FleetError for one that is not a file of the fleet."""
     found = {file: tree.read(root, file) for file in files}
     return {file: content for file, content in found.items() if content is not None}
 

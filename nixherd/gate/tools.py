@@ -73,7 +73,7 @@ class Scope:
         if not self.only_changed:
             place = files.of_fleet(self.root, self.repository)
             if not place.nix:
-                raise FleetError(f"{self.root}: there is no Nix file{' that git knows' if self.repository else ''}")
+                raise FleetError(f"{self.root}: has no Nix file{' that git knows' if self.repository else ''}")
             return place
         if self.repository is None:
             raise FleetError(
@@ -100,7 +100,7 @@ class Scope:
     def builder(self) -> Builder:
         """Unknown without a flake: Nix would look for one above the directory, and take that."""
         if not (self.root / _FLAKE).is_file():
-            raise Unknown(f"there is no {_FLAKE}, so nothing can be evaluated")
+            raise Unknown(f"{_FLAKE} is missing, so nothing can be evaluated")
         return self._builder(lambda: self._begin(self.usable))
 
     def _begin(self, fleet: Fleet) -> Builder:
@@ -142,7 +142,7 @@ def _secrets(scope: Scope) -> Look:
         fleet = scope.usable
         findings += [Found.of_text(_INTERRUPTED)] if interrupted(scope.root) else []
         if not (scope.root / _SECRETS).exists():
-            return Look(findings, f"there is no {_SECRETS}/")
+            return Look(findings, f"{_SECRETS}/ does not exist")
         store = Store.load(scope.root, _SECRETS)
         plan = store.plan(People.of(fleet, store.rules))
     except FleetError as error:
@@ -205,7 +205,7 @@ def require_known(names: Collection[str], option: str) -> None:
     """Raise Usage for the name of a tool that does not exist."""
     for name in names:
         if name not in TOOLS:
-            raise Usage(f"{option} {name}: there is no such tool; there are {', '.join(TOOLS)}")
+            raise Usage(f"{option} {name}: the tool does not exist; there are {', '.join(TOOLS)}")
 
 
 def run_all(

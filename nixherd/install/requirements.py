@@ -40,12 +40,12 @@ def _extra_files(host_id: str, files: object) -> Iterator[str]:
     if not files:
         return
     if not isinstance(files, Mapping):
-        yield f'{host_id}: extra_files: is no mapping; write it as {{"/etc/x": "path/of/the/local/file"}}'
+        yield f'{host_id}: extra_files: is not a mapping; write it as {{"/etc/x": "path/of/the/local/file"}}'
         return
     for target, source in files.items():
         path = PurePosixPath(str(target))
         if not path.is_absolute() or ".." in path.parts:
-            yield f"{host_id}: extra_files: {target} is no absolute path; say where in the new root the file belongs"
+            yield f"{host_id}: extra_files: {target} is not an absolute path; say where in the new root the file is"
         if not Path(str(source)).is_file():
             yield f"{host_id}: extra_files: {source} is not there; correct the path of the local file"
 

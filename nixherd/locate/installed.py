@@ -6,9 +6,10 @@ where the definitions tell us to. None of them is believed to be more than where
 what wipes a machine it does not, so that is found by `nixherd.locate.reach` alone.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableSet
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from nixherd.errors import ApiError, FleetError
 from nixherd.fleet.host_keys import HostKeys
@@ -21,9 +22,9 @@ from nixherd.locate.reach import (
     Absent,
     Epoch,
     Hints,
+    Look,
     Place,
     Running,
-    Terms,
     addresses,
     ask_agent,
     declared_card,
@@ -55,13 +56,12 @@ class Search:
     run: Run
     host: Host
     hints: Hints
+    how: Look
+    vm: Vm
+    key: str
     tell: Callable[[str], None]
     ask: Ask | None = None
     before: str | None = None
-    epochs: Collection[Epoch] = (Epoch.FINAL,)
-    accepted: Collection[Epoch] = (Epoch.FINAL,)
-    patience: float = 0
-    done: MutableSet[str] | None = None
     reasons: list[str] = field(default_factory=list)
     problem: FleetError | None = None
     is_found: bool = False
@@ -69,23 +69,28 @@ class Search:
     _tried: set[str] = field(default_factory=set)
     _gateways: frozenset[str] = frozenset()
 
+    @classmethod
+    def of(cls, keys: HostKeys, host: Host, hints: Hints, how: Look, **parts: Any) -> "Search | None":
+        """The search for a guest with a pinned key; None for any other, which has its names alone, or its agent's word.
+
+        `parts` are the other fields.
+        """
+        vm, key = keys.fleet.vm_of(host.id), keys.pinned(host.id)
+        if vm is None or key is None or hints.host_key is not None:
+            return None
+        return cls(keys=keys, host=host, hints=hints, how=how, vm=vm, key=key, **parts)
+
     @property
     def _fleet(self) -> Fleet:
         return self.hypervisor.fleet
 
-    @classmethod
-    def is_for(cls, keys: HostKeys, host: Host, hints: Hints) -> bool:
-        """Whether this host is a guest with a pinned key: any other has its names alone, or its agent's word."""
-        return keys.fleet.vm_of(host.id) is not None and hints.host_key is None and keys.pinned(host.id) is not None
-
     def places(self) -> Iterator[Place]:
         """The places to try, in order; another source is asked only when they are asked for.
 
-        Raises Absent when the hypervisor says that there is no such machine, Refused when its guest tells what cannot
+        Raises Absent when the hypervisor says that the machine does not exist, Refused when its guest tells what cannot
         be. While nothing is known, nothing is yielded, and `reasons` say why.
         """
-        vm = self._fleet.vm_of(self.host.id)
-        assert vm is not None
+        vm = self.vm
         card = declared_card(vm)
         self._gateways = neighbours.gateways(vm)
         named = [self.hints.address] if self.hints.address else addresses(self.host)
@@ -129,8 +134,8 @@ class Search:
         try:
             if is_proven_by_agent(vm):
                 # an outdated entry of another host hides no guest here: whoever answers proves that it is this one
-                terms = Terms(self.epochs, self.patience, self._note, self.accepted, self.done)
-                return ask_agent(self.hypervisor, self.keys, self.host, guest, terms)
+                how = replace(self.how, progress=self._note)
+                return ask_agent(self.hypervisor, self.keys, self.host, guest, how)
             address = address_of(guest.config, interfaces_of(self.hypervisor.client, guest.node, vm))
         except NoAgent:
             self._note(f"{label(vm)} has no guest agent")
@@ -149,7 +154,8 @@ class Search:
 
     def _seen(self, vm: Vm, card: Asked | None) -> Iterator[Place]:
         """Where its network card was seen: from here, and by the hosts that the definitions name for that."""
-        hosts = self._fleet.neighbours_of(vm) if self.ask else ()
+        ask = self.ask
+        hosts = self._fleet.neighbours_of(vm) if ask else ()
         if card is None or card.mac is None:
             if hosts:
                 self._note(
@@ -159,10 +165,11 @@ class Search:
             return
         here = "the neighbour table of this machine"
         yield from self._new(self._believed(self.sightings.from_here(card.mac), here, card), card)
+        if ask is None:
+            return
         for other in hosts:
-            assert self.ask is not None
             try:
-                told = self.ask(other)
+                told = ask(other)
             except FleetError as error:
                 self._note(self._once(f"{other.id} does not tell its neighbours: {error}", f"{other.id} neither"))
                 continue
@@ -176,7 +183,7 @@ class Search:
         for network in self._fleet.networks_of(vm):
             try:
                 open_ = self.sightings.listening_in(network, partial(self._searched, network))
-                found = keyscan.showing(self.keys.pinned(self.host.id) or "", open_)
+                found = keyscan.showing(self.key, open_)
             except FleetError as error:
                 self._note(f"{network} cannot be searched: {error}")
                 continue
@@ -201,9 +208,7 @@ class Search:
         return (self._place(address, asked) for address in found if self._is_new(address))
 
     def _place(self, address: str, asked: Asked | None) -> Place:
-        key = self.keys.pinned(self.host.id)
-        assert key is not None
-        return Place(address, Epoch.FINAL, key, self.host.user, asked)
+        return Place(address, Epoch.FINAL, self.key, self.host.user, asked)
 
     def _is_new(self, address: str) -> bool:
         before = len(self._tried)
@@ -226,7 +231,7 @@ class Search:
     def _declared(self, vm: Vm) -> Iterator[str]:
         """The definitions' own, judged by what the files say, and by which addresses the nodes have.
 
-        A hypervisor that cannot be asked now is no obstacle: then it is the endpoint's alone.
+        A hypervisor that cannot be asked now is not an obstacle: then it is the endpoint's alone.
         """
         others, hypervisors = self._others(), dict[str, str]()
         for address in neighbours.declared(vm):

@@ -18,7 +18,7 @@ from nixherd.errors import FAILURES, Unforeseen
 from nixherd.faults import worded
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Host
-from nixherd.locate.reach import Epoch, Hints, look
+from nixherd.locate.reach import Epoch, Hints, Look, look
 from nixherd.process import run
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.ssh.keys import parse_public_key, same_key
@@ -45,7 +45,7 @@ class Shown:
 
 
 def keys_shown(hypervisor: Hypervisor, keys: HostKeys, hosts: Iterable[Host]) -> dict[str, Shown]:
-    """By host id, all asked at once; a machine that does not answer is no error."""
+    """By host id, all asked at once; a machine that does not answer is not an error."""
     wanted = list(hosts)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return {shown.host_id: shown for shown in pool.map(lambda host: _shown(hypervisor, keys, host), wanted)}
@@ -53,7 +53,7 @@ def keys_shown(hypervisor: Hypervisor, keys: HostKeys, hosts: Iterable[Host]) ->
 
 def _shown(hypervisor: Hypervisor, keys: HostKeys, host: Host) -> Shown:
     try:
-        places = look(hypervisor, keys, host, Hints(), epochs=(Epoch.FINAL,), patience=0, progress=lambda line: None)
+        places = look(hypervisor, keys, host, Hints(), Look((Epoch.FINAL,), tuple(Epoch)))
     except FAILURES as error:
         failure = worded(error, f"{host.id}: looking for it")
         return Shown(host.id, problem=str(failure).splitlines()[0], fault=isinstance(failure, Unforeseen))
@@ -129,7 +129,7 @@ def showing(host_key: str, addresses: Sequence[str]) -> list[str]:
 
 
 def _keys(said: str) -> Iterator[tuple[str, str]]:
-    """From lines such as `10.0.0.5 ssh-ed25519 AAAA…`, `[10.0.0.5]:2222 …`; what is no key is left out."""
+    """From lines such as `10.0.0.5 ssh-ed25519 AAAA…`, `[10.0.0.5]:2222 …`; what is not a key is left out."""
     for line in said.splitlines():
         where, _, key = line.partition(" ")
         address = where.partition("]")[0].lstrip("[")

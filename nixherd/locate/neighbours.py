@@ -172,7 +172,7 @@ def _neighbours(lines: Iterable[str], now: int | None) -> Iterator[Neighbour]:
 
 
 def _arp(lines: Iterable[str], now: int | None) -> Iterator[Neighbour]:
-    """Where there is no ip(8): address, type, flags, card's address, mask, card. It does not tell stale ones apart."""
+    """Without ip(8): address, type, flags, card's address, mask, card. It does not tell stale ones apart."""
     for line in lines:
         words = line.split()
         if len(words) == 6 and words[2] in ("0x2", "0x6"):  # complete, and permanent
@@ -203,7 +203,7 @@ def _isc(lines: Iterable[str], now: int | None) -> Iterator[Neighbour]:
 
 
 def _epoch(ends: re.Match[str]) -> str:
-    """Seconds since 1970; 0 for what never ends, nothing for what is no time."""
+    """Seconds since 1970; 0 for what never ends, nothing for what is not a time."""
     if ends[3]:
         return "0"
     if ends[2]:

@@ -37,7 +37,7 @@ _PAUSES = Backoff(0.05, 1.0, 1.1)  # seconds between two looks at a machine that
 
 
 class Absent(FleetError):
-    """There is no such machine to reach: it does not exist, or it is switched off. `what` leaves out the remedy."""
+    """The machine cannot be reached: it does not exist, or is switched off. `what` leaves out the remedy."""
 
     def __init__(self, what: str, remedy: str) -> None:
         self.what = what
@@ -89,32 +89,15 @@ class Hints:
         """From the data ssh_hostname, host_key and install_user. Misused when one of them is not what it says."""
         address, host_key, user = (data.get(name) for name in ("ssh_hostname", "host_key", "install_user"))
         if address is not None and not _ADDRESS.fullmatch(str(address)):
-            raise Misused(f"--data ssh_hostname={address} is no host name or address; the user goes to install_user")
+            raise Misused(f"--data ssh_hostname={address} is not a host name or address; the user goes to install_user")
         if user is not None and not is_a(USER, str(user)):
-            raise Misused(f"--data install_user={user} is no user's name")
+            raise Misused(f"--data install_user={user} is not a user's name")
         if host_key is not None:
             try:
                 parse_public_key(str(host_key))
             except ValueError as error:
                 raise Misused(f"--data host_key: {error}; give what `cat /etc/ssh/ssh_host_*_key.pub` shows") from error
         return cls(*(None if value is None else str(value) for value in (address, host_key, user)))
-
-
-@dataclass(frozen=True)
-class Terms:
-    """In which `epochs` a machine is looked for.
-
-    `accepted` are those that this run has any business in: a VM in another one is Refused. `patience` is how many
-    seconds a fresh clone may take to say through its agent that cloud-init is done; until then it still shows the
-    template's host key, which all clones share. The question is the one changing call there is: without patience, while
-    we only plan, it is not asked. `done` keeps which guests have said it, so that who looks again does not ask again.
-    """
-
-    epochs: Collection[Epoch]
-    patience: float
-    progress: Callable[[str], None]
-    accepted: Collection[Epoch] = tuple(Epoch)
-    done: MutableSet[str] | None = None
 
 
 class NotInstalled(Refused):
@@ -143,27 +126,42 @@ def epoch_on(host: Host, os_release: str) -> Epoch:
     return Epoch.FINAL if epoch is Epoch.CLONE and not host.is_nixos else epoch
 
 
-def look(
-    hypervisor: Hypervisor,
-    keys: HostKeys,
-    host: Host,
-    hints: Hints,
-    *,
-    epochs: Collection[Epoch],
-    patience: float,
-    progress: Callable[[str], None],
-    accepted: Collection[Epoch] = tuple(Epoch),
-    done: MutableSet[str] | None = None,
-) -> list[Place]:
-    """The places where `host` may answer now, on these `Terms`; none while it is on its way.
+@dataclass(frozen=True)
+class Look:
+    """How a machine is looked for: in which of `epochs` it is to answer, and how long a clone may take.
+
+    `accepted` are the epochs that this run has any business in: a VM in another one is Refused.
+
+    `patience` is how many seconds a fresh clone may take to say through its agent that cloud-init is done; until then
+    it still shows the template's host key, which all clones share. The question is the one changing call there is:
+    without patience, while we only plan, it is not asked. `done` keeps which guests have said it, so that who looks
+    again does not ask again.
+    """
+
+    epochs: Collection[Epoch] = (Epoch.FINAL,)
+    accepted: Collection[Epoch] = (Epoch.FINAL,)
+    patience: float = 0
+    progress: Callable[[str], None] = field(default=lambda text: None, repr=False)
+    done: MutableSet[str] | None = None
+
+    @classmethod
+    def anywhere(cls, **values: Any) -> "Look":
+        """Whichever epoch it is in."""
+        return cls(tuple(Epoch), tuple(Epoch), **values)
+
+
+def look(hypervisor: Hypervisor, keys: HostKeys, host: Host, hints: Hints, how: Look) -> list[Place]:
+    """The places where `host` may answer now; none while it is on its way.
 
     A VM of ours is found through the hypervisor alone, as whoever installs it has to; one that is installed is better
     looked for by `nixherd.locate.installed`. A host whose key hosts.nix pins answers as installed only, unless the
-    private half is here, for it is to be installed with that key. Raises Absent when there is nothing to wait for.
+    private half is here, for it is to be installed with that key.
+
+    Raises Absent when there is nothing to wait for.
     """
     vm = hypervisor.fleet.vm_of(host.id)
     if is_proven_by_agent(vm):
-        return _look_at_vm(hypervisor, keys, host, vm, Terms(epochs, patience, progress, accepted, done))
+        return _look_at_vm(hypervisor, keys, host, vm, how)
     asked = _known_card(hypervisor, vm) if vm else None
     return [replace(place, asked=asked) for place in _look_at_names(keys, host, hints)]
 
@@ -209,7 +207,7 @@ def _look_at_names(keys: HostKeys, host: Host, hints: Hints) -> Iterator[Place]:
 def _known_card(hypervisor: Hypervisor, vm: Vm) -> Asked | None:
     """A guest that no agent is asked about, whose MAC is known: it is declared, or the hypervisor tells a container's.
 
-    Its address is not its own word, so a hypervisor that cannot be asked is no obstacle: the pinned key counts.
+    Its address is not its own word, so a hypervisor that cannot be asked is not an obstacle: the pinned key counts.
     """
     if card := declared_card(vm):
         return card
@@ -271,10 +269,10 @@ def _see(hypervisor: Hypervisor, host: Host, guest: Running, progress: Callable[
     return _Seen(guest, asked, address, epoch_on(host, client.agent_read(node, vm.vmid, "/etc/os-release")))
 
 
-def _look_at_vm(hypervisor: Hypervisor, keys: HostKeys, host: Host, vm: Vm, terms: Terms) -> list[Place]:
+def _look_at_vm(hypervisor: Hypervisor, keys: HostKeys, host: Host, vm: Vm, how: Look) -> list[Place]:
     guest = running(hypervisor, vm)
     try:
-        return ask_agent(hypervisor, keys, host, guest, terms)
+        return ask_agent(hypervisor, keys, host, guest, how)
     except NoAgent as error:
         raise Absent(
             f"{label(vm)} has no guest agent, which alone could prove that a machine is it",
@@ -283,24 +281,24 @@ def _look_at_vm(hypervisor: Hypervisor, keys: HostKeys, host: Host, vm: Vm, term
             else f"put the host key of {host.id} into hosts.nix as its publicKey, or have an agent run there",
         ) from error
     except AgentUnavailable as error:
-        terms.progress(str(error))
+        how.progress(str(error))
         return []
 
 
-def ask_agent(hypervisor: Hypervisor, keys: HostKeys, host: Host, guest: Running, terms: Terms) -> list[Place]:
+def ask_agent(hypervisor: Hypervisor, keys: HostKeys, host: Host, guest: Running, how: Look) -> list[Place]:
     """Where the agent of a VM that runs says that it is, as `look` has it.
 
     AgentUnavailable when it does not answer, NoAgent where there is none.
     """
-    seen = _see(hypervisor, host, guest, terms.progress)
+    seen = _see(hypervisor, host, guest, how.progress)
     if seen is None:
         return []
     if seen.epoch is not Epoch.FINAL:
-        _require_installable(hypervisor.fleet, keys, host, seen, terms.accepted)
-    if seen.epoch not in terms.epochs:
-        terms.progress(f"the {seen.epoch} still answers")
+        _require_installable(hypervisor.fleet, keys, host, seen, how.accepted)
+    if seen.epoch not in how.epochs:
+        how.progress(f"the {seen.epoch} still answers")
         return []
-    key = _key_of(hypervisor, keys, host, seen, terms)
+    key = _key_of(hypervisor, keys, host, seen, how)
     told = seen.epoch is not Epoch.FINAL
     return [Place(seen.address, seen.epoch, key, seen.epoch.user or host.user, seen.asked, told)] if key else []
 
@@ -318,8 +316,9 @@ def _require_installable(fleet: Fleet, keys: HostKeys, host: Host, seen: _Seen, 
         raise NotInstalled(seen.asked.label, seen.epoch, "its agent says that it is")
 
 
-def _key_of(hypervisor: Hypervisor, keys: HostKeys, host: Host, seen: _Seen, terms: Terms) -> str | None:
-    client, vm, done = hypervisor.client, seen.guest.vm, terms.done
+def _key_of(hypervisor: Hypervisor, keys: HostKeys, host: Host, seen: _Seen, how: Look) -> str | None:
+    client, guest, done = hypervisor.client, seen.guest, how.done
+    vm = guest.vm
     if seen.epoch is Epoch.FINAL:
         key = keys.pinned(host.id)
         if key is None:
@@ -330,15 +329,13 @@ def _key_of(hypervisor: Hypervisor, keys: HostKeys, host: Host, seen: _Seen, ter
             )
         return key
     if seen.epoch is Epoch.CLONE:
-        if not terms.patience:
+        if not how.patience:
             told_key(hypervisor, keys, host.id, seen.asked, for_good=False)
             return None
         this = f"{vm.vmid} {seen.asked.mac} {seen.asked.uuid}"
         if done is None or this not in done:
-            terms.progress("waiting for cloud-init")
-            ended = client.agent_exec(
-                seen.guest.node, vm.vmid, ["cloud-init", "status", "--wait"], timeout=terms.patience
-            )
+            how.progress("waiting for cloud-init")
+            ended = client.agent_exec(guest.node, vm.vmid, ["cloud-init", "status", "--wait"], timeout=how.patience)
             if ended.exitcode not in (0, 2):  # 2: done, with recoverable errors
                 words = (ended.stdout or ended.stderr).strip()
                 raise ApiError(f"vm {vm.vmid} ({vm.name}): cloud-init failed ({ended.exitcode}): {words}", None)

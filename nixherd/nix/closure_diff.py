@@ -46,13 +46,13 @@ class ClosureDiff:
 
 
 def parse_path_info(text: str) -> dict[str, int]:
-    """Sizes of the NARs by path, as `nix path-info --recursive --size` prints them."""
+    """Return sizes of the NARs by path, as `nix path-info --recursive --size` prints them."""
     rows = (line.split() for line in text.splitlines())
     return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
 
 
 def diff(before: Mapping[str, int], after: Mapping[str, int]) -> ClosureDiff:
-    """From the sizes of all paths of two closures."""
+    """Compare the sizes of all paths of two closures."""
     old, new = _packages(before), _packages(after)
     changes = []
     for name in sorted(old.keys() | new.keys()):

@@ -67,7 +67,7 @@ configurations: builtins.listToAttrs (map (id: {
 """
 
 
-# Of a system that is no host of ours: what is built, and nothing that it may not have.
+# Of a system that is not a host of ours: what is built, and nothing that it may not have.
 _DESCRIBE_SYSTEMS = """
 configurations: builtins.listToAttrs (map (id: {
   name = id;
@@ -105,7 +105,7 @@ class Evaluated:
     """What one host of the flake is, before anything is built. Paths are store paths.
 
     `toplevel` is a NixOS host's system, or a home's generation, which has nothing of the rest.
-    `guest_agent` and `ssh`: whether their services are enabled, None where there is no such option.
+    `guest_agent` and `ssh`: whether their services are enabled, None without such an option.
     `revision` is the fleet's that it is of, None where nobody can say; `configuration_revision` the option, which has
     what it says in the system itself: then every commit makes another system.
     """
@@ -143,38 +143,38 @@ def is_store_path(text: str) -> bool:
 
 
 def nix_string(text: str) -> str:
-    """The text as a Nix string literal; Nix takes a bare carriage return for a newline, so those are spelt out too."""
+    """Write the text as a Nix string literal; a bare carriage return is escaped, for Nix reads it as a newline."""
     escaped = re.sub(r'(["\\]|\$\{)', r"\\\1", text)
     return '"' + escaped.replace("\n", "\\n").replace("\r", "\\r") + '"'
 
 
 def describe(flake: str, host_ids: Iterable[str], *, is_nixos: bool = True) -> list[str]:
-    """One evaluation for all hosts; those that have only a home from here are evaluated together, too."""
+    """Evaluate all hosts at once; those that have only a home from here are evaluated together, too."""
     attribute = "nixosConfigurations" if is_nixos else "homeConfigurations"
     return [*_eval(f"{flake}#{attribute}"), "--apply", description(host_ids, is_nixos=is_nixos)]
 
 
 def describe_built(flake: str, names: Iterable[str], *, is_nixos: bool) -> list[str]:
-    """The same of what is built alone, of configurations that are no hosts of ours."""
+    """Evaluate configurations that are not hosts of ours, and are only built."""
     template = _DESCRIBE_SYSTEMS if is_nixos else _DESCRIBE_HOMES
     apply = template.replace("HOST_MARK", HOST_MARK).replace("IDS", nix_string(json.dumps(list(names))))
     return [*_eval(f"{flake}#{'nixosConfigurations' if is_nixos else 'homeConfigurations'}"), "--apply", apply]
 
 
 def description(host_ids: Iterable[str], *, is_nixos: bool) -> str:
-    """The function from a flake's configurations to what we ask of these hosts, by id; null for one it has not."""
+    """Return the function from a flake's configurations to these hosts' descriptions, by id; null for a missing one."""
     template = _DESCRIBE.replace("ROOT_ACCESS", _ROOT_ACCESS) if is_nixos else _DESCRIBE_HOMES
     return template.replace("HOST_MARK", HOST_MARK).replace("IDS", nix_string(json.dumps(list(host_ids))))
 
 
 def as_of(flake: str, host_ids: Iterable[str], revision: str) -> list[str]:
-    """What the flake would come to for these hosts if its revision, which is in their systems, were another one."""
+    """Evaluate these hosts as if the flake's revision, which is in their systems, were another one."""
     apply = _AS_OF.replace("IDS", nix_string(json.dumps(list(host_ids)))).replace("REVISION", nix_string(revision))
     return [*_eval(f"{flake}#nixosConfigurations"), "--apply", apply]
 
 
 def names(flake: str, attribute: str) -> list[str]:
-    """The names in an attribute set of the flake's, none of which is evaluated."""
+    """Give the names in an attribute set of the flake's, none of which is evaluated."""
     return [*_eval(f"{flake}#{attribute}"), "--apply", "builtins.attrNames"]
 
 
@@ -193,7 +193,7 @@ in {
 
 
 def duties(flake: str, host_id: str) -> list[str]:
-    """What a NixOS host is for the others, by what its configuration enables: true or false by a word for each."""
+    """Evaluate what a NixOS host does for the others, by what its configuration enables: a boolean by name."""
     apply = _DUTIES.replace("HOST", nix_string(host_id))
     return [*_eval(f"{flake}#nixosConfigurations"), "--apply", apply]
 
@@ -208,7 +208,7 @@ def _eval(installable: str) -> list[str]:
 
 
 def flake_metadata(reference: str) -> list[str]:
-    """Where a flake reference leads now; an error where it does not lock all its inputs.
+    """Lock a flake reference; an error where its lock file does not name all inputs.
 
     An input that is not locked may be any directory of this machine, and goes to the Nix store.
     """
@@ -226,7 +226,7 @@ def parse_names(text: str) -> list[str]:
 
 
 def parse_description(text: str) -> dict[str, Evaluated | None]:
-    """By host id; None for a host that the flake does not have. FleetError on anything else."""
+    """Parse hosts by id; None for a host that the flake does not have. Raise FleetError on anything else."""
     hosts: dict[str, Evaluated | None] = {}
     try:
         document: Mapping[str, Mapping[str, object] | None] = json.loads(text)
@@ -238,7 +238,7 @@ def parse_description(text: str) -> dict[str, Evaluated | None]:
 
 
 def evaluated(host_id: str, values: Mapping[str, Any]) -> Evaluated:
-    """From what `description` comes to. KeyError, TypeError, ValueError or AttributeError on anything else."""
+    """Parse what `description` comes to. KeyError, TypeError, ValueError or AttributeError on anything else."""
     return Evaluated(
         host_id=host_id,
         toplevel=_path(values["toplevel"]),
@@ -268,12 +268,12 @@ def _flag(value: object) -> bool | None:
 
 def _path(value: object) -> str:
     if not isinstance(value, str) or not is_store_path(value):
-        raise ValueError(f"{value!r} is no store path")
+        raise ValueError(f"{value!r} is not a store path")
     return value
 
 
 def revision_of(version_json: str) -> str | None:
-    """configurationRevision in what `nixos-version --json` prints; None where there is none."""
+    """Return configurationRevision in what `nixos-version --json` prints; None without one."""
     try:
         version = json.loads(version_json)
     except ValueError:
@@ -295,18 +295,18 @@ def build_at(installables: Sequence[str], at: Destination) -> tuple[list[str], d
 
 
 def build_from(installables: Sequence[str], at: Destination) -> tuple[list[str], dict[str, str]]:
-    """The same, and copy the results here before the connection ends, so that no garbage collector takes them there."""
+    """Copy the results here before the connection ends, so that no garbage collector takes them there."""
     options = ["--from", at.daemon, "--eval-store", "auto", "--keep-going", "--no-check-sigs", *LOG_FORMAT]
     return [*NIX, "copy", *options, *installables], {"NIX_SSHOPTS": at.nix_sshopts}
 
 
 def path_info(paths: Sequence[str]) -> list[str]:
-    """Everything that these paths of the local store refer to, as JSON."""
+    """Give everything that these paths of the local store refer to, as JSON."""
     return [*NIX, "path-info", "--recursive", "--json", *paths]
 
 
 def closure_sizes(path: str) -> list[str]:
-    """The paths in a closure with their sizes, a line each."""
+    """Give the paths in a closure with their sizes, a line each."""
     return [*NIX, "path-info", "--recursive", "--size", path]
 
 
@@ -316,12 +316,12 @@ def sign(paths: Sequence[str], key_file: str) -> list[str]:
 
 
 def signatures(path: str) -> list[str]:
-    """Who has signed a path, among other marks of it."""
+    """Give a path's signatures, among other marks of it."""
     return [*NIX, "path-info", "--sigs", path]
 
 
 def parse_signatures(text: str) -> list[str]:
-    """The signatures, as `NAME:BASE64`; that it was built here or is named by its content is none."""
+    """Return the signatures, as `NAME:BASE64`; other marks (built here, content-addressed) are left out."""
     return [word for word in text.split()[1:] if ":" in word and not word.startswith("ca:")]
 
 
@@ -330,7 +330,7 @@ PUBLIC_KEY = (*NIX, "key", "convert-secret-to-public")
 
 
 def parse_path_info(text: str) -> dict[str, tuple[int, tuple[str, ...]]]:
-    """Size of the NAR in bytes and references, by path."""
+    """Parse the size of the NAR in bytes and references, by path."""
     document: Mapping[str, Mapping[str, Any]] = json.loads(text)
     return {path: (int(info["narSize"]), tuple(info["references"])) for path, info in document.items() if info}
 

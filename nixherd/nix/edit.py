@@ -26,7 +26,7 @@ class CannotEdit(FleetError):
 
 
 def attribute_name(name: str) -> str:
-    """The name as it is written in a set."""
+    """Return the name as it is written in a set."""
     if _IDENTIFIER.fullmatch(name) and name not in _KEYWORDS:
         return name
     return '"' + re.sub(r'(["\\]|\$\{)', r"\\\1", name) + '"'
@@ -40,7 +40,7 @@ class NixText:
     source: bytes
 
     def set(self, path: Path, value: str) -> bytes:
-        """One attribute's value, an expression; it is added to its set where it is missing."""
+        """Set one attribute's value, an expression; it is added to its set where it is missing."""
         root = self._root()
         bindings = self._bindings(root, path)
         if len(bindings) > 1:
@@ -50,11 +50,11 @@ class NixText:
             expression = node.child_by_field_name("expression")
             if rest or expression is None or node.type != "binding":
                 raise self._cannot(node, f"{_dotted(path)} is not written here by itself; write {value} for it by hand")
-            return self._spliced([_at(expression, value)])
+            return self._spliced([Splice(expression.start_byte, expression.end_byte, value.encode())])
         return self._spliced([self._insertion(root, path, [f"{attribute_name(path[-1])} = {value};"])])
 
     def written(self, path: Path) -> str | None:
-        """An attribute's value, an expression, as it is written; None where it is not written out by itself."""
+        """Return an attribute's expression as it is written; None where it is not written out by itself."""
         bindings = self._bindings(self._root(), path)
         if len(bindings) != 1 or bindings[0][1] or bindings[0][0].type != "binding":
             return None
@@ -62,12 +62,12 @@ class NixText:
         return None if value is None else (value.text or b"").decode(errors="surrogateescape")
 
     def mentions(self, path: Path) -> bool:
-        """Whether an attribute, or something below it, is said in the file."""
+        """Tell whether the file sets an attribute, or something below it."""
         root = self._root()
         return bool(self._bindings(root, path)) or any(True for _ in self._parts(root, path))
 
     def add(self, path: Path, lines: Sequence[str], *, comment: str = "") -> bytes:
-        """A new entry: the lines of its value, an expression, those after the first indented relative to its name.
+        """Add an entry: the lines of its expression, those after the first indented relative to its name.
 
         The comment, a line, comes above it where the entry has lines of its own.
         """
@@ -80,9 +80,9 @@ class NixText:
         return self._spliced([self._insertion(root, path, text, comment)])
 
     def remove(self, path: Path) -> bytes:
-        """An entry with the comment right above it, however many bindings make it up.
+        """Remove an entry with the comment right above it, however many bindings make it up.
 
-        One that is inherited from a `let` goes there too, where nothing else has a use for it.
+        One that is inherited from a `let` goes there too, where nothing else uses it.
         """
         root = self._root()
         bindings = self._bindings(root, path)
@@ -92,20 +92,20 @@ class NixText:
         nodes += [binding for node in nodes if (binding := self._inherited(root, node, path[-1]))]
         nodes += self._parts(root, path)
         if not nodes:
-            raise CannotEdit(f"{self.name}: there is no {_dotted(path)} to remove")
+            raise CannotEdit(f"{self.name}: {_dotted(path)} does not exist, so it cannot be removed")
         return self._spliced([self._cut_of(node, path[-1], nodes) for node in nodes])
 
     def _inherited(self, root: Node, node: Node, name: str) -> Node | None:
-        """The binding that an `inherit` takes a name from, where that is all that it is for."""
+        """Return the binding that an `inherit` takes a name from, where nothing else uses it."""
         value = self._variable(node, name) if node.type == "inherit" else None
         uses = [each for each in walk(root) if each.type in ("variable_expression", "inherited_attrs")]
         names = [text_of(each) for use in uses for each in (use.children if use.type == "inherited_attrs" else (use,))]
         return value.parent if value is not None and names.count(name) == 1 else None
 
     def line_of(self, path: Path) -> int | None:
-        """The line of an attribute, or of the innermost set around it that is written out; None where there is none.
+        """Return the line of an attribute, or of the innermost set around it that is written out; None without one.
 
-        CannotEdit where the text does not parse.
+        Raise CannotEdit where the text does not parse.
         """
         root = self._root()
         for depth in range(len(path), 0, -1):
@@ -126,7 +126,7 @@ class NixText:
         return root
 
     def _bindings(self, expression: Node, path: Path) -> list[tuple[Node, Path]]:
-        """The bindings that say what `path` is, with the rest of the path that is not written out.
+        """Return the bindings that set `path`, with the rest of the path that is not written out.
 
         An empty rest is the attribute itself; another one means that its set comes from something computed.
         """
@@ -151,7 +151,7 @@ class NixText:
         return []
 
     def _parts(self, expression: Node, path: Path) -> Iterator[Node]:
-        """Bindings such as `dev.user = …` of the path `dev`."""
+        """Return bindings such as `dev.user = …` of the path `dev`."""
         for literal in self._literals(expression):
             for binding, names in bound(literal):
                 value = binding.child_by_field_name("expression")
@@ -161,7 +161,7 @@ class NixText:
                     yield from self._parts(value, path[len(names) :])
 
     def _literals(self, expression: Node | None, depth: int = 0) -> list[Node]:
-        """The sets that an expression is made of, as far as they are written out; those that win come first."""
+        """Return the sets that an expression is made of, as far as they are written out; those that win come first."""
         if expression is None or depth > _DEEP:
             return []
         match expression.type:
@@ -182,7 +182,7 @@ class NixText:
         return []
 
     def _variable(self, node: Node, name: str) -> Node | None:
-        """What a name stands for where the node is, when a `let` or a `rec` set around it says so."""
+        """Return what a name stands for at this node, when a `let` or a `rec` set around it says so."""
         around = node.parent
         while around is not None and around.type != "function_expression":
             if around.type in ("let_expression", "rec_attrset_expression"):
@@ -206,7 +206,7 @@ class NixText:
         return b"\r\n" if b"\r\n" in self.source else b"\n"
 
     def _insertion(self, root: Node, path: Path, lines: list[str], comment: str = "") -> Splice[bytes]:
-        """Where and how a new binding, whose first line begins with the last name of the path, comes in."""
+        """Return where and how a new binding, whose first line begins with the last name of the path, comes in."""
         above = [f"# {comment}"] if comment else []
         parents = [root] if len(path) == 1 else self._values(root, path[:-1])
         sets = [literal for parent in parents for literal in self._literals(parent)]
@@ -251,7 +251,7 @@ class NixText:
         return Splice(close, close, self._newline + self._block(indent + b"  ", lines) + self._newline + indent)
 
     def _into_line(self, literal: Node, lines: list[str]) -> Splice[bytes]:
-        """Into a set that has no entry and is written in one line, perhaps with a comment in it."""
+        """Insert into a set without entries that is written in one line, perhaps with a comment in it."""
         opened, close = inside_of(literal), literal.end_byte - 1
         inside = self.source[opened:close].rstrip()
         in_a_line = _in_a_line(lines) if inside or len(lines) == 1 else None
@@ -264,7 +264,7 @@ class NixText:
         return Splice(opened, close, self._newline + self._block(indent + b"  ", lines) + self._newline + indent)
 
     def _after(self, binding: Node, lines: list[str], *, apart: bool) -> Splice[bytes]:
-        """Behind a binding, and behind the comment on its last line; in a line with others as the others are."""
+        """Insert behind a binding and the comment on its last line; in a line with others as the others are."""
         end = binding.end_byte
         line_end = self.source.find(b"\n", end)
         rest = self.source[end : len(self.source) if line_end < 0 else line_end]
@@ -282,7 +282,7 @@ class NixText:
         return self._newline.join(indent + _bytes(line) if line else b"" for line in lines)
 
     def _cut_of(self, node: Node, name: str, nodes: Sequence[Node]) -> Splice[bytes]:
-        """What says this name: a binding, its part in an `inherit`, or the inside of a set that has nothing else."""
+        """Cut what sets this name: a binding, its part in an `inherit`, or all that is in a set."""
         attrs = node.child_by_field_name("attrs") if node.type != "binding" else None
         if attrs is not None and len(attrs.children_by_field_name("attr")) > 1:
             attr = next(each for each in attrs.children_by_field_name("attr") if name_of(each) == name)
@@ -299,7 +299,7 @@ class NixText:
         return self._cut(node)
 
     def _cut(self, node: Node) -> Splice[bytes]:
-        """A binding with its lines, its comment above, and the blank line that set it apart."""
+        """Cut a binding with its lines, its comment above, and the blank line that set it apart."""
         start, end = node.start_byte, node.end_byte
         begin = self._line_start(start)
         line_end = self.source.find(b"\n", end)
@@ -320,7 +320,7 @@ class NixText:
         return Splice(begin, line_end, b"")
 
     def _comment_above(self, begin: int) -> int | None:
-        """Where a comment begins that ends on the line before, with nothing else on its lines."""
+        """Return where a comment begins that ends on the line before, with nothing else on its lines."""
         above = self._line_before(begin)
         if above is None:
             return None
@@ -347,18 +347,18 @@ class NixText:
 
 
 def _only_comment(rest: bytes) -> bool:
-    """Whether what follows on a line is nothing, or one comment that ends there."""
+    """Tell whether what follows on a line is nothing, or one comment that ends there."""
     rest = rest.strip()
     return not rest or rest.startswith(b"#") or (rest.startswith(b"/*") and rest.find(b"*/") == len(rest) - 2)
 
 
 def _bytes(line: str) -> bytes:
-    """As it was read, whatever its encoding."""
+    """Encode a line as it was read, whatever its encoding."""
     return line.encode(errors="surrogateescape")
 
 
 def _in_a_line(lines: Sequence[str]) -> bytes | None:
-    """Without comments of its own lines above it; None where something in it needs lines (a comment, a text)."""
+    """Join lines into one, without comments above; None where something needs lines (a comment, a text)."""
     entry = [line.strip() for line in lines if line.strip()]
     while len(entry) > 1 and entry[0].startswith("#"):
         del entry[0]
@@ -366,10 +366,6 @@ def _in_a_line(lines: Sequence[str]) -> bytes | None:
     if any(node.type in ("comment", "indented_string_expression") for node in walk(tree)):
         return None
     return _bytes(" ".join(entry))
-
-
-def _at(node: Node, text: str) -> Splice[bytes]:
-    return Splice(node.start_byte, node.end_byte, text.encode())
 
 
 def _dotted(path: Path) -> str:

@@ -40,7 +40,7 @@ _MISSING_PATH = re.compile(r"path '(?P<path>[^'\n]+)' does not exist|opening fil
 _UNTRACKED = re.compile(r"Path '(?P<path>[^'\n]+)' .*is not tracked by Git")
 _BUILDER = re.compile(r"builder for '|Cannot build '[^']*'\.? Reason: builder failed|the builder said")
 _DERIVATION = re.compile(r"(?:builder for|Cannot build) '(/nix/store/[^']+\.drv)'")
-# What a program that Nix started says of why, before Nix says that there is no such revision.
+# What a program that Nix started says of why, before Nix says that the revision does not exist.
 _PROGRAM = re.compile(r"^(?:ssh: |fatal: |Host key verification failed|Permission denied|.*: Permission denied \()")
 
 
@@ -169,7 +169,7 @@ class Explanation:
         return f"{self.what}{f'; {self.remedy}' if self.remedy else ''}"
 
     def of(self, directory: Path) -> str:
-        """The line for the fleet in a directory."""
+        """Return the line for the fleet in a directory."""
         return f"{self.place or f'{directory}: Nix cannot evaluate the fleet'}: {self.text}"
 
 
@@ -229,7 +229,7 @@ def _is_git(message: str) -> bool:
 
 
 def _input_of(error: LoggedError, fleet: Fleet) -> str | None:
-    """The input that Nix was fetching."""
+    """Return the input that Nix was fetching."""
     if updated := _INPUT.findall(error.trace):
         return str(updated[-1])
     fetched = re.findall(r"while fetching the input '([^']+)'", error.trace)
@@ -237,7 +237,7 @@ def _input_of(error: LoggedError, fleet: Fleet) -> str | None:
 
 
 def _summary(message: str) -> str:
-    """One line without the ways of nixpkgs to allow a package, which all depend on how Nix is called."""
+    """Return one line without nixpkgs' ways to allow a package, which all depend on how Nix is called."""
     return _one_line(re.split(r"\n\s*(?:a\) To temporarily|You can install it anyway|See also https?://)", message)[0])
 
 
@@ -250,7 +250,7 @@ def _of_output(error: LoggedError, fleet: Fleet) -> Explanation | None:
 
 
 def _of_option(error: LoggedError, fleet: Fleet) -> Explanation | None:
-    """An error of nixpkgs' module system: it names the files that define the option."""
+    """Explain an error of nixpkgs' module system: it names the files that define the option."""
     message, meant = _MEANT.sub("", error.message), _MEANT.search(error.message)
     unknown = _UNKNOWN_OPTION.search(message)
     wrong = unknown or _OPTION.search(message)
@@ -282,7 +282,7 @@ def _name(place: Place | str, fleet: Fleet) -> str:
 
 
 def _near(option: str, names: str) -> str:
-    """Those of the options that nixpkgs suggests which are near: it always suggests three."""
+    """Return those of nixpkgs' three suggested options that are near."""
     suggested = re.findall(r"`([^'\n]+)'", names)
     near = difflib.get_close_matches(option, suggested, cutoff=_SIMILAR)
     last = option_names(option)[-1]
@@ -291,13 +291,13 @@ def _near(option: str, names: str) -> str:
 
 
 def _meant(trace: str) -> str:
-    """What Nix itself suggests."""
+    """Return what Nix itself suggests."""
     meant = _MEANT.search(trace)
     return f"did you mean {_one_line(meant['names'])}?" if meant else ""
 
 
 def _of_missing_path(error: LoggedError, fleet: Fleet) -> Explanation | None:
-    """A file that is not there, or that git does not know, and Nix with it."""
+    """Explain a file that does not exist, or that git, and so Nix, does not know."""
     missing = _MISSING_PATH.search(error.message) or _UNTRACKED.search(error.message)
     if missing is None:
         return None
@@ -325,7 +325,7 @@ def _of_missing_path(error: LoggedError, fleet: Fleet) -> Explanation | None:
 
 
 def _of_builder(error: LoggedError, what: str, fleet: Fleet) -> Explanation:
-    """A builder that failed during the evaluation (import from derivation), or in a check."""
+    """Explain a builder that failed during the evaluation (import from derivation), or in a check."""
     output = f"; the builder said: {' / '.join(error.builder[-_BUILDER_LINES:])}" if error.builder else ""
     drv = _DERIVATION.search(error.message)
     remedy = f"`nix log {drv[1]}` has all that its builder said" if drv else ""
@@ -336,7 +336,7 @@ def _of_builder(error: LoggedError, what: str, fleet: Fleet) -> Explanation:
 
 
 def is_circumstance(what: str) -> bool:
-    """Whether an error is of where Nix runs (network, disk, machine) and so leaves open what the fleet's files are."""
+    """Tell whether an error is of where Nix runs (network, disk, machine), and says nothing of the fleet's files."""
     return not _BUILDER.search(what) and any(kind.here and kind.match(what) for kind in _KINDS)
 
 
@@ -363,7 +363,7 @@ def innermost_error(stderr: str) -> str:
 
 
 def is_unsigned(stderr: str) -> bool:
-    """Whether a store refused a path because it lacks a signature that it trusts."""
+    """Tell whether a store refused a path because it lacks a signature that it trusts."""
     return "lacks a signature by a trusted key" in stderr
 
 

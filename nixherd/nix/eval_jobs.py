@@ -43,9 +43,9 @@ def jobs(flake: str, host_ids: Sequence[str], *, is_nixos: bool, roots: str, wor
 
 
 def parse(lines: Iterable[str], directory: Path) -> dict[str, Evaluated | FleetError]:
-    """What it printed, by host id: what the flake in `directory` says of it, or why it cannot be evaluated.
+    """Parse what it printed, by host id: a description, or why the flake in `directory` cannot be evaluated.
 
-    FleetError on anything else.
+    Raise FleetError on anything else.
     """
     hosts: dict[str, Evaluated | FleetError] = {}
     for line in lines:

@@ -26,9 +26,9 @@ class Flake:
 
 
 def resolve(reference: str) -> Flake:
-    """Usage for what is no reference, FleetError when it cannot be fetched."""
+    """Lock a flake reference. Raise Usage for what is not one, FleetError when it cannot be fetched."""
     if not reference or reference.startswith("-") or not reference.isprintable() or "#" in reference:
-        raise Usage(f"flake={reference} is no flake reference; write one like github:owner/fleet")
+        raise Usage(f"flake={reference} is not a flake reference; write one like github:owner/fleet")
     try:
         document = json.loads(run(nix.flake_metadata(reference), timeout=_TIMEOUT).stdout)
         url = str(document["url"])
@@ -46,7 +46,7 @@ def resolve(reference: str) -> Flake:
 
 
 def _below(source: Path, url: str) -> Path:
-    """Where in the source that a reference names its flake is: `dir=` of it."""
+    """Return where a flake is in the source that a reference names: its `dir=`."""
     directory = source.joinpath(*parse_qs(urlsplit(url).query).get("dir", ()))
     if not directory.resolve().is_relative_to(source):
         raise Usage(f"flake={url}: its directory is not in it")

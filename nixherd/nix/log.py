@@ -74,7 +74,7 @@ def _logged(entries: Iterable[dict[str, Any]]) -> Iterator[LoggedError]:
 
 
 def _innermost(trace: str) -> str:
-    """The error in a trace, without what Nix was doing, and without the lines of code that follow."""
+    """Return the error in a trace, without what Nix was doing, and without the lines of code that follow."""
     return _SNIPPET.split(re.split(r"^\s*error:", trace, flags=re.MULTILINE)[-1])[0]
 
 
@@ -171,7 +171,7 @@ class BuildProgress:
     _told: float = -math.inf
 
     def feed(self, line: str) -> str | None:
-        """A line for people, when this one changes what there is to say."""
+        """Take a line; return one for people when there is something new to say."""
         if not line.startswith("@nix "):
             return None
         try:

@@ -25,7 +25,7 @@ class Flavour:
 
     @classmethod
     def of(cls, help_text: str) -> "Flavour":
-        """By what its --help says."""
+        """Read its abilities from its --help."""
         return NEWER if "--no-reexec" in help_text else OLDER
 
 
@@ -44,12 +44,13 @@ def rebuild(
     no_check: bool = False,
     options: Sequence[str] = (),
 ) -> tuple[list[str], dict[str, str]]:
-    """argv and environment, for the installable `FLAKE#HOST`; without `to` for this machine. Usage for wrong words.
+    """Return argv and environment, for the installable `FLAKE#HOST`; without `to` for this machine.
 
-    It has one set of SSH options for both machines: those of `to` have to do for `build_host` too.
+    Raise Usage for wrong words. It has one set of SSH options for both machines: those of `to` have to do for
+    `build_host` too.
     """
     if action not in ACTIONS:
-        raise Usage(f"action={action} is none of {', '.join(ACTIONS)}")
+        raise Usage(f"action={action} is not one of {', '.join(ACTIONS)}")
     argv = [PROGRAM, action, "--flake", installable, flavour.no_reexec]
     argv += ["--target-host", to.target] if to else []
     argv += ["--build-host", build_host.target] if build_host else []

@@ -67,7 +67,7 @@ class Fleet:
             return {}
 
     def input_of(self, file: str) -> tuple[str, str] | None:
-        """The input that a file in the store belongs to, and its path there; None if it is unknown."""
+        """Return the input that a file in the store belongs to, and its path there; None if it is unknown."""
         if reference := _REFERENCE.fullmatch(file):
             names = (name for key, name in self.inputs.items() if key in reference["reference"])
             name = next(names, None)
@@ -77,7 +77,7 @@ class Fleet:
         return (name, file[copy.end() :]) if name and copy else None
 
     def file(self, file: str) -> str | None:
-        """A file as the fleet's; None if it is not, as nixpkgs', which is in a copy of its own."""
+        """Return a file as the fleet's; None for another one, as nixpkgs', which is in a copy of its own."""
         if file.startswith((f"{self.directory}/", f"{self.within}/")):
             return os.path.relpath(file, self.directory)
         if self.input_of(file):
@@ -96,12 +96,12 @@ class Fleet:
         return None
 
     def below(self, path: str) -> str:
-        """A path in the copy of the fleet's repository as one below the fleet's directory."""
+        """Return a path in the copy of the fleet's repository as one below the fleet's directory."""
         base = next((base for base in self.bases if os.path.lexists(base / path)), self.directory)
         return os.path.relpath(base / path, self.directory)
 
     def is_copied_to(self, copy: str) -> bool:
-        """Whether a tree in the store may be a copy of the fleet's repository: no input's, and with the flake."""
+        """Tell whether a tree in the store may be a copy of the fleet's repository, which no input's tree is."""
         if self.input_of(copy):
             return False
         relative = [os.path.relpath(self.directory / "flake.nix", base) for base in self.bases]
@@ -110,7 +110,7 @@ class Fleet:
         )
 
     def submodule_of(self, path: str) -> str | None:
-        """The git submodule that a path below the fleet's directory is in; Nix leaves those out."""
+        """Return the git submodule that a path below the fleet's directory is in; Nix leaves those out."""
         try:
             text = (self.bases[-1] / ".gitmodules").read_text(errors="replace")
         except OSError:
@@ -120,7 +120,7 @@ class Fleet:
         return next((module for module in modules if (self.bases[-1] / module) in (whole, *whole.parents)), None)
 
     def readable(self, text: str) -> str:
-        """A text with the paths of copies as they are in the fleet, or in the input that they are of."""
+        """Replace the paths of copies in a text by those in the fleet, or in the input that they are of."""
 
         def name(copy: re.Match[str]) -> str:
             of_input = self.input_of(copy[0])
@@ -131,7 +131,7 @@ class Fleet:
     # Places
 
     def last_mentioned(self, trace: str) -> Place | None:
-        """The innermost place in the fleet's files that a trace mentions."""
+        """Return the innermost place in the fleet's files that a trace mentions."""
         place, option = None, ""
         for mention in _MENTION.finditer(trace):
             option = mention["option"] or option
@@ -144,7 +144,7 @@ class Fleet:
         return place
 
     def last_in_input(self, trace: str) -> str | None:
-        """The innermost place that a trace mentions, as `INPUT/FILE:LINE:COLUMN`, where an input's file is it."""
+        """Return the innermost place of a trace as `INPUT/FILE:LINE:COLUMN`; None if it is not in an input."""
         positions = [mention for mention in _MENTION.finditer(trace) if mention["file"]]
         of_input = self.input_of(positions[-1]["file"]) if positions else None
         if of_input is None:
@@ -152,7 +152,7 @@ class Fleet:
         return f"{'/'.join(of_input)}:{positions[-1]['line']}:{positions[-1]['column']}"
 
     def definition(self, file: str, option: str) -> Place:
-        """Where a file defines an option, such as ``users.users."a.b".uid``; without a line if that is unclear."""
+        """Return where a file defines an option (``users.users."a.b".uid``); without a line if that is unclear."""
         names = tuple(name for name in option_names(option) if not name.startswith("[definition "))
         try:
             bindings = list(_bindings(parse((self.directory / file).read_bytes()), ()))
@@ -165,7 +165,7 @@ class Fleet:
         return Place(file)
 
     def literal(self, path: str) -> Place | None:
-        """Where one of the fleet's files names a path, given below the fleet's directory."""
+        """Return where one of the fleet's files names a path, given below the fleet's directory."""
         for file in sorted(self.directory.rglob("*.nix")):
             relative = file.relative_to(self.directory)
             if relative.parts[0].startswith(".") or not file.is_file():
@@ -182,7 +182,7 @@ def fleet_files(directory: Path, within: Path | None = None) -> Fleet:
 
 
 def _is_same(file: str, ours: Path) -> bool:
-    """Whether a copy's file is ours. One that is not in the store is, if we have it: Nix need not make the copy."""
+    """Tell whether a copy's file is ours; a copy that Nix did not need to make counts if we have the file."""
     try:
         return Path(file).read_bytes() == ours.read_bytes()
     except FileNotFoundError:
@@ -195,7 +195,7 @@ def _is_same(file: str, ours: Path) -> bool:
 def _inputs(
     nodes: dict[str, dict[str, dict[str, object]]], node: str, path: str, seen: set[str]
 ) -> Iterator[tuple[str, str]]:
-    """By store path and by revision, the names of a node's inputs and of theirs, as `home-manager/nixpkgs`."""
+    """Yield the names of a node's inputs and of theirs (`home-manager/nixpkgs`), by store path and by revision."""
     for name, target in nodes[node].get("inputs", {}).items():
         if not isinstance(target, str) or target in seen:  # a list follows another input
             continue
@@ -209,7 +209,7 @@ def _inputs(
 
 
 def _store_path(nar_hash: str) -> str | None:
-    """Where a tree with this hash is in the store (store-api.cc: makeFixedOutputPath); None if it is not a hash."""
+    """Return the store path of a tree with this hash (store-api.cc: makeFixedOutputPath); None if it is not a hash."""
     try:
         digest = base64.b64decode(nar_hash.removeprefix("sha256-"), validate=True).hex()
     except binascii.Error:
@@ -228,12 +228,12 @@ def option_names(option: str) -> list[str]:
 
 
 def _has(path: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether the names are in the path, one after the other."""
+    """Tell whether the names are in the path, one after the other."""
     return any(tuple(path[start : start + len(names)]) == tuple(names) for start in range(len(path)))
 
 
 def _bindings(node: Node, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node]]:
-    """All attributes that are set below a node, by their paths from the outermost set on; outer ones first."""
+    """Return all attributes that are set below a node, by their paths from the outermost set on; outer ones first."""
     for child in node.children:
         inner = path
         if child.type == "binding" and (attributes := child.child_by_field_name("attrpath")) is not None:

@@ -27,7 +27,7 @@ def text_of(node: Node) -> str:
 
 
 def bound(literal: Node) -> Iterator[tuple[Node, Path]]:
-    """The bindings of a set or a `let`, with what each binds; those whose names are computed are left out."""
+    """Yield the bindings of a set or a `let`, with what each binds; those whose names are computed are left out."""
     for child in literal.children:
         if child.type != "binding_set":
             continue
@@ -45,7 +45,7 @@ def bound(literal: Node) -> Iterator[tuple[Node, Path]]:
 
 
 def name_of(attr: Node) -> str | None:
-    """An attribute's name; None when it is computed or has escapes."""
+    """Return an attribute's name; None when it is computed or has escapes."""
     if attr.type == "identifier":
         return _utf8(attr)
     if attr.type != "string_expression":
@@ -61,7 +61,7 @@ def _utf8(node: Node) -> str:
 
 
 def inside_of(literal: Node) -> int:
-    """Where the inside of a set begins."""
+    """Return where the inside of a set begins."""
     return next(child for child in literal.children if child.type == "{").end_byte
 
 
@@ -71,7 +71,7 @@ def names_written(binding: Node) -> list[bytes]:
 
 
 def depth_of(binding: Node, path: Path) -> int:
-    """How many names of the binding's own path lead to `path`."""
+    """Return how many names of the binding's own path lead to `path`."""
     names = next(names for each, names in bound(binding.parent.parent) if each == binding)  # type: ignore[union-attr,arg-type]
     for depth in range(len(names), 0, -1):
         if path[-depth:] == names[:depth]:

@@ -18,7 +18,7 @@ def _text(row: Mapping[str, Any], key: str) -> str | None:
 
 
 def _number(row: Mapping[str, Any], key: str) -> int | None:
-    """Numbers come as numbers or as text, depending on the call."""
+    """Read a number, which the API gives as a number or as text, depending on the call."""
     value = row.get(key)
     return None if value in (None, "") else int(float(value))
 
@@ -128,7 +128,7 @@ class Pending:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Pending | None":
-        """None for an option that does not wait."""
+        """Return None for an option that does not wait."""
         before = _text(row, "value")
         if row.get("delete"):
             return cls(str(row["key"]), before, None)
@@ -268,7 +268,7 @@ class Upid:
 
     @classmethod
     def parse(cls, text: str) -> "Upid":
-        """ValueError when it is none."""
+        """Parse a UPID. Raise ValueError when the text is not one."""
         parts = text.split(":")
         if len(parts) != 9 or parts[0] != "UPID" or parts[8] != "":
             raise ValueError(f"{text!r} is not a UPID")
@@ -310,7 +310,7 @@ class Task:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Task":
-        """ValueError when its UPID is none."""
+        """Raise ValueError when its UPID is none."""
         user = str(row["user"])
         if row.get("tokenid") and "!" not in user:
             user = f"{user}!{row['tokenid']}"
@@ -340,7 +340,7 @@ class Interface:
 
     @classmethod
     def of_container(cls, row: Mapping[str, Any]) -> "Interface":
-        """A row of a container's interfaces: `hwaddr`, and `inet` and `inet6` with their prefix lengths."""
+        """Read a row of a container's interfaces: `hwaddr`, and `inet` and `inet6` with their prefix lengths."""
         mac = row.get("hwaddr") or row.get("hardware-address")
         addresses = tuple(str(row[key]).partition("/")[0] for key in ("inet", "inet6") if row.get(key))
         return cls(str(row["name"]), str(mac).lower() if mac else None, addresses)
@@ -363,7 +363,7 @@ class Permissions:
     paths: Mapping[str, Mapping[str, bool]]
 
     def allows(self, path: str, privilege: str) -> bool:
-        """Whether the nearest path that the server listed grants it; the server has merged the inherited ones."""
+        """Tell whether the nearest path that the server listed grants it; inherited rights are merged by the server."""
         if path in self.paths:
             return privilege in self.paths[path]
         while path != "/":

@@ -43,7 +43,7 @@ class Part:
     remade: bool = False
 
     def shown(self, sizes: Mapping[str, int]) -> str:
-        """As people read it; `sizes` are those of volumes (bytes) that the configuration does not tell."""
+        """Return it as people read it; `sizes` are those of volumes (bytes) that the configuration does not tell."""
         if self.volume is None:
             return self.name
         size = self.size or sizes.get(self.volume)
@@ -84,12 +84,12 @@ class Belongings:
         return frozenset(part.volume for part in self.parts if part.volume)
 
     def shown(self, parts: Iterable[Part]) -> str:
-        """Parts of this, as people read them."""
+        """Return parts of this, as people read them."""
         return ", ".join(part.shown(self.sizes) for part in parts)
 
 
 def owner(volume: str) -> int | None:
-    """The VMID in whose name a volume is; None where its name does not tell."""
+    """Return the VMID in whose name a volume is; None where its name does not tell."""
     name = volume.partition(":")[2]
     match = next((hit for pattern in _OWNERS if (hit := pattern.search(name))), None)
     return int(match[1]) if match else None
@@ -103,7 +103,7 @@ def belongings(
     pending: Iterable[Pending] = (),
     snapshots: Mapping[str, VmConfig] | None = None,
 ) -> Belongings:
-    """What goes with the guest of this configuration, without what is `pending`, and with these snapshots.
+    """Return what goes with the guest of this configuration; `pending` and `snapshots` are looked at as well.
 
     A volume whose name does not tell whose it is counts as the guest's: rather one too many is named.
     """
@@ -124,7 +124,7 @@ def belongings(
 
 
 def _sorted(config: VmConfig) -> list[tuple[str, str]]:
-    """The options as text, `scsi2` before `scsi10`."""
+    """Return the options as text, `scsi2` before `scsi10`."""
     return sorted(((key, str(value)) for key, value in config.values.items()), key=lambda pair: _order(pair[0]))
 
 
@@ -134,7 +134,7 @@ def _order(key: str) -> tuple[str, int]:
 
 
 def _left_out(type: GuestType, key: str, text: str, config: VmConfig) -> str:
-    """Why a backup does not hold what an option names; empty where it does."""
+    """Return why a backup does not hold what an option names; empty where it does."""
     values = properties(text, "file")
     if key == "vmstate":
         return "saved memory"
@@ -148,7 +148,7 @@ def _left_out(type: GuestType, key: str, text: str, config: VmConfig) -> str:
 
 
 def _left_out_then(type: GuestType, row: Pending | None, text: str, config: VmConfig) -> str:
-    """Why a backup does not hold what an option names, once what waits is in force: a server sees to that before it."""
+    """Tell why a backup leaves out what an option names, with what waits in force: the server sees to that first."""
     if row is None or row.key.startswith("unused"):
         return ""
     if row.after is None:
@@ -198,5 +198,5 @@ class _Collector:
 
 
 def is_cloudinit(volume: str) -> bool:
-    """Whether a volume is a cloud-init drive, which is written anew whenever it is needed."""
+    """Tell whether a volume is a cloud-init drive, which is written anew whenever it is needed."""
     return _CLOUD_INIT.search(volume) is not None

@@ -47,7 +47,7 @@ class Cluster(Calls):
         return Version(str(data["version"]), str(data["release"]))
 
     def permissions(self) -> Permissions:
-        """What this token may do, as the server computes it."""
+        """Return what this token may do, as the server computes it."""
         data = self._get("access", "permissions")
         paths = {
             path: {name: bool(int(propagate)) for name, propagate in privileges.items()}
@@ -56,7 +56,7 @@ class Cluster(Calls):
         return Permissions(paths)
 
     def token_info(self, user: str, name: str) -> dict[str, Any]:
-        """What is set of a token (`privsep`, `expire`); only its owner and those with User.Modify may ask."""
+        """Return what is set of a token (`privsep`, `expire`); only its owner and those with User.Modify may ask."""
         data = self._get("access", "users", user, "token", name)
         return {**data, "privsep": int(data.get("privsep", 1)), "expire": int(data.get("expire") or 0)}
 
@@ -67,33 +67,36 @@ class Cluster(Calls):
         return tuple(sorted(map(Node.of, self._get("nodes")), key=lambda node: node.name))
 
     def node_addresses(self) -> dict[str, str]:
-        """By address, the node that has it, as the cluster knows them; a token that may not see them is told none."""
+        """Return the cluster's nodes by address; empty for a token that may not see them."""
         rows = self._get("cluster", "status")
         return {str(row["ip"]): str(row["name"]) for row in rows if row.get("type") == "node" and row.get("ip")}
 
     def interface_addresses(self, node: str) -> tuple[str, ...]:
-        """The addresses that a node's network interfaces are configured with."""
+        """Return the addresses that a node's network interfaces are configured with."""
         rows = self._get("nodes", node, "network")
         return tuple(str(row[key]) for row in rows for key in ("address", "address6") if row.get(key))
 
     def node_time(self, node: str) -> int:
-        """The node's clock, seconds since 1970."""
+        """Return the node's clock, seconds since 1970."""
         return int(self._get("nodes", node, "time")["time"])
 
     def resources(self) -> tuple[Resource, ...]:
-        """The guests of the whole cluster that the token may see, by VMID, in one request."""
+        """Return the guests of the whole cluster that the token may see, by VMID, in one request."""
         rows = self._get("cluster", "resources", type="vm")
         guests = (Resource.of(row) for row in rows if row.get("type") in ("qemu", "lxc"))
         return tuple(sorted(guests, key=lambda row: row.vmid))
 
     def pool_members(self, pool: str) -> frozenset[int]:
-        """The VMIDs of a pool's guests; who is in it is shown also to a token that may not look at the pool itself."""
+        """Return the VMIDs of a pool's guests.
+
+        Who is in it is shown also to a token that may not look at the pool itself.
+        """
         rows = self._get("pools", poolid=pool)
         members = (each for row in rows if row.get("poolid") == pool for each in row.get("members") or ())
         return frozenset(int(each["vmid"]) for each in members if "vmid" in each)
 
     def is_free(self, vmid: int) -> bool:
-        """Whether no guest of the cluster has this VMID, also where the token may not see it."""
+        """Tell whether no guest of the cluster has this VMID, also where the token may not see it."""
         try:
             self._get("cluster", "nextid", vmid=vmid)
         except ApiError as error:
@@ -103,14 +106,14 @@ class Cluster(Calls):
         return True
 
     def presence(self, vmid: int) -> Presence:
-        """What a VMID is that no list shows. The server tells a taken one from a free one without any right."""
+        """Tell a free VMID from a taken one that no list shows; the server says so without any right."""
         try:
             return Presence.ABSENT if self.is_free(vmid) else Presence.NOT_VISIBLE
         except ApiError:
             return Presence.UNKNOWN
 
     def pci_mapping(self, name: str) -> PciMapping | None:
-        """A PCI device that may be passed through by name; None when there is no such mapping."""
+        """Return a PCI device that may be passed through by name; None when the mapping does not exist."""
         data = unless("not found", lambda: self._get("cluster", "mapping", "pci", name))
         return None if data is None else PciMapping.of({"id": name, **data})
 
@@ -120,26 +123,26 @@ _NO_STORAGE = r"No such storage|storage '[^']*' (does not exist|is not available
 
 class Storages(Calls):
     def storage(self, node: str, storage: str) -> Storage | None:
-        """A storage as that node sees it; None when the node knows no such storage."""
+        """Return a storage as that node sees it; None when the node knows no such storage."""
         data = unless(_NO_STORAGE, lambda: self._get("nodes", node, "storage", storage, "status"))
         return None if data is None else Storage.of(storage, data)
 
     def storages(self, node: str) -> tuple[Storage, ...]:
-        """The storages of a node that the token may see, by name."""
+        """Return the storages of a node that the token may see, by name."""
         rows = (Storage.of(str(row["storage"]), row) for row in self._get("nodes", node, "storage"))
         return tuple(sorted(rows, key=lambda row: row.name))
 
     def volumes(
         self, node: str, storage: str, *, content: str | None = None, vmid: int | None = None
     ) -> tuple[Volume, ...]:
-        """The volumes of a storage, oldest first; of one guest, or of one kind (`images`, `backup`, …)."""
+        """Return the volumes of a storage, oldest first; of one guest, or of one kind (`images`, `backup`, …)."""
         rows = self._get("nodes", node, "storage", storage, "content", content=content, vmid=vmid)
         volumes = (Volume.of(row) for row in rows)
         kept = (each for each in volumes if content is None or each.content == content)
         return tuple(sorted(kept, key=lambda each: (each.ctime or 0, each.volid)))
 
     def archived_text(self, node: str, archive: str) -> str:
-        """The configuration in a backup, with the lines that say which drives it holds.
+        """Return the configuration in a backup, with the lines that say which drives it holds.
 
         The guard counts it as looking inside the guest.
         """
@@ -172,14 +175,14 @@ class Guests(Cluster):
     # looking
 
     def guests(self, node: str, type: GuestType = QEMU) -> tuple[VmStatus, ...]:
-        """The guests of a node that the token may see, by VMID."""
+        """Return the guests of a node that the token may see, by VMID."""
         rows = (VmStatus.of(int(row["vmid"]), row) for row in self._get("nodes", node, type))
         return tuple(sorted(rows, key=lambda row: row.vmid))
 
     def config(
         self, node: str, vmid: int, type: GuestType = QEMU, *, current: bool = False, snapshot: str | None = None
     ) -> VmConfig | None:
-        """A guest's configuration, with what waits for its next start; None when there is no such guest on the node.
+        """Return a guest's configuration, with what waits for its next start; None when the node has no such guest.
 
         `current`: without what waits; `snapshot`: as it was when that was taken, passwords hidden.
         """
@@ -188,31 +191,34 @@ class Guests(Cluster):
         return None if data is None else VmConfig.of(data)
 
     def status(self, node: str, vmid: int, type: GuestType = QEMU) -> VmStatus | None:
-        """A guest's power, asked of the node itself; None when there is no such guest there. NotVisible as above."""
+        """Return a guest's power, asked of the node itself; None when the node has no such guest.
+
+        Raises NotVisible, too.
+        """
         data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "status", "current"))
         return None if data is None else VmStatus.of(vmid, data)
 
     def pending(self, node: str, vmid: int, type: GuestType = QEMU) -> tuple[Pending, ...]:
-        """What waits for the guest's next start."""
+        """Return what waits for the guest's next start."""
         rows = map(Pending.of, self._get(*guest_path(node, vmid, type), "pending"))
         return tuple(sorted((row for row in rows if row), key=lambda row: row.key))
 
     def cloudinit_differs(self, node: str, vmid: int) -> bool:
-        """Whether the cloud-init options say something else than what is on the drive."""
+        """Tell whether the cloud-init options say something else than what is on the drive."""
         rows = self._get(*guest_path(node, vmid, QEMU), "cloudinit")
         return any("new" in row or "pending" in row or row.get("delete") for row in rows)
 
     def snapshots(self, node: str, vmid: int, type: GuestType = QEMU) -> tuple[SnapshotRow, ...]:
-        """The guest's snapshots, oldest first, without the row for its present state."""
+        """Return the guest's snapshots, oldest first, without the row for its present state."""
         rows = (SnapshotRow.of(row) for row in self._get(*guest_path(node, vmid, type), "snapshot"))
         return tuple(sorted((row for row in rows if row.name != "current"), key=lambda row: (row.time or 0, row.name)))
 
     def can_snapshot(self, node: str, vmid: int, type: GuestType = QEMU) -> bool:
-        """Whether all disks of the guest can be snapshotted where they are."""
+        """Tell whether all disks of the guest can be snapshotted where they are."""
         return is_true(self._get(*guest_path(node, vmid, type), "feature", feature="snapshot").get("hasFeature", 0))
 
     def snapshot_config(self, node: str, vmid: int, name: str, type: GuestType = QEMU) -> VmConfig:
-        """What the guest's configuration was when the snapshot was taken. The guard counts it as looking inside."""
+        """Return the guest's configuration in a snapshot. The guard counts it as looking inside."""
         return VmConfig.of(self._get(*guest_path(node, vmid, type), "snapshot", name, "config"))
 
     def _unless_missing(self, vmid: int, ask: Callable[[], Any]) -> Any:
@@ -261,23 +267,23 @@ class Agent(Calls):
             self._post("nodes", node, "qemu", vmid, "agent", "ping")
 
     def agent_info(self, node: str, vmid: int) -> dict[str, Any]:
-        """The agent's version and commands; AgentUnavailable when none answers."""
+        """Return the agent's version and commands. Raise AgentUnavailable when it does not answer."""
         with self._agent(node):
             return dict(self._get("nodes", node, "qemu", vmid, "agent", "info")["result"])
 
     def agent_interfaces(self, node: str, vmid: int) -> tuple[Interface, ...]:
-        """The guest's network interfaces, in its own order: loopback and docker's may come first."""
+        """Return the guest's network interfaces, in its own order: loopback and docker's may come first."""
         with self._agent(node):
             data = self._get("nodes", node, "qemu", vmid, "agent", "network-get-interfaces")
         return tuple(Interface.of(row) for row in data["result"])
 
     def container_interfaces(self, node: str, vmid: int) -> tuple[Interface, ...]:
-        """A running container's network interfaces, as the node sees them."""
+        """Return a running container's network interfaces, as the node sees them."""
         rows = self._get(*guest_path(node, vmid, GuestType.LXC), "interfaces") or ()
         return tuple(Interface.of_container(row) for row in rows)
 
     def agent_read(self, node: str, vmid: int, path: str) -> str:
-        """A file of the guest, as text. ApiError when there is none."""
+        """Return a file of the guest, as text. Raise ApiError when it does not exist."""
         with self._agent(node):
             data = self._get("nodes", node, "qemu", vmid, "agent", "file-read", file=path)
         return wire.guest_text(str(data["content"]))
@@ -304,7 +310,7 @@ class Agent(Calls):
 
 
 def _plain(argv: Sequence[str]) -> list[str]:
-    """The command, or a shell that decodes it: the agent hangs on characters outside latin-1."""
+    """Return the command, or a shell that decodes it: the agent hangs on characters outside latin-1."""
     if all(word.isascii() for word in argv):
         return list(argv)
     try:

@@ -34,17 +34,16 @@ REFUSED_PAUSES: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def connect(endpoint: Endpoint, policy: Policy | PolicySource, token: Token) -> "Client":
-    """A client of the API at `endpoint`. Sends nothing yet.
+    """Return a client of the API at `endpoint`; nothing is sent yet.
 
-    Refused when the token belongs to another server, FleetError when the CA file cannot be used.
-
-    A source of policies is asked for its newest before each changing request.
+    Raises Refused when the token belongs to another server, FleetError when the CA file cannot be used. A source of
+    policies is asked for its newest before each changing request.
     """
     return Client(endpoint, policy, token)
 
 
 class _Adapter(HTTPAdapter):
-    """HTTPS to a server known by CA, or by its certificate's SHA-256 fingerprint; there is no third way."""
+    """HTTPS to a server known by CA, or by its certificate's SHA-256 fingerprint; nothing else is trusted."""
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
@@ -56,7 +55,7 @@ class _Adapter(HTTPAdapter):
         return host, {"ssl_context": self._trust.context, "assert_fingerprint": self.fingerprint}
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Nothing to set: the context and the fingerprint decide, whatever a caller passes as `verify`."""
+        """Set nothing: the context and the fingerprint decide, whatever a caller passes as `verify`."""
 
 
 class _GuardedSession(requests.Session):
@@ -83,10 +82,10 @@ class _GuardedSession(requests.Session):
     def request(  # type: ignore[override]  # proxmoxer gives these four; what else requests takes is not wanted
         self, method: str, url: str, params: Any = None, data: Any = None
     ) -> requests.Response:
-        """One call, sent again where that is certain to do no harm.
+        """Send one call, and again where that is certain to do no harm.
 
-        A GET once more when the server hung up without an answer, as it sometimes does. Anything while the server
-        says that it could not hand the call on to its daemon (595).
+        A GET is sent once more when the server hung up without an answer, as it sometimes does; any call while the
+        server says that it could not hand it on to its daemon (595).
         """
         for pause in (*REFUSED_PAUSES, None):
             try:
@@ -129,7 +128,7 @@ class _GuardedSession(requests.Session):
         return response
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """The last step before the wire, for redirects too: nothing passes that the policy does not know."""
+        """Judge a request right before the wire, redirects too: nothing passes that the policy does not know."""
         kwargs["allow_redirects"] = False
         path, params = wire.decode_request(
             str(request.method), str(request.url), request.headers, request.body, self._origin
@@ -139,7 +138,7 @@ class _GuardedSession(requests.Session):
         return super().send(request, **kwargs)
 
     def _newest_policy(self, changing: bool) -> Policy:
-        """The policy that judges this request. Looking needs none newer than the last; changing does."""
+        """Return the policy that judges this request; only a changing one needs a newer one than the last."""
         if isinstance(self._policy, Policy):
             self._known = self._policy
         elif changing or self._known is None:
@@ -185,14 +184,14 @@ class _HungUp(OutcomeUnknown):
 
 
 def _root(error: BaseException) -> str:
-    """The innermost reason of a failed connection: `Connection refused`."""
+    """Return the innermost reason of a failed connection: `Connection refused`."""
     text = str(error)
     match = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
     return match[1] if match else text
 
 
 def _form(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Parameters as the server reads them: booleans as 1 and 0, what is None left out."""
+    """Return parameters as the server reads them: booleans as 1 and 0, what is None left out."""
     if not values:
         return None
     return {key: int(value) if isinstance(value, bool) else value for key, value in values.items() if value is not None}
@@ -245,7 +244,7 @@ class Client(Guests, Storages, Tasks, Agent):
         return answer("POST", path, _Serializer().loads(self.__session.request("POST", url, None, upload)))
 
     def recount(self, by: int) -> None:
-        """What was taken and is taken back is no change after all; what a refused request left behind is one."""
+        """Correct the number of changes by `by`: one that is taken back, or one that a refused request left behind."""
         self.__session.accepted += by
 
     def _get(self, *path: object, **params: Any) -> Any:

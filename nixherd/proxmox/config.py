@@ -44,19 +44,19 @@ _TRUE = ("1", "on", "yes", "true")
 
 
 def properties(text: str, default: str) -> dict[str, str]:
-    """A property string as a mapping; a first item without a key is the value of `default`."""
+    """Return a property string as a mapping; a first item without a key is the value of `default`."""
     items = [item for item in text.split(",") if item]
     pairs = (item.partition("=") if "=" in item else (default, "=", item) for item in items)
     return {key: value for key, _, value in pairs}
 
 
 def tags_of(text: str) -> tuple[str, ...]:
-    """The tags in one text as the server keeps them: small letters, each once, sorted."""
+    """Return the tags in one text as the server keeps them: small letters, each once, sorted."""
     return tuple(sorted({tag.lower() for tag in re.split(r"[,;\s]+", text) if tag}))
 
 
 def is_true(value: object) -> bool:
-    """Whether the API means yes: 1, "1", and what people write into a configuration by hand."""
+    """Tell whether the API means yes: 1, "1", and what people write into a configuration by hand."""
     return str(value).lower() in _TRUE
 
 
@@ -84,7 +84,7 @@ def _drive(name: str, text: str) -> Drive:
 
 
 def size_or_none(text: str | None) -> int | None:
-    """Bytes of a `size=`; None for what is no size as well: then it is not known."""
+    """Parse a `size=` into bytes; None for what is not a size: then it is unknown."""
     try:
         return parse_size(text) if text else None
     except ValueError:
@@ -92,7 +92,7 @@ def size_or_none(text: str | None) -> int | None:
 
 
 def net_values(text: str) -> dict[str, str]:
-    """A network card's properties, `model` and `macaddr` among them, however the text spells those two."""
+    """Return a network card's properties, `model` and `macaddr` among them, however the text spells those two."""
     values: dict[str, str] = {}
     for key, value in properties(text, "model").items():
         if _MAC.fullmatch(value) and key not in ("macaddr", "hwaddr"):
@@ -118,13 +118,16 @@ def _net(name: str, text: str) -> Net:
 
 
 def hotplug_features(text: str | None) -> frozenset[str]:
-    """What is plugged into a VM, and out of it, while it runs, by its option `hotplug`: `network`, `disk`, `usb`, …"""
+    """Return what is plugged into a VM, and out of it, while it runs, by its option `hotplug`.
+
+    `network`, `disk`, `usb`, …
+    """
     named = _HOTPLUG if text in (None, "1") else str(text)
     return frozenset(() if named == "0" else re.split(r"[,;\s]+", named))
 
 
 def encode_ssh_keys(keys: Iterable[str]) -> str:
-    """`sshkeys` as the API takes it: one key a line, then URL-encoded whole (a blank is %20, never +)."""
+    """Return `sshkeys` as the API takes it: one key a line, then URL-encoded whole (a blank is %20, never +)."""
     return quote("".join(f"{key.strip()}\n" for key in keys), safe="")
 
 
@@ -136,7 +139,7 @@ class VmConfig:
 
     @classmethod
     def of(cls, data: Any) -> "VmConfig":
-        """TypeError when that is no configuration."""
+        """Raise TypeError when this is not a configuration."""
         if not isinstance(data, Mapping):
             raise TypeError(f"a configuration is a {type(data).__name__}")
         return cls(data)
@@ -146,11 +149,11 @@ class VmConfig:
         return None if value is None else str(value)
 
     def flag(self, key: str) -> bool:
-        """A boolean option; absent is False, which is the server's default for those we ask about."""
+        """Return a boolean option; absent is False, the server's default for those that we ask for."""
         return is_true(self.values.get(key, 0))
 
     def number(self, key: str) -> int | None:
-        """An integer option, also where the API shows it as text (`memory`); None where it is none."""
+        """Return an integer option, also where the API shows it as text (`memory`); None where it is something else."""
         text = self.text(key)
         return int(text) if text is not None and text.isascii() and text.isdigit() else None
 
@@ -266,7 +269,7 @@ _NEVER_THE_SAME = frozenset(
 
 
 def same_settings(first: VmConfig, second: VmConfig) -> bool:
-    """Whether two configurations say the same of a guest, its volumes' names and what the server makes up aside."""
+    """Tell whether two configurations of a guest agree, apart from volumes' names and what the server makes up."""
 
     def settings(config: VmConfig) -> dict[str, str]:
         values = {key: str(value) for key, value in config.values.items() if key not in _NEVER_THE_SAME}
@@ -281,7 +284,7 @@ def same_settings(first: VmConfig, second: VmConfig) -> bool:
 
 
 def unlike_snapshot(now: VmConfig, then: VmConfig) -> tuple[str, ...]:
-    """The options in which a guest is not as in a snapshot of it: after a rollback there are none.
+    """Return the options in which a guest differs from a snapshot of it; none after a rollback.
 
     Unused disks, notes and what a server makes up anew stay as they are; volumes keep their names. Of a snapshot with
     memory a server drops a `machine` that the guest did not have before.

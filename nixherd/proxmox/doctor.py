@@ -57,7 +57,7 @@ _failed, _unknown = partial(Finding, "", Verdict.FAILED), partial(Finding, "", V
 
 
 def examine(client: Client, fleet: Fleet) -> list[Finding]:
-    """Every finding. A question that the server does not let the token ask is UNKNOWN, one that fails is FAILED."""
+    """Return every finding. What the server does not let the token ask is UNKNOWN, a question that fails is FAILED."""
     findings: list[Finding] = []
     for name, check in _CHECKS.items():
         try:
@@ -116,7 +116,7 @@ def _token(client: Client, fleet: Fleet) -> Iterator[Finding]:
 
 
 def _protected(client: Client, fleet: Fleet) -> Iterator[Finding]:
-    """The token has no rights where the guard would refuse: two locks, not one."""
+    """Check that the token has no rights where the guard would refuse: two locks, not one."""
     permissions = client.permissions()
     clone = frozenset(("VM.Clone",))
     guests = [(vm.vmid, label(vm), _LOOKING) for vm in fleet.vms.values() if not vm.may_change]
@@ -135,7 +135,7 @@ def _protected(client: Client, fleet: Fleet) -> Iterator[Finding]:
 
 
 def _held(permissions: Permissions, path: str) -> set[str]:
-    """The VM privileges that the token has at a path."""
+    """Return the VM privileges that the token has at a path."""
     every = {
         privilege for granted in permissions.paths.values() for privilege in granted if privilege.startswith("VM.")
     }
@@ -181,7 +181,7 @@ def _nodes(client: Client, fleet: Fleet) -> Iterator[Finding]:
     for node in sorted(declared):
         if node not in nodes:
             known = ", ".join(nodes) or "none that the token may see"
-            yield _failed(f"there is no node {node}", f"the cluster has: {known}")
+            yield _failed(f"node {node} does not exist", f"the cluster has: {known}")
         elif nodes[node] == "online":
             yield _ok(f"{node} is online")
         elif nodes[node] == "offline":

@@ -51,7 +51,7 @@ class Hypervisor:
     def client(self) -> "Client":
         """The same, once it was asked for the version and the nodes.
 
-        Unusable when there is no way in: no endpoint, another certificate, a token that is missing or refused,
+        Unusable without a way in: no endpoint, another certificate, a token that is missing or refused,
         an unknown node.
         """
         try:
@@ -61,7 +61,7 @@ class Hypervisor:
         node = self.fleet.endpoint.node if self.fleet.endpoint else ""
         if node not in nodes:
             raise Unusable(
-                f"{DEFINITIONS}: proxmox.node: there is no node {node}; correct it (there are: {', '.join(nodes)})"
+                f"{DEFINITIONS}: proxmox.node: node {node} does not exist; correct it (there are: {', '.join(nodes)})"
             )
         return client
 

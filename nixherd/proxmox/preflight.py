@@ -1,18 +1,22 @@
-"""What would make provisioning a VM fail, found before anything is changed. Pure: values in, findings out."""
+"""What would make provisioning a VM fail, found before anything is changed: surveyed with GETs, and judged purely."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from nixherd.errors import FleetError, Refused
+from nixherd.errors import ApiError, FleetError, Refused
 from nixherd.fleet import lockout
 from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
 from nixherd.names import DNS_NAME, is_a
+from nixherd.nix.commands import Evaluated
 from nixherd.proxmox.answers import Permissions, Storage, Version
+from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest import names, storages
 from nixherd.proxmox.guest.identity import ActualVm
+from nixherd.proxmox.guest.observe import observe
 from nixherd.proxmox.guest.plan import Desired, plan_vm, require_changeable, template_node
+from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.proxmox.steps import AddDisk, AwaitClone, Cannot, Clone, CloudInit, Configure, Resize, Start, Step, doable
 
 
@@ -47,9 +51,9 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What the API says of the places that a VM is to use; None where there is no such thing.
+    """What the API says of the places that a VM is to use; None where it does not exist.
 
-    `template_unseen` is why the template could not be looked at, which is no matter where the VM is there.
+    `template_unseen` is why the template could not be looked at, which does not matter once the VM exists.
 
     `storages` are those of the VM's node that it uses or is to use, `template_storages` those of the template's node
     that its disks are on; what the token may not ask for is not among them.
@@ -77,7 +81,7 @@ def preflight(fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Survey) 
     node = fleet.node_of(vm)
     if node not in seen.nodes:
         known = ", ".join(seen.nodes) or "none that this token may see"
-        return (f"{DEFINITIONS}: there is no node {node}; correct `node` (the cluster has: {known})",)
+        return (f"{DEFINITIONS}: node {node} does not exist; correct `node` (the cluster has: {known})",)
     if seen.actual is None:
         if seen.template_unseen is not None:
             raise seen.template_unseen
@@ -106,7 +110,7 @@ def _findings(
     fleet: Fleet, vm: Vm, host: Host, facts: HostFacts, seen: Survey, steps: Sequence[Step], config: VmConfig
 ) -> Iterator[str]:
     if not is_a(DNS_NAME, vm.name):
-        yield f"{DEFINITIONS}: {vm.attribute}: `{vm.name}` is no DNS name, which a VM's name must be; rename it"
+        yield f"{DEFINITIONS}: {vm.attribute}: `{vm.name}` is not a DNS name, which a VM's name must be; rename it"
     if not host.authorized_keys:
         yield f"hosts.nix: {host.id}: authorizedKeys is empty, nobody could log in; add a key"
     yield from _services(facts)
@@ -232,7 +236,7 @@ def _permissions(fleet: Fleet, vm: Vm, seen: Survey, steps: Sequence[Step], conf
         match step:
             case Clone():
                 needs += [([f"/vms/{step.template}"], ("VM.Clone",)), (guest, ("VM.Allocate",))]
-                if step.storage and not seen.lacks(step.storage):  # that there is none is a finding of its own
+                if step.storage and not seen.lacks(step.storage):  # a missing one is a finding of its own
                     needs.append(([f"/storage/{step.storage}"], ("Datastore.AllocateSpace",)))
                 bridges = {card.bridge for card in config.nets.values() if card.bridge}
                 needs += [([f"/sdn/zones/localnetwork/{bridge}"], ("SDN.Use",)) for bridge in sorted(bridges)]
@@ -281,3 +285,66 @@ _OPTION_PRIVILEGE = {
     **dict.fromkeys(("cores", "sockets", "cpu"), "VM.Config.CPU"),
     **dict.fromkeys(("memory", "balloon"), "VM.Config.Memory"),
 }
+
+
+def survey(hypervisor: Hypervisor, vm: Vm) -> Survey:
+    """What the API says of the places that this VM is to use; only GETs are sent."""
+    client, fleet = hypervisor.client, hypervisor.fleet
+    storage = fleet.storage_of(vm)
+    if storage is None:
+        raise FleetError(
+            f"vms/definitions.nix: {vm.attribute}.storage: no storage is declared; set it or proxmox.defaultStorage"
+        )
+    node, nodes = fleet.node_of(vm), hypervisor.nodes
+    exists = node in nodes
+    actual = observe(client, fleet, vm) if exists else None
+    template, unseen = hypervisor.template
+    used = {storage, *(disk.storage for disk in vm.settings.disks if disk.storage)}
+    if actual:
+        node, used = actual.node or node, used | _used(actual.config)
+    return Survey(
+        version=hypervisor.version,
+        nodes=nodes,
+        permissions=hypervisor.permissions,
+        template=template,
+        template_unseen=unseen,
+        actual=actual,
+        storages=_storages_seen(client, node, used) if exists else {},
+        template_storages=hypervisor.template_storages(
+            lambda: _storages_seen(client, template_node(fleet), _used(template)) if template else {}
+        ),
+    )
+
+
+def _used(config: VmConfig) -> set[str]:
+    return {drive.storage for drive in config.volumes.values()}
+
+
+def _storages_seen(client: Client, node: str, names: Iterable[str]) -> Mapping[str, Storage | None]:
+    """The storages as the node sees them, without those that the token may not ask for."""
+    seen = {}
+    for name in sorted(names):
+        try:
+            seen[name] = client.storage(node, name)
+        except ApiError as error:
+            if error.status != 403:
+                raise
+    return seen
+
+
+def host_facts(config: Evaluated) -> HostFacts:
+    """What the flake says of the host, in preflight's words."""
+    loaders = {
+        ("systemd-boot", False): BootLoader.SYSTEMD_BOOT,
+        ("grub", False): BootLoader.GRUB,
+        ("grub", True): BootLoader.GRUB_EFI,
+    }
+    efi = config.grub_efi and config.boot_loader == "grub"
+    return HostFacts(
+        hostname=config.hostname,
+        boot_loader=loaders.get((config.boot_loader or "", efi)),
+        disko_devices=config.devices,
+        guest_agent=config.guest_agent,
+        ssh=config.ssh,
+        root_access=config.root_access,
+    )

@@ -80,14 +80,14 @@ class Route:
     trial: bool = False
 
     def kind_of(self, parameter: str) -> Kind | None:
-        """How a parameter is read; None where the call has no such parameter."""
+        """Return how a parameter is read; None where the call has no such parameter."""
         if parameter in self.parameters:
             return self.parameters[parameter]
         match = _INDEXED.fullmatch(parameter)
         return self.indexed.get(match[1]) if match else None
 
     def filled(self, names: Mapping[str, object]) -> tuple[object, ...]:
-        """The parts of the path with these names in the places of `{node}`, `{vmid}`, …"""
+        """Return the parts of the path with these names in the places of `{node}`, `{vmid}`, …"""
         parts = self.path.split("/")[1:]
         return tuple(names[part[1:-1]] if part.startswith("{") else part for part in parts)
 
@@ -101,7 +101,7 @@ GUEST: Mapping[GuestType, str] = {type: f"{base}/{{vmid}}" for type, base in GUE
 
 
 def each(kind: Kind, names: str) -> dict[str, Kind]:
-    """Parameters, separated by blanks, that are read in the same way."""
+    """Return parameters, separated by blanks, that are read in the same way."""
     return dict.fromkeys(names.split(), kind)
 
 
@@ -109,7 +109,7 @@ Requests = dict[GuestType, Route]
 
 
 def on_vm(method: str, path: str, effect: Effect, parameters: Parameters | None = None, **rest: Any) -> Requests:
-    """A request of virtual machines, `path` below the guest's own; `rest` as Route has it."""
+    """Declare a request to virtual machines, `path` below the guest's own; `rest` as Route has it."""
     return {GuestType.QEMU: Route(method, GUEST[GuestType.QEMU] + path, effect, parameters or {}, **rest)}
 
 
@@ -128,9 +128,9 @@ def on_guests(
     template: bool = False,
     trial: bool = False,
 ) -> Requests:
-    """A request that virtual machines and containers have in common; `vm`: further parameters of the former.
+    """Declare a request that virtual machines and containers have in common; `vm`: parameters of the former alone.
 
-    `template` and `trial` go for virtual machines.
+    `template` and `trial` are for virtual machines.
     """
     of_vm = {**(parameters or {}), **(vm or {})}
     return on_vm(method, path, effect, of_vm, required=required, template=template, trial=trial) | on_container(

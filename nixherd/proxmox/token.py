@@ -50,17 +50,20 @@ class Server:
 
     @classmethod
     def parse(cls, text: str, fingerprint: str | None = None, authorities: Sequence[str] = ()) -> "Server":
-        """`HOST`, `HOST:PORT` or `[V6]:PORT`; the others with or without colons. ValueError when it is none."""
+        """Return `HOST`, `HOST:PORT` or `[V6]:PORT`; the others with or without colons.
+
+        Raise ValueError when it is none.
+        """
         match = _SERVER.fullmatch(text.strip())
         port = int(match["port"] or DEFAULT_PORT) if match else 0
         if match is None or not 0 < port < 65536 or not is_address(match["name"] or match["v6"]):
-            raise ValueError(f"{text!r} is no HOST:PORT")
+            raise ValueError(f"{text!r} is not HOST:PORT")
         known = tuple(sorted(parse_fingerprint(each) for each in authorities))
         return cls(match["name"] or match["v6"], port, fingerprint and parse_fingerprint(fingerprint), known)
 
     @classmethod
     def of(cls, endpoint: Endpoint, authorities: Sequence[str] = ()) -> "Server":
-        """What the definitions call it; `authorities` are those of their CA file."""
+        """Return the server of the definitions; `authorities` are those of their CA file."""
         return cls(endpoint.host, endpoint.port, endpoint.fingerprint, tuple(sorted(authorities)))
 
     def __str__(self) -> str:
@@ -76,7 +79,7 @@ class Server:
         return "the system's certificate authorities"
 
     def require(self, endpoint: Endpoint, authorities: Sequence[str], whose: str) -> None:
-        """Refused unless the definitions name this very server, by what it is known here or by nothing at all."""
+        """Refuse unless the definitions name this very server, with the same certificate or none."""
         named = Server.of(endpoint, authorities)
         remedy = f"nothing was sent; correct proxmox there, or if that is the server you mean, {_ADD} --replace"
         if (_plain(named.host), named.port) != (_plain(self.host), self.port):
@@ -107,7 +110,7 @@ class Token:
 
     @classmethod
     def parse(cls, text: str, server: Server) -> "Token":
-        """One line `USER@REALM!TOKENID=UUID`. ValueError, without any of the text, when it is none."""
+        """Return one line `USER@REALM!TOKENID=UUID`. ValueError, without any of the text, when it is none."""
         match = _TOKEN.fullmatch(text.strip())
         if match is None:
             raise ValueError(f"not of the form {SHAPE}")
@@ -115,9 +118,9 @@ class Token:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Token":
-        """The token in a file that `to_toml` made, of mode 0600.
+        """Read the token's file, of mode 0600.
 
-        FleetError when the file is missing, readable by group or others, not ours, or holds anything else.
+        Raise FleetError when it is missing, readable by group or others, not ours, or holds anything else.
         """
         file = expanded(path)
         text = _read_private(file)
@@ -130,7 +133,7 @@ class Token:
         return _token(file, values)
 
     def to_toml(self) -> str:
-        """The file's text, secret included."""
+        """Return the file's text, secret included."""
         if self.server.fingerprint:
             known = f'fingerprint = "{colons(self.server.fingerprint)}"'
         elif self.server.authorities:
@@ -144,7 +147,7 @@ class Token:
 
 
 def _token(file: Path, values: dict[str, Any]) -> Token:
-    """FleetError, which shows no value, unless each of them is what it should be."""
+    """Check the values of a token's file. FleetError, which shows none of them, for one that is wrong."""
 
     def wrong(what: str) -> FleetError:
         return FleetError(f"token file {file}: {what}; {_ADD} --replace")
@@ -158,7 +161,7 @@ def _token(file: Path, values: dict[str, Any]) -> Token:
         raise wrong("either fingerprint or authorities says by what the server is known")
     listed = [] if authorities in (None, SYSTEM) else authorities
     if fingerprint is not None and not isinstance(fingerprint, str):
-        raise wrong("fingerprint is no string")
+        raise wrong("fingerprint is not a string")
     if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
         raise wrong(f'authorities is neither "{SYSTEM}" nor a list of SHA-256 fingerprints')
     if authorities == []:
@@ -174,12 +177,12 @@ def _token(file: Path, values: dict[str, Any]) -> Token:
 
 
 def colons(fingerprint: str) -> str:
-    """`AB:CD:…`, as Proxmox shows it."""
+    """Return `AB:CD:…`, as Proxmox shows it."""
     return ":".join(re.findall("..", fingerprint.upper()))
 
 
 def _plain(host: str) -> str:
-    """A name or an address, the same however it is written."""
+    """Normalize a name or an address."""
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
@@ -224,9 +227,9 @@ class Trust:
 
 
 def trust(endpoint: Endpoint, token: Token) -> Trust:
-    """How to know the server that `endpoint` names and `token` belongs to.
+    """Return how to know the server that `endpoint` names and `token` belongs to; nothing is sent.
 
-    Refused when they are not the same, FleetError when the CA file cannot be used. Nothing is sent.
+    Raise Refused when they differ, FleetError when the CA file cannot be used.
     """
     certificates = read_authorities(endpoint.ca_file, _CA_FILE) if endpoint.ca_file and not endpoint.fingerprint else []
     token.server.require(endpoint, fingerprints(certificates), token.id)
@@ -243,7 +246,10 @@ def trust(endpoint: Endpoint, token: Token) -> Trust:
 
 
 def read_authorities(file: str, what: str) -> list[str]:
-    """The certificates of a PEM file; `what` names it in messages. FleetError when there is none that can be used."""
+    """Return the certificates of a PEM file; `what` names it in messages.
+
+    Raise FleetError when it has none that can be used.
+    """
     try:
         certificates = _CERTIFICATE.findall(Path(file).read_text(errors="replace"))
         if certificates:
@@ -258,7 +264,7 @@ def read_authorities(file: str, what: str) -> list[str]:
 
 
 def fingerprints(certificates: Sequence[str]) -> list[str]:
-    """The SHA-256 of each, as 64 lower-case hex digits."""
+    """Return the SHA-256 of each, as 64 lower-case hex digits."""
     return [sha256(ssl.PEM_cert_to_DER_cert(each)).hexdigest() for each in certificates]
 
 

@@ -34,10 +34,10 @@ TRANSIENT: frozenset[int | None] = NO_ANSWER | {NOT_ASKED, None}
 def decode_request(
     method: str, url: str, headers: Mapping[str, str], body: object, origin: str
 ) -> tuple[str, dict[str, list[str]]]:
-    """Path below /api2/json, undecoded, and all parameters, decoded, of a request as it goes out.
+    """Return path below /api2/json, undecoded, and all parameters, decoded, of a request as it goes out.
 
-    `origin` is `https://HOST:PORT`, the only place that may be asked. Raises Refused for whatever cannot be
-    read with certainty: nobody can judge what nobody can read.
+    `origin` is `https://HOST:PORT`, the only permitted server. Raises Refused for whatever cannot be read with
+    certainty: nobody can judge what nobody can read.
     """
     parts = urlsplit(url)
     if f"{parts.scheme}://{parts.netloc}" != origin:
@@ -74,12 +74,12 @@ def _pairs(method: str, path: str, form: str) -> dict[str, list[str]]:
 
 
 def single(params: Mapping[str, list[str]]) -> dict[str, str | list[str]]:
-    """Parameters with those given once as plain values."""
+    """Return parameters with those given once as plain values."""
     return {key: values[0] if len(values) == 1 else values for key, values in params.items()}
 
 
 def error_of(method: str, path: str, status: int, reason: str, body: bytes, who: str) -> ApiError:
-    """What an answer of status >= 300 means, in one line with what to do. `who` is the token's name."""
+    """Return the error that an answer of status >= 300 means, in one line with a remedy. `who` is the token's name."""
     answer = _json(body)
     said_of = answer.get("errors")
     errors = {str(key): _line(value) for key, value in said_of.items()} if isinstance(said_of, dict) else {}
@@ -104,7 +104,7 @@ def error_of(method: str, path: str, status: int, reason: str, body: bytes, who:
     hint = _HINTS.get(status, "")
     lookup = re.search(r"hostname lookup '([^']*)' failed", message)
     if lookup:
-        hint = "; there is no node {node}, correct `node` in vms/definitions.nix".replace("{node}", lookup[1])
+        hint = "; node {node} does not exist, correct `node` in vms/definitions.nix".replace("{node}", lookup[1])
     if 300 <= status < 400:
         hint = "; a redirect is never followed, is this the API's own address?"
     return ApiError(f"{what} ({status}){hint.format(who=who, user=who.partition('!')[0])}", status, errors)
@@ -131,7 +131,7 @@ _HINTS = {
 
 
 def data_of(method: str, path: str, body: bytes) -> Any:
-    """The value of a good answer. ApiError when it is not the API's JSON."""
+    """Return the value of a good answer. Raise ApiError when it is not the API's JSON."""
     answer = _json(body)
     if "data" not in answer:
         raise ApiError(f"{method} {path}: the answer is not the API's; does Proxmox VE listen there?", 200)
@@ -151,7 +151,7 @@ def _line(text: object) -> str:
 
 
 def guest_text(text: str) -> str:
-    """Output of a guest's command: the API shows its bytes as latin-1."""
+    """Decode output of a guest's command: the API shows its bytes as latin-1."""
     try:
         return text.encode("latin-1").decode(errors="replace")
     except UnicodeEncodeError:
@@ -254,7 +254,7 @@ class Calls:
 
 
 def answer(method: str, path: Sequence[object], data: Any) -> Any:
-    """The answer, noting whose it is: what cannot be read after that is this."""
+    """Return the answer, and note its call for errors that follow while it is read."""
     _CALL.set(f"{method} /{'/'.join(map(str, path))}")
     return data
 
@@ -281,7 +281,7 @@ def guest_path(node: str, vmid: int, type: GuestType) -> tuple[str, str, str, in
 
 
 def upid_of(data: object) -> Upid:
-    """ApiError when the answer names no task."""
+    """Parse the task in an answer. Raise ApiError when it does not name one."""
     try:
         return Upid.parse(str(data))
     except ValueError as error:
@@ -289,7 +289,7 @@ def upid_of(data: object) -> Upid:
 
 
 def unless(detail: str, ask: Callable[[], T]) -> T | None:
-    """What the server answers; None when it says, with status 400 or 500, something that this pattern is found in."""
+    """Return what the server answers; None for an error of status 400 or 500 that this pattern matches."""
     try:
         return ask()
     except ApiError as error:
@@ -309,7 +309,7 @@ class Tasks(Calls):
         limit: int = 50,
         errors: bool | None = None,
     ) -> tuple[Task, ...]:
-        """Rows of the node's task list, newest first: those that run, or those that ended."""
+        """Return rows of the node's task list, newest first: those that run, or those that ended."""
         source = "active" if active else "archive"
         rows = self._get(
             *("nodes", node, "tasks"), source=source, typefilter=type, vmid=vmid, limit=limit, errors=errors
@@ -318,7 +318,7 @@ class Tasks(Calls):
         return tuple(task for task in tasks if not active or task.status in (None, "RUNNING"))
 
     def last_task(self, node: str, vmid: int) -> Task | None:
-        """What was begun on the guest last, whether it goes on or not. A task that ends is archived a little later."""
+        """Return the guest's newest task, running or not. A task that ends is archived a little later."""
         rows = self._get("nodes", node, "tasks", source="all", vmid=vmid, limit=50)
         return max(map(Task.of, rows), key=lambda task: (task.starttime, str(task.upid)), default=None)
 
@@ -328,5 +328,5 @@ class Tasks(Calls):
         return TaskStatus(data["status"] == "running", None if exitstatus is None else str(exitstatus))
 
     def task_log(self, upid: Upid) -> tuple[str, ...]:
-        """All lines of the task's log; the first ones may come long before the last."""
+        """Return all lines of the task's log; the first ones may come long before the last."""
         return tuple(str(row["t"]) for row in self._get("nodes", upid.node, "tasks", upid, "log", limit=0))

@@ -24,7 +24,7 @@ class ApiQuery(StringCommand):
 
 
 def answer(hypervisor: Hypervisor, host_id: str, query: ApiQuery) -> Any:
-    """The answer as plain values; None where the host is no guest, or there is no such guest (yet).
+    """The answer as plain values; None where the host is not a guest, or the guest does not exist (yet).
 
     FleetError when the hypervisor cannot be asked, or the question makes no sense.
     """

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from gevent.local import local
 from pyinfra import logger
 from pyinfra.api.config import Config
 from pyinfra.api.exceptions import PyinfraError
@@ -43,7 +44,7 @@ def check_command_line() -> None:
     inventory = str(options.get("inventory") or "")
     wrong = [f"--data {pair}: write NAME=VALUE" for pair in options.get("data") or () if "=" not in pair]
     if inventory.endswith(".py") and not Path(inventory).exists():
-        wrong.append(f"{inventory}: there is no such inventory; nothing was done")
+        wrong.append(f"{inventory}: the inventory does not exist; nothing was done")
     for line in wrong[:1]:
         say_error(Usage(line))
         raise SystemExit(int(Exit.USAGE))
@@ -60,6 +61,7 @@ def put_right(context: click.Context, shared: Context | None = None) -> None:
     _end_without_an_answer()
     _separate_patterns()
     _look_connectors_up_once()
+    include_beside_the_file()
     if not is_terminal(sys.stdin) or "sudo_password=stdin" in (context.params.get("data") or ()):
         _never_prompt_for_sudo()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -119,6 +121,19 @@ def _look_connectors_up_once() -> None:
         connectors.get_all_connectors = inventory.get_all_connectors = cache(connectors.get_all_connectors)
 
 
+def include_beside_the_file() -> None:
+    """`local.include("./x.py")` is beside the file that says it, for each of the hosts whose files are loaded at once.
+
+    pyinfra keeps the name of the file that is loaded in one place for all: a host that is through with its own, or
+    fails, had the others look in the directory that pyinfra was started in.
+    """
+    state: Any = State
+    of_host = local()
+    state.current_exec_filename = property(
+        lambda _: getattr(of_host, "name", None), lambda _, name: setattr(of_host, "name", name)
+    )
+
+
 def _never_prompt_for_sudo() -> None:
     """Where sudo asks for a password pyinfra would read one from stdin, which has none, or another one's."""
     for name in ("pyinfra.connectors.ssh", "pyinfra.connectors.local"):
@@ -127,7 +142,7 @@ def _never_prompt_for_sudo() -> None:
 
 
 def _interrupted(shared: Context | None, signal_number: int, frame: object) -> None:
-    """Ctrl-C is no success; pyinfra would end with status 0, and with a word on stdout. Tasks go on where they are."""
+    """End with a status of its own after Ctrl-C; pyinfra would end with 0 and print to stdout. Tasks continue."""
     interrupt_all()
     say("Interrupted", err=True)
     for upid in shared.hypervisor.under_way if shared else ():
@@ -206,12 +221,12 @@ def _check_ad_hoc(words: Sequence[str]) -> None:
     if words[:1] == ("fact",):
         for fact, args, kwargs in commands.get_facts_and_args(words[1:]):
             if not (inspect.isclass(fact) and issubclass(fact, FactBase)):
-                raise Usage(f"{' '.join(words)}: that is no fact; name a class, as in facts.nixos.CurrentSystem")
+                raise Usage(f"{' '.join(words)}: that is not a fact; name a class, as in facts.nixos.CurrentSystem")
             _check_arguments(fact.name, fact().command, args, kwargs)
     elif words and "." in words[0] and not all(word.endswith(".py") for word in words):
         operation, (args, kwargs) = commands.get_func_and_args(words)
         if not hasattr(operation, "_inner"):
-            raise Usage(f"{words[0]}: that is no operation; name a function, as in operations.nixos.switch")
+            raise Usage(f"{words[0]}: that is not an operation; name a function, as in operations.nixos.switch")
         _check_arguments(words[0], operation, args, kwargs)
 
 

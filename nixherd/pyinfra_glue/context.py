@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 from nixherd.deploy.run import Rollouts
 from nixherd.fleet.host_keys import HostKeys
@@ -64,11 +65,11 @@ class Context:
     gate: OncePer[tuple[str, ...], list[Result]] = field(default_factory=lambda: OncePer("the quality gate"))
 
     @classmethod
-    def of(cls, evaluator: Evaluator, hypervisor: Hypervisor, flake: Flake | None = None) -> "Context":
+    def of(cls, evaluator: Evaluator, hypervisor: Hypervisor, flake: Flake | None = None, **more: Any) -> "Context":
         """The context of the run of `evaluator`; `flake` is the fleet where it was named by a reference."""
         fleet, run = hypervisor.fleet, evaluator.run
         parts = (fleet, run, HostKeys(fleet, run), evaluator, Builder(evaluator), hypervisor)
-        return cls(*parts, flake.url if flake else fleet.path)
+        return cls(*parts, flake.url if flake else fleet.path, **more)
 
     def to_json(self) -> dict[str, str]:
         """What `pyinfra inventory.py debug-inventory` shows of it."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from pyinfra import host
 
 from nixherd.errors import Usage
-from nixherd.pyinfra_glue.hosts import context_of
 
 _INCLUDE, _DECLARE = "include", "deploy_file"
 
@@ -53,7 +52,7 @@ def deploy_file(
     for_nodes: bool = False,
 ) -> None:
     """Declare what this deploy file is; see `DeployFile`. Usage for a host, or a way of running, that it is not for."""
-    context = context_of(host)
+    context = host.data.get("context")
     is_node = bool(host.data.get("node"))
     if context is None or is_node is not for_nodes:
         inventory, limit = ("nodes.py", "NODE") if for_nodes else ("inventory.py", "HOST")

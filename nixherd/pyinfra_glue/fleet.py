@@ -31,18 +31,12 @@ from nixherd.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, R
 from nixherd.faults import worded
 from nixherd.fleet.models import Access
 from nixherd.locate import reach
-from nixherd.locate.reach import Absent, Epoch, Place
+from nixherd.locate.reach import Absent, Epoch, Look, Place
 from nixherd.narration import Narrator
 from nixherd.proxmox.errors import Misused, Unusable
 from nixherd.pyinfra_glue import api_facts, proving
 from nixherd.pyinfra_glue.api_facts import ApiQuery
-from nixherd.pyinfra_glue.base import (
-    NotFound,
-    Stranger,
-    Unwelcome,
-    is_one,
-    pauses,
-)
+from nixherd.pyinfra_glue.base import NotFound, Stranger, Unwelcome, is_one, pauses
 from nixherd.pyinfra_glue.reaching import MachineConnector
 from nixherd.pyinfra_glue.ssh_client import NotBegun, PinnedClient
 from nixherd.sizes import parse_seconds
@@ -59,7 +53,7 @@ class FleetConnector(MachineConnector):
 
     @property
     def deadline(self) -> float:
-        """Seconds. Misused when boot_deadline is no number of them."""
+        """Seconds. Misused when boot_deadline is not a number of them."""
         given = self.host.data.get("boot_deadline")
         try:
             return DEFAULT_DEADLINE if given is None else parse_seconds(given)
@@ -76,7 +70,7 @@ class FleetConnector(MachineConnector):
             self.deadline  # noqa: B018  a wrong one is said before anything is changed
             # whether this run installs is not known yet; one that only asks, or deploys, does not
             epochs = (Epoch.FINAL,) if must_answer else tuple(Epoch)
-            connected = self._try_once(patience=0, epochs=epochs, accepted=epochs, progress=reasons.append)
+            connected = self._try_once(Look(epochs, epochs, progress=reasons.append))
             if must_answer and not connected:
                 why = f": {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
                 proof = self.context.keys.pinned(self.fleet_host.id) is not None
@@ -136,7 +130,7 @@ class FleetConnector(MachineConnector):
             nonlocal refused
             try:
                 patience = max(1.0, until - time.monotonic())
-                return self._try_once(patience=patience, epochs=epochs, accepted=self.epochs, progress=said, done=done)
+                return self._try_once(Look(epochs, self.epochs, patience, said, done))
             except Absent as error:
                 if not absent_ok:
                     raise
@@ -170,12 +164,12 @@ class FleetConnector(MachineConnector):
     def prove_for_wiping(self) -> None:
         """Refused unless root of the guest that is to be wiped is root of the machine where we are connected.
 
-        It writes a file there: only when executing. Nothing where the machine is no guest with an agent.
+        It writes a file there: only when executing. Nothing where the machine is not a guest with an agent.
         """
         place, client = self.reach(), self.client
         if self._lacks_proof(place):
             raise Refused(
-                f"{self.fleet_host.id} at {place.address} was found by its name and its key, which is no proof for "
+                f"{self.fleet_host.id} at {place.address} was found by its name and its key, which is not proof for "
                 "wiping it; nothing was done there: run this again"
             )
         if place.asked is None or not place.asked.has_agent or client is self._has_the_word:

@@ -16,17 +16,7 @@ from nixherd.fleet.models import Fleet, GuestType
 from nixherd.gate.results import Result, passed
 from nixherd.gate.tools import Scope, run_all
 from nixherd.nix.commands import Evaluated
-from nixherd.pyinfra_glue.hosts import (
-    connector_of,
-    evaluator_of,
-    executing,
-    fleet_host,
-    fleet_of,
-    gate_results,
-    keys_of,
-    run_of,
-    vm_of,
-)
+from nixherd.pyinfra_glue.hosts import connector_of, context_of, executing, fleet_host, vm_of
 from nixherd.pyinfra_glue.installing import machine_for, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange
 from nixherd.ssh.keys import HOST_KEY_FILE, generate_ed25519, parse_public_key
@@ -50,8 +40,8 @@ def changed_files(
 
     `before` is called first when the change is made.
     """
-    root = Path(fleet_of(host).path)
-    with run_of(host).fleet_files:
+    root = Path(context_of(host).fleet.path)
+    with context_of(host).run.fleet_files:
         fleet = load_fleet(root)
         steps = change(Wanted(fleet, store_of(host, fleet))).steps
         if interrupted(root):
@@ -64,7 +54,7 @@ def changed_files(
 def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str, before: Callable[[], object]) -> None:
     """Make a change of the fleet's files as they are now, and commit it. What the flake says is evaluated anew then."""
     before()
-    run, root = run_of(host), Path(fleet_of(host).path)
+    run, root = context_of(host).run, Path(context_of(host).fleet.path)
     with run.fleet_files, changing(root) as changeset:
         changeset.resume(host.log)
         fleet = load_fleet(root)
@@ -75,12 +65,12 @@ def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str, befor
             wanted,
             _message(host, subject, wanted),
             sops=lambda: operator(run, key_file),
-            as_host=as_host(run, keys_of(host), host.data.host_id),
+            as_host=as_host(run, context_of(host).keys, host.data.host_id),
             rotate=flag_of("rotate_removed", host.data.get("rotate_removed", False)),
             commit=flag_of("commit", host.data.get("commit", True)),
             say=host.log,
         )
-    evaluator_of(host).forget()
+    context_of(host).evaluator.forget()
     for path in done.paths:
         host.log(f"wrote {path}")
     if done.commit:
@@ -111,7 +101,7 @@ def store_of(host: Host, fleet: Fleet) -> Store | None:
 
 def not_encrypted_for(host: Host, config: Evaluated, paths: list[str]) -> list[str]:
     """The secret files, of those that these come from, that are not encrypted for the machine as things are now."""
-    fleet = load_fleet(fleet_of(host).path)
+    fleet = load_fleet(context_of(host).fleet.path)
     store = store_of(host, fleet)
     mine = [key for key, host_id in recipients_of_hosts(fleet).items() if host_id == config.host_id]
     files = store.files if store else ()
@@ -135,7 +125,7 @@ class EnrolledKey:
     @classmethod
     def of(cls, host: Host) -> "EnrolledKey":
         """The key that answers, or will answer, on the machine. FleetError when none is known."""
-        keys, config = keys_of(host), fleet_host(host)
+        keys, config = context_of(host).keys, fleet_host(host)
         comment = f"root@{config.hostname}"
         if pinned := keys.pinned(config.id):
             return cls(pinned, config.id, keys)
@@ -171,7 +161,7 @@ def _read(host: Host) -> str:
                 key = parse_public_key(done.stdout.strip())
             except ValueError as error:
                 raise FleetError(f"{host_id}: its {HOST_KEY_FILE} does not hold a public key: {error}") from None
-            if other := keys_of(host).owner(done.stdout.strip(), but=host_id):
+            if other := context_of(host).keys.owner(done.stdout.strip(), but=host_id):
                 raise Refused(f"{host_id} tells the host key of {other} as its own; find out who is root there")
             return key.bare
     raise FleetError(f"{host_id}: no host key is known; install it first, then run deploys/post_provision.py")
@@ -189,7 +179,7 @@ def rules_said(host: Host) -> list[str | int] | None:
 
 def require_passed(host: Host, without: list[str]) -> None:
     """FleetError unless every tool lets the fleet through."""
-    results = gate_results(host)(tuple(sorted(without)), lambda: _results(host, without))
+    results = context_of(host).gate(tuple(sorted(without)), lambda: _results(host, without))
     if not passed(results):
         bad = ", ".join(f"{result.tool} ({result.status})" for result in results if not result.status.is_good)
         raise FleetError(f"{host.data.host_id}: the quality gate: {bad}; see above, or `nixherd check`")
@@ -197,7 +187,7 @@ def require_passed(host: Host, without: list[str]) -> None:
 
 def _results(host: Host, without: list[str]) -> list[Result]:
     """Each tool's, said once, by the host that came first."""
-    with Scope(Path(fleet_of(host).path)) as scope:
+    with Scope(Path(context_of(host).fleet.path)) as scope:
         results = list(run_all(scope, without))
     for result in results:
         host.log(f"{result.status} {result.tool}: {result.reason or result.note or f'{len(result.findings)} found'}")

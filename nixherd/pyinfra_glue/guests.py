@@ -15,7 +15,7 @@ from nixherd.proxmox.guest.identity import label, require_may_change
 from nixherd.proxmox.guest.snapshots import reversible
 from nixherd.proxmox.guest.verb import SAME, TASK_SECONDS, Action, Verb
 from nixherd.proxmox.steps import Cannot, Outcome, Row, Steps, rows, why_nothing
-from nixherd.pyinfra_glue.hosts import fleet_host, fleet_of, hypervisor_of, vm_of
+from nixherd.pyinfra_glue.hosts import context_of, fleet_host, vm_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, Planned, operation
 from nixherd.sizes import parse_seconds
 
@@ -76,7 +76,7 @@ def deadline_of(default: float = TASK_SECONDS) -> float:
 
 def act(action: Action) -> Planned:
     """Plan the action, and have it carried out; nothing where nothing is left to do."""
-    hypervisor, vm = hypervisor_of(host), guest_of()
+    hypervisor, vm = context_of(host).hypervisor, guest_of()
     deadline = deadline_of()
     require_may_change(vm, action.verb)  # before a client is made: nothing at all is sent
     steps = action.plan(hypervisor.client, hypervisor.fleet, vm)
@@ -129,7 +129,7 @@ def row(row: Row, deadline: float = ROW_DEADLINE, before: Callable[[], object] |
 
     `before` is done first. Refused when a readonly guest needs anything, or the guest is not ours.
     """
-    hypervisor, vm, fleet = hypervisor_of(host), managed_guest(), fleet_of(host)
+    hypervisor, vm, fleet = context_of(host).hypervisor, managed_guest(), context_of(host).fleet
     deadline, planned = deadline_of(deadline), plan_of(hypervisor.client, fleet, vm, fleet_host(host))
     steps: Steps = rows(planned, row)
     obstacles = [str(step) for step in planned if isinstance(step, Cannot) and step.of_row is row]

@@ -23,16 +23,11 @@ from nixherd.locate.reach import Epoch, Place
 from nixherd.nix.commands import Evaluated
 from nixherd.pyinfra_glue.hosts import (
     build_selection,
-    builder_of,
     connector_of,
+    context_of,
     evaluated,
-    evaluator_of,
     executing,
     fleet_host,
-    fleet_of,
-    hypervisor_of,
-    keys_of,
-    run_of,
     vm_of,
 )
 from nixherd.pyinfra_glue.machine import PyinfraMachine
@@ -64,7 +59,7 @@ def machine_of(host: Host, verb: str | None = None) -> MachineState | None:
     connector.installs = connector.installs or verb is not None
     if executing(host):
         if verb and not connector.connected:
-            require_installable(fleet_of(host), fleet_host(host).id, verb)
+            require_installable(context_of(host).fleet, fleet_host(host).id, verb)
         connector.reach()  # here its reason is one line of this host; in a fact, pyinfra shows a traceback
     done = machine_for(host).run(machine_script(), deadline=ANSWER_DEADLINE)
     if done.status == 0 and done.stdout:
@@ -81,14 +76,14 @@ def machine_for(host: Host) -> PyinfraMachine:
 
 
 def is_installed(machine: MachineState | None) -> bool:
-    """Whether an installed NixOS answers; whatever it calls itself, it has a current system and is no installer."""
+    """Whether an installed NixOS answers; whatever it calls itself, it has a current system and is not an installer."""
     return machine is not None and machine["current_system"] is not None and machine["variant"] != "installer"
 
 
 def require_our_installer(host: Host, machine: MachineState) -> None:
     """Refused unless this is the installer that this fleet booted for this very host."""
     host_id = fleet_host(host).id
-    if machine["variant"] != "installer" or machine["mark"] != mark(fleet_of(host), host_id):
+    if machine["variant"] != "installer" or machine["mark"] != mark(context_of(host).fleet, host_id):
         raise Refused(
             f"{host_id} is not in an installer that this fleet booted for it; refusing to touch its disk; "
             "run deploys/install.py from its start"
@@ -106,11 +101,11 @@ def require_still_installable(host: Host, verb: str) -> None:
 
     A guest proves once more, on this connection, that it is the one: by what its root alone can have.
     """
-    host_id, fleet = fleet_host(host).id, load_fleet(fleet_of(host).path)
+    host_id, fleet = fleet_host(host).id, load_fleet(context_of(host).fleet.path)
     require_installable(fleet, host_id, verb)
     machine = machine_of(host)
     if machine and fleet.vm_of(host_id) is None and fleet.vms:
-        require_no_declared_guest(fleet, hypervisor_of(host).client, machine["macs"], host_id, verb)
+        require_no_declared_guest(fleet, context_of(host).hypervisor.client, machine["macs"], host_id, verb)
     connector_of(host).prove_for_wiping()
 
 
@@ -132,9 +127,9 @@ def write_hardware(host: Host, path: str, generated: str) -> None:
     """Write a hardware configuration into the flake, which is evaluated anew then."""
     if not generated:
         raise FleetError(f"{fleet_host(host).id}: its hardware configuration was not generated; run this again")
-    with run_of(host).fleet_files, changing(Path(fleet_of(host).path)) as changeset:
+    with context_of(host).run.fleet_files, changing(Path(context_of(host).fleet.path)) as changeset:
         changeset.tree.replace(path, generated.encode())
-    evaluator_of(host).forget()
+    context_of(host).evaluator.forget()
 
 
 def install_job(config: Evaluated) -> Job:
@@ -147,7 +142,7 @@ def install_system(host: Host, config: Evaluated, job: Job, extra_files: Mapping
     machine = machine_for(host)
     build_selection(host)
     copy_closure(machine, [config.toplevel], "/mnt", is_nixos=True)
-    key = keys_of(host).to_install(config.host_id)
+    key = context_of(host).keys.to_install(config.host_id)
     _put(machine, HOST_KEY, key.private_openssh.encode())
     _put(machine, HOST_KEY_FILE, f"{key.public}\n".encode(), mode="0644")
     _put(machine, NOTES, f"{_revision_note(config)}\n".encode(), mode="0644")
@@ -155,7 +150,7 @@ def install_system(host: Host, config: Evaluated, job: Job, extra_files: Mapping
         _put(machine, target, Path(source).read_bytes())
     require_still_installable(host, "install")
     # Before the job, which goes on when we are killed: afterwards nobody would note it.
-    run_of(host).state_of(config.host_id).note(INSTALLED, config.toplevel)
+    context_of(host).run.state_of(config.host_id).note(INSTALLED, config.toplevel)
     run_job(machine, job)
 
 
@@ -180,7 +175,7 @@ def leave_installer(host: Host) -> None:
     connector = connector_of(host)
     require_still_installable(host, "reboot")
     restart(machine_for(host), LEAVE)
-    run_of(host).arrived.add(fleet_host(host).id)
+    context_of(host).run.arrived.add(fleet_host(host).id)
     connector.drop()
     place = connector.reach(epochs=(Epoch.FINAL,), absent_ok=True)
     host.log(f"the installed system answers at {place.address}")
@@ -190,11 +185,11 @@ def require_as_declared(host: Host, config: Evaluated, machine: MachineState) ->
     """FleetError where the machine is not what the flake says, unless the flake has moved on since its installation."""
     host_id = config.host_id
     findings = disagreements(config, machine)
-    installed = run_of(host).state_of(host_id).noted(INSTALLED)
+    installed = context_of(host).run.state_of(host_id).noted(INSTALLED)
     revisions = f"revision {shown(machine['revision'])}, the flake is at {shown(config.revision)}"
-    if findings and host_id not in run_of(host).arrived and _has_moved_on(config, machine, installed):
+    if findings and host_id not in context_of(host).run.arrived and _has_moved_on(config, machine, installed):
         # Marking a VM readonly or writing its key into hosts.nix is a commit too. That the flake has moved on since
-        # the installation is no fault of the machine; bringing it there is a deploy's business.
+        # the installation is not a fault of the machine; bringing it there is a deploy's business.
         host.log(f"{host_id} runs {revisions}: deploy it")
     elif findings:
         raise FleetError(f"{host_id}: " + "; ".join(findings))
@@ -244,8 +239,8 @@ def report(host: Host, config: Evaluated, machine: MachineState, place: Place) -
         "root": machine["root"],
         "host_key": place.host_key,
     }
-    run_of(host).state_of(config.host_id).note(VERIFIED, json.dumps(summary, indent=2) + "\n")
-    run_of(host).journal.note("found", config.host_id, verified=summary)
+    context_of(host).run.state_of(config.host_id).note(VERIFIED, json.dumps(summary, indent=2) + "\n")
+    context_of(host).run.journal.note("found", config.host_id, verified=summary)
 
 
 UPLOAD_DEADLINE = 1800.0  # seconds
@@ -257,13 +252,13 @@ def findings(host: Host) -> list[str]:
     """What of this side would stop the installation of this host half-way."""
     data = host.data
     given = data.get("extra_files"), data.get("hardware_configuration")
-    return list(obstacles(keys_of(host), builder_of(host), evaluated(host), *given))
+    return list(obstacles(context_of(host).keys, context_of(host).builder, evaluated(host), *given))
 
 
 def boot_installer(host: Host) -> None:
     """Upload the flake's installer and jump into it. FleetError when the machine cannot take it."""
     host_id, connector, machine = fleet_host(host).id, connector_of(host), machine_for(host)
-    tarball = builder_of(host).kexec_tarball()
+    tarball = context_of(host).builder.kexec_tarball()
     sudo = "" if connector.destination().user == "root" else "sudo -n "
     require_still_installable(host, BOOT)
     output_of(machine, f"{sudo}true", what=f"becoming root (`{sudo}true`)")
@@ -275,7 +270,7 @@ def boot_installer(host: Host) -> None:
     unpack = f"d=$({sudo}mktemp -d /root/kexec.XXXXXX) && {sudo}tar -C $d -xzf - && echo $d"
     send = ["sh", "-c", 'exec "$@" < "$0"', str(tarball)]
     place = copy_towards(machine, lambda to: ([*send, *to.argv(unpack)], {}), UPLOAD_DEADLINE).stdout.strip()
-    run_of(host).state_of(host_id).note("kexec", jump_note(host))
+    context_of(host).run.state_of(host_id).note("kexec", jump_note(host))
     output_of(machine, f"{sudo}setsid --wait {shlex.quote(place)}/kexec/run", what="the kexec installer")
     connector.drop()
     address = connector.reach(epochs=(Epoch.INSTALLER,), absent_ok=True).address
@@ -286,7 +281,7 @@ def boot_installer(host: Host) -> None:
 def jump_note(host: Host) -> str:
     """What is noted before the jump. If we are killed between it and the mark, this tells our installer from others:
     it keeps the host key of the machine that we jumped from."""
-    return f"{mark(fleet_of(host), fleet_host(host).id)}\n{connector_of(host).reach().host_key}\n"
+    return f"{mark(context_of(host).fleet, fleet_host(host).id)}\n{connector_of(host).reach().host_key}\n"
 
 
 def mark_installer(host: Host) -> None:
@@ -295,7 +290,7 @@ def mark_installer(host: Host) -> None:
     output_of(
         machine_for(host),
         f"mkdir -p -m 0700 {DIRECTORY} && cat >{DIRECTORY}/mark.new && mv {DIRECTORY}/mark.new {DIRECTORY}/mark",
-        stdin=mark(fleet_of(host), host_id),
+        stdin=mark(context_of(host).fleet, host_id),
         what="marking the installer",
     )
-    run_of(host).state_of(host_id).forget("kexec")
+    context_of(host).run.state_of(host_id).forget("kexec")

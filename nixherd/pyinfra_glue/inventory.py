@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,9 +65,10 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
             keep_streams()
             require_text(sys.argv[1:])
         words = tuple(options.get("operations") or ())
-        files = [each for file in declared(words).values() for each in file]
+        by_file = declared(words)
+        files = [each for declarations in by_file.values() for each in declarations]
         problem = _out_of_order(options)
-        _check_deploys(files, problem)
+        _check_deploys(by_file, problem)
         _check_data(here, options)
         reference = data_said(options, "flake")
         flake = resolve(reference) if reference else None
@@ -93,21 +93,22 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         evaluator = Evaluator(fleet, run, _source(fleet, flake, gate))
         if verified:
             evaluator.source = verified
-        shared_by_all = Context.of(evaluator, Hypervisor(fleet, token_file, definitions), flake)
-        shared_by_all = replace(shared_by_all, must_be_signed=gate is not None)
+        is_rollout = bool(context) and any(each.rollout for each in files)
+        waits = is_rollout and from_flake and only_rollouts
+        shared = Context.of(
+            *(evaluator, Hypervisor(fleet, token_file, definitions), flake),
+            must_be_signed=gate is not None,
+            roll_call=RollCall(_selected(groups, options), evaluator.ahead) if waits else None,
+        )
         if context:
             context.call_on_close(run.close)
-            is_rollout = any(each.rollout for each in files)
-            if is_rollout and from_flake and only_rollouts:
-                roll_call = RollCall(_selected(groups, options), evaluator.ahead)
-                shared_by_all = replace(shared_by_all, roll_call=roll_call)
-            cli.put_right(context, shared_by_all)
+            cli.put_right(context, shared)
             # a plan leaves none of its own
             if data_said(options, "journal") or (is_rollout and not options.get("dry")):
                 run.journal = _journal(fleet, groups, options, files)
     inventory: dict[str, list[Entry]] = {name: [f"@fleet/{id}" for id in ids] for name, ids in groups.items()}
-    shared = {"context": shared_by_all, **_asked(words, files), **({"without_order": problem} if problem else {})}
-    inventory["all"] = [(f"@fleet/{id}", {**shared, "host_id": id}) for id in fleet.hosts]
+    data = {"context": shared, **_asked(words, files), **({"without_order": problem} if problem else {})}
+    inventory["all"] = [(f"@fleet/{id}", {**data, "host_id": id}) for id in fleet.hosts]
     return inventory
 
 
@@ -163,16 +164,17 @@ def _asked(words: Sequence[str], files: Sequence[DeployFile]) -> dict[str, Any]:
     }
 
 
-def _check_deploys(files: Sequence[DeployFile], problem: str | None) -> None:
+def _check_deploys(by_file: Mapping[str, Sequence[DeployFile]], problem: str | None) -> None:
     """Usage for what is not for hosts of a fleet, or is to run in an order that is not its own."""
-    for each in files:
-        if each.for_nodes:
-            raise Usage(
-                f"{each.step} is for a node of the hypervisor, and these are hosts of the fleet: "
-                "pyinfra nodes.py … --limit NODE"
-            )
-        if each.rollout:
-            require_order(problem)
+    for file, declarations in by_file.items():
+        for each in declarations:
+            if each.for_nodes:
+                raise Usage(
+                    f"{each.step} is for a node of the hypervisor, and these are hosts of the fleet: "
+                    f"pyinfra nodes.py {file} --limit NODE"
+                )
+            if each.rollout:
+                require_order(problem)
 
 
 def _out_of_order(options: Mapping[str, Any]) -> str | None:

@@ -16,7 +16,7 @@ from nixherd.deploy.machine import ANSWER_DEADLINE, COMMAND_DEADLINE
 from nixherd.fleet.models import Access
 from nixherd.locate.reach import Epoch
 from nixherd.process import Completed
-from nixherd.pyinfra_glue.hosts import connector_of, run_of
+from nixherd.pyinfra_glue.hosts import connector_of, context_of
 from nixherd.ssh.destination import Destination
 
 INSTALLED = (Epoch.FINAL,)
@@ -113,7 +113,7 @@ class PyinfraMachine:
     def give_password(self) -> bool:
         if self._host.data.get("sudo_password") != "stdin":
             return False
-        read = run_of(self._host).sudo_password
+        read = context_of(self._host).run.sudo_password
         self._connector.sudo_password = read(lambda: sys.stdin.readline().rstrip("\n"))
         return True
 

@@ -1,4 +1,4 @@
-"""`@node/NAME`: pyinfra's SSH connector for a node of the hypervisor, which is no host of the fleet.
+"""`@node/NAME`: pyinfra's SSH connector for a node of the hypervisor, which is not a host of the fleet.
 
 Its host key is never learnt: the operator names it (`--data host_key=`), or has it in known_hosts. As on every
 connection of ours no ssh_config is read on it; what is taken from one is what docs/ssh.md lists.
@@ -118,7 +118,7 @@ class NodeConnector(PinnedConnector):
 def _port(given: int | None) -> int | None:
     """Usage when it is none; that it is a number pyinfra has seen to."""
     if given is not None and not 0 < given < 65536:
-        raise Usage(f"--data ssh_port={given}: that is no port; write one up to 65535")
+        raise Usage(f"--data ssh_port={given}: that is not a port; write one up to 65535")
     return given
 
 

@@ -19,7 +19,8 @@ from pyinfra.api.state import State
 
 from nixherd.errors import FAILURES
 from nixherd.faults import worded
-from nixherd.pyinfra_glue.hosts import context_of, executing, failed, hypervisor_of, run_of
+from nixherd.pyinfra_glue.context import Context
+from nixherd.pyinfra_glue.hosts import context_of, executing, failed
 
 P = ParamSpec("P")
 Commands = Generator[PyinfraCommand, None, None]
@@ -91,14 +92,15 @@ def guarded(host: Host, body: Callable[[], Planned]) -> Commands:
 def say_and_make(host: Host, change: Change) -> Commands:
     """Say a change, and make it when it is carried out."""
     host.log(change.summary)
-    if context := context_of(host):
+    if context := _context(host):
         context.run.journal.note("step", host.data.host_id, text=change.summary, planned=not executing(host))
     yield FunctionCommand(_make, (change,), {})
 
 
 def _make(state: State, host: Host, change: Change) -> bool:
     """Make a planned change while no other run works on the host."""
-    run, hypervisor, host_id = run_of(host), hypervisor_of(host), host.data.host_id
+    context, host_id = context_of(host), host.data.host_id
+    run, hypervisor = context.run, context.hypervisor
     before = hypervisor.accepted_changes
     try:
         run.claim(host_id)
@@ -117,7 +119,7 @@ def _make(state: State, host: Host, change: Change) -> bool:
 def _refuse(host: Host, error: Exception) -> Commands:
     """Fail this host and no other, in whichever stage the run is."""
     failure = worded(error, f"{host.data.get('host_id') or host.name}: {_row(host)}")
-    if context := context_of(host):
+    if context := _context(host):
         context.run.failed(host.data.host_id, failure)
     complain(host, failure)
     if executing(host):
@@ -133,6 +135,12 @@ def _fail(state: State, host: Host) -> bool:
 def complain(host: Host, error: Exception) -> None:
     for line in str(error).splitlines():
         host.log_styled(line, fg="red", log_func=logger.error)
+
+
+def _context(host: Host) -> Context | None:
+    """None for a host of an inventory that is not ours."""
+    context: Context | None = host.data.get("context")
+    return context
 
 
 def _row(host: Host) -> str:

@@ -82,7 +82,7 @@ def prove_by_word(hypervisor: Hypervisor, ssh: PinnedClient, asked: Asked, addre
 
 
 def said(ssh: PinnedClient, script: str, most: int = MOST) -> str:
-    """The standard output of a script, as far as it is of use. OSError when there is no answer in time."""
+    """The standard output of a script, as far as it is of use. OSError without an answer in time."""
     until = time.monotonic() + ANSWER_TIMEOUT
     try:
         _, stdout, _ = ssh.exec_command(script, timeout=ANSWER_TIMEOUT)

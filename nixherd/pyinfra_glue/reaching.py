@@ -11,7 +11,7 @@ import getpass
 import hashlib
 import secrets
 import shlex
-from collections.abc import Callable, Collection, MutableSet
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -30,7 +30,7 @@ from nixherd.fleet.models import Access, Host
 from nixherd.locate import neighbours, reach
 from nixherd.locate.installed import Search
 from nixherd.locate.neighbours import Neighbour
-from nixherd.locate.reach import Epoch, Hints, NotInstalled, Place
+from nixherd.locate.reach import Epoch, Hints, Look, NotInstalled, Place
 from nixherd.proxmox.errors import Misused
 from nixherd.pyinfra_glue import proving
 from nixherd.pyinfra_glue.base import (
@@ -128,7 +128,7 @@ class MachineConnector(PinnedConnector):
         self.drop()
         if not self.executing:
             with suppress(FleetError):
-                self._try_once(patience=0, epochs=tuple(Epoch), accepted=tuple(Epoch))
+                self._try_once(Look.anywhere())
 
     @property
     def _by_names(self) -> bool:
@@ -171,70 +171,51 @@ class MachineConnector(PinnedConnector):
     def _not_installed(self, place: Place, epoch: Epoch) -> NotInstalled:
         return NotInstalled(place.asked.label if place.asked else self.fleet_host.id, epoch, "what answers is")
 
-    def _try_once(
-        self,
-        *,
-        patience: float,
-        epochs: Collection[Epoch],
-        accepted: Collection[Epoch],
-        progress: Callable[[str], None] = lambda said: None,
-        done: MutableSet[str] | None = None,
-    ) -> bool:
+    def _try_once(self, how: Look) -> bool:
         """Look the machine up and connect, once. False while it is on its way; OSError when it did not answer."""
         if self.here:
             return self._be_here()
         context, host, hints = self.context, self.fleet_host, self.hints
-        search = None
-        if self._by_names and Search.is_for(context.keys, host, hints):
-            search = Search(
-                *(context.hypervisor, context.keys, context.sightings, context.run, host, hints, self.host.log),
-                ask=None if self.is_asked else self.told_by,
-            )
-            search.epochs, search.accepted, search.patience = epochs, accepted, patience
-            search.before, search.done = self._answered_at, done
-        places = (
-            search.places()
-            if search
-            else reach.look(
-                context.hypervisor,
-                context.keys,
-                host,
-                hints,
-                epochs=epochs,
-                patience=patience,
-                progress=progress,
-                accepted=accepted,
-                done=done,
-            )
-        )
+        search = self._search(hints, how) if self._by_names else None
+        places = search.places() if search else reach.look(context.hypervisor, context.keys, host, hints, how)
         errors: list[OSError] = []
         for place in places:
             try:
-                self._open(place)
+                found = self._open(place)
             except OSError as failed:
                 errors.append(failed)
                 if search and isinstance(failed, Unwelcome):
                     search.is_found = True  # it has shown its key: nobody else can say more of where it is
                 continue
-            assert self.place is not None
-            if self.place.epoch in epochs:
+            if found.epoch in how.epochs:
                 if search and search.problem:
                     self._say_once(f"it was found without the hypervisor, which cannot be asked: {search.problem}")
-                self._answered_at = place.address if self.place.epoch is Epoch.FINAL else None
+                self._answered_at = place.address if found.epoch is Epoch.FINAL else None
                 return True
-            epoch = self.place.epoch
             self.drop()
-            if epoch not in accepted:
-                raise self._not_installed(place, epoch)
-            progress(f"the {epoch} still answers")
+            if found.epoch not in how.accepted:
+                raise self._not_installed(place, found.epoch)
+            how.progress(f"the {found.epoch} still answers")
         if search and (errors or search.problem):
             raise NotFound(errors, search)
         if search and search.reasons:
-            progress("; ".join(search.reasons))
+            how.progress("; ".join(search.reasons))
         if errors:
             known = (kind for kind in (Stranger, Unwelcome) if any(isinstance(error, kind) for error in errors))
             raise next(known, OSError)("; ".join(dict.fromkeys(map(str, errors))))
         return False
+
+    def _search(self, hints: Hints, how: Look) -> Search | None:
+        context = self.context
+        return Search.of(
+            *(context.keys, self.fleet_host, hints, how),
+            hypervisor=context.hypervisor,
+            sightings=context.sightings,
+            run=context.run,
+            tell=self.host.log,
+            ask=None if self.is_asked else self.told_by,
+            before=self._answered_at,
+        )
 
     def _be_here(self) -> bool:
         """Refused when we run on another machine than the one that is meant."""
@@ -245,7 +226,7 @@ class MachineConnector(PinnedConnector):
         self.place = Place("this machine", Epoch.FINAL, pinned or "", user)
         return True
 
-    def _open(self, place: Place) -> None:
+    def _open(self, place: Place) -> Place:
         """Connect to one place. OSError when it cannot be, also because it shows another host key or refuses ours."""
         self.drop()
         self.data["ssh_hostname"] = place.address
@@ -280,6 +261,7 @@ class MachineConnector(PinnedConnector):
             raise OSError(f"no SSH at {place.address}{to.way}: {why}") from error
         self.take(client)
         self.place = place
+        return place
 
     def _proven(self, client: PinnedClient, place: Place) -> Place:
         """The place as the machine says that it is. Refused when it is not the guest that named it."""
@@ -302,9 +284,8 @@ class MachineConnector(PinnedConnector):
 
     def once(self) -> PinnedClient:
         """The connection to the installed system, tried for once. FleetError or OSError when it does not answer."""
-        installed = (Epoch.FINAL,)
         said: list[str] = []
-        found = self._try_once(patience=0, epochs=installed, accepted=installed, progress=said.append)
+        found = self._try_once(Look(progress=said.append))
         if not found or self.client is None:
             raise OSError("; ".join(said) or "it is on its way")
         assert isinstance(self.client, PinnedClient)

@@ -19,7 +19,7 @@ from nixherd.errors import FAILURES, Usage
 from nixherd.fleet.load import load_fleet
 from nixherd.install.permission import require_rebootable
 from nixherd.pyinfra_glue.deploy_file import require_order
-from nixherd.pyinfra_glue.hosts import executing, failed, flake_of, fleet_host, fleet_of, rollouts_of, run_of
+from nixherd.pyinfra_glue.hosts import context_of, executing, failed, fleet_host
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.run import Run
 
@@ -36,18 +36,18 @@ def begin(host: Host, **changes: Any) -> tuple[Rollout, HostRun]:
     if not fleet_host(host).is_nixos and not (options.goal is Goal.SWITCH and options.specialisation is None):
         raise Usage(f"{host_id}: goal={options.goal}: a home can be switched to, and no more")
     key = (str(host.current_op_hash), executing(host))
-    rollout = rollouts_of(host).of_row(key, lambda: _new(host))
+    rollout = context_of(host).rollouts.of_row(key, lambda: _new(host))
     host_run = HostRun(
         host=fleet_host(host),
         options=options,
         machine=PyinfraMachine(host),
         journal=rollout.journal,
-        fleet_path=fleet_of(host).path,
-        require_permission=lambda: require_rebootable(load_fleet(fleet_of(host).path), host_id),
+        fleet_path=context_of(host).fleet.path,
+        require_permission=lambda: require_rebootable(load_fleet(context_of(host).fleet.path), host_id),
     )
     rollout.journal.note("begin", host_id)
     rollout.hosts[host_id] = host_run
-    rollouts_of(host).current[host_id, executing(host)] = rollout, host_run
+    context_of(host).rollouts.current[host_id, executing(host)] = rollout, host_run
     return rollout, host_run
 
 
@@ -55,7 +55,7 @@ def current(host: Host) -> tuple[Rollout, HostRun]:
     """This host's part in the rollout that it is in. Usage where no row of the deploy file has begun one."""
     host_id = str(host.data.host_id)
     try:
-        return rollouts_of(host).current[host_id, executing(host)]
+        return context_of(host).rollouts.current[host_id, executing(host)]
     except KeyError:
         raise Usage(f"{host_id}: this row goes on with a rollout; put deployment.reach before it") from None
 
@@ -70,16 +70,16 @@ def read(host: Host, **changes: Any) -> tuple[Rollout, HostRun, Reached]:
 
 
 def _new(host: Host) -> Rollout:
-    run, fleet = run_of(host), fleet_of(host).path
+    run, fleet = context_of(host).run, context_of(host).fleet.path
     selected = tuple(sorted(str(each.data.host_id) for each in _limited(host)))
     if executing(host):
         run.claim_fleet()
         journal = _journal(run)
-        number = rollouts_of(host).next_number()
+        number = context_of(host).rollouts.next_number()
         rollout = Rollout(journal.directory.name + (f".{number}" if number > 1 else ""), journal, selected)
     else:
         rollout = Rollout(PLANNED, run.journal, selected)
-    goal, flake = options_of(host).goal, flake_of(host)
+    goal, flake = options_of(host).goal, context_of(host).flake
     rollout.journal.note("run", run=rollout.id, who=rollout.who, fleet=fleet, flake=flake, goal=goal)
     return rollout
 
@@ -114,7 +114,7 @@ def waves(host: Host) -> list[int]:
                 numbers.add(options_of(each).wave)
         return sorted(numbers) or [USUAL]
 
-    return rollouts_of(host).waves(found)  # every host asks
+    return context_of(host).rollouts.waves(found)  # every host asks
 
 
 def reached_ids(host: Host) -> tuple[str, ...]:

@@ -273,7 +273,7 @@ class _AgentAt(Agent):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(path)
-        except OSError:  # no agent is no error, here as in OpenSSH
+        except OSError:  # no agent is not an error, here as in OpenSSH
             connection.close()
             return
         self._connect(connection)  # type: ignore[attr-defined]

@@ -118,13 +118,13 @@ def pair_of(private_openssh: str, comment: str = "") -> KeyPair:
     try:
         key = load_ssh_private_key(private_openssh.encode(), password=None)
     except UnsupportedAlgorithm:
-        raise ValueError("it is no ed25519 key") from None
+        raise ValueError("it is not an ed25519 key") from None
     except TypeError:
         raise ValueError("it is encrypted with a passphrase") from None
     except ValueError:
-        raise ValueError("it is no private key in OpenSSH's form, or damaged") from None
+        raise ValueError("it is not a private key in OpenSSH's form, or damaged") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError("it is no ed25519 key")
+        raise ValueError("it is not an ed25519 key")
     return KeyPair(private_openssh, _public_line(key, comment))
 
 
@@ -138,7 +138,7 @@ def _public_line(key: "Ed25519PrivateKey", comment: str) -> str:
 def known_hosts_name(address: str, port: int = 22) -> str:
     """How known_hosts names a server: the plain name or address, with a port other than 22 as `[name]:port`."""
     if not _HOST_NAME.fullmatch(address) or address.startswith("-"):
-        raise ValueError(f"{address!r} is no hostname or address")
+        raise ValueError(f"{address!r} is not a hostname or address")
     return address if port == 22 else f"[{address}]:{port}"
 
 
@@ -165,7 +165,7 @@ def _check_blob(kind: str, blob: str) -> None:
         raise ValueError(f"its type word says {kind}, its base64 says {shown or 'nothing'}")
     wanted = _FIELDS[kind]
     if len(fields) != 1 + len(wanted) or not all(map(_fits, wanted, fields[1:])):
-        raise ValueError(f"its base64 is no {kind} key: cut off or damaged")
+        raise ValueError(f"its base64 is not a {kind} key: cut off or damaged")
 
 
 def _fits(wanted: int | bytes | None, value: bytes) -> bool:

@@ -154,7 +154,7 @@ class Configuration:
         where = address or names[-1]
         for name in names:
             if not _ADDRESS.fullmatch(name):
-                raise Usage(f"{name!r} is no host name or address; correct it in hosts.nix")
+                raise Usage(f"{name!r} is not a host name or address; correct it in hosts.nix")
         nobody, apart = self._nobody(user, port)
         found = self._ask(names, user, port) if apart else [replace(nobody, name=where)]
         itself = next(each for each in found if each.name == where)
@@ -187,7 +187,7 @@ class Configuration:
     def _jump(self, said: Said) -> Jump:
         address = _address(said.hostname, "HostName") or said.name
         if not _USER.fullmatch(said.user):
-            raise Usage(f"ssh_config: User {said.user!r} of {said.name} is no user's name; correct it")
+            raise Usage(f"ssh_config: User {said.user!r} of {said.name} is not a user's name; correct it")
         pinned = self.pin((said.name, address))
         return Jump(
             name=said.name,
@@ -261,13 +261,13 @@ def _parse_jump(text: str) -> tuple[str | None, str, int | None]:
     parts = _JUMP.fullmatch(text.strip())
     name = (parts["six"] or parts["host"]) if parts else ""
     if parts is None or not _ADDRESS.fullmatch(name) or (parts["user"] and not _USER.fullmatch(parts["user"])):
-        raise Usage(f"ssh_config: ProxyJump {text!r} is no [USER@]HOST[:PORT]; correct it")
+        raise Usage(f"ssh_config: ProxyJump {text!r} is not a [USER@]HOST[:PORT]; correct it")
     return parts["user"], name, int(parts["port"]) if parts["port"] else None
 
 
 def _address(text: str | None, keyword: str) -> str | None:
     if text is not None and not _ADDRESS.fullmatch(text):
-        raise Usage(f"ssh_config: {keyword} {text!r} is no host name or address; correct it")
+        raise Usage(f"ssh_config: {keyword} {text!r} is not a host name or address; correct it")
     return text
 
 

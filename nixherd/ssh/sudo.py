@@ -33,7 +33,7 @@ class Sudo:
     password: str | None = field(default=None, repr=False)
 
     def program(self, name: str) -> str:
-        """The command line that starts this program as root. What sudo says is no part of the program's words."""
+        """The command line that starts this program as root. What sudo says is not part of the program's words."""
         options = "-n" if self.password is None else "-S -k --prompt="
         return f"sudo {options} -H {name}"
 

@@ -58,7 +58,7 @@ class Wanted:
 
     @property
     def rules_text(self) -> str:
-        assert self.store is not None, "there is no text of rules without secrets"
+        assert self.store is not None, "without secrets the rules have no text"
         return (self.files.get(self.store.config) or self.store.text.encode()).decode()
 
     @property
@@ -172,7 +172,7 @@ def _named(rules: Rules, given: str | int) -> Rule:
     for rule in rules.rules:
         if str(given) in (str(rule.number), rule.path_regex):
             return rule
-    raise Usage(f"there is no rule {given} in .sops.yaml; there are {'; '.join(rule.label for rule in rules.rules)}")
+    raise Usage(f".sops.yaml has no rule {given}; there are {'; '.join(rule.label for rule in rules.rules)}")
 
 
 def keys_of(wanted: Wanted, host_id: str) -> list[str]:
@@ -192,7 +192,7 @@ def untrusted(wanted: Wanted, host_id: str) -> Wanted:
         now = parse(text)
         people = People.of(wanted.fleet, now)
         known = sorted({people.name(key) for key in now.recipients})
-        raise Usage(f"{host_id} is no recipient in {wanted.store.config}; there are {', '.join(known)}")
+        raise Usage(f"{host_id} is not a recipient in {wanted.store.config}; there are {', '.join(known)}")
     for key in present:
         text = rules_edit.remove(text, key)
     wanted = wanted.edited(wanted.store.config, text.encode(), f"{wanted.store.config}: {host_id} leaves")

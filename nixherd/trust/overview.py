@@ -21,7 +21,7 @@ _TITLE = "# Machines\n\n"
 def render(fleet: Fleet, template: str | None = None) -> str:
     """The overview, the same bytes for the same fleet. `template` is a path below the fleet's directory, of its own.
 
-    FleetError when that is no use.
+    FleetError when that is useless.
     """
     values = partial(_values, fleet)
     if template is None:
@@ -33,7 +33,7 @@ def render(fleet: Fleet, template: str | None = None) -> str:
     try:
         return _ended(templating.render_foreign(str(path), content.decode(), values))
     except UnicodeDecodeError as error:
-        raise FleetError(f"{path}: is no UTF-8 text ({error.reason})") from None
+        raise FleetError(f"{path}: is not UTF-8 text ({error.reason})") from None
 
 
 def _ended(text: str) -> str:

@@ -60,7 +60,7 @@ class SigningKey:
 
     @classmethod
     def read(cls, file: Path) -> "SigningKey":
-        """Usage when there is no such key, or others may read it."""
+        """Usage when the key does not exist, or others may read it."""
         try:
             with file.open(encoding="utf-8", errors="replace") as stream:
                 mode, text = stat.S_IMODE(os.fstat(stream.fileno()).st_mode), stream.read(4096)
@@ -86,7 +86,7 @@ def parse(text: str) -> Pointer:
     """What stands before the signature. ValueError for anything but exactly that."""
     found = _TEXT.fullmatch(text)
     if found is None:
-        raise ValueError("it is no pointer of the form that this version knows")
+        raise ValueError("it is not a pointer of the form that this version knows")
     host, system, revision, serial = found.groups()
     if not STORE_PATH.match(system) or not (revision == "-" or FULL_HASH.fullmatch(revision)):
         raise ValueError("it names no system, or no whole revision")
@@ -113,7 +113,7 @@ def read(file: Path, public: str, host: str, scratch: Path) -> Pointer | None:
 def require_name(host: str) -> None:
     """FleetError for what no machine is called: it could be told nothing."""
     if not _NAME.fullmatch(host):
-        raise FleetError(f"networking.hostName = {host!r} is no name that a machine could ask by; give it one")
+        raise FleetError(f"networking.hostName = {host!r} is not a name that a machine could ask by; give it one")
 
 
 def _ssh_blob(public: str) -> str:

@@ -94,7 +94,7 @@ def _as_there(why: str, view: Path, root: Path) -> str:
 def copy(root: Path, repository: Repository | None, files: Mapping[str, bytes | None], view: Path) -> Path:
     """Copy what the fleet's flake has to `view`, with these files changed; return the fleet's directory in it.
 
-    That is all that git knows of, as it is now; everything, where there is no git. A submodule stays away.
+    That is all that git knows of, as it is now; everything, without git. A submodule stays away.
     """
     shutil.rmtree(view, ignore_errors=True)
     if repository is None:

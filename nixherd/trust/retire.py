@@ -227,7 +227,7 @@ def _without_files(
         if regular:
             many = f" ({len(regular)} files)" if regular != [target] else ""
             wanted = wanted.removed(regular, f"remove {target}{many}")
-        stays += [f"{path} stays: it is no ordinary file" for path in files if path not in regular]
+        stays += [f"{path} stays: it is not an ordinary file" for path in files if path not in regular]
     return wanted, tuple(stays)
 
 

@@ -104,7 +104,7 @@ def vendor_reset() -> Change | NoChange:
     built = installed(rows, version) if is_same else frozenset()
     kernels = [kernel["version"] for kernel in built_for(ask(Boot), node_of_host())]
     if not kernels:
-        raise FleetError(f"{host.data.node}: there is no kernel in /boot that {VENDOR_RESET} could be built for")
+        raise FleetError(f"{host.data.node}: /boot has no kernel that {VENDOR_RESET} could be built for")
     lacking_it = [kernel for kernel in kernels if kernel not in built]
     if not lacking_it and not others:
         return NoChange(f"{VENDOR_RESET} {version} is installed for {', '.join(kernels)}")

@@ -14,7 +14,7 @@ from nixherd.proxmox.node import passthrough, status
 from nixherd.proxmox.node.kernel import loader_of, words_for
 from nixherd.proxmox.node.mapping import Given, Line, compare, names_of, properties, slots_of, slots_wanted_of
 from nixherd.proxmox.node.states import PciDevice
-from nixherd.pyinfra_glue.hosts import executing, fleet_of, hypervisor_of
+from nixherd.pyinfra_glue.hosts import context_of, executing
 from nixherd.pyinfra_glue.operation import NoChange, operation
 from operations.proxmox_host.asking import ask, node_of_host, require_node, settings_of, source_version
 from operations.proxmox_host.changing import edited
@@ -76,7 +76,7 @@ def report() -> NoChange:
 def _guests_line(host: Host) -> str:
     """Say whom a boot of the node stops, as far as the token may see."""
     try:
-        client = hypervisor_of(host).client
+        client = context_of(host).hypervisor.client
         rows = [row for row in client.resources() if row.node == host.data.node and row.status == "running"]
         sees_all = client.permissions().allows("/vms", "VM.Audit")
     except FleetError as error:
@@ -95,7 +95,7 @@ def _given_lines(
 ) -> list[Line]:
     """Say what the fleet's guests on this node are given of its devices, where that is not what `hostpci` sets, or is
     not what the node has."""
-    fleet = fleet_of(host)
+    fleet = context_of(host).fleet
     lines, unknown = [], dict[str, list[str]]()
     for key in hostpci:
         if not any(key in names_of(vm) for vm in fleet.vms.values()):
@@ -125,7 +125,7 @@ def _given(host: Host, vm: Vm, *, is_named: bool) -> Given | None:
 
     One that cannot be read is unknown where it `is_named` in what the operator sets, or its definition is of this node.
     """
-    hypervisor = hypervisor_of(host)
+    hypervisor = context_of(host).hypervisor
     try:
         guest = find(hypervisor.client, hypervisor.fleet, vm)
     except FleetError as error:
@@ -138,6 +138,6 @@ def _given(host: Host, vm: Vm, *, is_named: bool) -> Given | None:
 
 def _mapping(host: Host, name: str) -> PciMapping | str | None:
     try:
-        return hypervisor_of(host).client.pci_mapping(name)
+        return context_of(host).hypervisor.client.pci_mapping(name)
     except FleetError as error:
         return f"{error} (Mapping.Audit on /mapping/pci/{name} shows it)"

@@ -65,7 +65,7 @@ def test_who_is_known_and_who_gets_in(flake: Path) -> None:
     )
     assert seen["known"]["homelab-proxmox-vm"]["hostNames"] == ["proxmox-vm", "doc1"]
     assert seen["known"]["homelab-igpu"]["publicKey"].startswith("ssh-ed25519 AAAA")
-    assert "homelab-dev" not in seen["known"], "it is not installed yet: a placeholder is no key"
+    assert "homelab-dev" not in seen["known"], "it is not installed yet: a placeholder is not a key"
     assert set(seen["root"].values()) == {1}
     for settings, password in ((seen["usual"], False), (seen["open"], True)):
         assert settings["PermitRootLogin"] == "prohibit-password"

@@ -15,8 +15,7 @@ from nixherd.fleet.load import load_fleet
 from nixherd.nix.commands import Evaluated
 from nixherd.proxmox.answers import Permissions, Version
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.preflight import Survey, preflight
-from nixherd.proxmox.provisioning_survey import host_facts
+from nixherd.proxmox.preflight import Survey, host_facts, preflight
 from tests.nix_cli import environment, nix_json, try_nix
 from tests.nixherd.trust.secrets.repositories import git
 from tests.shared import Shared

@@ -197,11 +197,9 @@ def test_nobody_else_speaks_http() -> None:
     assert importing("http") == ["deploy/health.py"]
     # SSH's sockets, also where a search was asked for; a pair that ends in a program of ours, names that are looked up,
     # and addresses that may be ours
-    connection = [f"pyinfra_glue/{name}.py" for name in ("ssh_client", "through", "transport")]
-    looking = ["locate/discovery.py", "locate/keyscan.py"]
-    assert importing("socket") == sorted(
-        [*connection, *looking, "process.py", "ssh/ssh_config.py", "locate/this_machine.py", "locate/guest_agent.py"]
-    )
+    connection = ["pyinfra_glue/machine.py", "pyinfra_glue/ssh_client.py", "ssh/ssh_config.py"]
+    looking = ["locate/guest_agent.py", "locate/keyscan.py", "proxmox/hypervisor.py"]
+    assert importing("socket") == sorted([*connection, *looking, "process.py"])
 
 
 def test_a_source_of_policies_is_asked_before_each_change(emulator: Emulator) -> None:

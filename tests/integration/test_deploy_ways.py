@@ -30,7 +30,7 @@ def test_generations_are_gone_back_to_and_thrown_away(fleet: Fleet) -> None:
     again = fleet.lab.pyinfra(*ad_hoc, "operations.nixos.activated", f"system={now.current}")
     assert "No changes" in again.output
     assert (
-        "there is no generation 99"
+        "generation 99 does not exist"
         in fleet.lab.pyinfra(*ad_hoc, "operations.nixos.rollback", "generation=99", check=False).output
     )
     fleet.lab.pyinfra(*ad_hoc, "operations.nixos.activated", f"system={before.current}", "goal=test")

@@ -112,7 +112,7 @@ def assert_commands_of_the_flake(lab: Lab) -> None:
         ("./vms/proxmox-ops.sh next-vmid 100 199", 0, "declare it in vms/definitions.nix"),
         ("./vms/proxmox-ops.sh stop 104", 3, "vm 104 (doc1) is readonly in vms/definitions.nix; refusing to stop it"),
         ("./vms/proxmox-ops.sh start 110", 3, "vm 110 (dev) is readonly in vms/definitions.nix; refusing to start it"),
-        ("./vms/proxmox-ops.sh destroy 110 yes", 2, "it is: nixherd vm destroy NAME VMID"),
+        ("./vms/proxmox-ops.sh destroy 110 yes", 2, "not destroy but: nixherd vm destroy NAME VMID"),
     ):  # fmt: skip
         ended = typed(lab, line)
         assert (ended.status, words in ended.output) == (status, True), f"{line}: {ended.status}: {ended.output}"
@@ -184,7 +184,7 @@ def test_several_hosts_join_one_after_another(lab: Lab) -> None:
 def test_wrong_identities_and_rules_stop_it_before_anything_is_written(lab: Lab) -> None:
     for data, words in (
         ("age_identity=/no/such/file", "/no/such/file: no age identity there"),
-        ('secrets_rules=["nosuch"]', "there is no rule nosuch in .sops.yaml"),
+        ('secrets_rules=["nosuch"]', ".sops.yaml has no rule nosuch"),
         ("secrets_rules=nosuch", "secrets_rules is a list of rules' numbers or path_regexes"),
         ("secrets_directory=../elsewhere", "secrets_directory=../elsewhere is not a path below the fleet's directory"),
         ("commit_message={{ nosuch }}", "commit_message: 'nosuch' is undefined"),

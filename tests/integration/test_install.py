@@ -51,7 +51,7 @@ class Metal:
 
 @pytest.fixture
 def metal(lab: Lab) -> Iterator[Metal]:
-    """Made through the API by somebody else than us; for the fleet it is no VM."""
+    """Made through the API by somebody else than us; for the fleet it is not a VM."""
     address, host_key = make_debian(lab, VMID, "metal")
     unmanage(lab, address)
     yield Metal(lab, address, host_key)

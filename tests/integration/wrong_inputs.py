@@ -114,7 +114,7 @@ FLEET_FILES = [
     fleet(
         "no size",
         (DEFINITIONS, 'disk = "64G"', 'disk = "64"'),
-        "vms/definitions.nix: managed.dev.disk: '64' is no size; write a number and its unit, such as 64G",
+        "vms/definitions.nix: managed.dev.disk: '64' is not a size; write a number and its unit, such as 64G",
     ),
     Wrong(
         "no fleet",
@@ -220,7 +220,7 @@ ENDPOINTS = [
     fleet(
         "unknown node",
         (DEFINITIONS, 'node = "prom"', 'node = "porm"'),
-        "vms/definitions.nix: proxmox.node: there is no node porm; correct it (there are: prom)",
+        "vms/definitions.nix: proxmox.node: node porm does not exist; correct it (there are: prom)",
     ),
 ]
 
@@ -329,7 +329,10 @@ FLAKES = [
     ),
     Wrong(
         "a file that git does not know",
-        ("path 'hosts/dev/new.nix' does not exist; `git add hosts/dev/new.nix`, Nix sees only what git knows",),
+        (
+            "hosts/dev/configuration.nix:4:17: path 'hosts/dev/new.nix' does not exist; `git add hosts/dev/new.nix`, "
+            "Nix sees only what git knows",
+        ),
         edits=((CONFIGURATION, IMPORTS, f"{IMPORTS} ./new.nix"),),
         files=("hosts/dev/new.nix",),
     ),

@@ -56,7 +56,7 @@ def test_a_disk_that_waits_is_unused_when_it_is_taken_back(how: str) -> None:
     node.call("PUT", CONFIG, {how: "scsi1"})
     assert waiting(node) == {}
     assert node.config(104)["unused0"] == volid
-    node.call("PUT", CONFIG, {"scsi1": volid})  # named again, it is no longer unused, though it only waits
+    node.call("PUT", CONFIG, {"scsi1": volid})  # named again, it is not unused any more, though it only waits
     assert "unused0" not in node.config(104)
     assert waiting(node) == {"scsi1": f"{volid},size=2G"}
     node.call("PUT", CONFIG, {"scsi1": "nvme:1"})

@@ -170,6 +170,13 @@ def test_the_rest_is_kept_with_the_error() -> None:
     assert kept_output(FleetError("nothing was run")) == []
 
 
+def test_an_error_that_is_its_own_cause_ends_the_search() -> None:
+    """`raise worded(error, …) from error` raises the same error from itself, where it is in words already."""
+    error = FleetError("not visible")
+    error.__cause__ = error
+    assert kept_output(error) == []
+
+
 def test_where_a_deployment_went_back_to_is_said_or_that_there_was_nothing() -> None:
     log = RECORDED["home-manager"][0].splitlines()
     ended = "the activation ended with status 1"

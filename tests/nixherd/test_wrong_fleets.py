@@ -34,20 +34,20 @@ HOSTS_NIX: list[tuple[str, Edit, str]] = [
     ("id that is a group", ("caddy = {", "managed = {"),
      "hosts.nix: managed: 'managed' is the name of a group of the inventory; give the host another id"),
     ("id with a blank", ("caddy = {", '"my caddy" = {'),
-     "hosts.nix: my caddy: is no name for a host; use letters, digits, '-', '_' and '.'"),
+     "hosts.nix: my caddy: is not a name for a host; use letters, digits, '-', '_' and '.'"),
     ("id of two lines", ("caddy = {", '"a\\nb" = {'),
-     "hosts.nix: 'a\\nb': is no name for a host; use letters, digits, '-', '_' and '.'"),
+     "hosts.nix: 'a\\nb': is not a name for a host; use letters, digits, '-', '_' and '.'"),
     ("no hostname", ('hostname = "caddy";', ""),
      "hosts.nix: caddy.hostname: missing; add the machine's real hostname"),
     ("bad hostname", ('hostname = "caddy"', 'hostname = "-caddy.$(id)"'),
-     "hosts.nix: caddy.hostname: '-caddy.$(id)' is no hostname; "
+     "hosts.nix: caddy.hostname: '-caddy.$(id)' is not a hostname; "
      "write letters, digits and '-', at most 63 between dots"),
-    ("hostname that is no string", ('hostname = "caddy"', "hostname = 12"),
+    ("hostname that is not a string", ('hostname = "caddy"', "hostname = 12"),
      "hosts.nix: caddy.hostname: is an integer, not a string; write letters, digits and '-', at most 63 between dots"),
     ("bad user", ('sshAlias = "cad";\n    user = "abl030"', 'sshAlias = "cad";\n    user = "a b"'),
-     "hosts.nix: caddy.user: 'a b' is no user name; write a login name"),
+     "hosts.nix: caddy.user: 'a b' is not a user name; write a login name"),
     ("relative home", ('homeDirectory = "/home/abl030";\n    publicKey = null', 'homeDirectory = "~"'),
-     "hosts.nix: caddy.homeDirectory: is no absolute path; write it like /home/USER"),
+     "hosts.nix: caddy.homeDirectory: is not an absolute path; write it like /home/USER"),
     ("key with the wrong type word", (DEV_KEY, f'publicKey = "{ED25519.replace("ssh-ed25519", "ssh-rsa", 1)}";'),
      "hosts.nix: dev.publicKey: no SSH public key: its type word says ssh-rsa, its base64 says ssh-ed25519; "
      + HOST_KEY_REMEDY),
@@ -73,9 +73,9 @@ HOSTS_NIX: list[tuple[str, Edit, str]] = [
      "hosts.nix: caddy.homeFile: missing, and so is configurationFile; add one, or both for a NixOS host"),
     ("a flag in quotes", ("sudoPasswordless = true", 'sudoPasswordless = "true"'),
      "hosts.nix: proxmox-vm.sudoPasswordless: is a string, not a boolean; write true or false"),
-    ("a hash that is no string", ("sudoPasswordless = true", "initialHashedPassword = 5"),
+    ("a hash that is not a string", ("sudoPasswordless = true", "initialHashedPassword = 5"),
      "hosts.nix: proxmox-vm.initialHashedPassword: is an integer, not a string; write a string"),
-    ("a host that is no set", ("caddy = {", "other = [ ]; caddy = {"),
+    ("a host that is not a set", ("caddy = {", "other = [ ]; caddy = {"),
      "hosts.nix: other: is a list; it must be an attribute set"),
 ]  # fmt: skip
 
@@ -123,13 +123,13 @@ DEFINITIONS_NIX: list[tuple[str, Edit, str]] = [
     ("imported and managed", ("doc1 = {", "dev = {"),
      "vms/definitions.nix: managed.dev: is declared as imported.dev too; declare it once"),
     ("disk without a unit", ('disk = "64G"', 'disk = "64"'),
-     f"vms/definitions.nix: managed.dev.disk: '64' is no size; {DISK_REMEDY}"),
+     f"vms/definitions.nix: managed.dev.disk: '64' is not a size; {DISK_REMEDY}"),
     ("disk of another unit", ('disk = "64G"', 'disk = "64 GB"'),
-     f"vms/definitions.nix: managed.dev.disk: '64 GB' is no size; {DISK_REMEDY}"),
+     f"vms/definitions.nix: managed.dev.disk: '64 GB' is not a size; {DISK_REMEDY}"),
     ("disk that is a number", ('disk = "64G"', "disk = 64"),
      f"vms/definitions.nix: managed.dev.disk: is an integer, not a string; {DISK_REMEDY}"),
     ("disk of nothing", ('disk = "64G"', 'disk = "0G"'),
-     f"vms/definitions.nix: managed.dev.disk: '0G' is no size; {DISK_REMEDY}"),
+     f"vms/definitions.nix: managed.dev.disk: '0G' is not a size; {DISK_REMEDY}"),
     ("no disk", ('disk = "64G";', ""),
      "vms/definitions.nix: managed.dev.disk: missing; add the size of its disk, such as 64G"),
     ("memory in quotes", ("memory = 8192", 'memory = "8G"'),
@@ -147,42 +147,42 @@ DEFINITIONS_NIX: list[tuple[str, Edit, str]] = [
     ("a flag that is null", ("vmid = 110;", "vmid = 110; readonly = null;"),
      f"vms/definitions.nix: managed.dev.readonly: is null, not a boolean; {FLAG_REMEDY}"),
     ("tags that are no list", ("vmid = 110;", 'vmid = 110; tags = "a;b";'),
-     "vms/definitions.nix: managed.dev.tags: is no list of tags; "
+     "vms/definitions.nix: managed.dev.tags: is not a list of tags; "
      "write a list of words of letters, digits, '-', '_', '+' and '.'"),
     ("no endpoint", ("proxmox = {", "elsewhere = {"),
      "vms/definitions.nix: proxmox: missing, and there are managed guests; add host, node and defaultStorage"),
     ("no node", ('node = "prom";', ""),
      "vms/definitions.nix: proxmox.node: missing; add the name of the node that guests live on"),
     ("endpoint that is a URL", ('host = "127.0.0.1"', 'host = "https://127.0.0.1:8006"'),
-     "vms/definitions.nix: proxmox.host: 'https://127.0.0.1:8006' is no name or address; "
+     "vms/definitions.nix: proxmox.host: 'https://127.0.0.1:8006' is not a name or address; "
      "write it without https:// and port"),
     ("endpoint with its port", ('host = "127.0.0.1"', 'host = "127.0.0.1:8006"'),
-     "vms/definitions.nix: proxmox.host: '127.0.0.1:8006' is no name or address; "
+     "vms/definitions.nix: proxmox.host: '127.0.0.1:8006' is not a name or address; "
      'write host = "127.0.0.1"; port = 8006;'),
     ("endpoint with a port that is none", ('host = "127.0.0.1"', 'host = "pve:99999"'),
-     "vms/definitions.nix: proxmox.host: 'pve:99999' is no name or address; "
+     "vms/definitions.nix: proxmox.host: 'pve:99999' is not a name or address; "
      'write host = "pve"; and in `port` one from 1 to 65535, usually 8006'),
     ("endpoint with a port without brackets", ('host = "127.0.0.1"', 'host = "2001:db8::2:8006"'),
      "vms/definitions.nix: proxmox.host: '2001:db8::2:8006' may be an address, or one with a port; "
      'write host = "2001:db8::2"; port = 8006; or all of the address: '
      'host = "2001:0db8:0000:0000:0000:0000:0002:8006";'),
     ("endpoint in brackets", ('host = "127.0.0.1"', 'host = "[2001:db8::1]:443"'),
-     "vms/definitions.nix: proxmox.host: '[2001:db8::1]:443' is no name or address; "
+     "vms/definitions.nix: proxmox.host: '[2001:db8::1]:443' is not a name or address; "
      'write host = "2001:db8::1"; port = 443;'),
     ("a guest's name that is none", ('dev = {\n      vmid', '"dev..lan" = {\n      vmid'),
-     'vms/definitions.nix: managed."dev..lan": is no name for a guest; '
+     'vms/definitions.nix: managed."dev..lan": is not a name for a guest; '
      "use letters, digits and '-', with dots between"),
     ("fingerprint that is none", ('node = "prom";', 'node = "prom"; fingerprint = "AB:CD";'),
-     "vms/definitions.nix: proxmox.fingerprint: 'AB:CD' is no fingerprint; "
+     "vms/definitions.nix: proxmox.fingerprint: 'AB:CD' is not a fingerprint; "
      "copy the certificate's SHA-256 fingerprint: 64 hex digits, with or without colons"),
     ("port that is none", ('node = "prom";', 'node = "prom"; port = 80006;'),
-     "vms/definitions.nix: proxmox.port: 80006 is no port; write a port, usually 8006"),
+     "vms/definitions.nix: proxmox.port: 80006 is not a port; write a port, usually 8006"),
     ("CA that is not there", ('node = "prom";', 'node = "prom"; caFile = ./ca.pem;'),
      f"vms/definitions.nix: proxmox.caFile: DIR/vms/ca.pem does not exist; {MISSING}"),
     ("managed that is a list", ("managed = {\n    dev = {", "managed = [ ]; were = {\n    dev = {"),
      "vms/definitions.nix: managed: is a list; it must be an attribute set"),
     ("a fleet's name that is none", ("proxmox = {", 'fleet = "my fleet"; proxmox = {'),
-     "vms/definitions.nix: fleet: 'my fleet' is no name for a fleet; write one word, such as homelab"),
+     "vms/definitions.nix: fleet: 'my fleet' is not a name for a fleet; write one word, such as homelab"),
 ]  # fmt: skip
 
 NIX: list[tuple[str, Edit, str]] = [
@@ -225,7 +225,7 @@ def test_all_findings_at_once(make_fleet: MakeFleet) -> None:
     assert [finding.rpartition("; ")[0] for finding in caught.value.findings] == [
         "hosts.nix: caddy.hostname: 'dev' is also the id of host dev",
         "vms/definitions.nix: proxmox.node: is an integer, not a string",
-        "vms/definitions.nix: managed.dev.disk: '64' is no size",
+        "vms/definitions.nix: managed.dev.disk: '64' is not a size",
         "vms/definitions.nix: managed.dev.vmid: 104 is also imported.doc1.vmid",
     ]
 

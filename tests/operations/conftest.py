@@ -16,7 +16,7 @@ from tests.shared import Shared
 @pytest.fixture
 def shared(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:  # noqa: F811
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    # loopback is no address that others can reach
+    # loopback is not an address that others can reach
     monkeypatch.setattr(reach, "address_of", lambda config, interfaces: interfaces[0].addresses[0])
     found = shared_at(emulator, tmp_path)
     evaluates_to(found)

@@ -95,7 +95,7 @@ def test_what_the_flake_lacks_is_found_before_the_clone(run: Perform, shared: Sh
         "dev: disko formats /dev/vda",
         "dev: config.system.build.diskoScript is missing",
         "/fleet/flake.nix: it has no packages.x86_64-linux.kexec-installer",
-        "dev: extra_files: x is no absolute path",
+        "dev: extra_files: x is not an absolute path",
         "dev: extra_files: /nowhere is not there",
     ]
     assert outcome.failed

@@ -15,7 +15,7 @@ from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
 from tests.nixherd.fleet.test_validate import DEFINITIONS, HOSTS
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401
-from tests.nixherd.pyinfra_glue.test_connector import connector_of
+from tests.nixherd.pyinfra_glue.connector.conftest import connector_of
 from tests.runs import Said, connected, executing, said_by, shared_at
 from tests.shared import Shared
 from tests.sshd import MAC, Sshd
@@ -28,8 +28,8 @@ def shared(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """`dev` is installed and nobody knows where; `metal` is asked for its neighbours, and there is no hypervisor."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(neighbours, "_ours", tuple)
-    # loopback is no address that others can reach
-    monkeypatch.setattr(neighbours, "usable", lambda text: ipaddress.ip_address(text) if text else None)
+    # loopback is not an address that others can reach
+    monkeypatch.setattr(neighbours, "usable_address", lambda text: ipaddress.ip_address(text) if text else None)
     shared = shared_at(emulator, tmp_path)
     shared.token_file.unlink()
     return shared

@@ -1,4 +1,4 @@
-"""A machine's word about itself is no identity: a guest that says it is another machine gets nothing done there.
+"""A machine's word about itself is not an identity: a guest that says it is another machine gets nothing done there.
 
 The lab acts it out. `dev2` is a managed VM whose root wrote another machine's public host key into its own /etc/ssh,
 took that machine's address with ARP off, repeats its boot_id, and says what suits it of the system that it runs. The

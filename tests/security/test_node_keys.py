@@ -70,8 +70,8 @@ def test_no_node_is_logged_in_to_on_trust(
     for data, why in (
         ({"host_key": other.public}, "shows another host key"),
         ({"host_key": "nonsense"}, "host_key: "),
-        ({"ssh_port": 70000}, "ssh_port=70000: that is no port"),
-        ({"ssh_hostname": "-oProxyCommand=x", "host_key": key.public}, "is no host name or address"),
+        ({"ssh_port": 70000}, "ssh_port=70000: that is not a port"),
+        ({"ssh_hostname": "-oProxyCommand=x", "host_key": key.public}, "is not a host name or address"),
     ):
         caplog.clear()
         assert not connected(sshd, home, **data).connected

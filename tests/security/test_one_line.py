@@ -4,12 +4,12 @@ import pytest
 
 from nixherd.deploy.journal import entries
 from nixherd.deploy.report import report
-from tests.security.test_one_thing import Place, place  # noqa: F401  (fixture)
+from tests.security.one_thing.conftest import Place, place  # noqa: F401  (fixture)
 
 
 @pytest.mark.parametrize("files", [("reboot", "deploy"), ("deploy", "reboot")])
 def test_two_deploy_files_in_one_line_both_do_their_work(place: Place, files: tuple[str, str]) -> None:  # noqa: F811
-    """§2.1: that the first has nothing to do, or has done it, is no answer for the second."""
+    """§2.1: that the first has nothing to do, or has done it, is not an answer for the second."""
     place.planted = {"place": "", "host": "", "errors": {}}
     place.access('access = "push-closure";')
     words = [f"deploys/{name}.py" for name in files]

@@ -109,7 +109,7 @@ class Terminal:
 
 
 def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command of the tree that is no group."""
+    """Every command of the tree that is not a group."""
     if not isinstance(command, click.Group):
         yield path, command
         return

@@ -280,7 +280,7 @@ def test_a_key_that_pushes_closures_is_not_root(fleet: Fleet) -> None:
 
 
 def _what_else_it_may_not(fleet: Fleet, key: Path) -> None:
-    """Bring what nobody signed, have anything built, or begin with what is no system of this machine's."""
+    """Bring what nobody signed, have anything built, or begin with what is not a system of this machine's."""
     lab, copy, nonce = fleet.lab, raw_copy(fleet, "root@dev3"), secrets.token_hex(8)
 
     def make(script: str) -> Ended:

@@ -229,8 +229,8 @@ def test_without_a_terminal(added: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["--endpoint", "192.0.2.12"], "without a terminal say --endpoint"),
         (["--fingerprint", "ab" * 32], "say --endpoint with one of"),
         (["--endpoint", "a", "--fingerprint", "ab" * 32, "--system-authorities"], "say --endpoint with one of"),
-        (["--endpoint", "https://a", "--fingerprint", "ab" * 32], "'https://a' is no HOST:PORT"),
-        (["--endpoint", "a", "--fingerprint", "ab"], "it is no SHA-256 fingerprint"),
+        (["--endpoint", "https://a", "--fingerprint", "ab" * 32], "'https://a' is not HOST:PORT"),
+        (["--endpoint", "a", "--fingerprint", "ab"], "it is not a SHA-256 fingerprint"),
         (["--endpoint", "a", "--ca-file", "/no/such.pem"], "CA file /no/such.pem cannot be used: No such file"),
     ],
 )
@@ -324,7 +324,7 @@ def test_the_home_of_nobody_is_wrong_usage(
 ) -> None:
     monkeypatch.setenv("FLEET", str(make_fleet()))
     assert run(words) == Exit.USAGE
-    assert "there is no such user here; write the whole path" in capfd.readouterr().err
+    assert "the user does not exist here; write the whole path" in capfd.readouterr().err
 
 
 def test_the_home_of_nobody_completes_nothing() -> None:

@@ -60,7 +60,7 @@ class Lock:
                         raise TypeError(child)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FleetError(
-                f"{where}: is no lock file ({type(error).__name__}: {error}); restore it from an earlier commit, or "
+                f"{where}: is not a lock file ({type(error).__name__}: {error}); restore it from an earlier commit, or "
                 "remove it and `nix flake lock`"
             ) from None
         if lock.version not in _VERSIONS:

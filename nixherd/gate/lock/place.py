@@ -190,7 +190,7 @@ class Place:
 
 
 def _refusal(argv: Sequence[str]) -> str | None:
-    """Why Nix does not do it, shortened; None when it does. ProcessFailed when there is no Nix."""
+    """Why Nix does not do it, shortened; None when it does. ProcessFailed without Nix."""
     try:
         run(argv, timeout=_TIMEOUT)
     except DeadlineExceeded as error:

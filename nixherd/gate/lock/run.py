@@ -102,7 +102,7 @@ class Remote:
             )
 
     def tip(self, branch: str) -> str | None:
-        """Where the branch is there, with that commit brought here; None where there is no such branch."""
+        """Where the branch is there, with that commit brought here; None where the branch does not exist."""
         ref = f"refs/heads/{branch}"
         done = self.repository.write("ls-remote", "--", self.name, ref, answers=None)
         if done.status:
@@ -248,7 +248,7 @@ def _once(
     where = f"{remote.name}/{base}" if remote else base
     start = (remote or here).tip(base)
     if start is None:
-        raise FleetError(f"there is no branch {where}")
+        raise FleetError(f"branch {where} does not exist")
     local = here.tip(wanted.branch)
     require_ours(repository, wanted.branch, local, start)
     if local and wanted.merge_into and follows(repository, start, local):

@@ -60,7 +60,7 @@ class TreeGate:
     timeout: float = 4 * 3600.0
 
     def judge(self, fleet: Path, left: float = math.inf) -> Verdict:
-        """`left` seconds are there at most. FleetError when there is no gate that could be started."""
+        """`left` seconds are there at most. FleetError when the gate cannot be started."""
         bin = Path(sys.executable).parent
         env = {name: value for name, value in os.environ.items() if not _OF_THE_CI.fullmatch(name)}
         env |= {"PATH": f"{bin}:{env.get('PATH', os.defpath)}", "FLEET": str(fleet)}

@@ -2,7 +2,7 @@
 
 Default-deny. A request must match a row of ROUTES to the letter and carry only the parameters listed there, and every
 VMID that its path, a parameter or a volume's name holds must be declared in vms/definitions.nix and changeable, unless
-the row only reads. There is no override: edit the definitions.
+the row only reads. It cannot be overridden: edit the definitions.
 
 Paths are matched as they go over the wire, never decoded: what needs decoding (%2e, %2F) matches no row.
 """
@@ -68,16 +68,16 @@ class Policy:
         _Question(self, method, path, params or {}).decide()
 
     def may_change(self, vmid: int) -> bool:
-        """Whether any changing request to this guest can pass."""
+        """Tell whether any changing request to this guest can pass."""
         vm = self.guests.get(vmid)
         return vm is not None and vm.may_change and vmid != self.template
 
     def is_made(self, vmid: int) -> bool:
-        """Whether this is the declared template, while it is being made. One that is a guest's VMID as well is none."""
+        """Tell whether this is the declared template while it is being made, and not a guest's VMID as well."""
         return self.making is not None and vmid == self.making.template == self.template and vmid not in self.guests
 
     def is_trial(self, vmid: int) -> bool:
-        """Whether this is the trial's VMID: in a range of the definitions, and nothing else of theirs."""
+        """Tell whether this is the trial's VMID: in a range of the definitions, and nothing else of theirs."""
         making = self.making
         if making is None or vmid != making.trial or vmid == self.template or vmid in self.guests:
             return False
@@ -116,7 +116,7 @@ class _Question:
             self.require_guests(match)
 
     def refuse_unknown(self) -> None:
-        """A request that no row knows. Naming a protected guest is what the operator wants to hear about first."""
+        """Refuse a request that no row knows; a protected guest that it names is mentioned first."""
         if self.method != "GET":
             for part in re.split(r"[/?&=]", self.path):
                 for vmid in [part] if re.fullmatch(r"\d+", part) else vmid_references.anywhere("", part):
@@ -127,7 +127,7 @@ class _Question:
         raise self.refuse("nixherd never sends this request", "do it by hand on the node if it must be done")
 
     def require_guests(self, match: Found) -> None:
-        """Every guest that the request names may be changed; then everything else that its row says of it."""
+        """Require that every guest that the request names may be changed, and what else its row says of it."""
         route, names = match.route, match.names
         vmid = names.get("vmid")
         if self.params.keys() & {"archive", "force"} and self.is_in_the_making(str(self.params.get("vmid"))):
@@ -165,7 +165,7 @@ class _Question:
                 raise self.refuse(f"the parameter {key} is missing", "this is a mistake in nixherd; report it")
 
     def require_named(self, kind: Kind, key: str, value: str) -> None:
-        """Every guest that the value names may be changed, and the value can be read with certainty."""
+        """Require that the value can be read with certainty, and that every guest in it may be changed."""
         try:
             for named in vmid_references.read(kind, value):
                 self.require_usable(named)
@@ -203,7 +203,7 @@ class _Question:
             raise self.refuse(f"the parameter {key} is a {type(value).__name__}", "send text, numbers or lists of them")
 
     def is_in_the_making(self, vmid: str) -> bool:
-        """Whether it is the template in the making, or its trial, and the request is one that makes or tries it."""
+        """Tell whether it is the template in the making, or its trial, and the request makes or tries it."""
         match = find(self.method, self.path) if _VMID.fullmatch(vmid) else None
         if match is None or ("vmid" in match.route.required and str(self.params.get("vmid")) != vmid):
             return False  # what is made for another guest has no part in it
@@ -229,7 +229,7 @@ class _Question:
         return self.refuse(f"vm {vmid} is not declared in {DEFINITIONS}", "declare it under managed to let it change")
 
     def require_type(self, vmid: str) -> None:
-        """The kind of guest in the path is the declared one; other paths do not say."""
+        """Require that the kind of guest in the path is the declared one; other paths do not say."""
         kind = next((kind for kind in GuestType if f"/{kind}/" in f"{self.path}/"), None)
         guest = self.policy.guests.get(int(vmid))
         declared = guest.type if guest else GuestType.QEMU  # what is in the making is a VM
@@ -237,7 +237,7 @@ class _Question:
             raise self.refuse(f"vm {vmid} is declared as {declared} in {DEFINITIONS}", "correct its type there")
 
     def require_readable(self, vmid: str) -> None:
-        """Files are read in managed guests only, readonly ones included, and only those of GUEST_FILES."""
+        """Require that files are read in managed guests only, readonly ones included, and only those of GUEST_FILES."""
         vm = self.policy.guests.get(int(vmid))
         if vm is None or not vm.is_managed or vm.vmid == self.policy.template:
             raise self.refuse(f"vm {vmid} is not managed in {DEFINITIONS}", "only managed guests' files are read")

@@ -63,7 +63,7 @@ def _reading() -> Iterator[Route]:
 
 
 def _without_a_step() -> Iterator[Route]:
-    """Changing requests, and looks inside of guests, that are not steps."""
+    """Return changing requests, and looks inside guests, that are not steps."""
     for pair in (
         on_guests("PUT", "/snapshot/{snapname}/config", Effect.CONFIG, {"description": Kind.TEXT}),
         # shows the hash of cloud-init's password
@@ -121,7 +121,7 @@ class Found:
 
 
 def find(method: str, path: str) -> Found | None:
-    """The row of a request, None where there is none. `path` as it goes over the wire: nothing is decoded."""
+    """Return the row of a request, None if it has none. `path` as it goes over the wire: nothing is decoded."""
     segments = path.split("/")
     for route, pattern in _INDEX.get((method, segments[1] if len(segments) > 1 else "", len(segments)), ()):
         names = _match(pattern, segments)

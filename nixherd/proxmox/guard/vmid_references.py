@@ -56,14 +56,14 @@ _DEVICE_PROPERTIES = frozenset(("mapping", "legacy-igd", "mdev", "pcie", "rombar
 
 
 def vmid(text: str) -> str:
-    """The VMID that this is. ValueError if it is none."""
+    """Return the text if it is a VMID, else raise ValueError."""
     if not re.fullmatch(_NUMBER, text, re.ASCII):
         raise ValueError("is not a VMID")
     return text
 
 
 def read(kind: Kind, value: str) -> Iterator[Named]:
-    """The guests that a value of this kind names. ValueError, saying what the value is not, when it cannot be read."""
+    """Return the guests that a value of this kind names. ValueError, saying what is wrong, if it cannot be read."""
     yield from _READERS[kind](value)
 
 
@@ -139,7 +139,7 @@ def _vmids(value: str) -> Iterator[Named]:
 
 
 def _pairs(value: str, first: str) -> dict[str, str]:
-    """A property string as a mapping; ValueError where a key comes twice, for the server might take the other one."""
+    """Parse a property string. Raise ValueError where a key comes twice, for the server might take the other one."""
     values: dict[str, str] = {}
     for number, part in enumerate(value.split(",")):
         key, equals, text = part.partition("=") if "=" in part else (first if number == 0 else "", "=", part)
@@ -150,7 +150,7 @@ def _pairs(value: str, first: str) -> dict[str, str]:
 
 
 def drive(value: str) -> Iterator[Named]:
-    """`STORAGE:SIZE`, `STORAGE:cloudinit`, `none`, or a volume, and its properties."""
+    """Read `STORAGE:SIZE`, `STORAGE:cloudinit`, `none`, or a volume, and its properties."""
     values = _pairs(value, first="file")
     file = values.pop("file", None)
     if file is None and (file := values.pop("volume", None)) is None:
@@ -170,7 +170,7 @@ def drive(value: str) -> Iterator[Named]:
 
 
 def volume(value: str) -> Iterator[Named]:
-    """A volume that is there: a guest's, a backup, or an ISO or container archive, which are nobody's."""
+    """Read a volume that exists: a guest's, a backup, or an ISO or container archive, which belong to no guest."""
     storage, colon, name = value.partition(":")
     if not colon or not _STORAGE.fullmatch(storage):
         raise ValueError("is not a volume")
@@ -188,7 +188,7 @@ def volume(value: str) -> Iterator[Named]:
 
 
 def archive(value: str) -> Iterator[Named]:
-    """A backup, by file or in a backup server."""
+    """Read a backup, by file or in a backup server."""
     storage, colon, name = value.partition(":")
     match = _BACKUP.fullmatch(name) if colon and _STORAGE.fullmatch(storage) else None
     if match is None:
@@ -233,7 +233,7 @@ _FREE = frozenset((Kind.TEXT, Kind.WORDS))
 
 
 def mentions(kind: Kind, value: str) -> list[str]:
-    """The VMIDs of volumes in a value that should name none; text is the server's to store and nothing else."""
+    """Return the VMIDs of volumes in a value that should name none; free text is only stored by the server."""
     return [] if kind in _FREE else _MENTIONED.findall(value)
 
 
@@ -248,7 +248,7 @@ _OWNERS = (
 
 
 def anywhere(key: str, value: str) -> Iterator[str]:
-    """Every VMID that a parameter may name, as it is written there."""
+    """Return every VMID that a parameter may name, as it is written there."""
     if _VMID_KEY.fullmatch(key):
         yield from re.findall(r"\d+", value)
     for owner in _OWNERS:

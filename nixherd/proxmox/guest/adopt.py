@@ -64,8 +64,8 @@ class Candidate:
 def candidate(client: Client, fleet: Fleet, vm: Vm, host: Host | None) -> Candidate:
     """Look at the guest under the VM's VMID, and judge whether it may be adopted. Only GETs are sent.
 
-    Refused when it is another guest than the declared one, or another fleet's; FleetError while it is not there, or
-    somebody is at work on it.
+    Raise Refused when it is another guest than the declared one, or another fleet's; raise FleetError while it is not
+    there, or somebody is at work on it.
     """
     actual = observe(client, fleet, vm)
     if actual is None:
@@ -89,7 +89,7 @@ def adopt(
 ) -> Steps:
     """Put the mark on the guest that was shown, and see it there. Returns what was done; nothing where it is ours.
 
-    FleetError when the guest has changed since it was shown; otherwise raises as `candidate` and `achieve` do.
+    Raise FleetError when the guest has changed since it was shown; otherwise raises as `candidate` and `achieve` do.
     """
     sent = list[Mark]()
 
@@ -106,11 +106,11 @@ def adopt(
         return (sent[-1],)
 
     done = achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what="adopt")
-    return done or tuple(sent[-1:])  # an answer that was lost is no reason to say that it was not us
+    return done or tuple(sent[-1:])  # the answer may be lost and the mark ours all the same
 
 
 def _mark(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm, *, waiting: bool = False) -> Mark:
-    """The step; Refused or FleetError where it may not be. `waiting`: whoever carries it out waits for a lock."""
+    """Return the step that marks the guest, unless that is forbidden. `waiting`: the caller waits for a lock."""
     name, config = label(vm), actual.config
     if config.lock == "suspended":
         raise FleetError(f"{name} is suspended to disk, so its notes cannot be written; resume it, then adopt it")
@@ -143,7 +143,7 @@ def _differences(client: Client, fleet: Fleet, vm: Vm, host: Host | None, actual
 
 
 def _changed(shown: Candidate, actual: ActualVm) -> list[str]:
-    """The options that are not as they were shown; whose lock it has is no option."""
+    """Return the options that differ from what was shown; who holds its lock does not count."""
     passing = {"digest", "lock"}
     before, now = shown.config.values, actual.config.values
     keys = sorted((before.keys() | now.keys()) - passing)
@@ -152,7 +152,7 @@ def _changed(shown: Candidate, actual: ActualVm) -> list[str]:
 
 
 def require_both_names(vm: Vm, name: str, vmid: int) -> None:
-    """Usage unless the operator named the guest by both: what is wrong in one is seen by the other."""
+    """Require that the operator named the guest by name and VMID: an error in one shows in the other."""
     if (name, vmid) != (vm.name, vm.vmid):
         raise Usage(
             f"to adopt a guest name both, as {DEFINITIONS} does: {vm.attribute} is {vm.name} and {vm.vmid}; {name} and "
@@ -161,7 +161,7 @@ def require_both_names(vm: Vm, name: str, vmid: int) -> None:
 
 
 def needs_none(vm: Vm) -> str | None:
-    """Why a guest needs no mark; None where it needs one."""
+    """Say why a guest needs no mark; None where it needs one."""
     if vm.may_change:
         return None
     flag = "readonly" if vm.readonly else vm.attribute
@@ -207,16 +207,16 @@ class Parting:
     def _saved(self) -> str:
         if self.backups is None:
             return "; whether there are backups of it is not known"
-        return f"; backup: {', '.join(self.backups)}" if self.backups else "; there is no backup of it to be seen"
+        return f"; backup: {', '.join(self.backups)}" if self.backups else "; no backup of it can be seen"
 
 
 def partings(
     client: Callable[[], Client], fleet: Fleet, guests: Sequence[Vm], destroy: DestroyGuest | None, *, keep: bool
 ) -> list[Parting]:
-    """What is to become of each, as it was asked for. `destroy` has the VMID that was named; its name is the guest's.
+    """Return what becomes of each guest. `destroy` has the VMID that was named; its name is the guest's.
 
-    Usage where nobody said what is to become of one that is there; Refused where it must not go; FleetError where
-    nobody knows whether it is there.
+    Raise Usage where nobody said what becomes of a guest that exists; raise Refused where it must not go; raise
+    FleetError where nobody knows whether it exists.
     """
     if keep:
         return [Parting(vm, Fate.KEPT) for vm in guests]
@@ -262,7 +262,7 @@ def _ask_for_fate(vm: Vm) -> str:
 
 
 def _backups(client: Client, fleet: Fleet, vm: Vm) -> tuple[str, ...] | None:
-    """The backups of it that its node's storages show, the newest first."""
+    """Return the backups of it that its node's storages show, the newest first."""
     node = fleet.node_of(vm)
     try:
         storages = [each.name for each in client.storages(node) if "backup" in each.content and each.away is None]

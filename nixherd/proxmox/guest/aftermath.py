@@ -19,7 +19,7 @@ _OF_THE_SERVER = frozenset(("boot", "digest", "lock", "meta", "parent", "vmgenid
 
 
 def changed_by_others(before: ActualVm | None, after: ActualVm | None, step: Step) -> list[str]:
-    """The options that changed while this step, one that changes the configuration, was carried out, and not by it."""
+    """Return the options that changed while this step was carried out, and not by it."""
     by_us = step.touches
     if before is None or after is None or not by_us:
         return []
@@ -45,15 +45,15 @@ def _look(client: Client, step: Step) -> _Seen:
 
 
 def _new(step: Step, before: ActualVm, seen: _Seen) -> dict[str, Pending]:
-    """What waits now and did not before, of the step's options."""
+    """Return what waits now and did not before, of the step's options."""
     ours = step.options
     return {key: row for key, row in seen.pending.items() if key in ours and before.waiting(key) != row}
 
 
 def after_refusal(client: Client, step: Step, before: ActualVm, error: FleetError) -> FleetError:
-    """The refusal as it is to be raised: with what was taken back, what was set all the same, and what still waits.
+    """Return the refusal with what was taken back, what was set all the same, and what still waits.
 
-    `before` is what the step was decided on. OutcomeUnknown when the guest cannot be looked at.
+    `before` is what the step was decided on. Raise OutcomeUnknown when the guest cannot be looked at.
     """
     ours = step.options
     if not ours:
@@ -88,10 +88,10 @@ def after_refusal(client: Client, step: Step, before: ActualVm, error: FleetErro
 
 
 def after_lost_answer(client: Client, step: Step, before: ActualVm, error: OutcomeUnknown) -> str:
-    """What is to be said before the guest is looked at again.
+    """Return what to say before the guest is looked at again.
 
-    A change that waits where it should have been plugged in was refused, and its answer lost: it is taken back, so
-    that asking again tells why. What replaced something that had waited cannot be: that is raised.
+    A change that waits where it should have been plugged in was refused, and its answer lost: it is taken back, so that
+    asking again tells why. What replaced something that had waited cannot be taken back: that is raised.
     """
     if not step.options or not before.running:
         return str(error)
@@ -114,16 +114,16 @@ _TRIES = 3  # of taking back, while somebody else changes the guest as well
 
 
 def _mine(before: ActualVm, new: Mapping[str, Pending]) -> dict[str, Pending]:
-    """What waits by us alone: taking back what replaced another change would lose that too."""
+    """Return what waits by us alone: taking back what replaced another change would lose that too."""
     return {key: row for key, row in new.items() if before.waiting(key) is None}
 
 
 def _take_back(
     client: Client, step: Step, before: ActualVm, seen: _Seen, mine: Mapping[str, Pending]
 ) -> tuple[list[str], str]:
-    """Revert these, on the very configuration that was seen, and remove the volumes made for them.
+    """Revert these on the very configuration that was seen, and remove the volumes made for them.
 
-    What was taken back, and why something was not. Raises ApiError when the guest cannot be looked at.
+    Returns what was taken back, and why something was not. Raises ApiError when the guest cannot be looked at.
     """
     if not mine:
         return [], ""
@@ -186,7 +186,7 @@ def add_seen(error: FleetError, client: "Client", fleet: Fleet, vm: Vm, step: St
 
 
 def seen(client: "Client", fleet: Fleet, vm: Vm, step: Step | None = None) -> str:
-    """Where the guest is and how it stands, with what the step was to change of it; unknown where nobody tells."""
+    """Say where the guest is, how it stands and what the step was to change; unknown where nobody tells."""
     try:
         actual = observe(client, fleet, vm)
         if actual is None:

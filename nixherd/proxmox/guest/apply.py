@@ -17,7 +17,7 @@ from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import CT_DISKS, VM_DISKS, VmConfig, properties, size_or_none, tags_of
 from nixherd.proxmox.errors import Locked, OutcomeUnknown, StillRunning, TaskForgotten
 from nixherd.proxmox.guest import aftermath, plan, reboots, tasks
-from nixherd.proxmox.guest.identity import ActualVm, label, marked, unmarked
+from nixherd.proxmox.guest.identity import ActualVm, label, marked, sent_text, unmarked
 from nixherd.proxmox.guest.observe import holder, observe, template_or_why
 from nixherd.proxmox.guest.plan import Desired
 from nixherd.proxmox.guest.tasks import Held, Progress
@@ -55,13 +55,13 @@ Replan = Callable[[ActualVm | None], tuple[Step, ...]]
 
 
 def desired(client: Client, fleet: Fleet, vm: Vm, host: Host) -> Desired:
-    """With what it would be cloned from; a container is made of no template."""
+    """Return the guest as declared, with what it would be cloned from; a container has no template."""
     seen = template_or_why(client, fleet) if vm.type is GuestType.QEMU else (None, None)
     return Desired(fleet, vm, host, *seen)
 
 
 def plan_of(client: Client, fleet: Fleet, vm: Vm, host: Host) -> tuple[Step, ...]:
-    """What is to be done to the guest now; nothing is sent but GETs. Refused when a readonly one needs anything."""
+    """Plan the guest's steps; only GETs are sent. Raise Refused when a readonly one needs any."""
     steps = plan.plan_vm(desired(client, fleet, vm, host), observe(client, fleet, vm))
     plan.require_changeable(vm, doable(steps))
     return steps
@@ -146,7 +146,7 @@ def achieve(
 
 
 def _left_to_do(client: Client, vm: Vm, replan: Replan, actual: ActualVm | None, done: list[Step]) -> tuple[Step, ...]:
-    """What `replan` says now. FleetError when a switch of power was carried out, and the guest stands elsewhere."""
+    """Plan again. Raise FleetError when a switch of power was carried out, and the guest is in another state."""
     last = done[-1] if done else None
     try:
         steps = replan(actual)
@@ -173,7 +173,7 @@ def _left_to_do(client: Client, vm: Vm, replan: Replan, actual: ActualVm | None,
 
 
 def require_awake(vm: Vm, actual: ActualVm | None, steps: tuple[Step, ...]) -> None:
-    """Usage where a guest is suspended to disk: nothing can be done to it but to let it go on, and waiting is vain."""
+    """Require that a guest is not suspended to disk, unless it is to go on: waiting for that is vain."""
     if actual is None or actual.config.lock != "suspended" or not steps or isinstance(steps[0], (Start, Resume)):
         return
     raise Usage(
@@ -206,7 +206,7 @@ def _carry_out(
     done: list[Step],
     held: Held,
 ) -> str:
-    """Apply the step; what to wait for before looking again, empty when all went well."""
+    """Apply the step; return what to wait for before looking again, empty when all went well."""
     try:
         apply(client, step, timeout=timeout, progress=say)
         done.append(step)
@@ -240,7 +240,7 @@ def _carry_out(
 
 
 def _where_it_stands(client: Client, vm: Vm, step: Power, error: TaskFailed, say: Progress, done: list[Step]) -> None:
-    """A switch of power failed: that is no matter where the guest is where it was to be. TaskFailed where it is not."""
+    """Accept a failed switch of power if the guest is in the state that was asked for, else raise TaskFailed."""
     if isinstance(step, Reboot) and Upid.parse(error.upid).type in reboots.STARTS:
         raise error  # which says where the guest stands
     status = client.status(step.node, vm.vmid, vm.type)
@@ -254,8 +254,8 @@ def _where_it_stands(client: Client, vm: Vm, step: Power, error: TaskFailed, say
 def apply(client: Client, step: Step, *, timeout: float, progress: Progress | None = None) -> Upid | None:
     """Carry out one step and wait for its task, which is returned; for a reboot until the guest runs again.
 
-    When the server did not say what came of a step that must not be done twice, its task is looked for: then that
-    is waited for. OutcomeUnknown when there is none.
+    When the server did not say what came of a step that must not be done twice, its task is looked for: then that is
+    waited for. Raise OutcomeUnknown when there is none.
     """
     began, say = time.monotonic(), progress or (lambda _: None)
     if isinstance(step, AwaitReboot):
@@ -284,7 +284,7 @@ def apply(client: Client, step: Step, *, timeout: float, progress: Progress | No
 
 
 def _tasks_of(client: Client, step: Step) -> set[str]:
-    """The tasks that work, or worked, on the step's guest for our token and are of its kind."""
+    """Return our token's tasks, running or ended, on the step's guest and of its kind."""
     tasks = (*client.tasks(step.node, vmid=step.vmid), *client.tasks(step.node, vmid=step.vmid, active=False))
     return {str(task.upid) for task in tasks if task.user == client.token_id and task.type in step.task_types}
 
@@ -305,9 +305,9 @@ _OF_THE_SERVER = frozenset(("type", "hwaddr"))  # what it adds to a container's 
 
 
 def to_send(fleet: Fleet, vm: Vm, config: VmConfig, values: dict[str, object]) -> dict[str, object]:
-    """The options as they may be sent: tags as the server keeps them, notes with our mark.
+    """Return the options as they may be sent: tags as the server keeps them, notes with our mark.
 
-    Usage for what would make the guest somebody else's: another name, or notes without the mark.
+    Raise Usage for what would make the guest somebody else's: another name, or notes without the mark.
     """
     if isinstance(tags := values.get("tags"), str):
         values = {**values, "tags": ";".join(tags_of(tags))}
@@ -327,9 +327,9 @@ def to_send(fleet: Fleet, vm: Vm, config: VmConfig, values: dict[str, object]) -
 
 
 def is_so(config: VmConfig, key: str, value: object) -> bool:
-    """Whether the option is as it would be after sending this value: the server names volumes and makes up MACs."""
+    """Tell whether the option has this value already: the server names volumes and makes up MACs."""
     present = config.text(key)
-    text = None if value is None else str(int(value) if isinstance(value, bool) else value)
+    text = sent_text(value)
     if present == text or present is None or text is None:
         return present == text
     if _CARD.fullmatch(key):
@@ -352,7 +352,7 @@ def _is_drive(present: str, text: str) -> bool:
 
 
 def _is_card(present: str, text: str) -> bool:
-    """Whether they are the same but for the MAC, where none was asked for."""
+    """Tell whether they are the same, but for a MAC that nobody asked for."""
     has, target = properties(present, "model"), properties(text, "model")
     if (model := target.pop("model", None)) and model in has:
         del has[model]
@@ -362,12 +362,12 @@ def _is_card(present: str, text: str) -> bool:
 
 
 def makes_a_volume(change: Change) -> bool:
-    """Whether a server makes a new volume each time that this is sent."""
+    """Tell whether a server makes a new volume each time that this is sent."""
     return isinstance(change.value, str) and _NEW.match(change.value) is not None and bool(_DRIVE.fullmatch(change.key))
 
 
 def in_vain(done: list[Step], step: Step) -> bool:
-    """Whether the step was carried out before and is to be carried out again, by what it sends: it changes nothing.
+    """Tell whether a step that was carried out is to be carried out again, by what it sends: it has no effect.
 
     Once more is allowed, for somebody may have taken it back, unless that makes another volume.
     """

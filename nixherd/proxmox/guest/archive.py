@@ -28,7 +28,7 @@ _TYPES = {"qemu": GuestType.QEMU, "vm": GuestType.QEMU, "lxc": GuestType.LXC, "c
 
 
 def require_backup_of(vm: Vm, volid: str) -> None:
-    """Usage unless its name says that it is a backup of this guest. Nothing is asked."""
+    """Require that a backup is one of this guest, by its name. Nothing is sent."""
     match = _NAMED.fullmatch(volid)
     type = _TYPES.get(match["kind"] or match["group"]) if match else None
     if match is None or type is None:
@@ -57,7 +57,7 @@ class Archive:
     unread: str = ""
 
     def brings(self, name: str) -> bool:
-        """Whether a restore makes this drive: those in it, and a VM's cloud-init drive, which is written anew."""
+        """Tell whether a restore makes this drive: those in it, and a VM's cloud-init drive, which is written anew."""
         drive = self.config.drives.get(name)
         return name in self.disks or (drive is not None and drive.is_cloudinit)
 
@@ -70,19 +70,19 @@ class Archive:
         return VmConfig({key: value for key, value in values.items() if not self.leaves_out(key)})
 
     def leaves_out(self, name: str) -> bool:
-        """Whether its configuration says of a VM's disk that no backup holds it."""
+        """Tell whether its configuration excludes a VM's disk from backups."""
         text = str(self.config.values.get(name, ""))
         disk = re.fullmatch(VM_DISKS, name, re.ASCII) is not None
         return disk and not is_true(properties(text, "file").get("backup", 1))
 
     def replaces(self, name: str, volume: str) -> bool:
-        """Whether a restore makes this drive, in the place of another volume than the one that was backed up."""
+        """Tell whether a restore makes this drive, in the place of another volume than the one that was backed up."""
         text = str(self.config.values.get(name, ""))
         values = properties(text, "file")
         return self.brings(name) and (values.get("file") or values.get("volume")) != volume
 
     def holds(self, volume: str | None) -> bool:
-        """Whether what this volume had when the backup was made is in it, under whatever name."""
+        """Tell whether what this volume had when the backup was made is in it, under whatever name."""
         texts = (str(self.config.values.get(name, "")) for name in self.disks)
         each = (properties(text, "file") for text in texts)
         return volume is not None and any(volume in (values.get("file"), values.get("volume")) for values in each)
@@ -95,20 +95,20 @@ class Archive:
         return tuple(f"{name} ({volume})" for name, volume in rows if volume.startswith("/"))
 
     def is_alike(self, name: str, value: str) -> bool:
-        """Whether a mount point is used as the one that was backed up, whatever volume it is: a restore renames it."""
+        """Tell whether a mount point is used as the one that was backed up; a restore renames its volume."""
         then, now = (properties(text, "file") for text in (str(self.config.values.get(name, "")), value))
         then["file"], now["file"] = (each.get("file", "").partition(":")[0] for each in (then, now))
         return then == now
 
     def names(self, name: str, volume: str) -> bool:
-        """Whether a VM has this volume again though the backup does not hold it: its configuration still names it."""
+        """Tell whether a VM keeps this volume though the backup lacks it: its configuration still names it."""
         text = str(self.config.values.get(name, ""))
         same = properties(text, "file").get("file") == volume
         return self.type is GuestType.QEMU and same and not self.leaves_out(name)
 
 
 def read(client: "Client", node: str, vm: Vm, volid: str, *, exists: bool) -> Archive:
-    """Look into a backup of this guest. Usage when it is not there, FleetError when it cannot be read.
+    """Look into a backup of this guest. Raise Usage when it is not there, FleetError when it cannot be read.
 
     Who may not look, for the guest is gone and its place in a pool with it, may still restore it: unless the guest is
     `exists`, that is said in `unread`.
@@ -120,7 +120,7 @@ def read(client: "Client", node: str, vm: Vm, volid: str, *, exists: bool) -> Ar
             return Archive(volid, vm.type, unread=str(error))
         if error.status == 500 and "does not exist" in str(error):
             raise Usage(
-                f"there is no backup {volid} on {node}; `nixherd vm backups {vm.name}` lists those of {label(vm)}"
+                f"backup {volid} does not exist on {node}; `nixherd vm backups {vm.name}` lists those of {label(vm)}"
             ) from error
         if error.status == 500:
             raise FleetError(f"{volid} cannot be read, nothing was done: {error}") from error
@@ -131,7 +131,7 @@ def read(client: "Client", node: str, vm: Vm, volid: str, *, exists: bool) -> Ar
 
 
 def config_of(text: str) -> VmConfig:
-    """The configuration in a file of the server's: notes are its comments, with what is no plain ASCII escaped."""
+    """Parse a configuration file of the server's: notes are its comments, with non-ASCII characters escaped."""
     lines = text.splitlines()
     notes = [
         unquote(line[1:]) for line in lines if line.startswith("#") and not line.startswith(("#qmdump#", "#vzdump#"))
@@ -142,7 +142,7 @@ def config_of(text: str) -> VmConfig:
 
 
 def _require_of(vm: Vm, archive: Archive) -> None:
-    """Usage where the guest in it is another one, which had the same VMID."""
+    """Refuse (Usage) a backup of another guest, which had the same VMID."""
     config = archive.config
     if config.is_template:
         raise Usage(f"{archive.volid} holds a template, not {label(vm)}; nothing was done")
@@ -168,14 +168,14 @@ class Saved:
     unknown: str = ""
 
     def why_not(self, volume: str | None) -> str:
-        """Why a volume cannot be had back from it; empty where it can."""
+        """Say why a volume cannot be restored from it; empty where it can."""
         if volume in self.volumes:
             return ""
         return self.unknown or "not in it"
 
 
 def saved(client: "Client", node: str, archive: str, task: Upid | None, type: GuestType) -> Saved:
-    """What the backup that this task made holds. Never an error: what cannot be read is not known."""
+    """Return what the backup that this task made holds. Never raises: what cannot be read is unknown."""
     if task is None:
         return Saved(archive, unknown="the task that made it is not known")
     try:
@@ -190,7 +190,7 @@ def saved(client: "Client", node: str, archive: str, task: Upid | None, type: Gu
 
 
 def held(archive: str, text: str, log: Iterable[str], type: GuestType) -> Saved:
-    """What a backup holds, of the configuration in it and the lines of its task's log. Pure."""
+    """Compare the configuration in a backup with its task's log, and return what it holds. Pure."""
     inside = dict(held_inside(text, type))
     logged = dict(_logged(log, inside, type))
     if not inside and not logged:
@@ -206,7 +206,7 @@ def held(archive: str, text: str, log: Iterable[str], type: GuestType) -> Saved:
 
 
 def held_inside(text: str, type: GuestType) -> Iterator[tuple[str, str]]:
-    """What the archive says that it holds: names of drives or mount points, and their volumes."""
+    """Return what the archive says that it holds: names of drives or mount points, and their volumes."""
     lines = text.splitlines()
     options = {match[1]: match[2] for line in lines if (match := _OPTION.fullmatch(line))}
     mapped = {match[1] for line in lines if (match := _MAPPED.fullmatch(line))}
@@ -223,7 +223,7 @@ def held_inside(text: str, type: GuestType) -> Iterator[tuple[str, str]]:
 
 
 def _logged(log: Iterable[str], inside: dict[str, str], type: GuestType) -> Iterator[tuple[str, str]]:
-    """What the log says; it does not name the volumes of a container."""
+    """Return what the log says; it does not name the volumes of a container."""
     for line in log:
         if type is GuestType.QEMU:
             if match := _INCLUDED_DISK.fullmatch(line):
@@ -240,7 +240,7 @@ _NOT_KNOWN = "not known, this token may not look into it while the guest is not 
 
 
 def is_empty(config: VmConfig) -> bool:
-    """Whether that is no guest, but what a restore that failed, or is at work, has in its place: no disk, no name."""
+    """Tell whether a restore that failed, or is at work, left this in the guest's place: no disk, no name."""
     return config.values.keys() <= _OF_EMPTY and (config.text("memory") or "128") == "128"
 
 
@@ -255,11 +255,11 @@ def lost(
     begun: bool = False,
     again: bool = False,
 ) -> Restore:
-    """The step, with what it does to the guest that is there beyond what the backup brings back.
+    """Return the step with what it does to the existing guest beyond what the backup brings back.
 
-    Usage for what would be lost that the backup does not hold and `discard` does not name, unless what is there was
-    made by the restore that this run has `begun`; and for a name in `discard` that would not go, unless it may have
-    gone by the same restore, done before (`again`).
+    Raise Usage for what would be lost that the backup does not hold and `discard` does not name, unless it was made by
+    the restore that this run has `begun`; and for a name in `discard` that would not go, unless it may have gone by the
+    same restore, done before (`again`).
     """
     lacks = (_NOT_KNOWN,) if held.unread else tuple(_lacking(held))
     if replaced is None:
@@ -289,7 +289,7 @@ class _Lot:
 
 
 def _lot(vm: Vm, belongings: Belongings, held: Archive) -> _Lot:
-    """After `restore_cleanup_oldconf` of PVE::QemuServer and `destroy_lxc_container` of PVE::LXC.
+    """Sort a guest's parts, as `restore_cleanup_oldconf` of PVE::QemuServer and `destroy_lxc_container` of PVE::LXC do.
 
     A VM's drives go whose names are in the backup, a container's volumes all, but for those that snapshots alone name;
     of a VM that stays, `qm rescan` makes unused disks.
@@ -340,7 +340,7 @@ def _require_given_up(vm: Vm, belongings: Belongings, lot: _Lot, discard: Iterab
 
 
 def _lacking(held: Archive) -> Iterable[str]:
-    """The disks of the backup's own configuration that it does not hold, and what becomes of them."""
+    """Return the disks of the backup's own configuration that it does not hold, and what becomes of them."""
     for name, value in sorted(held.config.values.items()):
         values = properties(str(value), "file")
         if held.type is GuestType.QEMU:
@@ -353,7 +353,7 @@ def _lacking(held: Archive) -> Iterable[str]:
 
 
 def read_back(client: Client, vm: Vm, now: ActualVm) -> tuple[dict[str, object], list[str]]:
-    """What the guest keeps that the backup lacked, as it and its storages say now: for JSON, and for people."""
+    """Return what the guest keeps that the backup lacked, read from it and its storages: for JSON, and for people."""
     config = now.config
     unused = {key: str(value) for key, value in config.values.items() if re.fullmatch(r"unused\d+", key)}
     notes = [line for line in config.description.splitlines() if _LEFT_OUT.fullmatch(line.strip())]
@@ -365,7 +365,7 @@ def read_back(client: Client, vm: Vm, now: ActualVm) -> tuple[dict[str, object],
 
 
 def nameless(client: Client, vm: Vm, node: str) -> tuple[list[str], list[str]]:
-    """The volumes in the guest's name that nothing names; the same in words, with what cannot be known of them."""
+    """Return the volumes in the guest's name that nothing refers to, and the same in words with what is unknown."""
     try:
         stays = with_storages(client, node, vm.vmid, belongings_of(client, vm, node)).stays
     except FleetError as error:
@@ -375,7 +375,7 @@ def nameless(client: Client, vm: Vm, node: str) -> tuple[list[str], list[str]]:
 
 
 def kept(client: Client, vm: Vm, now: ActualVm, volume: str) -> str:
-    """What a storage says of a volume that is an unused disk now."""
+    """Say whether a storage has a volume that is an unused disk now."""
     try:
         rows = client.volumes(now.node, volume.partition(":")[0], vmid=vm.vmid)
     except ApiError as error:

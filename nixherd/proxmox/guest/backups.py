@@ -27,9 +27,9 @@ _TOUCHED = re.compile(r"new volume ID is|successfully (?:removed|created)|\b(?:m
 
 
 def backup_storage(client: Client, fleet: Fleet, node: str, named: str | None) -> str:
-    """Where backups go: the one named, else `proxmox.backupStorage`, else the node's only storage that takes them.
+    """Return where backups go: the one named, else `proxmox.backupStorage`, else the node's only one for backups.
 
-    Usage when none of these tells.
+    Raise Usage when none of these tells.
     """
     if named or (fleet.endpoint and fleet.endpoint.backup_storage):
         return named or str(fleet.endpoint and fleet.endpoint.backup_storage)
@@ -88,7 +88,10 @@ class BackupGuest(Verb):
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
     ) -> Steps:
-        """Return the step with the volume that it made. FleetError when that is not there, whatever its task says."""
+        """Return the step with the volume that it made.
+
+        Raise FleetError when that is not there, whatever its task says.
+        """
         steps = self.plan(client, fleet, vm)
         if not steps:
             return steps
@@ -112,7 +115,7 @@ def _volumes(client: Client, step: Backup) -> dict[str, Volume]:
 
 
 def _new(client: Client, step: Backup, before: dict[str, Volume]) -> tuple[list[str], str]:
-    """The backups that the storage has and did not have before, and in words; none where it cannot be looked at."""
+    """Return the backups that are new on the storage, and the same in words; empty where it cannot be looked at."""
     try:
         new = sorted(_volumes(client, step).keys() - before.keys())
     except ApiError as error:
@@ -121,7 +124,7 @@ def _new(client: Client, step: Backup, before: dict[str, Volume]) -> tuple[list[
 
 
 def _made(client: Client, step: Backup, before: dict[str, Volume], done: Steps) -> Outcome:
-    """The steps, with the volume that is new on the storage."""
+    """Return the steps, with the volume that is new on the storage."""
     new = [row for volid, row in _volumes(client, step).items() if volid not in before]
     if not done:
         return Outcome(done, why="another run has just made one")
@@ -213,7 +216,7 @@ class RestoreGuest(Verb):
     def _look(
         self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, *, by_person: bool, first: bool
     ) -> Steps:
-        """`first`: this run has begun no restore yet."""
+        """Return the steps now; `first`: this run has begun no restore yet."""
         node = actual.node if actual else fleet.node_of(vm)
         under_way = self._under_way(client, node, vm)
         if under_way:
@@ -258,7 +261,7 @@ class RestoreGuest(Verb):
             raise Usage(f"{label(vm)} {state} before it is restored over")
 
     def _under_way(self, client: Client, node: str, vm: Vm) -> AwaitRestore | None:
-        """A restore that works on the guest now: ours from the same backup. FleetError when it is any other."""
+        """Return our restore from the same backup if it is at work. Raise FleetError for any other restore."""
         for task in client.tasks(node, vmid=vm.vmid):
             if task.type not in Restore.task_types or task.id != str(vm.vmid):
                 continue
@@ -268,12 +271,12 @@ class RestoreGuest(Verb):
         return None
 
     def _made_of_this(self, client: Client, task: Task, *, begun: bool = False) -> bool:
-        """Whether the task restores, or restored, this backup; of one that has just `begun` the log may say nothing."""
+        """Tell whether the task restores this backup; the log of one that has just `begun` may be empty."""
         log = [line for line in client.task_log(task.upid) if line != "no content"]
         return any(self.archive.rpartition("/")[2] in line for line in log) or (begun and not log)
 
     def _last_restored(self, client: Client, vm: Vm, replaced: ActualVm) -> Task | None:
-        """The task of ours that restored this backup, where that was the last thing done to the guest."""
+        """Return the task of ours that restored this backup, where that was the last thing done to the guest."""
         last = client.last_task(replaced.node, vm.vmid)
         if last is None or last.type not in Restore.task_types or last.status != "OK" or replaced.running:
             return None
@@ -283,7 +286,7 @@ class RestoreGuest(Verb):
 
 
 def _require_restorable(vm: Vm, node: str, held: Archive) -> None:
-    """Usage for what a server restores for root@pam alone."""
+    """Refuse (Usage) what a server restores for root@pam alone."""
     if held.type is GuestType.LXC and held.bound:
         raise Usage(
             f"{held.volid} holds {label(vm)} with {', '.join(held.bound)} of the node, which no token restores; on "
@@ -294,9 +297,9 @@ def _require_restorable(vm: Vm, node: str, held: Archive) -> None:
 def _left_behind(
     client: Client, fleet: Fleet, vm: Vm, before: ActualVm | None, error: FleetError, *, made: bool
 ) -> str:
-    """What a restore that failed has left, in words; an empty guest that this run `made` goes, if it can come again.
+    """Say what a failed restore has left; an empty guest that this run `made` is removed if it can come again.
 
-    Of one that came to an unknown end no more is said than what is there, and nothing is removed.
+    After an unknown end only what exists is said, and nothing is removed.
     """
     try:
         now = observe(client, fleet, vm)
@@ -341,7 +344,7 @@ def _unknown_end(vm: Vm, before: ActualVm | None, now: ActualVm | None) -> str:
 
 
 def _touched_nothing(client: Client, vm: Vm, now: ActualVm, error: FleetError) -> bool:
-    """Whether a restore that failed has made and removed no volume, as its log and the storages tell."""
+    """Tell whether a restore that failed has made and removed no volume, as its log and the storages tell."""
     if not isinstance(error, TaskFailed):
         return True  # it was refused: no task began
     if any(_TOUCHED.search(line) for line in client.task_log(Upid.parse(error.upid))):
@@ -352,7 +355,7 @@ def _touched_nothing(client: Client, vm: Vm, now: ActualVm, error: FleetError) -
 
 
 def _seen(client: Client, fleet: Fleet, vm: Vm, done: Steps) -> Outcome:
-    """The steps, and the guest as it was read back. FleetError where it is not there."""
+    """Return the steps, and the guest as it was read back. Raise FleetError where it is not there."""
     now = observe(client, fleet, vm)
     if now is None or is_empty(now.config):
         raise FleetError(f"the restore of {label(vm)} ended well, and the guest is not there; look at its node's tasks")

@@ -13,7 +13,7 @@ ADDRESSING = "ip=dhcp"
 
 
 def options(fleet: Fleet, vm: Vm, config: VmConfig, template: VmConfig | None) -> Iterator[Change]:
-    """Changes of plain options and of devices that are no disks."""
+    """Return changes of plain options and of devices that are no disks."""
     declared = vm.settings
     if vm.cores is not None and config.cores != vm.cores:
         yield Change("cores", str(config.cores), str(vm.cores), vm.cores)
@@ -49,7 +49,7 @@ def _memory(vm: Vm, config: VmConfig) -> Iterator[Change]:
 
 
 def _typed(key: str, first: str, target: str | None, actual: str | None) -> Iterator[Change]:
-    """An option whose type comes first, with or without its name `first`; further properties may follow."""
+    """Compare an option whose type comes first, with or without its name `first`; further properties may follow."""
     if target is None or properties(target, first) == properties(actual or "", first):
         return
     yield Change(key, actual or "default", target, target)
@@ -66,12 +66,12 @@ _FLAGS = ("onboot", "protection")
 
 
 def inheritable(vm: Vm, config: VmConfig) -> list[str]:
-    """Which of the flags below the guest has, and nobody declared: the template may have left them there."""
+    """Return which of the flags below the guest has, and nobody declared: the template may have left them there."""
     return [key for key in _FLAGS if getattr(vm.settings, key) is None and config.flag(key)]
 
 
 def flags(vm: Vm, config: VmConfig, template: VmConfig | None) -> Iterator[Change]:
-    """`onboot` and `protection`: as declared; where nothing is declared, what the template left there goes."""
+    """Compare `onboot` and `protection`; where nothing is declared, what the template left is taken away."""
     for key in _FLAGS:
         declared: bool | None = getattr(vm.settings, key)
         if declared is None and not (template and template.flag(key)):
@@ -82,7 +82,7 @@ def flags(vm: Vm, config: VmConfig, template: VmConfig | None) -> Iterator[Chang
 
 
 def startup(vm: Vm, config: VmConfig) -> Iterator[Change]:
-    """The order and pauses of starting with the node. The server takes the order without its name as well."""
+    """Compare the order and pauses of starting with the node; the server takes the order without its name as well."""
     target, actual = vm.settings.startup, config.text("startup")
     if target is not None and properties(target, "order") != properties(actual or "", "order"):
         yield Change("startup", actual or "any", target, target)
@@ -101,7 +101,7 @@ _SHORT = 40
 
 
 def short(value: object) -> str:
-    """A value in a plan; of a text of several lines, or a long one, the beginning."""
+    """Shorten a value for a plan: the beginning of a long text, or of one with several lines."""
     first, _, rest = ("" if value is None else str(value)).strip().partition("\n")
     if not rest and len(first) <= 2 * _SHORT:
         return first or "none"
@@ -109,7 +109,7 @@ def short(value: object) -> str:
 
 
 def device_changes(device: Device, config: VmConfig) -> Iterator[Change]:
-    """A card or passed-through device with the declared properties, what is not declared as it was."""
+    """Give a card or passed-through device the declared properties; the others stay."""
     is_net = device.name.startswith("net")
     actual = config.text(device.name)
     values = {} if actual is None else net_values(actual) if is_net else properties(actual, "host")
@@ -125,7 +125,7 @@ def device_changes(device: Device, config: VmConfig) -> Iterator[Change]:
 
 
 def _headed(values: Mapping[str, str]) -> dict[str, str]:
-    """A card's properties as the server writes them: `virtio=MAC,bridge=…`, or `model=virtio,…` without a MAC."""
+    """Write a card's properties as the server does: `virtio=MAC,bridge=…`, or `model=virtio,…` without a MAC."""
     rest = {key: value for key, value in values.items() if key not in ("model", "macaddr")}
     model, mac = values["model"], values.get("macaddr")
     return {model: mac, **rest} if mac else {"model": model, **rest}
@@ -143,7 +143,7 @@ def _same(actual: str | None, target: str) -> bool:
 def grown(
     vm: Vm, node: str, disk: str, actual: int, target: int, config: VmConfig, where: str, *, of_template: bool = False
 ) -> Iterator[Step]:
-    """A disk grown to the size that is wanted; said to be impossible where it is larger."""
+    """Grow a disk to the declared size; Cannot where it is larger."""
     if actual > target:
         whose = "its template's " if of_template else ""
         yield Cannot(
@@ -160,7 +160,7 @@ def grown(
 
 
 def impossible(vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
-    """What a machine that exists cannot be given in passing."""
+    """Return what cannot be changed on a machine that exists."""
     bios = vm.settings.bios
     if bios is not None and config.bios != bios:
         yield Cannot(
@@ -185,7 +185,7 @@ def impossible(vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
 
 
 def cloud_init(vm: Vm, host: Host, config: VmConfig) -> Iterator[Change]:
-    """Who may log in to a clone, and how it gets its address; nothing where no drive would say so."""
+    """Compare who may log in to a clone, and how it gets its address; nothing without a cloud-init drive."""
     declared = vm.settings.cloud_init
     user, wanted_user = config.text("ciuser"), declared.user or host.user
     if not config.has_cloudinit_drive:
@@ -214,9 +214,9 @@ _CARD = Device("net0", {"model": "virtio", "bridge": "vmbr0"})
 
 
 def empty_vm(fleet: Fleet, vm: Vm, host: Host) -> Create:
-    """The VM's making. FleetError when its definition does not say how large it is, and where.
+    """Return the step that makes a VM from its definition. Raise FleetError when that lacks its size or place.
 
-    Its options are those that a VM without any would differ in: the same comparison that keeps it as declared.
+    Its options are those in which a VM without any would differ: the same comparison that keeps it as declared.
     """
     storage = fleet.storage_of(vm)
     if vm.disk is None or storage is None:
@@ -242,19 +242,19 @@ def empty_vm(fleet: Fleet, vm: Vm, host: Host) -> Create:
 
 
 def whole_gib(size: int) -> int:
-    """The API makes volumes of whole GiB; what is more is rounded up."""
+    """Round up to whole GiB, in which the API makes volumes."""
     return -(-size // GIB)
 
 
 def volume(disk: Device, storage: str | None) -> str:
-    """A new, empty volume as the API takes it: `tank:100,ssd=1`."""
+    """Return a new, empty volume as the API takes it: `tank:100,ssd=1`."""
     assert disk.size is not None
     rest = "".join(f",{key}={value}" for key, value in disk.values.items())
     return f"{disk.storage or storage}:{whole_gib(disk.size)}{rest}"
 
 
 def _firmware(vm: Vm, storage: str) -> dict[str, object]:
-    """OVMF keeps its variables on a disk; without Secure Boot's keys, which would stop an unsigned boot loader."""
+    """Return the disk for OVMF's variables, without Secure Boot's keys, which would stop an unsigned boot loader."""
     if vm.settings.bios != "ovmf":
         return {"bios": vm.settings.bios}
     return {"bios": "ovmf", "efidisk0": f"{storage}:1,efitype=4m,pre-enrolled-keys=0"}
@@ -264,7 +264,7 @@ _CONTAINER_CARD = {"name": "eth0", "bridge": "vmbr0", "ip": "dhcp"}
 
 
 def creation(fleet: Fleet, vm: Vm, host: Host) -> Create:
-    """The container's making. FleetError when its definition names no archive to unpack."""
+    """Return the step that makes a container. Raise FleetError when its definition names no archive to unpack."""
     declared = vm.settings
     if declared.container.archive is None:
         raise FleetError(
@@ -304,7 +304,7 @@ def _text(device: Device) -> str:
 
 
 def container_steps(fleet: Fleet, vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
-    """The steps that make a container as declared. A running one takes all of its options over at once."""
+    """Return the steps that make a container as declared. A running one takes all of its options over at once."""
     changes = tuple(_changes(fleet, vm, config))
     if changes:
         yield Configure(node, vm.vmid, changes, config.digest, type=vm.type)
@@ -335,7 +335,7 @@ def _changes(fleet: Fleet, vm: Vm, config: VmConfig) -> Iterator[Change]:
 
 
 def card_changes(card: Device, config: VmConfig) -> Iterator[Change]:
-    """A container's card with the declared properties, what is not declared as it was."""
+    """Give a container's card the declared properties; the others stay."""
     actual = config.text(card.name)
     values, target = properties(actual or "", "name"), properties(_text(card), "name")
     if all(values.get(key, "").lower() == value.lower() for key, value in target.items()):

@@ -93,7 +93,7 @@ class DestroyGuest(Verb):
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
     ) -> Steps:
-        """Returns the steps with what was removed in the last of them."""
+        """Return the steps, with what was removed in the last of them."""
         first = self.plan(client, fleet, vm)
         if first and isinstance(first[0], AwaitRemoval):
             return self._after_another(client, fleet, vm, first[0], timeout, progress)
@@ -128,7 +128,7 @@ class DestroyGuest(Verb):
         timeout: float,
         progress: Progress | None,
     ) -> Steps:
-        """What comes after the guest was shut down; what was done is added to `done`."""
+        """Back the guest up and remove it, once it is off; what was done is added to `done`."""
         before = removal.tasks_of(client, target)
         claim = removal.relied_on(client, fleet, vm) if target.backup else Claim()
         for step in first:
@@ -176,7 +176,7 @@ class DestroyGuest(Verb):
     # What must be so
 
     def _judge(self, client: Client, fleet: Fleet, vm: Vm, actual: ActualVm) -> None:
-        """Refused when the guest is not the one that is declared, or must not go."""
+        """Refuse a guest that is not the declared one, or must not be destroyed."""
         seen = Guest(client, fleet, vm, actual).ours
         if why := another_machine(vm, seen.config, seen.node):
             raise Refused(f"{why}; not destroyed")
@@ -195,7 +195,7 @@ class DestroyGuest(Verb):
                 raise Usage(f"--discard {name}: {label(vm)} has no {name}; with it would go {known}")
 
     def _require_saving(self, vm: Vm, actual: ActualVm, belongings: Belongings) -> None:
-        """Refused, before anything is done, when a backup would not hold all that is to be kept."""
+        """Refuse, before anything is done, when a backup would lack something that is to be kept."""
         if actual.config.lock == "suspended":
             raise Refused(
                 f"{label(vm)} on {actual.node} is suspended to disk, so that no backup can be made; resume it and shut "
@@ -209,12 +209,12 @@ class DestroyGuest(Verb):
             )
 
     def _missing(self, belongings: Belongings, archive: Saved) -> tuple[Part, ...]:
-        """The parts that are to be kept and cannot be had back from a backup."""
+        """Return the parts that are to be kept and cannot be restored from a backup."""
         kept = (part for part in belongings.parts if not part.remade and part.name not in self.discard)
         return tuple(part for part in kept if archive.why_not(part.volume))
 
     def _require_saved(self, vm: Vm, belongings: Belongings, archive: Saved) -> None:
-        """Refused when the backup that was made does not hold all that is to be kept, or nobody knows whether."""
+        """Refuse when the backup that was made lacks, or may lack, something that is to be kept."""
         missing = self._missing(belongings, archive)
         if missing:
             what = "it is not known whether" if archive.unknown else "not all is saved:"
@@ -228,7 +228,7 @@ class DestroyGuest(Verb):
     # What is done
 
     def _relied_on(self, client: Client, vm: Vm, actual: ActualVm, belongings: Belongings) -> str | None:
-        """The backup that a killed run made, while it holds what the guest does and all that is to be kept."""
+        """Return the backup that a killed run made, as long as it still holds everything that is to be kept."""
         claim = claim_in(actual.config)
         if claim is None or claim.archive is None or not removal.is_still_good(client, vm, actual, claim.archive):
             return None
@@ -254,7 +254,7 @@ class DestroyGuest(Verb):
 
 
 def _how_it_stands(client: Client, fleet: Fleet, vm: Vm, announced: Belongings | None = None) -> str:
-    """The guest as it is after a failure, in words; with those of the volumes announced that are gone already."""
+    """Describe the guest after a failure, and which of the volumes announced are gone already."""
     try:
         now = observe(client, fleet, vm)
     except FleetError as error:
@@ -281,7 +281,7 @@ def _discards(parts: tuple[Part, ...]) -> str:
 
 
 def claimed_backup(config: VmConfig) -> str | None:
-    """The backup that an earlier run, killed after it had claimed the guest, had made."""
+    """Return the backup that an earlier run, killed after it had claimed the guest, had made."""
     claim = claim_in(config)
     return claim.archive if claim else None
 
@@ -289,7 +289,10 @@ def claimed_backup(config: VmConfig) -> str | None:
 def _await_unlocked(
     client: Client, fleet: Fleet, vm: Vm, step: Backup, timeout: float, progress: Progress | None
 ) -> None:
-    """Wait while the guest is locked: a killed run's backup may still be at work. Locked when that takes too long."""
+    """Wait while the guest is locked: a killed run's backup may still be at work.
+
+    Raise Locked when that takes too long.
+    """
 
     def locked(actual: ActualVm | None) -> Steps:
         return (step,) if actual and actual.config.lock else ()
@@ -298,7 +301,7 @@ def _await_unlocked(
 
 
 def _save(client: Client, step: Backup, timeout: float, progress: Progress | None) -> Claim:
-    """Back the guest up and see the archive on the storage. FleetError when it is not there."""
+    """Back the guest up and see the archive on the storage. Raise FleetError when it is not there."""
 
     def there() -> dict[str, int]:
         rows = client.volumes(step.node, step.storage, content="backup", vmid=step.vmid)

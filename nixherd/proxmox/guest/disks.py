@@ -15,7 +15,7 @@ from nixherd.sizes import format_size
 
 
 def drive_of(vm: Vm, actual: ActualVm, disk: str | None) -> Drive:
-    """The named disk, else the one that the guest boots from. Usage when there is none."""
+    """Return the named disk, else the one that the guest boots from. Raise Usage when there is none."""
     root = actual.config.root
     drives = {**(actual.config.drives if vm.type is GuestType.QEMU else actual.config.volumes)}
     drives |= {"rootfs": root} if root else {}
@@ -27,7 +27,7 @@ def drive_of(vm: Vm, actual: ActualVm, disk: str | None) -> Drive:
 
 
 def _present(vm: Vm, actual: ActualVm, drive: Drive) -> Drive:
-    """The disk, when it is there. Usage where it only waits."""
+    """Return the disk if it is attached now. Raise Usage if it waits for the next start."""
     if is_elsewhere(actual, drive.name):
         raise Usage(
             f"{label(vm)}: {drive.name} waits for its next start, until then there is nothing to grow or move; "
@@ -111,7 +111,7 @@ class AttachDisk(Verb):
         return (AddDisk(seen.node, vm.vmid, disk, place, size, "", seen.config.digest, later, type=vm.type),)
 
     def _exists(self, guest: Guest, drive: Drive) -> Steps:
-        """Nothing where it is the disk that was asked for. Usage where it is another one."""
+        """Do nothing where the disk is the one that was asked for. Raise Usage where it is another one."""
         disk, size = self.disk, self.size
         if drive.cdrom:
             kind = "the cloud-init drive" if drive.is_cloudinit else "a CD-ROM"
@@ -164,7 +164,7 @@ class RelocateDisk(Verb):
         return (step,)
 
     def _movable(self, guest: Guest, seen: ActualVm) -> Drive:
-        """The named volume, which the server can move as the guest stands. Usage, with why not."""
+        """Return the volume if the server can move it now. Usage, with the reason, if not."""
         disk, vm = self.disk, guest.vm
         drive = seen.config.drives.get(disk)
         if drive is not None and drive.cdrom:

@@ -26,7 +26,7 @@ class _Options(Verb):
     verb = "configure"
 
     def options(self, fleet: Fleet, vm: Vm) -> Mapping[str, object]:
-        """The options as the API takes them. Usage for one that cannot be meant."""
+        """Return the options as the API takes them. Raise Usage for one that cannot be meant."""
         raise NotImplementedError
 
     def check(self, fleet: Fleet, vm: Vm) -> None:
@@ -47,7 +47,7 @@ class _Options(Verb):
 
 
 def _after(vm: Vm, seen: ActualVm, key: str, value: object) -> str:
-    """An option's new value as people read it; where a disk is taken away, what becomes of its volume."""
+    """Describe an option's new value; where a disk is taken away, what becomes of its volume."""
     parts = belongings(vm.type, vm.vmid, seen.config).parts if value is None else ()
     part = next((part for part in parts if part.name == key), None)
     if part is None:
@@ -143,7 +143,7 @@ class SetDevice(Verb):
 
 
 def property_of(name: str, value: object) -> str:
-    """A property of a device as the API writes it. Usage for what would be several."""
+    """Read a property of a device as the API writes it. Raise Usage for what would be several."""
     text = str(int(value)) if isinstance(value, bool) else text_of(name, str(value))
     if "," in text or "=" in text:
         raise Usage(f"{name}={value} cannot be a value of it")
@@ -219,7 +219,7 @@ class PassThrough(_OneDevice):
 
 
 def keys_of(name: str, value: object) -> str:
-    """Public keys as the API takes them. Usage when they are not keys."""
+    """Read public keys as the API takes them. Raise Usage when they are not keys."""
     if not isinstance(value, (list, tuple)) or not value:
         raise Usage(f"{name} is not a list of public keys")
     for key in value:
@@ -231,7 +231,7 @@ def keys_of(name: str, value: object) -> str:
 
 
 def addresses_of(name: str, value: object) -> Mapping[str, object]:
-    """Addresses by the name of their option. Usage when they are something else."""
+    """Read addresses by the name of their option. Raise Usage when they are something else."""
     if not isinstance(value, Mapping) or not value:
         raise Usage(f'{name} is not a mapping; write {{"ipconfig0": "ip=dhcp"}}')
     for key, text in value.items():
@@ -246,7 +246,7 @@ class SetCloudInit(_Options):
     """Set these of the cloud-init options, or without any what the definitions say: who may log in, and DHCP.
 
     `keys` are lines of `.pub` files, `addresses` as in `{"ipconfig0": "ip=10.0.0.5/24,gw=10.0.0.1"}`. A running VM has
-    them on its drive after `regenerate_cloud_init`. There is no password: it would be in arguments and logs.
+    them on its drive after `regenerate_cloud_init`. A password cannot be given: it would be in arguments and logs.
     """
 
     name = "cloud_init"

@@ -24,33 +24,33 @@ _MARK = re.compile(r"nixherd fleet=(?P<fleet>\S+) vmid=(?P<vmid>[0-9]+)", re.ASC
 
 
 def label(vm: Vm) -> str:
-    """The guest in messages: `vm 110 (dev)`, `ct 210 (dns)`."""
+    """Return the guest in messages: `vm 110 (dev)`, `ct 210 (dns)`."""
     return f"{'vm' if vm.type is GuestType.QEMU else 'ct'} {vm.vmid} ({vm.name})"
 
 
 def mark(fleet: Fleet, vm: Vm) -> str:
-    """The line in a guest's description that makes it ours. A copy of it carries the line too, but not its VMID."""
+    """Return the line in a guest's description that makes it ours; a copy of the guest has another VMID."""
     return f"nixherd fleet={fleet.id} vmid={vm.vmid}"
 
 
 def marked(fleet: Fleet, vm: Vm, text: str) -> str:
-    """A description with our mark as its first line."""
+    """Return a description with our mark as its first line."""
     return f"{mark(fleet, vm)}\n{text.strip()}".strip()
 
 
 def unmarked(fleet: Fleet, vm: Vm, description: str) -> str:
-    """What a description says beside our mark."""
+    """Return what a description says apart from our mark."""
     return "\n".join(line for line in description.splitlines() if line.strip() != mark(fleet, vm)).strip()
 
 
 def is_ours(fleet: Fleet, vm: Vm, config: VmConfig) -> bool:
-    """Whether the guest under the VM's VMID is the one that this fleet made: VMID, name and mark."""
+    """Tell whether the guest under the VM's VMID is the one that this fleet made: VMID, name and mark."""
     lines = {line.strip() for line in config.description.splitlines()}
     return config.name == vm.name and mark(fleet, vm) in lines and not config.is_template
 
 
 def declared_mac(vm: Vm) -> str | None:
-    """The MAC that the definitions give net0, in lower case; None where they leave it to the server.
+    """Return the MAC that the definitions give net0, in lower case; None where they leave it to the server.
 
     As Proxmox VE writes them, a VM's is called `macaddr` and a container's `hwaddr`.
     """
@@ -60,13 +60,13 @@ def declared_mac(vm: Vm) -> str | None:
 
 
 def mac_of(config: VmConfig) -> str | None:
-    """The MAC of net0, in lower case."""
+    """Return the MAC of net0, in lower case."""
     card = config.nets.get("net0")
     return card.mac if card else None
 
 
 def another_machine(vm: Vm, config: VmConfig, node: str) -> str | None:
-    """Why a guest whose net0 has another MAC than the declared one is another machine; None where it may be it."""
+    """Say why a guest whose net0 has another MAC than the declared one is another machine; None where it may be it."""
     declared, mac = declared_mac(vm), mac_of(config)
     if declared is None or declared == mac:
         return None
@@ -75,7 +75,7 @@ def another_machine(vm: Vm, config: VmConfig, node: str) -> str | None:
 
 
 def contradiction(fleet: Fleet, vm: Vm, config: VmConfig, node: str = "") -> str | None:
-    """Why the guest under the VM's VMID is another one, whatever its notes say, and what to do; None when it may be it.
+    """Say why the guest under the VM's VMID is another one, whatever its notes say; None when it may be it.
 
     A declared MAC is not looked at: what is ours may be given another card.
     """
@@ -89,7 +89,7 @@ def contradiction(fleet: Fleet, vm: Vm, config: VmConfig, node: str = "") -> str
 
 
 def why_not_ours(fleet: Fleet, vm: Vm, config: VmConfig, node: str = "") -> str | None:
-    """Why the guest may not be treated as this fleet's, and what to do; None when it may.
+    """Say why the guest may not be treated as this fleet's, and what to do; None when it may.
 
     A guest that the definitions do not let be changed needs no mark: nothing would be done to it.
     """
@@ -108,9 +108,9 @@ def why_not_ours(fleet: Fleet, vm: Vm, config: VmConfig, node: str = "") -> str 
 
 
 def others_mark(fleet: Fleet, vm: Vm, config: VmConfig) -> str | None:
-    """The line by which another fleet holds this very guest, None where there is none.
+    """Return the line by which another fleet claims this very guest, None without one.
 
-    One with another VMID came with a copy of another guest, and holds nothing.
+    A line with another VMID came with a copy of another guest, and claims nothing.
     """
     for line in map(str.strip, config.description.splitlines()):
         match = _MARK.fullmatch(line)
@@ -125,7 +125,10 @@ def _found(fleet: Fleet, vm: Vm, node: str) -> str:
 
 
 def require_ours(fleet: Fleet, vm: Vm, config: VmConfig | None, node: str = "") -> VmConfig:
-    """The configuration, when the guest is ours. Refused when it is somebody's, FleetError when there is none."""
+    """Return the configuration of a guest that is ours.
+
+    Raise Refused when it is somebody's, FleetError when it does not exist.
+    """
     if config is None:
         raise FleetError(f"{label(vm)} does not exist on {node or fleet.node_of(vm)}; provision it first")
     if why := why_not_ours(fleet, vm, config, node):
@@ -134,7 +137,7 @@ def require_ours(fleet: Fleet, vm: Vm, config: VmConfig | None, node: str = "") 
 
 
 def require_may_change(vm: Vm, verb: str) -> None:
-    """Refused, before anything is asked or sent, where the definitions do not let this guest be changed.
+    """Refuse, before anything is sent, a guest that the definitions do not let be changed.
 
     A courtesy: the guard in the HTTP session says the same of every request.
     """
@@ -164,11 +167,11 @@ class ActualVm:
     unused: Mapping[str, int | None] = field(default_factory=dict)
 
     def waiting(self, key: str) -> Pending | None:
-        """What of this option waits for the next start."""
+        """Return what of this option waits for the next start."""
         return next((each for each in self.pending if each.key == key), None)
 
     def in_force(self, key: str) -> str | None:
-        """The option as the guest has it now, whatever waits."""
+        """Return the option as the guest has it now, whatever waits."""
         row = self.waiting(key)
         return self.config.text(key) if row is None else row.before
 
@@ -181,33 +184,34 @@ _PLUGGED = {re.compile(r"net\d+", re.ASCII): "network", re.compile(r"(scsi|virti
 
 
 def _plugged_as(key: str) -> str | None:
-    """What of `hotplug` the option is plugged in by."""
+    """Return the feature of `hotplug` that plugs the option in."""
     return next((kind for pattern, kind in _PLUGGED.items() if pattern.fullmatch(key)), None)
 
 
 def waits(actual: ActualVm, key: str, value: object) -> bool:
-    """Whether the VM, while it runs, takes this value of the option up at its next start only (None: that it goes)."""
+    """Tell whether a running VM takes this value (None: its removal) up at its next start only."""
     if not actual.running or key in _AT_ONCE:
         return False
     if key == "balloon":  # the device itself is neither plugged in nor out
         return (actual.in_force(key) == "0") != (str(value) == "0")
-    if actual.in_force(key) == _sent_text(value):
+    if actual.in_force(key) == sent_text(value):
         return False
     kind = _plugged_as(key)
     return kind is None or kind not in hotplug_features(actual.in_force("hotplug"))
 
 
-def _sent_text(value: object) -> str | None:
+def sent_text(value: object) -> str | None:
+    """Write an option's value as the API does: booleans as 1 and 0."""
     return None if value is None else str(int(value) if isinstance(value, bool) else value)
 
 
 def volume_of(drive: str | None) -> str | None:
-    """The volume in the text of a drive."""
+    """Return the volume in the text of a drive."""
     return None if drive is None else properties(drive, "file").get("file")
 
 
 def is_stuck(actual: ActualVm, row: Pending) -> bool:
-    """Whether what waits should have been plugged in or out of the running VM, and was not: that failed."""
+    """Tell whether what waits should have been plugged in or out of the running VM, and failed to."""
     kind = _plugged_as(row.key)
     if not actual.running or kind not in hotplug_features(actual.in_force("hotplug")):
         return False
@@ -219,7 +223,7 @@ def of_change(actual: ActualVm, change: Change) -> bool:
 
 
 def is_elsewhere(actual: ActualVm, disk: str) -> bool:
-    """Whether what the configuration shows as this disk is not what the VM has now: it can only wait, or go."""
+    """Tell whether the VM has another disk now than its configuration shows: that one waits, or goes."""
     row = actual.waiting(disk)
     return row is not None and volume_of(row.before) != volume_of(row.after)
 
@@ -228,7 +232,7 @@ _THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
 
 
 def address_of(config: VmConfig, interfaces: Iterable[Interface]) -> str | None:
-    """The guest's address on net0, IPv4 before IPv6; None while it has none that others can reach."""
+    """Return the guest's address on net0, IPv4 before IPv6; None while others cannot reach it."""
     card = config.nets.get("net0")
     if card is None or card.mac is None:
         return None
@@ -238,7 +242,7 @@ def address_of(config: VmConfig, interfaces: Iterable[Interface]) -> str | None:
 
 
 def plain_address(text: str) -> str | None:
-    """An address as it is written in one way only, without a zone; None when it is none."""
+    """Write an address in its one normal form, without a zone; None when the text is not an address."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0].partition("/")[0])
     except ValueError:
@@ -248,8 +252,10 @@ def plain_address(text: str) -> str | None:
 
 
 def usable_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """An address that a machine can have on a network, also one with its prefix; None for what is none, and for those
-    that are nobody's, everybody's, or the asker's own."""
+    """Parse an address, with or without a prefix, that a machine can have on a network; None for any other.
+
+    Loopback, link-local, multicast, reserved and unspecified addresses are not usable.
+    """
     written = plain_address(text)
     if written is None:
         return None
@@ -264,7 +270,7 @@ _SPAN = re.compile(r"(\d{1,10})-(\d{1,10})", re.ASCII)
 
 
 def range_of(fleet: Fleet, name: str) -> VmidRange:
-    """The range that the definitions name so, or that two VMIDs are the ends of (`150-199`). Usage when neither."""
+    """Return the declared range of this name, or the one between two VMIDs (`150-199`). Raise Usage for neither."""
     if match := _SPAN.fullmatch(name):
         start, end = int(match[1]), int(match[2])
         if start not in VMIDS or end not in VMIDS:
@@ -280,21 +286,21 @@ def range_of(fleet: Fleet, name: str) -> VmidRange:
 
 
 def usual_range(fleet: Fleet, kind: GuestType) -> str | None:
-    """The range that guests of this kind are in: the one for them alone, else the first for any; None without any."""
+    """Return the range for guests of this kind: the one for them alone, else the first for any; None without any."""
     names = [each.name for each in fleet.ranges]
     reserved = [name for name in names if ONLY_FOR.get(name) is kind]
     return next(iter([*reserved, *(name for name in names if name not in ONLY_FOR)]), None)
 
 
 def next_vmid(client: "Client", fleet: Fleet, name: str) -> int:
-    """The lowest VMID of a range that is neither declared nor taken. Usage when all of them are."""
+    """Return the lowest VMID of a range that is neither declared nor taken. Raise Usage when all of them are."""
     return next_free(fleet, client, name)[0]
 
 
 def next_free(fleet: Fleet, client: "Client | None", name: str) -> tuple[int, bool | None]:
-    """The lowest VMID of a range that nobody has, and whether the hypervisor says so (None: it was not asked).
+    """Return the lowest VMID of a range that nobody has, and whether the hypervisor says so (None: not asked).
 
-    Usage when there is none.
+    Raise Usage when all of them are taken.
     """
     span = range_of(fleet, name)
     taken = {vm.vmid for vm in fleet.vms.values()} | ({fleet.template.vmid} if fleet.template else set())
@@ -309,7 +315,7 @@ def next_free(fleet: Fleet, client: "Client | None", name: str) -> tuple[int, bo
 
 
 def require_free(client: "Client | None", vmid: int) -> bool | None:
-    """Whether nobody has this VMID, None where the hypervisor was not asked. Usage when somebody has it."""
+    """Tell whether nobody has this VMID, None if the hypervisor was not asked. Raise Usage when somebody has it."""
     if client is None:
         return None
     row = next((row for row in client.resources() if row.vmid == vmid), None)

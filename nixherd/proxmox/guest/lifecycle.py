@@ -46,7 +46,7 @@ class Switch(Verb):
         return self.switch(guest)
 
     def switch(self, guest: Guest) -> Steps:
-        """The steps for a guest that is not in the middle of a reboot."""
+        """Return the steps for a guest that is not in the middle of a reboot."""
         raise NotImplementedError
 
 
@@ -159,7 +159,7 @@ class ResumeGuest(Verb):
 
 
 def host_of(fleet: Fleet, vm: Vm) -> Host:
-    """The host that lives in a guest. FleetError when none does."""
+    """Return the host that lives in a guest. Raise FleetError when none does."""
     host = fleet.hosts.get(vm.host_id or "")
     if host is None:
         raise FleetError(f"{vm.attribute} belongs to no host of hosts.nix")
@@ -300,7 +300,7 @@ class MigrateGuest(Verb):
         seen, vm = guest.ours, guest.vm
         known = sorted(node.name for node in guest.client.node_rows())
         if self.target not in known:
-            raise Usage(f"there is no node {self.target}; the cluster has {', '.join(known)}")
+            raise Usage(f"node {self.target} does not exist; the cluster has {', '.join(known)}")
         if seen.node == self.target:
             return nothing(f"it is on {self.target}")
         return (Migrate(seen.node, vm.vmid, self.target, seen.running, self.local_disks, self.storage, type=vm.type),)

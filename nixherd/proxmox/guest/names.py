@@ -24,7 +24,7 @@ _RESERVED = ("current", "pending")
 
 
 def is_one_of(families: Mapping[str, int], name: str) -> bool:
-    """Whether a name is a family's with a number below its bound: `scsi30`."""
+    """Tell whether a name belongs to a family and its number is below the bound: `scsi30`."""
     match = re.fullmatch(r"([a-z]+)(0|[1-9]\d{0,2})", name, re.ASCII)
     return match is not None and int(match[2]) < families.get(match[1], 0)
 
@@ -40,7 +40,7 @@ def _is_disk(vm: Vm, name: str) -> bool:
 
 
 def require_disk(vm: Vm, name: str, *, unused: bool = False) -> None:
-    """Usage unless a guest of this type can have a disk of that name; `unused`: or an unused one."""
+    """Require that a guest of this type can have a disk of that name; `unused`: or an unused one."""
     if _is_disk(vm, name) or (unused and is_one_of(_UNUSED, name)):
         return
     such = "scsi1" if vm.type is GuestType.QEMU else "rootfs or mp0"
@@ -48,19 +48,19 @@ def require_disk(vm: Vm, name: str, *, unused: bool = False) -> None:
 
 
 def require_new_disk(name: str) -> None:
-    """Usage unless a VM can be given a disk of that name."""
+    """Require that a VM can be given a disk of that name."""
     if not is_one_of(_DRIVES, name):
         raise Usage(f"{name} is not a name for a disk of a VM; use one such as scsi1")
 
 
 def require_drive(name: str) -> None:
-    """Usage unless a VM's cloud-init drive can have that name."""
+    """Require that a VM's cloud-init drive can have that name."""
     if not is_one_of(_DRIVES, name) or name.startswith("virtio"):
         raise Usage(f"{name} is not a name for a drive of a VM; use another one such as ide2")
 
 
 def require_part(vm: Vm, name: str) -> None:
-    """Usage unless what goes with a guest can be called so: a disk, an unused one, `snapshot:NAME`, `vmstate`."""
+    """Require that a part of a guest can have that name: a disk, an unused one, `snapshot:NAME`, `vmstate`."""
     kind, _, rest = name.partition(":")
     if kind == "snapshot" and rest:
         require_snapshot(rest)
@@ -77,7 +77,7 @@ def require_snapshot(name: str) -> None:
 
 
 def require_storage(name: str | None) -> None:
-    """Usage unless a storage can be called so; None is none."""
+    """Require that a storage can have this name; None stands for no storage."""
     if name is not None and not is_a(STORAGE, name):
         raise Usage(f"{name or '“”'} is not a name of a storage; use letters, digits, '-', '_' and '.', a letter first")
 
@@ -88,7 +88,7 @@ def require_node(name: str) -> None:
 
 
 def require_device(family: str, name: str) -> None:
-    """Usage unless a guest can have a device of that name: `net0` of the family `net`."""
+    """Require that a guest can have a device of that name: `net0` of the family `net`."""
     if not is_device(family, name):
         raise Usage(f"device={name} is not a device of this kind; use one such as {family}0")
 
@@ -104,7 +104,7 @@ def require_boot_order(names: Iterable[str]) -> None:
 
 
 def require_options(vm: Vm, values: Mapping[str, object]) -> None:
-    """Usage for an option that guests of this type do not have. One that is only taken away (None) may be any other."""
+    """Refuse (Usage) an option that guests of this type do not have; any other may be taken away (None)."""
     for name, value in values.items():
         allowed, elsewhere = (CONFIG[type].kind_of(name) is not None for type in (vm.type, _OTHER[vm.type]))
         wrong = not allowed if value is not None else elsewhere and not allowed
@@ -135,7 +135,7 @@ _SERIAL_LENGTH = 20  # what QEMU keeps of a virtio disk's serial
 
 
 def disks_of(config: VmConfig, steps: Iterable[Step]) -> dict[str, Mapping[str, str]]:
-    """The disks that the VM has, and those that the steps give it."""
+    """Return the disks that the VM has, and those that the steps give it."""
     present = {
         name: properties(str(config.values[name]), "file") for name, each in config.drives.items() if not each.cdrom
     }
@@ -144,24 +144,24 @@ def disks_of(config: VmConfig, steps: Iterable[Step]) -> dict[str, Mapping[str, 
 
 
 def has_others(config: VmConfig) -> bool:
-    """Whether devices of the node are passed through, which may bring disks along."""
+    """Tell whether devices of the node are passed through, which may bring disks along."""
     return any(re.fullmatch(r"(hostpci|usb)\d+", name) for name in config.values)
 
 
 def kernel_names(disk: str, disks: Disks) -> list[str]:
-    """What the guest's kernel may call the disk. The letter is certain only while it is the bus' first disk."""
+    """Return what the guest's kernel may call the disk. The letter is certain only while it is the bus' first disk."""
     peers = [name for name in disks if _prefix(name) == _prefix(disk)]
     return [f"/dev/{_prefix(disk)}{letter}" for letter in _LETTERS[: max(1, len(peers))]]
 
 
 def meant(device: str, disks: Disks, *, others: bool = False) -> Named:
-    """The disks that the device may be; `others`: the VM may have more than these."""
+    """Return the disks that the device may be; `others`: the VM may have more than these."""
     candidates = _meant(device, disks)
     return None if others and not candidates else candidates
 
 
 def crowded(meant: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]] | None:
-    """Devices that cannot each be another disk, and the disks that they may be, which are fewer; None while they can.
+    """Return devices that share too few disks, and these disks; None while each can be another disk.
 
     `meant` has the disks that each device may be, none of them unknown.
     """
@@ -203,7 +203,7 @@ def _meant(device: str, disks: Disks) -> Named:
 
 
 def _prefix(disk: str) -> str:
-    """The letters before the kernel's letter: IDE and SATA disks are SCSI's to it."""
+    """Return the letters before the kernel's letter: IDE and SATA disks are SCSI's to it."""
     return "vd" if disk.startswith("virtio") else "sd"
 
 
@@ -215,7 +215,7 @@ def _by_id(link: str, disks: Disks) -> Iterator[str]:
 
 
 def _links(name: str, values: Mapping[str, str]) -> Iterator[str]:
-    """What udev may call the disk in by-id."""
+    """Return what udev may call the disk in by-id."""
     serial = values.get("serial")
     if name.startswith("scsi"):
         for each in (f"drive-{name}", serial):
@@ -229,7 +229,7 @@ def _links(name: str, values: Mapping[str, str]) -> Iterator[str]:
 
 
 def _by_path(link: str, disks: Disks) -> Named:
-    """By where the controller is: its address is not known here, so any disk of that bus may be meant."""
+    """Return any disk of the controller's bus: its address is not known here."""
     match = _PCI.fullmatch(link)
     if match is None:
         return frozenset() if link.startswith(("platform-", "acpi-", "ccw-", "fc-", "ip-")) else None

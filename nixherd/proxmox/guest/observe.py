@@ -24,9 +24,9 @@ LOOKS = 3  # how often a guest that is on its way from one node to another is lo
 
 
 def observe_template(client: "Client", fleet: Fleet) -> VmConfig | None:
-    """The configuration of the declared template; None when none is declared or it does not exist.
+    """Return the configuration of the declared template; None when none is declared or it does not exist.
 
-    NotVisible when there is a guest under its VMID that the token may not see.
+    Raise NotVisible when there is a guest under its VMID that the token may not see.
     """
     if fleet.template is None or fleet.endpoint is None:
         return None
@@ -38,7 +38,7 @@ def observe_template(client: "Client", fleet: Fleet) -> VmConfig | None:
 
 
 def template_or_why(client: "Client", fleet: Fleet) -> tuple[VmConfig | None, FleetError | None]:
-    """The same, and why it could not be looked at, which is an obstacle to cloning and to nothing else."""
+    """Return the same, or why it could not be looked at, which only hinders cloning."""
     try:
         return observe_template(client, fleet), None
     except (NotVisible, ApiError) as error:
@@ -46,10 +46,10 @@ def template_or_why(client: "Client", fleet: Fleet) -> tuple[VmConfig | None, Fl
 
 
 def find(client: "Client", fleet: Fleet, vm: Vm) -> tuple[str, VmConfig] | None:
-    """The node where a guest is and its configuration, wherever in the cluster; None while there is none.
+    """Return a guest's node and configuration, wherever in the cluster; None while it does not exist.
 
-    Asked first is where the definitions say: mostly that is the one request. Raises Refused when the VMID is taken
-    by a guest of another kind, NotVisible when by one that the token may not see.
+    The node of the definitions is asked first: mostly that is the one request. Raises Refused when the VMID is taken by
+    a guest of another kind, NotVisible when by one that the token may not see.
     """
     node = fleet.node_of(vm)
     for _ in range(LOOKS):
@@ -78,7 +78,7 @@ def _not_visible(client: "Client", vm: Vm) -> NotVisible:
 
 
 def observe(client: "Client", fleet: Fleet, vm: Vm) -> ActualVm | None:
-    """The guest as it is now, None while it does not exist. Raises Refused and NotVisible as `find` does.
+    """Return the guest as it is now, None while it does not exist. Raises as `find` does.
 
     One that a task of ours is making comes into its pool, and so to be visible, when it is done.
     """
@@ -108,7 +108,7 @@ def observe(client: "Client", fleet: Fleet, vm: Vm) -> ActualVm | None:
 
 
 def _unused(client: "Client", node: str, vm: Vm, config: VmConfig) -> dict[str, int | None]:
-    """The sizes of the volumes that are attached nowhere, None where the token may not see the storage."""
+    """Return the sizes of the volumes that are attached nowhere, None where the token may not see the storage."""
     sizes: dict[str, int | None] = {}
     for storage in sorted({each.storage for each in config.unused.values()}):
         try:
@@ -120,14 +120,14 @@ def _unused(client: "Client", node: str, vm: Vm, config: VmConfig) -> dict[str, 
 
 
 def interfaces_of(client: "Client", node: str, vm: Vm) -> tuple[Interface, ...]:
-    """The interfaces of a guest that runs. AgentUnavailable while a VM's agent does not tell."""
+    """Return the interfaces of a guest that runs. Raise AgentUnavailable while a VM's agent does not tell."""
     if vm.type is GuestType.LXC:
         return client.container_interfaces(node, vm.vmid)
     return client.agent_interfaces(node, vm.vmid)
 
 
 def _in_the_making(client: "Client", fleet: Fleet, vm: Vm) -> ActualVm | None:
-    """What is known of a guest that cannot be seen because a task of our token is at work to make it."""
+    """Describe a guest that cannot be seen while a task of our token makes it."""
     node = fleet.node_of(vm)
     for source in dict.fromkeys((node, template_node(fleet) if fleet.template else node)):
         if vm.type is GuestType.QEMU and (task := _clone_task(client, source, vm.vmid)):
@@ -139,7 +139,7 @@ def _in_the_making(client: "Client", fleet: Fleet, vm: Vm) -> ActualVm | None:
 
 
 def _left_behind(client: "Client", fleet: Fleet, vm: Vm) -> NotVisible | None:
-    """What the last task of our token that made this guest may have left when it failed: in no pool, and so unseen."""
+    """Return the error for a guest that our failed task may have left: in no pool, and so unseen."""
     node = fleet.node_of(vm)
     ended = client.tasks(node, vmid=vm.vmid, active=False, limit=10)
     last = next((task for task in ended if task.user == client.token_id and task.type in _MAKING), None)
@@ -152,7 +152,7 @@ def _left_behind(client: "Client", fleet: Fleet, vm: Vm) -> NotVisible | None:
 
 
 def _clone_task(client: "Client", node: str, vmid: int) -> Upid | None:
-    """The running task of our token that makes this VMID; the task itself is named after the template.
+    """Return our running task that makes this VMID; the task itself is named after the template.
 
     8.4 does not log the new VMID until it has allocated a volume for it, so a log without any comes second.
     """
@@ -169,7 +169,7 @@ def _clone_task(client: "Client", node: str, vmid: int) -> Upid | None:
 
 
 def holder(client: "Client", fleet: Fleet, vm: Vm, actual: ActualVm) -> str:
-    """Who holds the lock of a guest, in words: its kind, and the task that works on the guest, if one can be seen."""
+    """Say who holds a guest's lock: its kind, and the task that works on the guest, if one can be seen."""
     node = actual.node or fleet.node_of(vm)
     for task in client.tasks(node):
         # a backup of several guests is named after none of them
@@ -186,7 +186,7 @@ _GUESTS = frozenset(("images", "rootdir"))
 
 
 def belongings_of(client: "Client", vm: Vm, node: str) -> Belongings:
-    """What goes with a guest and what stays, as its configuration, what is pending, and its snapshots say now."""
+    """Return what goes with a guest and what stays, by its configuration, pending options and snapshots."""
 
     def config(snapshot: str | None = None) -> VmConfig:
         current = snapshot is None
@@ -201,19 +201,15 @@ def belongings_of(client: "Client", vm: Vm, node: str) -> Belongings:
 
 
 def with_storages(client: "Client", node: str, vmid: int, known: Belongings) -> Belongings:
-    """With what the storages tell: sizes, and volumes in the guest's name that nothing names; those stay."""
+    """Add what the storages tell: sizes, and volumes in the guest's name that nothing refers to; those stay."""
     rows, unseen = [], []
-    for name in _storages(client, node):
+    for name in (each.name for each in client.storages(node) if each.active and _GUESTS & set(each.content)):
         try:
             rows += [row for row in client.volumes(node, name, vmid=vmid) if row.content in _GUESTS]
         except ApiError as error:
             unseen.append(Stay("", f"what else {name} has of it", f"not visible: {error}"))
-    return replace(known, stays=(*known.stays, *_orphans(known, rows, vmid), *unseen), sizes=_sizes(rows))
-
-
-def _storages(client: "Client", node: str) -> tuple[str, ...]:
-    """Those with guests' volumes that can be looked at now."""
-    return tuple(each.name for each in client.storages(node) if each.active and _GUESTS & set(each.content))
+    sizes = {row.volid: row.size for row in rows if row.size}
+    return replace(known, stays=(*known.stays, *_orphans(known, rows, vmid), *unseen), sizes=sizes)
 
 
 def _orphans(parts: Belongings, rows: list[Volume], vmid: int) -> Iterator[Stay]:
@@ -223,18 +219,14 @@ def _orphans(parts: Belongings, rows: list[Volume], vmid: int) -> Iterator[Stay]
             yield Stay("", row.volid, "in its name, and nothing names it")
 
 
-def _sizes(rows: list[Volume]) -> dict[str, int]:
-    return {row.volid: row.size for row in rows if row.size}
-
-
 def still_there(client: "Client", node: str, vmid: int, known: Belongings) -> frozenset[str]:
-    """Of these volumes, those that a storage still shows."""
+    """Return those of these volumes that a storage still shows."""
     now = with_storages(client, node, vmid, Belongings())
     return known.volumes & {each.what for each in now.stays}
 
 
 def would_be_shown(client: "Client", vmid: int, volume: str) -> bool:
-    """Whether this token is shown a volume in a guest's name, where there is one: its rights may go with the guest."""
+    """Tell whether this token would see a volume in a guest's name; its rights may go with the guest."""
     granted = client.permissions()
     storage = volume.partition(":")[0]
     return granted.allows(f"/storage/{storage}", "Datastore.Allocate") or (
@@ -243,7 +235,7 @@ def would_be_shown(client: "Client", vmid: int, volume: str) -> bool:
 
 
 def pool_of(client: "Client", vm: Vm) -> str | None:
-    """The pool whose member a guest is; None where it has none, or that is not visible."""
+    """Return the pool that a guest is in; None without one, or where that is not visible."""
     row = next((row for row in client.resources() if row.vmid == vm.vmid), None)
     if row is not None and row.pool:
         return row.pool
@@ -260,7 +252,7 @@ def pool_of(client: "Client", vm: Vm) -> str | None:
 
 
 def memory_of(client: "Client", vm: Vm, node: str, snapshot: str) -> str | None:
-    """The volume that holds the memory in a snapshot; None where it has none."""
+    """Return the volume that holds the memory in a snapshot; None where it has none."""
     config = client.config(node, vm.vmid, vm.type, snapshot=snapshot)
     return config.text("vmstate") if config else None
 
@@ -277,7 +269,7 @@ class Lacking(NamedTuple):
 
 
 def lacking(client: "Client", vm: Vm, actual: ActualVm, snapshot: str) -> Lacking:
-    """What becomes of the disks that the guest has now and did not have in the snapshot."""
+    """Return the disks that the guest has now and did not have in the snapshot."""
     then = client.config(actual.node, vm.vmid, vm.type, snapshot=snapshot)
     now = client.config(actual.node, vm.vmid, vm.type, current=True) or actual.config
     named = belongings(vm.type, vm.vmid, then).volumes if then else frozenset[str]()

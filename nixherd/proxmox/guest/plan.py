@@ -59,12 +59,11 @@ class Desired:
 
 
 def plan_vm(desired: Desired, actual: ActualVm | None) -> tuple[Step, ...]:
-    """The steps that make a managed guest as declared, in order; `actual` is None while it does not exist.
+    """Plan the steps that make a managed guest as declared, in order; `actual` is None while it does not exist.
 
-    For a VM that is still to be cloned the later steps are planned on what the clone will be. What cannot be done
-    is a Cannot among them, saying why. Whether a readonly guest may have any is for whoever carries them out.
-
-    Raises Refused when the guest is not ours or not managed; FleetError when there is nothing to make it from.
+    For a VM that is still to be cloned the later steps are planned on what the clone will be. What cannot be done is a
+    Cannot among them, with the reason. Raises Refused when the guest is not ours or not managed; raise FleetError when
+    there is nothing to make it from. Whether a readonly guest may have any is for whoever carries them out.
     """
     fleet, vm = desired.fleet, desired.vm
     if not vm.is_managed:
@@ -75,14 +74,14 @@ def plan_vm(desired: Desired, actual: ActualVm | None) -> tuple[Step, ...]:
 
 
 def compared(desired: Desired, actual: ActualVm | None) -> tuple[Step, ...]:
-    """The same, whosever the guest is: for showing what differs. Nobody carries these out without `plan_vm`."""
+    """Plan the same, whosever the guest is, to show what differs. Nobody carries these out without `plan_vm`."""
     if desired.vm.type is GuestType.LXC:
         return tuple(_container_steps(desired, actual))
     return tuple(_steps(desired, actual))
 
 
 def require_changeable(vm: Vm, steps: tuple[Step, ...]) -> None:
-    """Refused when a readonly guest would need any of these."""
+    """Refuse steps for a readonly guest."""
     if steps and vm.readonly:
         raise Refused(
             f"{label(vm)} is readonly in {DEFINITIONS}; refusing to {steps[0]} (edit the definitions if it may change)"
@@ -140,7 +139,7 @@ def _container_steps(desired: Desired, actual: ActualVm | None) -> Iterator[Step
 
 
 def _place(fleet: Fleet, vm: Vm, actual: ActualVm) -> Iterator[Step]:
-    """A guest is found wherever it runs; where it should run is said, and left to whoever may move it."""
+    """Say where a guest should run if it runs elsewhere; it is left to people to move it."""
     if vm.node and actual.node and vm.node != actual.node:
         yield Cannot(
             actual.node,
@@ -153,9 +152,9 @@ def _place(fleet: Fleet, vm: Vm, actual: ActualVm) -> Iterator[Step]:
 
 
 def in_the_making(fleet: Fleet, vm: Vm, actual: ActualVm) -> bool:
-    """Whether the VM is a clone in the making, by a task of ours. Its name and mark may be there before its disk.
+    """Tell whether a task of ours is cloning the VM. Its name and mark may exist before its disk.
 
-    FleetError when it is one, and nobody of ours is at work on it.
+    Raise FleetError for an unfinished clone that none of our tasks works on.
     """
     if actual.config.lock != "clone" or vm.type is not GuestType.QEMU:
         return False
@@ -169,20 +168,20 @@ def in_the_making(fleet: Fleet, vm: Vm, actual: ActualVm) -> bool:
 
 
 def template_node(fleet: Fleet) -> str:
-    """The node the template lives on: its own `node` in the definitions, else the endpoint's."""
+    """Return the template's node: its own in the definitions, else the endpoint's."""
     assert fleet.template is not None
     assert fleet.endpoint is not None
     return fleet.template.node or fleet.endpoint.node
 
 
 def clone_of_template(fleet: Fleet, vm: Vm, *, full: bool = True) -> Clone:
-    """The VM's making out of the declared template. A linked clone stays on the template's storage."""
+    """Return the step that clones the declared template. A linked clone stays on the template's storage."""
     assert fleet.template is not None
     return replace(clone_of(fleet, vm, fleet.template.vmid, template_node(fleet), full=full), is_template=True)
 
 
 def clone_of(fleet: Fleet, vm: Vm, source: int, node: str, *, full: bool = True) -> Clone:
-    """The VM's making out of another one, which is on this node."""
+    """Return the step that clones another VM, which is on this node."""
     return Clone(
         node=fleet.node_of(vm),
         vmid=vm.vmid,
@@ -198,9 +197,9 @@ def clone_of(fleet: Fleet, vm: Vm, source: int, node: str, *, full: bool = True)
 
 
 def cloned(clone: Clone, template: VmConfig) -> ActualVm:
-    """What the server makes of the template: a copy of its options (also tags and protection), not of its identity.
+    """Return what the server makes of the template: a copy of its options, without its identity.
 
-    What is attached nowhere is not copied.
+    Tags and protection are copied, volumes that are attached nowhere are not.
     """
     gone = ("template", "digest", "lock", "pending", *template.unused)
     values: dict[str, Any] = {key: value for key, value in template.values.items() if key not in gone}
@@ -209,9 +208,9 @@ def cloned(clone: Clone, template: VmConfig) -> ActualVm:
 
 
 def disks(fleet: Fleet, vm: Vm, node: str, actual: ActualVm) -> Iterator[Step]:
-    """The boot disk grown to its declared size, and the further disks made or grown.
+    """Grow the boot disk to its declared size, and make or grow the further disks.
 
-    A disk that waits for the next start is not there yet: it is neither made again nor grown.
+    A disk that waits for the next start does not exist yet: it is neither made again nor grown.
     """
     config = actual.config
     if vm.disk is not None:
@@ -266,7 +265,7 @@ def _sized(vm: Vm, node: str, actual: ActualVm, disk: Drive, target: int, where:
 
 
 def _missing(fleet: Fleet, vm: Vm, node: str, actual: ActualVm, device: Device) -> Iterator[Step]:
-    """A disk that is declared and not there: made, unless it may have been there before and only been detached."""
+    """Make a declared disk that is missing, unless an unused one may be it, only detached."""
     assert device.size is not None
     config, size = actual.config, format_size(device.size)
     for name, volume in sorted((name, each.volume) for name, each in config.unused.items()):
@@ -291,7 +290,7 @@ def _described(actual: ActualVm, name: str, volume: str) -> str:
 
 
 def drift(vm: Vm, node: str, actual: ActualVm | None) -> tuple[Step, ...]:
-    """The differences between an imported guest's `specs` and reality; only what can be compared is.
+    """Return the differences between an imported guest's `specs` and reality, as far as they can be compared.
 
     `specs` are free in form: a number of cores or MiB and a size are compared, "passthrough" is not.
     """
@@ -325,9 +324,9 @@ def _pairs(vm: Vm, actual: ActualVm) -> Iterator[tuple[str, str, str]]:
 def reboot_or_not(
     vm: Vm, node: str, actual: ActualVm, changed: Collection[str], waits: Collection[str], timeout: int
 ) -> Iterator[Step]:
-    """The reboot for what waits, when those `changed` are set and of them these wait.
+    """Return the reboot for what waits: of those `changed` now these wait, and others did before.
 
-    None while something waits that could not be plugged in: the next start may fail by it.
+    No reboot while something waits that could not be plugged in: the next start may fail by it.
     """
     left = [row for row in actual.pending if row.key not in changed]
     failed = [row.key for row in left if row.after is not None and is_stuck(actual, row)]
@@ -345,7 +344,7 @@ def reboot_or_not(
 
 
 def taken_up(vm: Vm, node: str, actual: ActualVm, changed: Collection[str]) -> Iterator[Note]:
-    """What waits for the start of a VM that is off: options that were set while it ran."""
+    """Note what a VM that is off takes up at its start: options that were set while it ran."""
     names = ", ".join(row.key for row in actual.pending if row.key not in changed)
     if names:
         yield Note(node, vm.vmid, f"waits for its next start: {names}")

@@ -27,10 +27,10 @@ STARTS, REBOOTS = ("qmstart", "vzstart"), ("qmreboot", "vzreboot")
 
 
 def under_way(client: Client, node: str, vmid: int) -> Upid | None:
-    """The reboot, of a guest that is off, which is to start it again any moment; None where none can be seen.
+    """Return the reboot that is about to start a guest again that is off; None where none can be seen.
 
     It is the last thing done to it as far as we see, and not long ago; clocks that differ make us wait in vain, or not.
-    ApiError where the tasks cannot be asked for: that says nothing.
+    Raise ApiError where the tasks cannot be asked for: that says nothing.
     """
     last = next(iter(tasks.asked_tasks(client, node, vmid)), None)
     if last is None or last.type not in REBOOTS or last.status not in (None, "RUNNING", "OK"):
@@ -39,7 +39,7 @@ def under_way(client: Client, node: str, vmid: int) -> Upid | None:
 
 
 def await_end(client: Client, step: AwaitReboot, *, timeout: float, say: Progress) -> None:
-    """Return when the guest runs, or no reboot is under way any more. StillRunning after `timeout` seconds."""
+    """Return when the guest runs, or no reboot is under way any more. Raise StillRunning after `timeout` seconds."""
     for _ in poll(timeout, LOOKS):
         if not _goes_on(client, step):
             return
@@ -52,7 +52,7 @@ def await_end(client: Client, step: AwaitReboot, *, timeout: float, say: Progres
 
 
 def _goes_on(client: Client, step: AwaitReboot) -> bool:
-    """Whether it is still under way; it counts as that while the server does not answer."""
+    """Tell whether it is still under way; it counts as that while the server does not answer."""
     try:
         return under_way(client, step.node, step.vmid) == step.upid
     except ApiError as error:
@@ -71,7 +71,7 @@ class Before:
     tasks: frozenset[str]
 
     def is_another(self, now: VmStatus) -> bool:
-        """Whether another process runs it, or one that is younger than this one would be."""
+        """Tell whether another process runs it, or a younger one than this would be."""
         if self.status is None:
             return True
         if self.status.pid and now.pid and self.status.pid != now.pid:
@@ -80,7 +80,7 @@ class Before:
 
 
 def look(client: Client, step: Reboot) -> Before:
-    """What the reboot is told by afterwards."""
+    """Record what tells a reboot afterwards."""
     boot_id = _boot_id(client, step)
     known = frozenset(str(task.upid) for task in tasks.asked_tasks(client, step.node, step.vmid))
     since = time.monotonic()
@@ -88,7 +88,7 @@ def look(client: Client, step: Reboot) -> Before:
 
 
 def rebooted_or_not(client: Client, step: Reboot, before: Before) -> str:
-    """Whether the guest was seen to have been started since, in words; for a reboot whose end nobody knows."""
+    """Say whether the guest was seen to have been started since, for a reboot whose end nobody knows."""
     try:
         status, answered = _status(client, step)
     except ApiError:
@@ -103,7 +103,7 @@ def rebooted_or_not(client: Client, step: Reboot, before: Before) -> str:
 
 
 def _boot_id(client: Client, step: Reboot) -> str | None:
-    """What the guest's agent says; None where there is none, or it does not tell."""
+    """Return what the guest's agent says; None without an agent, or where it does not tell."""
     if step.type is not QEMU:
         return None
     try:
@@ -130,7 +130,7 @@ def await_return(client: Client, step: Reboot, before: Before, begun: Upid, *, t
 
 
 def _started(client: Client, step: Reboot, before: Before, begun: Upid, waits: Poll, say: Progress) -> Task | None:
-    """The task that has started it again, once it runs; None where it cannot be seen."""
+    """Wait until the guest runs again; return the task that started it, None where it cannot be seen."""
     last, ended = "", False
     while True:
         status, answered = _status(client, step)
@@ -158,7 +158,7 @@ def _started(client: Client, step: Reboot, before: Before, begun: Upid, waits: P
 
 
 def _status(client: Client, step: Reboot | AwaitReboot) -> tuple[VmStatus | None, bool]:
-    """How it stands, and whether anybody said: a server that does not answer now is asked again."""
+    """Return the guest's status, and whether anybody answered; a server that does not answer is asked again."""
     try:
         return client.status(step.node, step.vmid, step.type), True
     except ApiError as error:
@@ -174,7 +174,7 @@ def _seen(since: tuple[Task, ...] | None) -> str:
 
 
 def _gone_again(client: Client, step: Reboot, second: Task, since: tuple[Task, ...] | None) -> FleetError:
-    """Why the guest is off although a task was to start it, and has ended."""
+    """Return why the guest is off although a task to start it has ended."""
     start = f"task {second.type} of {second.user}"
     try:
         tasks.wait(client, second.upid, 1)
@@ -195,7 +195,7 @@ def _gone_again(client: Client, step: Reboot, second: Task, since: tuple[Task, .
 def _late(
     step: Reboot, status: VmStatus | None, second: Task | None, since: tuple[Task, ...] | None, waited: float
 ) -> FleetError:
-    """Where it stands when it has not come back in time."""
+    """Return the error for a guest that has not come back in time."""
     if second is not None and second.status in (None, "RUNNING"):
         return StillRunning(
             f"{step.guest} {stands(status) if status else 'does not tell'} after {waited:.0f} s; task {second.type} of "
@@ -226,7 +226,7 @@ def _late(
 
 
 def _tell_end(client: Client, step: Reboot, second: Task, timeout: float, say: Progress) -> None:
-    """How the task ended that started it: the guest runs, so whatever it is, it is only told."""
+    """Tell how the task ended that started it; the guest runs, so its failure is only told."""
     try:
         tasks.wait(client, second.upid, timeout, say)
     except (TaskFailed, ApiError, StillRunning) as error:
@@ -236,7 +236,7 @@ def _tell_end(client: Client, step: Reboot, second: Task, timeout: float, say: P
 
 
 def _await_boot(client: Client, step: Reboot, before: str, begun: Upid, seconds: float, say: Progress) -> None:
-    """Until the agent tells of another boot; the guest must go on running meanwhile."""
+    """Wait until the agent tells of another boot; the guest must go on running meanwhile."""
     say(f"waiting for the agent of {step.guest}, which told of its boot before")
     waits = poll(seconds, LOOKS)
     for _ in waits:

@@ -49,7 +49,7 @@ class Claim(NamedTuple):
 
 
 def claim_in(config: VmConfig) -> Claim | None:
-    """What an earlier run wrote into the notes; None where it wrote nothing."""
+    """Return the claim that an earlier run wrote into the notes; None without one."""
     for line in config.description.splitlines():
         if match := _CLAIMED.fullmatch(line.strip()):
             try:
@@ -63,15 +63,15 @@ def claim_in(config: VmConfig) -> Claim | None:
 
 
 def relied_on(client: Client, fleet: Fleet, vm: Vm) -> Claim:
-    """The claim that stands in the guest's notes now."""
+    """Return the claim in the guest's notes now."""
     actual = observe(client, fleet, vm)
     return (claim_in(actual.config) if actual else None) or Claim()
 
 
 def under_way(client: Client, vm: Vm, actual: ActualVm) -> Upid | None:
-    """The task that is removing the guest already; None where none is.
+    """Return the task that is removing the guest already; None without one.
 
-    FleetError when a removal has begun and no task is at work on it.
+    Raise FleetError when a removal has begun and no task works on it.
     """
     begun = actual.config.lock == "destroyed"
     if not begun and claim_in(actual.config) is None:
@@ -87,13 +87,13 @@ def under_way(client: Client, vm: Vm, actual: ActualVm) -> Upid | None:
 
 
 def removal_of(client: Client, vm: Vm, node: str) -> Upid | None:
-    """The task that is removing the guest; also when its rights are gone and it cannot be seen any more."""
+    """Return the task that is removing the guest; also when the guest is not visible any more."""
     running = (task for task in client.tasks(node, vmid=vm.vmid) if task.type in _REMOVALS)
     return next((task.upid for task in running if task.id == str(vm.vmid)), None)
 
 
 def _ended_removal(client: Client, vm: Vm, node: str, but: Collection[str]) -> Upid | None:
-    """The newest removal of the guest by our token that has ended and is none of these."""
+    """Return our token's newest removal of the guest that has ended, apart from these."""
     rows = client.tasks(node, active=False, vmid=vm.vmid)
     ours = (task for task in rows if task.type in _REMOVALS and task.user == client.token_id)
     return next((task.upid for task in ours if task.id == str(vm.vmid) and str(task.upid) not in but), None)
@@ -109,7 +109,7 @@ def wait_for(client: Client, upid: Upid, timeout: float, progress: Progress | No
 
 
 def is_still_good(client: Client, vm: Vm, actual: ActualVm, archive: str) -> bool:
-    """Whether the backup that a killed run made holds what the guest does: it is there, and nothing was done since.
+    """Tell whether the backup of a killed run holds what the guest does: it exists, and nothing was done since.
 
     Others' tasks may be hidden from our token, so it must be new as well.
     """
@@ -122,12 +122,12 @@ def is_still_good(client: Client, vm: Vm, actual: ActualVm, archive: str) -> boo
 
 
 def tasks_of(client: Client, step: Step) -> frozenset[str]:
-    """The tasks of the guest that have ended."""
+    """Return the tasks of the guest that have ended."""
     return frozenset(str(task.upid) for task in client.tasks(step.node, active=False, vmid=step.vmid))
 
 
 def require_untouched(client: Client, vm: Vm, step: Step, before: frozenset[str]) -> None:
-    """Refused when anything was done to the guest that none of the tasks `before` did: then no backup stands for it."""
+    """Refuse when anything was done to the guest since the tasks `before`: then no backup stands for it."""
     for task in client.tasks(step.node, active=False, vmid=step.vmid):
         if str(task.upid) not in before and task.type not in _HARMLESS:
             raise Refused(
@@ -150,7 +150,7 @@ def claim_and_remove(
     timeout: float,
     progress: Progress | None,
 ) -> Destroy:
-    """Claim the guest as it was judged and remove it. The step, with what the server left of its volumes.
+    """Claim the guest as it was judged and remove it; return the step, with what the server left of its volumes.
 
     `judge` raises Refused for a guest that must not go, and tells what belongs to it now.
     """
@@ -194,7 +194,7 @@ def _claim(client: Client, fleet: Fleet, vm: Vm, target: Destroy, claim: Claim, 
 
 
 def _require_same(vm: Vm, seen: Belongings, now: Belongings) -> None:
-    """Refused when other things would go than were announced.
+    """Refuse when other things would go than were announced.
 
     What waited for the next start may be in force now: a server takes it over as soon as a stopped guest is changed. So
     a volume is the same under whatever name; one that was taken away is an unused one then.
@@ -205,7 +205,7 @@ def _require_same(vm: Vm, seen: Belongings, now: Belongings) -> None:
     if not new and not gone:
         return
     words = [f"there is now {now.shown(new)}"] if new else []
-    words += [f"there is no longer {seen.shown(gone)}"] if gone else []
+    words += [f"{seen.shown(gone)} is gone"] if gone else []
     raise Refused(f"{label(vm)} changed since it was looked at; {', and '.join(words)}; not destroyed")
 
 
@@ -232,7 +232,7 @@ def _remove(
 
 
 def _what_is_left(client: Client, vm: Vm, target: Destroy, upid: Upid | None) -> Destroy:
-    """The step with the volumes that the server leaves by its own rule. FleetError when another one is still there."""
+    """Return the step with the volumes that the server leaves by its own rule. Raise FleetError when others remain."""
     log = _not_removed(client, upid)
     why, belongings = dict(log or ()), target.belongings
     left = still_there(client, target.node, vm.vmid, belongings) | (belongings.volumes & why.keys())
@@ -247,9 +247,9 @@ def _what_is_left(client: Client, vm: Vm, target: Destroy, upid: Upid | None) ->
 
 
 def require_removed(client: Client, vm: Vm, node: str, upid: Upid) -> None:
-    """FleetError when a removal that an earlier run began says that it could not remove a volume.
+    """Raise FleetError when a removal that an earlier run began could not remove a volume.
 
-    Undecided when what it says cannot be read.
+    Raise Undecided when its log cannot be read.
     """
     log = _not_removed(client, upid)
     if log is None:
@@ -268,7 +268,7 @@ def _not_gone(vm: Vm, node: str, failed: dict[str, str]) -> FleetError:
 
 
 def _not_removed(client: Client, upid: Upid | None) -> list[tuple[str, str]] | None:
-    """The volumes that a removal's log says it could not remove, and why; None where it cannot be read."""
+    """Return the volumes that a removal's log says it could not remove, and why; None where it cannot be read."""
     if upid is None:
         return None
     try:

@@ -16,7 +16,7 @@ from nixherd.errors import ApiError, FleetError, Refused, Undecided, Usage
 from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.answers import SnapshotRow
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.config import VmConfig, same_settings, unlike_snapshot
+from nixherd.proxmox.config import same_settings, unlike_snapshot
 from nixherd.proxmox.guest import names
 from nixherd.proxmox.guest.archive import kept, nameless
 from nixherd.proxmox.guest.desired import short
@@ -33,7 +33,7 @@ def snapshots_of(client: Client, vm: Vm, actual: ActualVm | None) -> tuple[Snaps
 
 
 def taken(row: SnapshotRow) -> str:
-    """A snapshot with when it was taken: `clean of 2026-11-29 17:00 UTC`."""
+    """Return a snapshot's name with its time: `clean of 2026-11-29 17:00 UTC`."""
     return f"{row.name} of {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(row.time))}" if row.time else row.name
 
 
@@ -118,7 +118,7 @@ class RollbackGuest(_OfSnapshot):
         return (Rollback(seen.node, vm.vmid, self.snapname, attached, waits, type=vm.type),)
 
     def _just_done(self, client: Client, vm: Vm, seen: ActualVm) -> str:
-        """The task that rolled it back to this snapshot, where nothing was done to it since; else empty."""
+        """Return the task that rolled it back to this snapshot, where nothing was done to it since; else empty."""
         if seen.running or seen.config.text("parent") != self.snapname:
             return ""
         last = next(iter(client.tasks(seen.node, active=False, vmid=vm.vmid, limit=1)), None)
@@ -128,9 +128,9 @@ class RollbackGuest(_OfSnapshot):
         return str(last.upid) if same_settings(seen.config, then) else ""
 
     def read_back(self, guest: Guest, done: Steps) -> Steps:
-        """The step, with the guest as it was read back.
+        """Return the step, with the guest as it was read back.
 
-        FleetError where its configuration is not the snapshot's, Undecided where that cannot be read.
+        Raise FleetError where its configuration is not the snapshot's, Undecided where that cannot be read.
         """
         client, fleet, vm = guest.client, guest.fleet, guest.vm
         who = f"{label(vm)} was rolled back to {self.snapname}"
@@ -151,7 +151,9 @@ class RollbackGuest(_OfSnapshot):
         observed = {"snapshot": self.snapname, "as_snapshot": same, "status": power, **observed}
         lines = [f"it {stands(status)}", *lines]
         if differs and then:
-            words = ", ".join(_differing(now.config, then, key) for key in differs)
+            words = ", ".join(
+                f"{key} {short(now.config.text(key))} (there: {short(then.text(key))})" for key in differs
+            )
             raise FleetError(
                 f"{who}, its task ended well, and its configuration is not the snapshot's: {words}; "
                 f"{'; '.join(lines)}; somebody may have changed it since: look at it, or roll it back again"
@@ -163,15 +165,11 @@ class RollbackGuest(_OfSnapshot):
         )
 
     def _disks(self, client: Client, vm: Vm, now: ActualVm) -> tuple[dict[str, object], list[str]]:
-        """Its unused disks now, and volumes in its name that nothing names, as its storages tell."""
+        """Return its unused disks, and volumes in its name that nothing refers to, as its storages tell."""
         unused = {name: each.volume for name, each in sorted(now.config.unused.items())}
         lines = [f"{name} {kept(client, vm, now, volume)}" for name, volume in unused.items()]
         named, strays = nameless(client, vm, now.node)
         return {"unused": unused, "unnamed": named}, [*lines, *strays]
-
-
-def _differing(now: VmConfig, then: VmConfig, key: str) -> str:
-    return f"{key} {short(now.text(key))} (there: {short(then.text(key))})"
 
 
 FRESH = 3600  # seconds for which the snapshot of a killed run serves
@@ -239,7 +237,7 @@ class Reversible:
         return self.action.left(client, fleet, vm)
 
     def _look(self, client: Client, fleet: Fleet, vm: Vm) -> tuple[Steps, str | None]:
-        """The steps, with what is to be said beside them; the name of an earlier run's snapshot where that serves."""
+        """Plan the steps and what to say beside them; return the name of an earlier run's snapshot if that serves."""
         steps = self.action.plan(client, fleet, vm)
         if not steps:
             return steps, None
@@ -265,7 +263,7 @@ class Reversible:
         return Outcome((*first, *steps, *last), observed=observed, lines=lines), serves
 
     def _serving(self, vm: Vm, ended: Iterable[SnapshotRow]) -> str | None:
-        """The first of the snapshots that runs of ours have left. Usage where one is old."""
+        """Return the first of the snapshots that runs of ours have left. Raise Usage where one is old."""
         rows = sorted(ended, key=lambda row: row.time or 0)
         old = next((row for row in rows if self.began - (row.time or 0) > FRESH), None)
         if old is not None:
@@ -286,9 +284,9 @@ def _told(row: SnapshotRow) -> str:
 
 
 def reversible(action: Action, snapshot: str | None) -> Action:
-    """The action as it is, or with a snapshot that is to be kept (`keep`) or removed (`remove`) after it.
+    """Return the action, or with a snapshot before it that is kept (`keep`) or removed (`remove`) after it.
 
-    Usage for any other word.
+    Raise Usage for any other word.
     """
     if not snapshot:
         return action
@@ -301,7 +299,7 @@ _BY = re.compile(r"\bby (?P<who>\S+), process (?P<pid>\d+)/(?P<began>\d+) of (?P
 
 
 def name_of_this_run() -> str:
-    """Six hexadecimal digits, the same as long as this process runs."""
+    """Return six hexadecimal digits, the same as long as this process runs."""
     return _name_of(os.getpid())
 
 
@@ -311,7 +309,7 @@ def _name_of(_pid: int) -> str:
 
 
 def by_this_run() -> str:
-    """`by alice@laptop, process 1234/567 of 1a2b3c4d`, without the process where the kernel does not tell of it."""
+    """Return `by alice@laptop, process 1234/567 of 1a2b3c4d`, without the process if the kernel does not tell."""
     name = f"by {_word(_user())}@{_word(os.uname().nodename)}"
     pid, where = os.getpid(), _where()
     began = _began(pid)
@@ -319,13 +317,13 @@ def by_this_run() -> str:
 
 
 def maker(description: str) -> str:
-    """Who made it, in words; empty where it does not say."""
+    """Return who made it; empty where the description does not say."""
     match = re.search(r"\bby (\S+@[^\s,]+)", description)
     return match[1] if match else ""
 
 
 def has_ended(description: str) -> bool:
-    """Whether a run of this user on this machine made it that is at work no more. What cannot be told is no."""
+    """Tell whether the run of this user on this machine that made it has ended; False where that is unknown."""
     match = _BY.search(description)
     if match is None or match["where"] != _where():
         return False
@@ -345,7 +343,7 @@ def _word(text: str) -> str:
 
 
 def _where() -> str | None:
-    """Where processes of this user are numbered as ours are, since the last boot; None where nobody tells."""
+    """Identify the boot, PID namespace and user here; None where the kernel does not tell."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return sha256(f"{boot} {Path('/proc/self/ns/pid').readlink()} {os.getuid()}".encode()).hexdigest()[:8]
@@ -354,7 +352,7 @@ def _where() -> str | None:
 
 
 def _began(pid: int) -> int | None:
-    """When a process began, in the kernel's ticks since the boot; None where there is none."""
+    """Return when a process began, in the kernel's ticks since the boot; None if it does not exist."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):

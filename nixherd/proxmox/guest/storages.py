@@ -13,14 +13,14 @@ from nixherd.sizes import format_size
 
 
 def require_places(client: Client, steps: tuple[Step, ...]) -> tuple[Step, ...]:
-    """The steps, when each storage that they put something on can take it now. Raises as `require_place` does."""
+    """Return the steps if each storage that they put something on can take it now. Raises as `require_place` does."""
     for node, name, content in dict.fromkeys(place for step in steps for place in step.places()):
         require_place(client, node, name, content)
     return steps
 
 
 def storage_seen(client: Client, node: str, name: str) -> Storage | None:
-    """The storage as the node sees it; None when there is none or the token may not see it, which is not told apart."""
+    """Return the storage as the node sees it; None if it does not exist or the token may not see it."""
     try:
         return client.storage(node, name)
     except ApiError as error:
@@ -30,9 +30,9 @@ def storage_seen(client: Client, node: str, name: str) -> Storage | None:
 
 
 def require_place(client: Client, node: str, name: str, content: str) -> Storage:
-    """The storage, which can take `content` (images, rootdir, backup) on that node now.
+    """Return the storage if it can take `content` (images, rootdir, backup) on that node now.
 
-    FleetError when there is no such storage, when it takes no such thing, and while it is away.
+    Raise FleetError when the storage does not exist, does not take that, or is away.
     """
     storage = storage_seen(client, node, name)
     if storage is None:
@@ -46,7 +46,7 @@ def require_place(client: Client, node: str, name: str, content: str) -> Storage
 
 
 def growth(vm: Vm, steps: Sequence[Step], config: VmConfig) -> dict[str, int]:
-    """Bytes that the steps may come to use on each storage. A clone of a disk is counted whole, with what it grows."""
+    """Return the bytes that the steps may use on each storage; a cloned disk counts whole, with what it grows."""
     sizes: dict[str, int] = {}
     for step in steps:
         match step:
@@ -67,10 +67,10 @@ def growth(vm: Vm, steps: Sequence[Step], config: VmConfig) -> dict[str, int]:
 def findings(
     vm: Vm, node: str, storages: Mapping[str, Storage | None], needed: Mapping[str, int], starts: VmConfig | None
 ) -> Iterator[str]:
-    """A line for each storage of the node that lacks what is `needed` of it, in bytes.
+    """Yield a line for each storage of the node that lacks what is `needed` of it, in bytes.
 
-    `starts` is the configuration of a VM that is to be switched on: what it has must be there. A storage that is not
-    among `storages` is not known, and not judged.
+    `starts` is the configuration of a VM that is to be switched on: its disks must exist. A storage that is not among
+    `storages` is unknown, and not judged.
     """
     used = [drive.storage for drive in starts.volumes.values()] if starts else []
     for name, size in {**dict.fromkeys(used, 0), **needed}.items():
@@ -79,7 +79,7 @@ def findings(
 
 
 def template_findings(vmid: int, node: str, storages: Mapping[str, Storage | None]) -> Iterator[str]:
-    """The same of the storages that a template is on."""
+    """Yield the same of the storages that a template is on."""
     for name, storage in storages.items():
         why = "is not there" if storage is None else storage.away
         if why:
@@ -87,7 +87,7 @@ def template_findings(vmid: int, node: str, storages: Mapping[str, Storage | Non
 
 
 def _place(vm: Vm, node: str, name: str, storage: Storage | None, needed: int) -> Iterator[str]:
-    """What keeps a storage from holding `needed` bytes more of the VM; 0: from being read."""
+    """Yield what keeps a storage from holding `needed` bytes more of the VM; 0: from being read."""
     if storage is None:
         yield (
             f"{node} has no storage {name}; correct {vm.attribute}.storage, its `disks` or proxmox.defaultStorage "
@@ -115,7 +115,7 @@ _UNABLE = frozenset(("lvm", "iscsi", "iscsidirect"))
 
 
 def require_can_snapshot(client: Client, vm: Vm, actual: ActualVm) -> None:
-    """Usage, naming the disks, where the server says that no snapshot of the guest can be taken."""
+    """Refuse (Usage), naming the disks, where the server says that the guest cannot be snapshotted."""
     if client.can_snapshot(actual.node, vm.vmid, vm.type):
         return
     types = {each.name: each.type for each in client.storages(actual.node)}
@@ -132,7 +132,7 @@ def require_can_snapshot(client: Client, vm: Vm, actual: ActualVm) -> None:
 
 
 def require_in_no_snapshot(client: Client, vm: Vm, step: MoveDisk) -> None:
-    """Usage where snapshots of the guest name the volume that is moved: a server does not delete it then."""
+    """Refuse (Usage) to move a volume that snapshots name: a server does not delete it then."""
     rows = client.snapshots(step.node, vm.vmid, vm.type)
     named = [
         row.name
@@ -154,7 +154,7 @@ def _or_convert(vm: Vm) -> str:
 
 
 def _obstacles(volumes: list[Drive], types: Mapping[str, str]) -> Iterator[str]:
-    """The volumes that are known to have no snapshots where they are, and why."""
+    """Yield the volumes that are known to have no snapshots where they are, with the reason."""
     for drive in volumes:
         kind, name = types.get(drive.storage), f"{drive.name} ({drive.volume})"
         if ":" not in drive.volume:

@@ -23,7 +23,7 @@ _GUEST = re.compile(r"Backup of (?:VM|CT) \d+ failed - ")
 
 
 def reason(exitstatus: str, log: Iterable[str]) -> str:
-    """What a failed task's end says; where that is nothing, the errors in its log, each once.
+    """Return why a task failed: its end, or, where that says nothing, the errors in its log, each once.
 
     A backup's log says an error when it happens, and once more with the guest that it was the end of.
     """
@@ -38,7 +38,7 @@ NEWEST = 20  # of a guest's ended tasks, as many are looked at
 
 
 def stands(status: VmStatus | None) -> str:
-    """`is off`, `runs since 12 s`; None: it was not found where it was."""
+    """Describe a guest's power: `is off`, `runs since 12 s`; None: it is not where it was."""
     if status is None:
         return "is not on its node any more"
     lock = f", locked ({status.lock})" if status.lock else ""
@@ -48,7 +48,7 @@ def stands(status: VmStatus | None) -> str:
 
 
 def seen(client: "Client", node: str, vmid: int, type: GuestType) -> str:
-    """The same, asked now; an answer that does not come is unknown."""
+    """Describe the same, asked now; an answer that does not come is unknown."""
     try:
         return stands(client.status(node, vmid, type))
     except ApiError as error:
@@ -56,13 +56,13 @@ def seen(client: "Client", node: str, vmid: int, type: GuestType) -> str:
 
 
 def asked_tasks(client: "Client", node: str, vmid: int) -> tuple[Task, ...]:
-    """The guest's tasks that our token may see, newest first: those that run, then those that ended."""
+    """Return the guest's tasks that our token may see, newest first: running ones, then those that ended."""
     ended = client.tasks(node, vmid=vmid, active=False, limit=NEWEST)
     return (*client.tasks(node, vmid=vmid), *ended)
 
 
 def tasks_of(client: "Client", node: str, vmid: int) -> tuple[Task, ...] | None:
-    """The same; None where they could not be asked for: what is said about a guest is never worth losing it for."""
+    """Return the same; None where they cannot be asked for, which must not fail what they are asked for."""
     try:
         return asked_tasks(client, node, vmid)
     except ApiError:
@@ -70,18 +70,15 @@ def tasks_of(client: "Client", node: str, vmid: int) -> tuple[Task, ...] | None:
 
 
 def told(tasks: Iterable[Task] | None) -> str:
-    """`task qmshutdown of alice@pve: OK`, for each."""
+    """Describe tasks: `task qmshutdown of alice@pve: OK`, for each."""
     if tasks is None:
         return "they could not be asked for"
-    return ", ".join(f"task {task.type} of {task.user}: {_end(task)}" for task in tasks)
-
-
-def _end(task: Task) -> str:
-    return "still at work" if task.status in (None, "RUNNING") else str(task.status)
+    ends = ((task, "still at work" if task.status in (None, "RUNNING") else task.status) for task in tasks)
+    return ", ".join(f"task {task.type} of {task.user}: {end}" for task, end in ends)
 
 
 def after(tasks: Iterable[Task] | None, begun: Upid, known: Iterable[str] = ()) -> tuple[Task, ...] | None:
-    """Those that began with or after `begun`, itself and the known ones left out; None where nobody told."""
+    """Return those that began with or after `begun`, without itself and the known ones; None for unknown tasks."""
     if tasks is None:
         return None
     left_out = {str(begun), *known}
@@ -97,16 +94,16 @@ _LOCK_TIMEOUT = re.compile(r"can't lock file '.*'.* got timeout|(unable to|can't
 
 
 def lost_the_lock(error: Exception) -> bool:
-    """Whether a call or task only came too late for a lock of a file that another one held: it did nothing."""
+    """Tell whether a call or task only came too late for a file's lock that another one held: it did nothing."""
     return _LOCK_TIMEOUT.search(str(error)) is not None
 
 
 def wait(client: Client, upid: Upid, timeout: float, progress: Progress | None = None) -> None:
     """Return when the task has succeeded; warnings are told to `progress`.
 
-    A server that does not answer meanwhile is asked again. Raises TaskFailed with the end of the task's log,
-    StillRunning after `timeout` seconds, TaskForgotten when the server knows no such task: no end that is not known
-    to be good counts as one.
+    A server that does not answer meanwhile is asked again. Raises TaskFailed with the end of the task's log, Raise
+    StillRunning after `timeout` seconds, TaskForgotten when the server knows no such task: no end that is not known to
+    be good counts as one.
     """
     client.under_way.add(str(upid))
     _wait(client, upid, timeout, progress)
@@ -203,7 +200,7 @@ class Held:
         self._storage: str | None = None
 
     def lost(self, node: str, what: str, error: Exception) -> str:
-        """`what` waited for the lock in vain, and has done nothing: who may hold it, in words."""
+        """Note that `what` waited for the lock in vain and did nothing; return who may hold it, in words."""
         match = _STORAGE.search(str(error))
         self._storage = match["storage"] if match else None
         self._node, self._what = node, what
@@ -212,11 +209,11 @@ class Held:
         return self._words(self._working())
 
     def won(self) -> None:
-        """What waited was carried out: the next step has not been tried yet."""
+        """Note that what waited was carried out: the next step has not been tried yet."""
         self._tries = 0
 
     def still(self) -> str:
-        """Why it is not tried again yet, empty when it is: only looked at, so that no further task fails."""
+        """Return why it is not tried again yet, empty when it is; nothing is sent that could fail."""
         if not self._tries:
             return ""
         working = self._working()

@@ -30,7 +30,7 @@ class Action(Protocol):
     def verb(self) -> str: ...
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
-        """The steps that would be carried out now; none where nothing is left to do."""
+        """Return the steps that would be carried out now; empty where nothing is left to do."""
 
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
@@ -38,7 +38,7 @@ class Action(Protocol):
         """Carry the steps out and look again until none is left; returns those that were."""
 
     def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
-        """What of the guest is not as it was asked for and this does not change; what should be known of it.
+        """Return what still differs from the request and this does not change, and what should be known.
 
         None where there is nothing to judge.
         """
@@ -66,7 +66,7 @@ class Guest:
         return label(self.vm)
 
     def storage(self, named: str | None) -> str:
-        """The storage that was named, else the declared one. Usage when there is neither."""
+        """Return the storage that was named, else the declared one. Raise Usage without either."""
         place = named or self.fleet.storage_of(self.vm)
         if place is None:
             raise Usage(f"{self.label}: no storage is declared; name one")
@@ -100,12 +100,12 @@ class Parameter:
 
 
 def argument(read: Read, *, kw_only: bool = False, **more: Any) -> Any:
-    """A parameter that must be given; `more` as Parameter has it."""
+    """Declare a parameter that must be given; `more` as Parameter has it."""
     return field(kw_only=kw_only, metadata={"parameter": Parameter(read, positional=True, **more)})
 
 
 def option(read: Read, default: Any = None, help: str = "", **more: Any) -> Any:
-    """A parameter that may be left out. One whose default is None is not read then."""
+    """Declare a parameter that may be left out. One whose default is None is not read then."""
     return field(default=default, metadata={"parameter": Parameter(read, help, **more)})
 
 
@@ -132,13 +132,13 @@ class Verb:
 
     @classmethod
     def parameters(cls) -> Mapping[str, tuple[Parameter, Any]]:
-        """The parameters in their order, each with its default; MISSING where it must be given."""
+        """Return the parameters in their order, each with its default; MISSING where it must be given."""
         declared = {each.name: (each.metadata.get("parameter"), each.default) for each in fields(cls)}
         return {name: (parameter, default) for name, (parameter, default) in declared.items() if parameter}
 
     @classmethod
     def read(cls, *, by_person: bool = False, **given: object) -> Self:
-        """The verb with parameters as people type them. Usage for one that cannot be meant."""
+        """Make the verb from parameters as people type them. Raise Usage for one that cannot be meant."""
         values = {}
         for name, (parameter, default) in cls.parameters().items():
             value = given.pop(name, default)
@@ -155,19 +155,19 @@ class Verb:
         """Raise Usage for what can never be meant of this guest, before anything is asked of the server."""
 
     def look(self, guest: Guest) -> Steps:
-        """The steps that are left to do now."""
+        """Return the steps that are left to do now."""
         raise NotImplementedError
 
     def refusal(self, vm: Vm) -> str | None:
-        """What to do instead, for a person who asked for what is there already; None: that is no refusal."""
+        """Return what a person who asked for what exists already should do instead; None: nothing is refused."""
         return None
 
     def judge(self, guest: Guest) -> Steps | None:
-        """What is left when it has ended; None where there is nothing to judge."""
+        """Return what is left when it has ended; None where there is nothing to judge."""
         return None
 
     def read_back(self, guest: Guest, done: Steps) -> Steps:
-        """The steps that were carried out, with what is seen of the guest then."""
+        """Return the steps that were carried out, with what is seen of the guest afterwards."""
         return done
 
     # What all have in common
@@ -193,7 +193,7 @@ class Verb:
         return self.read_back(Guest(client, fleet, vm, None), done) if done else done
 
     def look_now(self, guest: Guest, *, first: bool) -> Steps:
-        """The steps; at the `first` look a person may be refused."""
+        """Return the steps; at the `first` look a person may be refused."""
         steps = self.look(guest)
         if first and self.by_person and not steps and (remedy := self.refusal(guest.vm)):
             raise Usage(f"{guest.label}: {why_nothing(steps)}; {remedy}")
@@ -210,7 +210,7 @@ class Verb:
 
 
 def waiting(guest: Guest) -> Steps:
-    """Of a guest whose options were set: which wait."""
+    """Note which options of a guest wait for its next start."""
     actual = guest.actual
     keys = ", ".join(each.key for each in actual.pending) if actual else ""
     return (

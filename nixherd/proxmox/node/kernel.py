@@ -28,7 +28,10 @@ class Loader:
 
 
 def loader_of(boot: BootState) -> Loader:
-    """FleetError where it is none that is known here, or does not say what it is."""
+    """Return what boots the node.
+
+    Raise FleetError for a boot loader that is not known here, or does not say what it is.
+    """
     if boot["tool"] is not None:
         kinds = {kind for line in _ESP.finditer(boot["tool"]) for kind in _KIND.findall(line["with"])}
         if not kinds:
@@ -46,13 +49,13 @@ def loader_of(boot: BootState) -> Loader:
 
 
 def order(version: str) -> tuple[tuple[int, int | str], ...]:
-    """As `sort -V` has kernels' versions: numbers as numbers."""
+    """Return a key that sorts kernels' versions as `sort -V` does: numbers as numbers."""
     parts: Iterable[str] = re.findall(r"\d+|[^\d]+", version)
     return tuple((1, int(part)) if part.isdecimal() else (0, part) for part in parts)
 
 
 def next_kernel(boot: BootState) -> str | None:
-    """The kernel that the next boot brings; None where nobody can say."""
+    """Return the kernel of the next boot; None where nobody can say."""
     versions = [kernel["version"] for kernel in boot["kernels"]]
     if boot["pinned"]:
         return boot["pinned"] if boot["pinned"] in versions else None
@@ -62,7 +65,7 @@ def next_kernel(boot: BootState) -> str | None:
 
 
 def headers_of(package: str | None) -> str | None:
-    """The package of the headers that go with a kernel's; None where it is none that is known here."""
+    """Return the package of a kernel's headers; None for a kernel that is not known here."""
     if package is None:
         return None
     if package == "proxmox-default-kernel":
@@ -89,9 +92,9 @@ _SWITCHES = ("intel_iommu", "amd_iommu", "iommu")
 
 
 def words_for(vendor: str | None, more: Sequence[str]) -> tuple[str, ...]:
-    """What the kernel has to be told on this CPU, with what the operator adds. AMD's IOMMU is on without a word.
+    """Return what the kernel has to be told on this CPU, and what the operator adds; AMD's IOMMU needs no word.
 
-    FleetError for a CPU that is neither's.
+    Raise FleetError for a CPU of another vendor.
     """
     if vendor not in (INTEL, AMD):
         raise FleetError(
@@ -102,8 +105,7 @@ def words_for(vendor: str | None, more: Sequence[str]) -> tuple[str, ...]:
 
 
 def missing_words(have: Collection[str], words: Sequence[str]) -> list[str]:
-    """Of these words, those that a command line does not have. Refused where it says the opposite: who wrote that had
-    a reason."""
+    """Return those of these words that a command line lacks. Raise Refused where it says the opposite."""
     for word in have:
         key, _, value = word.partition("=")
         if key in _SWITCHES and "off" in value.split(","):
@@ -117,7 +119,7 @@ def missing_words(have: Collection[str], words: Sequence[str]) -> list[str]:
 
 
 def _has(have: Collection[str], expected: str) -> bool:
-    """Whether the word is there, by itself or among the values of one (`intel_iommu=on,sm_on`)."""
+    """Tell whether the word is present, by itself or among the values of one (`intel_iommu=on,sm_on`)."""
     key, equals, value = expected.partition("=")
     if not equals or "," in value:
         return expected in have
@@ -125,12 +127,12 @@ def _has(have: Collection[str], expected: str) -> bool:
 
 
 def with_words(file: str, text: str, words: Sequence[str]) -> str:
-    """The file with these words at the end of its command line. Refused where it is not written plainly."""
+    """Add these words to the file's command line. Raise Refused where it is not one plain assignment."""
     return (_grub if file == GRUB else _cmdline)(text, words)
 
 
 def words_in(file: str, text: str) -> list[str]:
-    """The words that a file says; of GRUB's only those that are written in it plainly."""
+    """Return the words in a file; of GRUB's only those of a plain assignment."""
     if file == CMDLINE:
         return text.split()
     assignments = list(_ASSIGNMENT.finditer(text))
@@ -171,7 +173,7 @@ def _cmdline(text: str, words: Sequence[str]) -> str:
 
 
 def lacking_words(entries: Collection[str], words: Sequence[str]) -> list[str]:
-    """Of these words, those that some entry of the boot loader does not have; one for repair has none of them."""
+    """Return those of these words that some entry of the boot loader lacks; entries for repair do not count."""
     normal = [line.split() for line in entries if "single" not in line.split()]
     return [word for word in words if not all(_has(line, word) for line in normal)]
 
@@ -202,21 +204,23 @@ class DkmsRow:
 
 
 def dkms_rows(text: str) -> tuple[DkmsRow, ...]:
-    """The rows of `dkms status`; what else it says is no row."""
+    """Parse the rows of `dkms status`; other lines are left out."""
     matches = (_DKMS_ROW.fullmatch(line.strip()) for line in text.splitlines())
     return tuple(
-        DkmsRow(each["name"], each["version"], each["kernel"], each["state"], _warning(each["more"]))
+        DkmsRow(
+            each["name"],
+            each["version"],
+            each["kernel"],
+            each["state"],
+            each["more"].strip() if "WARNING" in each["more"] else "",
+        )
         for each in matches
         if each
     )
 
 
-def _warning(more: str) -> str:
-    return more.strip() if "WARNING" in more else ""
-
-
 def version_of(conf: str | None, directory: str) -> str:
-    """The version that a source's dkms.conf is of. FleetError where there is none, or it is another module's."""
+    """Return the version in a source's dkms.conf. Raise FleetError without one, or for another module."""
     if conf is None:
         raise FleetError(
             f"{directory}/dkms.conf is not there: put the source of {VENDOR_RESET} (the directory that holds its "
@@ -228,7 +232,7 @@ def version_of(conf: str | None, directory: str) -> str:
             f"{directory}/dkms.conf is of {name or 'no module'}, not of {VENDOR_RESET}; name its directory"
         )
     if version is None or not _VERSION.fullmatch(version):
-        raise FleetError(f"{directory}/dkms.conf: PACKAGE_VERSION is no version that is written out; write one")
+        raise FleetError(f"{directory}/dkms.conf: PACKAGE_VERSION is not a plain version; write one")
     return version
 
 
@@ -238,7 +242,7 @@ def _conf_value(conf: str, name: str) -> str | None:
 
 
 def installed(rows: tuple[DkmsRow, ...], version: str) -> frozenset[str]:
-    """The kernels that this version is installed for."""
+    """Return the kernels that this version is installed for."""
     return frozenset(
         row.kernel
         for row in rows

@@ -40,17 +40,17 @@ class Line:
 
 
 def slots_of(values: Mapping[str, object]) -> dict[str, str]:
-    """The hostpciN of a configuration."""
+    """Return the hostpciN of a configuration."""
     return {key: str(value) for key, value in sorted(values.items()) if _SLOT.fullmatch(key)}
 
 
 def names_of(vm: Vm) -> tuple[str, ...]:
-    """What an operator may call a guest: its name in the definitions, its host, its VMID."""
+    """Return what an operator may call a guest: its name in the definitions, its host, its VMID."""
     return (vm.name, *filter(None, (vm.host_id,)), str(vm.vmid))
 
 
 def slots_wanted_of(vm: Vm, requested: Mapping[str, Mapping[str, str]]) -> Mapping[str, str]:
-    """What a guest is to have: what the operator says of it by name or VMID, else its definition."""
+    """Return what a guest is to have: what the operator says of it by name or VMID, else its definition."""
     if vm.type is not GuestType.QEMU:
         return {}
     for key in names_of(vm):
@@ -64,7 +64,7 @@ def _text(device: Device) -> str:
 
 
 def properties(text: str) -> dict[str, str]:
-    """A hostpciN as its properties; the first one may stand without its name, and what is the default is left out."""
+    """Parse a hostpciN; the first property may lack its name, and defaults are left out."""
     values: dict[str, str] = {}
     for number, part in enumerate(text.split(",")):
         key, equals, value = part.partition("=")
@@ -78,13 +78,13 @@ def properties(text: str) -> dict[str, str]:
 
 
 def full(address: str) -> str:
-    """A PCI address with its domain, in lower case; without a function it is all of them."""
+    """Write a PCI address with its domain, in lower case; without a function it stands for all of them."""
     lower = address.lower()
     return lower if lower.count(":") == 2 else f"0000:{lower}"
 
 
 def at(address: str, devices: Iterable[PciDevice]) -> list[PciDevice]:
-    """The devices at an address as hostpciN has it."""
+    """Return the devices at an address as hostpciN has it."""
     target = full(address)
     return [each for each in devices if each["address"] == target or each["address"].startswith(f"{target}.")]
 
@@ -98,10 +98,10 @@ def compare(
     passed: Sequence[PciDevice],
     mappings: Mapping[str, PciMapping | str | None],
 ) -> list[Line]:
-    """What there is to say of a guest: `devices` are all of the node's, `passed` those that the operator names.
+    """Return what to say of a guest: `devices` are all of the node's, `passed` those that the operator names.
 
-    `mappings` are those that are named by what the guest has or is to have: None where there is none, a text where it
-    could not be read, and why. The guest's own devices are known.
+    `mappings` are those that the guest has or is to have: None where it does not exist, a text why it could not be
+    read. The guest's own devices are known.
     """
     assert given.devices is not None
     lines = list(_against_wanted(given, expected))
@@ -137,7 +137,7 @@ def _against_wanted(given: Given, expected: Mapping[str, str]) -> Iterator[Line]
 def _on_node(
     given: Given, slot: str, text: str, node: str, devices: Sequence[PciDevice], passed: Sequence[PciDevice]
 ) -> Iterator[Line]:
-    """Whether what a guest is given by address is there: firmware updates and new cards move addresses."""
+    """Check that the node has what a guest is given by address: firmware updates and new cards move addresses."""
     named = properties(text).get("host")
     for address in named.split(";") if named else ():
         present = at(address, devices)
@@ -160,7 +160,7 @@ def _moved(text: str, address: str) -> str:
 def _mapping(
     name: str, mapping: PciMapping | str | None, node: str, devices: Sequence[PciDevice], passed: Sequence[PciDevice]
 ) -> Iterator[Line]:
-    """Whether a mapping says of this node what it has: Proxmox VE starts no guest with one that does not."""
+    """Check that a mapping fits this node: Proxmox VE starts no guest with one that does not."""
     if isinstance(mapping, str):
         yield Line(f"PCI mapping {name}: unknown: {mapping}")
         return
@@ -188,7 +188,7 @@ def _mapping(
 def _corrected(
     entry: Mapping[str, str], devices: Sequence[PciDevice], passed: Sequence[PciDevice]
 ) -> dict[str, str] | None:
-    """Path, id and group as the node has them: of what is at the path, if it is the id's; else of where the id is."""
+    """Return path, id and group as the node has them: of the device at the path, if its id fits, else of the id."""
     path, id = entry.get("path", ""), entry.get("id", "")
     same = [each for each in at(path.split(";")[0], devices) if each["id"] == id]
     moved = [each for each in passed if each["id"] == id]

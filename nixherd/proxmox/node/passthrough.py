@@ -38,7 +38,7 @@ class Passthrough:
 
 
 def read(data: Mapping[str, Any]) -> Passthrough:
-    """What these data ask for. Usage for what cannot be meant."""
+    """Read an operator's request. Raise Usage for what cannot be meant."""
     devices = _words("devices", data.get("devices"), _DEVICE, "write ids as `lspci -nn` shows them, such as 1002:13c0")
     if not devices:
         raise Usage("devices: which ones are to be passed through? Say devices=1002:13c0,1002:1640 (see `lspci -nn`)")
@@ -62,7 +62,7 @@ def _words(name: str, value: object, pattern: re.Pattern[str], remedy: str) -> t
     # a word of the kernel's may have commas in it
     parts = re.split(r"[;\s]+" if pattern is WORD else r"[,;\s]+", value.strip()) if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)):
-        raise Usage(f"{name}={value}: that is no list; {remedy}")
+        raise Usage(f"{name}={value}: that is not a list; {remedy}")
     words = [str(part).strip() for part in parts]
     words = [word.lower() for word in words] if name == "devices" else words
     if wrong := [word for word in words if not pattern.fullmatch(word)]:
@@ -75,7 +75,7 @@ def _guests(value: object) -> Mapping[str, Mapping[str, str]]:
     if value in (None, ""):
         return MappingProxyType({})
     if not isinstance(value, Mapping):
-        raise Usage(f"hostpci={value}: that is no mapping of guests; {remedy}")
+        raise Usage(f"hostpci={value}: that is not a mapping of guests; {remedy}")
     guests = {}
     for guest, slots in value.items():
         if not isinstance(slots, Mapping) or not slots:
@@ -97,7 +97,7 @@ _IDS = re.compile(r"\bids=")
 
 
 def named(request: Passthrough, pci: PciState) -> list[PciDevice]:
-    """The node's devices that are asked for. FleetError where it has none of an id."""
+    """Return the node's devices that the request names. Raise FleetError for an id that the node lacks."""
     for id in request.devices:
         if not any(device["id"] == id for device in pci["devices"]):
             raise FleetError(f"devices: this node has no {id}; `lspci -nn` there shows what it has")
@@ -105,12 +105,12 @@ def named(request: Passthrough, pci: PciState) -> list[PciDevice]:
 
 
 def cards(devices: Sequence[PciDevice]) -> list[PciDevice]:
-    """Those that vendor-reset is for: AMD's that show something."""
+    """Return those that vendor-reset is for: AMD's graphics cards."""
     return [device for device in devices if device["id"].startswith("1002:") and device["kind"] in _DISPLAYS]
 
 
 def drivers_of(devices: Sequence[PciDevice]) -> list[str]:
-    """What the host would drive these devices with."""
+    """Return the drivers that the host would use for these devices."""
     drivers: list[str] = []
     for device in devices:
         display = device["kind"] in _DISPLAYS
@@ -119,7 +119,7 @@ def drivers_of(devices: Sequence[PciDevice]) -> list[str]:
 
 
 def vfio(request: Passthrough, devices: Sequence[PciDevice]) -> dict[str, str]:
-    """The files that bind these devices to vfio-pci, by path."""
+    """Return the files that bind these devices to vfio-pci, by path."""
     lines = [f"options vfio-pci ids={','.join(request.devices)}"]
     lines += [f"softdep {driver} pre: vfio-pci" for driver in drivers_of(devices)]
     lines += [f"blacklist {module}" for module in request.blacklist]
@@ -127,7 +127,7 @@ def vfio(request: Passthrough, devices: Sequence[PciDevice]) -> dict[str, str]:
 
 
 def reset(devices: Sequence[PciDevice]) -> dict[str, str]:
-    """The files that load vendor-reset and have the kernel reset these cards by it, by path.
+    """Return the files that load vendor-reset and have the kernel reset these cards by it, by path.
 
     Since Linux 5.15 a device has a list of ways to be reset, and the module's is `device_specific`, which is accepted
     once the module is loaded (its own udev rules do the same for the cards that it knows).
@@ -144,7 +144,7 @@ def reset(devices: Sequence[PciDevice]) -> dict[str, str]:
 
 
 def require_no_others(modules: ModuleState) -> None:
-    """Refused where another file says which devices vfio-pci gets: of two such lists the kernel takes one."""
+    """Refuse another file that says which devices vfio-pci gets: of two such lists the kernel takes one."""
     for line in modules["options"]:
         if _IDS.search(line):
             file, number, text = line.split(":", 2)
@@ -155,5 +155,5 @@ def require_no_others(modules: ModuleState) -> None:
 
 
 def differing(texts: dict[str, str], modules: ModuleState) -> dict[str, str]:
-    """Those of these files that are not there as they should be."""
+    """Return those of these files that are missing or differ on the node."""
     return {path: text for path, text in texts.items() if modules["texts"].get(path) != text}

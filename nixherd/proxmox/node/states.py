@@ -17,7 +17,7 @@ CMDLINE = "/etc/kernel/cmdline"
 
 
 def script(name: str) -> str:
-    """A shell script that lies beside this file."""
+    """Return a shell script that lies beside this file."""
     return (Path(__file__).parent / name).read_text()
 
 
@@ -83,7 +83,7 @@ class DkmsState(TypedDict):
     files: dict[str, str]
     """by kernel, the module's file where modprobe finds it"""
     signers: dict[str, str]
-    """by kernel, who signed it; nobody where there is no entry"""
+    """by kernel, who signed it; an unsigned one has no entry"""
     builds: dict[str, str]
     """by kernel, the srcversion of the module that is installed, where it tells one"""
     loaded: str | None

@@ -22,7 +22,7 @@ from nixherd.proxmox.node.states import (
 
 @dataclass(frozen=True)
 class Pending:
-    """A setting that is not in effect. `booted`: the node has booted since it was made, so that a boot is no remedy."""
+    """A setting that is not in effect. `booted`: the node has booted since it was made, so another boot is in vain."""
 
     what: str
     booted: bool
@@ -48,7 +48,7 @@ class Seen:
 
 
 def waiting(seen: Seen) -> list[Pending]:
-    """Everything that is set and not in effect."""
+    """Return everything that is set and not in effect."""
     return [*_due_words(seen), *_due_modules(seen), *_due_devices(seen), *(_due_reset(seen) if seen.version else ())]
 
 
@@ -103,7 +103,7 @@ def _due_reset(seen: Seen) -> Iterator[Pending]:
 
 
 def read_back(seen: Seen) -> str:
-    """What the node says that its next boot brings."""
+    """Return what the node says that its next boot brings."""
     entries, words = seen.boot["entries"], seen.words
     files = [(seen.boot["effective"] if file == GRUB else text) or "" for file, text in seen.boot["texts"].items()]
     away = lacking_words(files if entries is None else entries, words)
@@ -119,7 +119,7 @@ def read_back(seen: Seen) -> str:
 
 
 def problems(seen: Seen) -> list[str]:
-    """What no boot will mend: that the kernel which boots next has no module."""
+    """Return what no boot will mend: the kernel of the next boot lacks the module."""
     lines = []
     kernel = next_kernel(seen.boot)
     if seen.version and seen.dkms:
@@ -137,7 +137,7 @@ def problems(seen: Seen) -> list[str]:
 
 
 def remarks(seen: Seen) -> list[str]:
-    """What a person should know, and is no failure."""
+    """Return what a person should know and does not fail the node."""
     lines = []
     kernel = next_kernel(seen.boot)
     if seen.version and seen.node["secure_boot"]:

@@ -62,7 +62,7 @@ from nixherd.proxmox.steps.state import (
 
 
 def requests() -> tuple[Route, ...]:
-    """The rows of the guard's table that the steps of this package declare, each once; no other class adds any."""
+    """Return the rows of the guard's table that the steps of this package declare, each once."""
     steps = [each for module in (making, hardware, state) for each in vars(module).values()]
     declared = [step for step in steps if isinstance(step, type) and issubclass(step, Step)]
     table: dict[tuple[str, str], Route] = {}

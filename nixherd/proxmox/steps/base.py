@@ -52,11 +52,11 @@ class Step:
         return "qm" if self.type is QEMU else "pct"
 
     def names(self) -> Mapping[str, object]:
-        """What stands in the path of the request."""
+        """Return the names in the path of the request."""
         return {"node": self.node, "vmid": self.vmid}
 
     def parameters(self) -> Mapping[str, object]:
-        """What the request says; None for what is left out."""
+        """Return the request's parameters; None for what is left out."""
         return {}
 
     def begin(self, client: Guests) -> Upid | None:
@@ -67,7 +67,10 @@ class Step:
         return client.change(route, self.names(), self.parameters(), at_once=self.at_once)
 
     def is_reached(self, status: VmStatus) -> bool:
-        """Whether a guest that stands so is where a switch of power was to bring it; False where that does not tell."""
+        """Tell whether a guest with this status is where a switch of power was to bring it.
+
+        False where that is unclear.
+        """
         return False
 
     @property
@@ -81,7 +84,7 @@ class Step:
         return self.options
 
     def places(self) -> Iterator[tuple[str, str, str]]:
-        """Node, storage and content of each volume that the step makes."""
+        """Return node, storage and content of each volume that the step makes."""
         yield from ()
 
     @property
@@ -90,7 +93,7 @@ class Step:
         return "images" if self.type is QEMU else "rootdir"
 
     def seen(self, client: Guests, node: str, config: VmConfig) -> Iterator[str]:
-        """What the step was to change, as the server says now, in words; `config` is the guest's on that `node`."""
+        """Yield what the step was to change, as the server says now; `config` is the guest's on that `node`."""
         for key in sorted(self.touches):
             yield f"{key}: {config.text(key) or 'none'}"
 
@@ -132,7 +135,7 @@ _OPTIONS: Mapping[str, str] = {
 
 
 def sent(changes: Iterable[Change]) -> dict[str, object]:
-    """The options of these changes as the API names and takes them; those to be taken away under `delete`."""
+    """Return the options of these changes as the API takes them; those to be taken away under `delete`."""
     values = {_OPTIONS.get(change.key, change.key): change.value for change in changes}
     gone = sorted(key for key, value in values.items() if value is None)
     kept = {key: value for key, value in values.items() if value is not None}
@@ -189,7 +192,7 @@ def rows(steps: Iterable[Step], row: Row) -> tuple[Step, ...]:
 
 
 def doable(steps: Iterable[Step]) -> tuple[Step, ...]:
-    """The steps that can be carried out."""
+    """Return the steps that can be carried out."""
     return tuple(step for step in steps if not isinstance(step, WORDS))
 
 
@@ -223,10 +226,10 @@ Steps = tuple[Step, ...]
 
 
 def nothing(why: str) -> Outcome:
-    """No step, and why none is needed."""
+    """Return no step, and why none is needed."""
     return Outcome(why=why)
 
 
 def why_nothing(steps: Iterable[Step]) -> str:
-    """Why there is nothing to do, empty where nobody said."""
+    """Return why there is nothing to do, empty where nobody said."""
     return steps.why if isinstance(steps, Outcome) else ""

@@ -238,7 +238,7 @@ TRIES = 3  # of a request that may be sent again without harm
 def _regenerate(client: Guests, step: Step) -> None:
     """Have the drive written, and see it. A second time it is the same drive, so a lost answer is asked for again.
 
-    Undecided when no answer came and the server does not tell that the drive says what the options say.
+    Raise Undecided when no answer came and the server does not tell that the drive says what the options say.
     """
     for last in range(1, TRIES + 1):
         try:

@@ -66,7 +66,7 @@ class AwaitClone(Await):
 
 
 def _settable(options: Mapping[str, Kind]) -> dict[str, Kind]:
-    """The options that a guest can be made with."""
+    """Return the options that a guest can be made with."""
     return {key: kind for key, kind in options.items() if kind is not Kind.OPTIONS and key != "digest"}
 
 

@@ -62,7 +62,7 @@ class Plan:
     leftovers: tuple[int, ...] = ()
 
     def steps(self, spec: TemplateSpec) -> Iterator[str]:
-        """In the words in which they are reported."""
+        """Yield the steps as they are reported."""
         for vmid in self.leftovers:
             yield f"destroy vm {vmid}, the trial of a run that was killed"
         if self.state is State.FINISHED:
@@ -80,9 +80,9 @@ class Plan:
 
 
 def plan(client: Client, fleet: Fleet, spec: TemplateSpec) -> Plan:
-    """What is there, and what is left to do; only GETs are sent.
+    """Plan what is left to do; only GETs are sent.
 
-    Refused where somebody else's guest is in the way, FleetInvalid with every right that the token lacks.
+    Raise Refused where somebody else's guest is in the way, FleetInvalid with every right that the token lacks.
     """
     state = _state(client, fleet, spec)
     others, leftovers = trials_left(client, fleet, spec)
@@ -107,10 +107,9 @@ def plan(client: Client, fleet: Fleet, spec: TemplateSpec) -> Plan:
 def create(
     client: Client, fleet: Fleet, spec: TemplateSpec, *, timeout: float, boots: float, progress: Progress
 ) -> list[str]:
-    """Carry the plan out; its steps as they were done. `boots` is how many seconds a clone may take until it answers.
+    """Carry the plan out and return its steps. `boots` is how many seconds a clone may take until it answers.
 
-    FleetError when the image will not do: then nothing of it is left but the image. What came to no known end says
-    what is there.
+    Raise FleetError when the image is unfit: then only the image is left. What came to an unknown end says what exists.
     """
     tried = list[int]()
     try:
@@ -131,7 +130,7 @@ def _create(
     boots: float,
     progress: Progress,
 ) -> list[str]:
-    """The VMIDs of the clones that are made or removed to try the image come into `tried`."""
+    """Carry the plan out; VMIDs of clones that are made or removed to try the image are added to `tried`."""
     _await_earlier(client, fleet, spec, timeout, progress)
     todo = plan(client, fleet, spec)
     tried += todo.leftovers
@@ -167,7 +166,7 @@ def _create(
 
 
 def _stands(client: Client, node: str, vmid: int) -> str:
-    """How a VM of ours is there now, in words."""
+    """Describe a VM of ours as it is now."""
     try:
         config = client.config(node, vmid)
         status = client.status(node, vmid) if config else None
@@ -180,7 +179,7 @@ def _stands(client: Client, node: str, vmid: int) -> str:
 
 
 def options(spec: TemplateSpec, volume: str) -> dict[str, object]:
-    """The VM's options as the API takes them: what docs/proxmox.md asks of a template."""
+    """Return the VM's options as the API takes them: what docs/proxmox.md asks of a template."""
     storage = spec.storage
     firmware: dict[str, object] = {"bios": "seabios"}
     if spec.bios == "ovmf":
@@ -221,7 +220,7 @@ def _state(client: Client, fleet: Fleet, spec: TemplateSpec) -> State:
         return State.FINISHED
     if not is_unfinished(spec, config):
         raise Refused(
-            f"{where} ({config.name or 'without a name'}) is there, is no template and was not made by "
+            f"{where} ({config.name or 'without a name'}) exists, is not a template and was not made by "
             f"`nixherd template create`; give `template` another VMID in {DEFINITIONS}, or see to it by hand"
         )
     if config.lock:
@@ -242,13 +241,13 @@ def _state(client: Client, fleet: Fleet, spec: TemplateSpec) -> State:
     if status.running:
         raise Refused(
             f"{where}, our unfinished template, {tasks.stands(status)}: somebody started it, so what its disk holds "
-            f"is no image any more; remove it (`qm stop {spec.vmid} && qm destroy {spec.vmid}`), and run again"
+            f"is not an image any more; remove it (`qm stop {spec.vmid} && qm destroy {spec.vmid}`), and run again"
         )
     if other := _started(client, spec):
         raise Refused(
             f"{where}, our unfinished template, was started since it was made ({other.type} of {other.user}, "
-            f"{other.upid}), so what its disk holds is no image any more; remove it (`qm destroy {spec.vmid}`), and "
-            "run again"
+            f"{other.upid}), so what its disk holds is not an image any more; remove it (`qm destroy {spec.vmid}`), "
+            "and run again"
         )
     now = client.config(spec.node, spec.vmid, current=True) or config
     if others := foreign(spec, now, client.pending(spec.node, spec.vmid)):
@@ -265,7 +264,7 @@ def _state(client: Client, fleet: Fleet, spec: TemplateSpec) -> State:
 
 
 def _started(client: Client, spec: TemplateSpec) -> Task | None:
-    """The task that started the VM since it was last made, as far as this token sees them; no run of ours does that."""
+    """Return the visible task that started the VM since it was last made; no run of ours does that."""
     for task in client.tasks(spec.node, active=False, vmid=spec.vmid):
         if task.type == "qmcreate":
             return None
@@ -275,7 +274,7 @@ def _started(client: Client, spec: TemplateSpec) -> Task | None:
 
 
 def _require_unfinished(client: Client, fleet: Fleet, spec: TemplateSpec) -> None:
-    """FleetError unless our unfinished VM is what is there now: what takes no digest is looked at right before."""
+    """Require our unfinished VM: requests without a digest are checked right before they are sent."""
     if (state := _state(client, fleet, spec)) is not State.UNFINISHED:
         raise FleetError(f"vm {spec.vmid} is not the one that was made ({state.name.lower()}); look at it by hand")
 
@@ -305,8 +304,11 @@ _GUEST_RIGHTS = (
 def missing_rights(
     permissions: Permissions, spec: TemplateSpec, trial: int, image: Image | None, major: int
 ) -> Iterator[str]:
-    """A line for each path, with what is missing there. `image` is what has to be brought or imported; `major` of the
-    server's version. With a pool its path is what counts: the two guests' own go with them."""
+    """Yield a line for each path with the rights that the token lacks there.
+
+    `image` has to be brought or imported; `major` is of the server's version. With a pool its path counts: the rights
+    on the two guests go with them.
+    """
     agent = "VM.GuestAgent.Unrestricted" if major >= 9 else "VM.Monitor"
     guests = [f"/pool/{spec.pool}"] if spec.pool else [f"/vms/{spec.vmid}", f"/vms/{image}"]
     needs: list[tuple[str, Sequence[str]]] = [(path, (*_GUEST_RIGHTS, agent)) for path in guests]
@@ -326,18 +328,18 @@ def missing_rights(
 
 
 def is_unfinished(spec: TemplateSpec, config: VmConfig) -> bool:
-    """Whether an earlier run of ours made this, and was killed before it was a template."""
+    """Tell whether an earlier run of ours made this, and was killed before it was a template."""
     lines = map(str.strip, config.description.splitlines())
     return not config.is_template and config.name == spec.name and spec.mark in lines
 
 
 def is_made_of(spec: TemplateSpec, config: VmConfig, volume: str) -> bool:
-    """Whether it was made of this image as it is wanted now."""
+    """Tell whether it was made of this image and as the specification says now."""
     return _notes(config) == spec.notes(volume).splitlines()
 
 
 def foreign_notes(spec: TemplateSpec, config: VmConfig) -> str:
-    """What its notes say that no run of ours wrote, or do not say any more; empty where they are a run's."""
+    """Return what its notes say that no run of ours wrote, or lack; empty where a run wrote them."""
     lines = _notes(config)
     more = [line for line in lines if line != spec.mark and not line.startswith(MADE_OF)]
     if more:
@@ -351,7 +353,7 @@ def _notes(config: VmConfig) -> list[str]:
 
 
 def foreign(spec: TemplateSpec, config: VmConfig, pending: Iterable[Pending]) -> list[str]:
-    """The drives that hold something else than a volume of its own: a conversion would rename another guest's.
+    """Return the drives that hold another guest's volume: a conversion would rename it.
 
     `config` is without what is `pending`. A volume whose name does not tell whose it is counts as somebody else's.
     """
@@ -361,5 +363,5 @@ def foreign(spec: TemplateSpec, config: VmConfig, pending: Iterable[Pending]) ->
 
 
 def unfit(fleet: Fleet, config: VmConfig) -> list[str]:
-    """What it would lack as a template: found while it is none yet, for there is no way back."""
+    """Return what it would lack as a template: checked before the conversion, which cannot be undone."""
     return list(template_findings(fleet, VmConfig({**config.values, "template": 1})))

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from nixherd.errors import ApiError, FleetError, Usage
 from nixherd.fleet.models import DEFINITIONS, Fleet
-from nixherd.names import DNS_LABEL, pattern
+from nixherd.names import DNS_NAME, is_a
 from nixherd.poll import Backoff, poll
 from nixherd.proxmox.answers import ExecResult
 from nixherd.proxmox.client import Client
@@ -29,7 +29,6 @@ from nixherd.proxmox.wire import TRANSIENT
 
 FIRMWARES = ("ovmf", "seabios")
 MADE_OF = "made of "  # with which the second line of its notes begins
-_NAME = pattern(rf"{DNS_LABEL}(?:\.{DNS_LABEL})*")
 _SHA256 = re.compile(r"(?:sha256:)?(?P<digest>[0-9a-fA-F]{64})")
 
 
@@ -44,7 +43,7 @@ class Source:
 
     @classmethod
     def of(cls, volume: str | None, url: str | None, checksum: str | None, file: Path | None) -> "Source":
-        """Usage unless exactly one was named, and a URL with the SHA-256 of what it gives."""
+        """Require exactly one source, and the SHA-256 of what a URL gives. Raise Usage for anything else."""
         if sum(each is not None for each in (volume, url, file)) != 1:
             raise Usage("name one image: --image STORAGE:import/FILE, --url URL with --checksum, or --from FILE")
         match = _SHA256.fullmatch(checksum or "")
@@ -79,7 +78,7 @@ class TemplateSpec:
         return f"nixherd fleet={self.fleet_id} template={self.vmid}"
 
     def notes(self, volume: str) -> str:
-        """What the VM says of itself: whose it is, and what it was made of."""
+        """Return the VM's notes: whose it is, and what it was made of."""
         return f"{self.mark}\n{MADE_OF}{volume}, {self.bios}, on {self.storage}"
 
     @property
@@ -87,7 +86,7 @@ class TemplateSpec:
         return f"nixherd-trial-{self.vmid}"
 
     def trial_mark(self, vmid: int) -> str:
-        """The line in the notes of a clone that tries it; it names the clone's VMID, so that no copy of it is one."""
+        """Return the line in a trial's notes; it names the clone's VMID, so that a copy of it does not count."""
         return f"nixherd fleet={self.fleet_id} trial={self.vmid} vmid={vmid}"
 
 
@@ -104,7 +103,7 @@ def template_spec(
     memory: int,
     trials: str,
 ) -> TemplateSpec:
-    """What is to be made; options come before the definitions. Usage where neither says enough."""
+    """Combine the definitions with options, which come first. Raise Usage where neither says enough."""
     declared, endpoint = fleet.template, fleet.endpoint
     if declared is None or endpoint is None:
         what = "`template`" if endpoint else "`proxmox`"
@@ -115,8 +114,8 @@ def template_spec(
     if place is None:
         raise Usage(f"{DEFINITIONS}: template.storage: no storage is declared; name one, or say --storage")
     name = declared.name or f"template-{declared.vmid}"
-    if not _NAME.fullmatch(name):
-        raise Usage(f"{DEFINITIONS}: template.name: {name} is no DNS name, which a VM's name must be; rename it")
+    if not is_a(DNS_NAME, name):
+        raise Usage(f"{DEFINITIONS}: template.name: {name} is not a DNS name, which a VM's name must be; rename it")
     span = range_of(fleet, trials)
     if not any(span.start in each and span.end in each for each in fleet.ranges):
         raise Usage(f"{trials} is in none of vmidRanges in {DEFINITIONS}; the guard lets a trial have no other VMID")
@@ -158,7 +157,7 @@ class Image:
 
 
 def image_of(client: Client, spec: TemplateSpec) -> Image:
-    """Which volume it is, and whether it is there. Usage for what no disk can be imported from; only GETs are sent."""
+    """Return the volume, and whether it exists; only GETs are sent. Raise Usage if it cannot be imported."""
     source = spec.source
     if source.volume is not None:
         return _on_storage(client, spec, source.volume)
@@ -180,7 +179,7 @@ def image_of(client: Client, spec: TemplateSpec) -> Image:
 
 
 def bring(client: Client, spec: TemplateSpec, image: Image, timeout: float, progress: Progress) -> None:
-    """Have the image on its storage, and see it there. TaskFailed when it cannot be had, or has another SHA-256."""
+    """Bring the image to its storage, and see it there. Raise TaskFailed on failure or another SHA-256."""
     assert image.sha256 is not None
     source, place = spec.source, (spec.node, image.storage)
     if source.url is not None:
@@ -219,7 +218,7 @@ def _only_storage(client: Client, node: str) -> str:
 
 
 def _format_and_digest(file: Path) -> tuple[str, str]:
-    """The format and the SHA-256 of an image here."""
+    """Return the format and the SHA-256 of an image file."""
     try:
         with file.open("rb") as content:
             first, digest = content.read(len(_QCOW2)), hashlib.sha256()
@@ -247,9 +246,9 @@ T = TypeVar("T")
 
 
 def trials_left(client: Client, fleet: Fleet, spec: TemplateSpec) -> tuple[dict[int, str], tuple[int, ...]]:
-    """The trials of other operators, by VMID with their token, and the VMIDs of those that killed runs of ours left.
+    """Return other operators' trials, their tokens by VMID, and the VMIDs of those that our killed runs left.
 
-    Only what is as a run made it is a trial, in the range of trials: what somebody renamed or wrote on is his.
+    Only an unchanged trial in the range of trials counts: what somebody renamed or wrote on belongs to him.
     """
     span = range_of(fleet, spec.trials)
     known = {vm.vmid for vm in fleet.vms.values()} | {spec.vmid}
@@ -260,7 +259,7 @@ def trials_left(client: Client, fleet: Fleet, spec: TemplateSpec) -> tuple[dict[
 
 
 def _whose(client: Client, spec: TemplateSpec, vmid: int) -> str | None:
-    """The token with which a trial was made; None for what is no trial (any more)."""
+    """Return the token with which a trial was made; None for what is not a trial (any more)."""
     try:
         config = client.config(spec.node, vmid)
     except NotVisible:  # ours could be seen
@@ -276,7 +275,7 @@ def _whose(client: Client, spec: TemplateSpec, vmid: int) -> str | None:
 def try_out(
     client: Client, spec: TemplateSpec, vmid: int, *, boots: float, timeout: float, progress: Progress
 ) -> list[str]:
-    """Clone, boot, ask, destroy. What the image lacks, a line each; none when it will do. The clone is gone then."""
+    """Clone, boot, ask and destroy; return what the image lacks, a line each."""
     with client.making(spec.vmid, vmid):
         notes = f"{spec.trial_mark(vmid)}\n{_TRIED_BY}{client.token_id}"
         copy = (spec.trial_name, spec.vmid, spec.node, notes, spec.storage, spec.pool)
@@ -301,11 +300,11 @@ def try_out(
 
 
 def remove_trial(client: Client, spec: TemplateSpec, vmid: int, *, timeout: float, progress: Progress) -> None:
-    """Destroy a trial, and see that it is gone. FleetError when what is there is none."""
+    """Destroy a trial, and see that it is gone. Raise FleetError when the VM is not our trial."""
     with client.making(spec.vmid, vmid):
         if _whose(client, spec, vmid) != client.token_id:
             raise FleetError(
-                f"vm {vmid} is no trial of ours of template {spec.vmid} (any more): its name or notes say so; it is "
+                f"vm {vmid} is not our trial of template {spec.vmid} (any more): its name or notes say so; it is "
                 "left alone, look at it by hand"
             )
         status = client.status(spec.node, vmid)
@@ -317,7 +316,7 @@ def remove_trial(client: Client, spec: TemplateSpec, vmid: int, *, timeout: floa
 
 
 def _lacks(client: Client, spec: TemplateSpec, vmid: int, boots: float, progress: Progress) -> Iterator[str]:
-    """What the image lacks. Nothing is said of it that it did not say itself: what gets no answer is raised."""
+    """Yield what the image lacks, as it says itself; no answer is an error."""
     progress(f"waiting for the guest agent of vm {vmid}, {boots:.0f} s at most")
     info = _patiently(boots, lambda: client.agent_info(spec.node, vmid))
     if info is None:
@@ -343,7 +342,7 @@ def _lacks(client: Client, spec: TemplateSpec, vmid: int, boots: float, progress
 
 
 def _cloud_init(client: Client, spec: TemplateSpec, vmid: int, boots: float) -> ExecResult:
-    """What cloud-init says when it is done. ApiError of status 500 when the guest has none."""
+    """Return what cloud-init says when it is done. ApiError of status 500 when the guest has none."""
     for is_last in (False, True):
         try:
             return client.agent_exec(spec.node, vmid, _CLOUD_INIT_STATUS, timeout=boots)
@@ -357,9 +356,9 @@ def _cloud_init(client: Client, spec: TemplateSpec, vmid: int, boots: float) -> 
 
 
 def _patiently(boots: float, ask: Callable[[], T]) -> T | None:
-    """What the agent answers; None when it answers nothing for so many seconds.
+    """Return what the agent answers; None when it does not answer for so many seconds.
 
-    OutcomeUnknown when it was the node that did not answer in the end: that says nothing of the image.
+    Raise OutcomeUnknown when the node did not answer in the end: that says nothing of the image.
     """
     silence: AgentUnavailable | None = None
     for _ in poll(boots, Backoff(AGENT_PAUSE, AGENT_PAUSE)):

@@ -164,7 +164,7 @@ _LONG_NAME = 5  # letters of a group's name from which on a slip of one letter i
 
 
 def name_problem(name: str) -> str | None:
-    """Why this is no name for a host, None where it is one."""
+    """Why this is not a name for a host, None where it is one."""
     if not is_a(DNS_LABEL, name):
         return f"{name}: is not a DNS name; use letters, digits and '-', at most 63, a letter or digit at both ends"
     if name != name.lower():
@@ -194,7 +194,7 @@ def names_taken(fleet: Fleet, name: str, alias: str, vmid: int | None) -> Iterat
     yield from _taken_name(fleet, name, "")
     if alias != name:
         if not is_a(HOST_ID, alias):
-            yield f"--ssh-alias {alias}: is no alias; write one word of letters, digits, '-', '_' and '.'"
+            yield f"--ssh-alias {alias}: is not an alias; write one word of letters, digits, '-', '_' and '.'"
         elif alias in GROUPS:
             yield f"--ssh-alias {alias}: is the name of a group of the inventory; choose another"
         else:

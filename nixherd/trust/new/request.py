@@ -135,7 +135,9 @@ def _require_possible(request: Request) -> None:
     }
     no_guest = "--no-vm" if request.bare_metal else "--home-only"
     if request.bare_metal and request.home_only:
-        raise Usage("--no-vm and --home-only: a host that has only a home here is no machine of ours; say one of them")
+        raise Usage(
+            "--no-vm and --home-only: a host that has only a home here is not a machine of ours; say one of them"
+        )
     if request.bare_metal or request.home_only:
         for option, value in guests_own.items():
             if value not in (None, ()):
@@ -168,7 +170,7 @@ def _kind(request: Request, ask: Ask) -> tuple[Kind, Size | None]:
     name = request.size or ask("--size", "Its size", "small", suits)
     size = SIZES.get(name)
     if size is None:
-        raise Usage(f"--size {name}: there is no such size; there are {', '.join(SIZES)}")
+        raise Usage(f"--size {name}: the size does not exist; there are {', '.join(SIZES)}")
     return (Kind.CONTAINER if size.kind is GuestType.LXC else Kind.VM), size
 
 
@@ -256,9 +258,9 @@ def _require_fields(host: NewHost) -> None:
         for problem in field_.type.problems(value) if value is not None else ():
             raise Usage(f"{option}: {problem.what}; {problem.remedy or field_.remedy}")
     if not _DEVICE.fullmatch(host.machine.device):
-        raise Usage(f"--device {host.machine.device}: is no disk's device; name one such as /dev/nvme0n1")
+        raise Usage(f"--device {host.machine.device}: is not a disk's device; name one such as /dev/nvme0n1")
     if not _RELEASE.fullmatch(host.state_version):
-        raise Usage(f"--state-version {host.state_version}: is no release of NixOS; name one such as 25.11")
+        raise Usage(f"--state-version {host.state_version}: is not a release of NixOS; name one such as 25.11")
 
 
 # What the fleet's hosts have in common
@@ -276,7 +278,7 @@ def usual_home(fleet: Fleet, user: str) -> str:
 
 
 def most_have_homes(fleet: Fleet) -> bool:
-    """Whether most hosts have a homeFile; so too where there is no host yet."""
+    """Whether most hosts have a homeFile; also without any host."""
     return not fleet.hosts or _most(host.home_file is not None for host in fleet.hosts.values()) is True
 
 

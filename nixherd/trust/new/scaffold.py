@@ -21,7 +21,7 @@ from nixherd.nix.evaluator import Evaluator
 from nixherd.nix.flakes import Flake
 from nixherd.proxmox import preflight
 from nixherd.proxmox.hypervisor import Hypervisor
-from nixherd.proxmox.provisioning_survey import host_facts, survey
+from nixherd.proxmox.preflight import host_facts, survey
 from nixherd.run import Run
 from nixherd.trust import rehearsal
 from nixherd.trust.new import files

@@ -39,10 +39,12 @@ class Secrets:
 
 
 def require_names(names: Sequence[str]) -> None:
-    """Usage for what is no name of a secret in a YAML file, or cannot stand beside another one."""
+    """Usage for what is not a name of a secret in a YAML file, or cannot stand beside another one."""
     for name in names:
         if not is_a(_NAME, name) or name.split("/")[0] == "sops":
-            raise Usage(f"--secret {name}: is no name for a secret; use letters, digits, '_', '-', '.', with / between")
+            raise Usage(
+                f"--secret {name}: is not a name for a secret; use letters, digits, '_', '-', '.', with / between"
+            )
         if names.count(name) > 1:
             raise Usage(f"--secret {name}: is given twice")
         if any(other.startswith(f"{name}/") for other in names):

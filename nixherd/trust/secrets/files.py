@@ -62,7 +62,7 @@ def read(path: str | PurePosixPath, content: bytes) -> Encrypted | None:
     except UnicodeDecodeError:
         if Format.of(path) is Format.BINARY:
             return None
-        raise ValueError("it is no UTF-8 text") from None
+        raise ValueError("it is not UTF-8 text") from None
     if conflict := _CONFLICT.search(text):
         raise ValueError(f"line {text.count(chr(10), 0, conflict.start()) + 1}: a merge was left unfinished there")
     return _READERS[Format.of(path)](text)
@@ -75,7 +75,7 @@ def _yaml(text: str) -> Encrypted | None:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"{line}{error.problem or 'no YAML'}") from None
     except yaml.YAMLError as error:
-        raise ValueError(f"it is no YAML: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"it is not YAML: {str(error).splitlines()[0]}") from None
 
 
 # What sops writes at the end of a YAML file when all of the keys are age keys: read at a glance, 200 files a tenth of a
@@ -97,7 +97,7 @@ def _json(text: str) -> Encrypted | None:
     try:
         return _tree(json.loads(text))
     except ValueError as error:
-        raise ValueError(f"it is no JSON: {error}") from None
+        raise ValueError(f"it is not JSON: {error}") from None
 
 
 def _binary(text: str) -> Encrypted | None:
@@ -120,7 +120,7 @@ def _ini(text: str) -> Encrypted | None:
     try:
         parser.read_string(text)
     except configparser.Error as error:
-        raise ValueError(f"it is no INI file: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"it is not an INI file: {str(error).splitlines()[0]}") from None
     return _flat(dict(parser["sops"])) if parser.has_section("sops") else None
 
 

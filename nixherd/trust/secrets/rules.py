@@ -64,9 +64,9 @@ def parse(text: str) -> Rules:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"{line}{error.problem or 'no YAML'}") from None
     except yaml.YAMLError as error:
-        raise ValueError(f"it is no YAML: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"it is not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(document, Mapping) or not isinstance(document.get("creation_rules"), list):
-        raise ValueError("there is no list creation_rules; sops would find no rule for any file")
+        raise ValueError("the list creation_rules is missing; sops would find no rule for any file")
     return Rules(
         tuple(_rule(number, entry) for number, entry in enumerate(document["creation_rules"], 1)), names_of(text)
     )
@@ -75,16 +75,16 @@ def parse(text: str) -> Rules:
 def _rule(number: int, entry: Any) -> Rule:
     where = f"rule {number}"
     if not isinstance(entry, Mapping):
-        raise ValueError(f"{where} is no mapping; write `- path_regex: …` with `age: …` or `key_groups: …` below it")
+        raise ValueError(f"{where} is not a mapping; write `- path_regex: …` with `age: …` or `key_groups: …` below it")
     pattern = entry.get("path_regex")
     if pattern is not None:
         try:
             re.compile(pattern)
         except (re.error, TypeError) as error:
-            raise ValueError(f"{where}: path_regex {pattern!r} is no regular expression: {error}") from None
+            raise ValueError(f"{where}: path_regex {pattern!r} is not a regular expression: {error}") from None
     groups = entry.get("key_groups") or []
     if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
-        raise ValueError(f"{where}: key_groups is no list of mappings")
+        raise ValueError(f"{where}: key_groups is not a list of mappings")
     merged = [each for group in groups for each in _with_merged(group)]
     sources = merged or [entry]
     recipients = [key for source in sources for key in recipients_of(source.get("age"), where)]
@@ -104,7 +104,7 @@ def _with_merged(group: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def recipients_of(value: Any, where: str) -> list[str]:
-    """The keys of an `age:` entry: a list, or one text with commas between them. ValueError for what is no key."""
+    """The keys of an `age:` entry: a list, or one text with commas between them. ValueError for what is not a key."""
     if value is None:
         return []
     words = value.split(",") if isinstance(value, str) else value
@@ -113,7 +113,7 @@ def recipients_of(value: Any, where: str) -> list[str]:
     keys = [str(word).strip() for word in words if str(word).strip()]
     for key in keys:
         if key.startswith("age1") and not is_recipient(key) and not key.startswith("age1yubikey"):
-            raise ValueError(f"{where}: {key} is no age recipient: mistyped or cut off")
+            raise ValueError(f"{where}: {key} is not an age recipient: mistyped or cut off")
     return keys
 
 
@@ -176,7 +176,7 @@ class Tree:
 
 
 def compose(text: str) -> Tree:
-    """Raises yaml.YAMLError; ValueError for none or several documents, or one that is no mapping."""
+    """Raises yaml.YAMLError; ValueError for none or several documents, or one that is not a mapping."""
     events = list(yaml.parse(text, Loader=LOADER))
     starts = [event for event in events if isinstance(event, yaml.DocumentStartEvent)]
     if len(starts) != 1:
@@ -186,7 +186,7 @@ def compose(text: str) -> Tree:
     first = next(nodes)
     tree.root = _node(first, nodes, tree.anchors)
     if tree.root.pairs is None:
-        raise ValueError("it is no mapping")
+        raise ValueError("it is not a mapping")
     return tree
 
 

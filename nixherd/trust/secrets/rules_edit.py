@@ -170,7 +170,7 @@ class _Editor:
             return word
         lists = [node for node in self._key_lists() if recipient not in [item.value for item in node.items or ()]]
         if not lists or len(lists) < len(list(self._key_lists())):
-            return recipient  # there is no list, or it is there, without an anchor
+            return recipient  # the list is missing, or has no anchor
         best = max(reversed(lists), key=lambda node: sum(item.value in beside for item in node.items or ()))
         items = best.items or []
         if not any(item.anchor for item in items):

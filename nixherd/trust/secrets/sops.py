@@ -116,7 +116,7 @@ def _explained(stderr: str, verb: str) -> str:
         or "no identity matched" in text
         or "Failed to get the data key" in text
     ):
-        return "this identity is none of its recipients; use one that can decrypt it (SOPS_AGE_KEY_FILE)"
+        return "this identity is not one of its recipients; use one that can decrypt it (SOPS_AGE_KEY_FILE)"
     return f"sops {verb}: {reason(text, 'no word')}"
 
 
@@ -151,7 +151,7 @@ def identity_file(given: str | None) -> Path:
 
 
 def operator(run: Run, path: Path) -> Sops:
-    """sops as the operator; an SSH key is converted for this run only. FleetError when it is no identity."""
+    """sops as the operator; an SSH key is converted for this run only. FleetError when it is not an identity."""
     text = identity_text(path)
     if text != path.read_text():
         path = run.directory / "identity"

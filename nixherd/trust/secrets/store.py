@@ -108,7 +108,7 @@ def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile]
     for recipient in rules.recipients:
         if not people.knows(recipient):
             findings.append(
-                f"{secrets}/.sops.yaml: {recipient} is no host and nobody's; "
+                f"{secrets}/.sops.yaml: {recipient} is not a host and nobody's; "
                 "give it an anchor or a comment, or remove it"
             )
     return Plan(tuple(rekeys), tuple(findings))
@@ -131,7 +131,7 @@ class Store:
 
     @classmethod
     def load(cls, root: Path, directory: str = "secrets") -> "Store":
-        """FleetError when there is no usable configuration. A file that cannot be read says so itself."""
+        """FleetError without a usable configuration. A file that cannot be read says so itself."""
         config = root / directory / CONFIG
         content = tree.read(root, f"{directory}/{CONFIG}")
         if content is None:

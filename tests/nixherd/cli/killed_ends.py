@@ -14,7 +14,7 @@ from nixherd.proxmox.client import Client, connect
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest.archive import held_inside
 from nixherd.proxmox.guest.identity import mark
-from tests.nixherd.cli import test_cli_template
+from tests.nixherd.cli.template import conftest as template
 from tests.nixherd.proxmox.conftest import GIB, Emulator
 from tests.nixherd.proxmox.dev import begin
 from tests.nixherd.proxmox.fleets import DEV, FLEET
@@ -22,7 +22,7 @@ from tests.nixherd.proxmox.fleets import DEV, FLEET
 WORDS: dict[str, list[str]] = {
     "destroy": ["vm", "destroy", "dev", "110", "--discard", "unused0"],
     "adopt": ["vm", "adopt", "dev", "110", "--yes"],
-    "template": ["template", "create", "--pool", test_cli_template.POOL, "--image", test_cli_template.IMAGE],
+    "template": ["template", "create", "--pool", template.POOL, "--image", template.IMAGE],
 }
 NOTES = "made by hand\n\nsee the wiki"
 SLOW = {"vzdump": 0.4, "qmdestroy": 0.3, "qmcreate": 0.3, "qmclone": 0.3, "qmtemplate": 0.2, "qmstart": 0.1}
@@ -30,7 +30,7 @@ SLOW = {"vzdump": 0.4, "qmdestroy": 0.3, "qmcreate": 0.3, "qmclone": 0.3, "qmtem
 
 def reset(emulator: Emulator, case: str) -> None:
     if case == "template":
-        test_cli_template.begin(emulator, task_seconds=SLOW)
+        template.begin(emulator, task_seconds=SLOW)
     elif case == "adopt":
         begin(emulator, description=NOTES)
     else:

@@ -229,7 +229,7 @@ def test_what_is_not_declared_is_refused(nixherd: Nixherd, emulator: Emulator, v
     ("words", "line"),
     [
         (["start", "deb"], "deb: no guest of vms/definitions.nix has this name, host or alias; the nearest are dev"),
-        (["resize", "dev", "many"], "Error: Invalid value for 'SIZE': 'many' is no size; write one like 64G"),
+        (["resize", "dev", "many"], "Error: Invalid value for 'SIZE': 'many' is not a size; write one like 64G"),
         (["resize", "dev", "1G"], "vm 110 (dev): scsi0 has 64G, more than 1G; disks only grow, ask for more"),
         (["snapshot", "dev", "x"], "x is not a name for a snapshot"),
         (["snapshot", "dev", "--delete"], "Error: --delete needs the NAME of a snapshot"),
@@ -237,7 +237,7 @@ def test_what_is_not_declared_is_refused(nixherd: Nixherd, emulator: Emulator, v
         (["destroy", "110", "110"], "to destroy vm 110 (dev) name both, dev and 110; 110 and 110 were given"),
         (["destroy", "dev"], "Error: Missing argument 'VMID'; see `nixherd vm destroy --help`"),
         (["destroy", "dev", "110"], "vm 110 (dev) runs; shut it down first, or say that it may be stopped (--stop)"),
-        (["migrate", "dev", "prom9"], "there is no node prom9; the cluster has prom"),
+        (["migrate", "dev", "prom9"], "node prom9 does not exist; the cluster has prom"),
         (["clone", "dev", "--empty", "--linked"], "--empty copies nothing; leave --from and --linked out"),
         (["next-id", "nosuch"], "vms/definitions.nix: vmidRanges has no nosuch; it has "),
         (["log", "nosuch"], "nosuch is not a UPID; `nixherd vm tasks` lists them"),

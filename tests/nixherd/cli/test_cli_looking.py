@@ -61,7 +61,7 @@ def test_status_and_config_of_any_guest(nixherd: Nixherd, emulator: Emulator) ->
     assert nixherd("status", "9002").json["origin"] == "template"
     assert nixherd("config", "104").json["name"] == "doc1"
     gone = nixherd("status", "105")
-    assert (gone.status, gone.err) == (4, "there is no guest 105\n")
+    assert (gone.status, gone.err) == (4, "guest 105 does not exist\n")
     assert emulator.changes() == ["PUT /nodes/prom/qemu/110/config"]
 
 

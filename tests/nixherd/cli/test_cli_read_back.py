@@ -12,9 +12,10 @@ from nixherd.cli.main import run
 from nixherd.proxmox.token import Server, Token
 from nixherd.ssh.keys import generate_ed25519
 from nixherd.trust.new.scaffold import scaffold
-from tests.nixherd.cli import test_cli_new
 from tests.nixherd.cli.conftest import planted_hook
-from tests.nixherd.cli.test_cli_new import fleet as fleet_for_new  # noqa: F401  (fixture)
+from tests.nixherd.cli.new.conftest import Fleet as NewFleet
+from tests.nixherd.cli.new.conftest import evaluated as evaluated_host
+from tests.nixherd.cli.new.conftest import fleet as fleet_for_new  # noqa: F401  (fixture)
 from tests.nixherd.cli.test_cli_provisioning import KEY, FakePyinfra, Note, ask, begun  # noqa: F401  (fixture)
 from tests.nixherd.cli.test_cli_publishing import fleet as published_fleet  # noqa: F401  (fixture)
 from tests.nixherd.cli.test_cli_publishing import key  # noqa: F401  (fixture)
@@ -89,12 +90,12 @@ def test_a_published_system(
 @pytest.mark.nix
 @pytest.mark.parametrize("planted", [False, True])
 def test_what_a_new_host_evaluates_to(
-    fleet_for_new: test_cli_new.Fleet,  # noqa: F811
+    fleet_for_new: NewFleet,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
     planted: bool,
 ) -> None:
     def evaluated(*values: Any, **options: Any) -> Any:
-        system = test_cli_new.evaluated("web", OTHER)
+        system = evaluated_host("web", OTHER)
         return replace(scaffold(*values, **options), evaluated=system)
 
     monkeypatch.setattr(new, "scaffold", evaluated)

@@ -73,7 +73,7 @@ def test_a_vmid_that_nobody_declared(nixherd: Nixherd, blind: Emulator) -> None:
     taken = nixherd("status", "105")
     assert taken.err == "guest 105 is not visible: the VMID is taken, by a guest that this token may not see\n"
     assert nixherd("import", "105").err == taken.err
-    assert nixherd("status", "106").err == "there is no guest 106\n"
+    assert nixherd("status", "106").err == "guest 106 does not exist\n"
 
 
 ACTING = [
@@ -107,7 +107,7 @@ def test_when_not_even_the_vmid_is_told_it_is_unknown(
     assert found["doc1"].startswith("guest 104: whether there is one is unknown: GET /nodes/prom/qemu/104/config")
     assert "dev" in found
     asked = nixherd("status", "106")
-    assert asked.err == "there is no guest 106 that this token may see; whether there is one is unknown\n"
+    assert asked.err == "this token sees no guest 106; whether it exists is unknown\n"
 
 
 def test_backups_of_a_guest_that_is_gone_may_be_hidden(nixherd: Nixherd, emulator: Emulator) -> None:

@@ -144,8 +144,8 @@ def test_findings_are_lines_and_a_status(secrets: Any, fleet: Path) -> None:
     [
         (["add-host", "nobody"], "hosts.nix has no host nobody; it has dev, doc1, igp", 2),
         (["add-host", "dev"], "hosts.nix: dev.publicKey is a placeholder", 2),
-        (["add-host", "doc1", "--rule", "nine"], "there is no rule nine in .sops.yaml", 2),
-        (["remove-host", "nobody"], "nobody is no recipient in secrets/.sops.yaml; there are admin, doc1, igp", 2),
+        (["add-host", "doc1", "--rule", "nine"], ".sops.yaml has no rule nine", 2),
+        (["remove-host", "nobody"], "nobody is not a recipient in secrets/.sops.yaml; there are admin, doc1, igp", 2),
         (["remove-host", "admin"], "a rule has no recipient but", 4),
         (["edit", "/etc/passwd"], "/etc/passwd: is outside of", 2),
         (["edit", "nosuch.yaml"], "secrets/nosuch.yaml: no creation rule matches it", 4),
@@ -172,8 +172,8 @@ def test_wrong_input_is_one_line_and_nothing_changes(
     [
         ("", "holds no age identity"),
         ("age1qqqq\n", "holds no age identity"),
-        (f"{key('other').identity}\n", "this identity is none of its recipients"),
-        pytest.param(key("other").private_openssh, "this identity is none of its recipients", id="an SSH key"),
+        (f"{key('other').identity}\n", "this identity is not one of its recipients"),
+        pytest.param(key("other").private_openssh, "this identity is not one of its recipients", id="an SSH key"),
     ],
 )
 def test_wrong_identities(secrets: Any, fleet: Path, text: str, said: str) -> None:

@@ -16,6 +16,7 @@ from nixherd.nix import commands
 from nixherd.nix.builder import Builder
 from nixherd.nix.nixos_rebuild import Flavour
 from nixherd.process import Completed
+from nixherd.ssh.destination import Destination
 from nixherd.ssh.sudo import Sudo
 from tests.nixherd.deploy.scripted import (
     BEFORE,
@@ -61,6 +62,92 @@ def test_a_copy_that_fails_begins_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(copy, "run", run)
     with pytest.raises(NotBegun, match="it cannot be copied: dev: its store takes what a key"):
         copy.copy(host_run)
+
+
+@pytest.mark.parametrize(
+    ("machine", "value", "engine", "left"),
+    [
+        (Scripted(), Built(Planned(Reached("x", BEFORE), CONFIG)), Engine.NIXOS_REBUILD, True),
+        (Scripted(user="me"), Built(Planned(Reached("x", BEFORE), CONFIG)), Engine.NIXOS_REBUILD, False),
+        (Scripted(user="me", is_local=True), Built(Planned(Reached("x", BEFORE), CONFIG)), Engine.NIXOS_REBUILD, True),
+        (Scripted(user="me"), Planned(Reached("x", BEFORE), CONFIG), Engine.NIXOS_REBUILD, True),
+        (Scripted(), Built(Planned(Reached("x", BEFORE), CONFIG)), Engine.GUARDED, False),
+    ],
+    ids=["root", "plain-built", "here", "plain-unbuilt", "guarded"],
+)
+def test_who_copies(machine: Scripted, value: Any, engine: Engine, left: bool) -> None:
+    _, host_run, _ = rolled_out(machine, engine=engine)
+    assert copy.is_left_to_nixos_rebuild(host_run, value) is left
+
+
+def test_a_copy_without_caches_is_made_once_and_here_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Any] = []
+
+    def run(argv: Any, **arguments: Any) -> Completed:
+        ran.append(argv)
+        raise ProcessFailed("copy: broken", 1, "broken")
+
+    monkeypatch.setattr(copy, "run", run)
+    copy.copy_closure(Scripted(is_local=True), [NEW], is_nixos=True)
+    assert ran == []
+    with pytest.raises(ProcessFailed, match="broken"):
+        copy.copy_closure(Scripted(), [NEW], is_nixos=True, substitute=False)
+    assert len(ran) == 1
+
+
+def test_a_program_is_run_again_where_the_machine_has_moved_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    moving = Scripted()
+    addresses = iter(("192.0.2.1", "192.0.2.2", "192.0.2.2"))
+    moving.copy_to = lambda: Destination(next(addresses), "root", Path("/dev/null"))  # type: ignore[method-assign]
+    targets: list[str] = []
+
+    def run(argv: Any, **arguments: Any) -> Completed:
+        targets.append(argv[-1])
+        if argv[-1] == "192.0.2.1":
+            raise ProcessFailed("ssh: no route", 255, "no route to host")
+        return Completed("done", "", 0)
+
+    monkeypatch.setattr(copy, "run", run)
+    assert copy.run_towards(moving, lambda to: (["send", to.address], {}), 5).stdout == "done"
+    assert targets == ["192.0.2.1", "192.0.2.2"]
+    assert moving.connections == 1
+
+
+def test_a_login_shell_that_breaks_the_protocol_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = Scripted()
+    noisy.breaks = lambda protocol: f"{protocol}: its bashrc prints"  # type: ignore[method-assign]
+
+    def run(argv: Any, **arguments: Any) -> Completed:
+        raise ProcessFailed("x", 1, "error: protocol mismatch, got 'hello'")
+
+    monkeypatch.setattr(copy, "run", run)
+    with pytest.raises(FleetError, match="dev: Nix's protocol: its bashrc prints"):
+        copy.run_towards(noisy, lambda to: (["send"], {}), 5)
+    assert noisy.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("machine", "seen"),
+    [
+        (Scripted(answers={"/proc": "1 2 3"}), "1 2 3"),
+        (Scripted(answers={"/proc": OSError("gone")}), None),
+        (Scripted(answers={"/proc": FAILED}), None),
+        (Scripted(access=Access.PUSH_CLOSURE, answers={"/proc": "1"}), None),
+    ],
+    ids=["seen", "gone", "failed", "forced"],
+)
+def test_progress_there_is_unknown_where_it_cannot_be_seen(
+    monkeypatch: pytest.MonkeyPatch, machine: Scripted, seen: str | None
+) -> None:
+    looked: list[str | None] = []
+
+    def run(argv: Any, *, watch: Any, **arguments: Any) -> Completed:
+        looked.append(watch.there())
+        return Completed("", "", 0)
+
+    monkeypatch.setattr(copy, "run", run)
+    copy.copy_towards(machine, lambda to: (["send"], {}), 5)
+    assert looked == [seen]
 
 
 def test_through_whom_a_store_takes_what_is_not_signed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

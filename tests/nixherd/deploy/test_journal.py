@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.deploy.journal import NAME, Journal, entries, is_of, new_directory, runs
+from nixherd.errors import FleetError
 
 
 def test_what_was_found_is_on_the_disk_before_anything_is_done_for_it(
@@ -74,3 +75,25 @@ def test_journals_are_private_and_the_oldest_go(tmp_path: Path, monkeypatch: pyt
     Journal(directory).close()
     assert runs()[-1] == directory
     assert (directory.stat().st_mode & 0o777, (directory / NAME).stat().st_mode & 0o777) == (0o700, 0o600)
+
+
+def test_a_full_disk_lets_nothing_new_begin_and_ends_what_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line that was written in part is ended by the next one; the loss is said once."""
+    journal, write = Journal(tmp_path / "run"), os.write
+    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:5]))
+    with pytest.raises(OSError, match="No space left"):
+        journal.note("stage", "a", stage="activate")
+    journal.note("end", "a", outcome="deployed")  # it is over: only the journal knows less
+    monkeypatch.setattr(os, "write", write)
+    journal.note("stage", "b", stage="reach")
+    journal.close()
+    assert [(entry["event"], entry["host"]) for entry in entries(tmp_path / "run")] == [("stage", "b")]
+    assert capsys.readouterr().err.count("it cannot be written, so nothing new is begun") == 1
+
+
+def test_where_no_journal_can_be_nothing_is_begun(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FleetError, match="the run's journal cannot be written there, so nothing was begun"):
+        Journal(tmp_path / "file" / "run")

@@ -1,6 +1,8 @@
 """What is to be done on each machine, what that changes, and what a machine that pulls says; answered by script."""
 
+import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +11,11 @@ from nixherd.deploy import commit_policy, plan, program
 from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.program import note_alone
 from nixherd.deploy.run import Built, Copied, Planned, PlannedToPull, Reached, ReachedToPull
-from nixherd.errors import FleetError, NotWell
+from nixherd.errors import FleetError, NotWell, Usage
 from nixherd.fleet.models import Access
+from nixherd.nix import commands
 from nixherd.nix.evaluator import Evaluator
+from nixherd.process import Completed
 from tests.nixherd.deploy.scripted import (
     BEFORE,
     CONFIG,
@@ -82,13 +86,110 @@ def test_what_has_come_to_its_goal(options: Options, current: str, profile: str,
 def test_what_changes_is_said_of_what_was_built_there() -> None:
     closure = f"{OLD} 100\n"
     answers = {"path-info": closure, "readlink": "kernel /b\n", "switch-inhibitors": '{"systemd": "2"}', "init-": ""}
-    rollout, host_run, notes = rolled_out(Scripted(answers=answers))
+    machine = Scripted(answers=answers)
+    rollout, host_run, notes = rolled_out(machine)
     before = replace(BEFORE, parts={"kernel": "/a"}, inhibitors='{"systemd": "1"}')
     built = Built(Planned(Reached("x", before), CONFIG), is_there=True)
     shown = plan.show_changes(rollout, host_run, built, [])
     assert shown.changes.reboot_for == ("kernel",)
     assert shown.changes.inhibitors == ("systemd: 1 → 2",)
     assert notes.found["size_before"] == 100
+    listing = [shlex.split(script.partition(" || ")[2]) for script in machine.scripts if "path-info" in script]
+    assert listing == [commands.closure_sizes(OLD), commands.closure_sizes(NEW)], "its shell sees the same words"
+
+
+def store(tmp_path: Path, name: str, **files: str) -> str:
+    """A system in a store here, whose files say these things; `kernel` is a link to such a file."""
+    root = tmp_path / f"{name * 32}-system"
+    root.mkdir()
+    for file, text in files.items():
+        (root / file.replace("_", "-")).write_text(text)
+    return str(root)
+
+
+@pytest.mark.parametrize("access", list(Access)[:2])
+def test_what_changes_is_said_of_what_was_built_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, access: Access
+) -> None:
+    """The old system is listed here, there, or not at all, which is not a size of 0."""
+    inhibitors = {"switch_inhibitors": '{"systemd": "2", "dbus": "broker"}', "init_interface_version": "systemd 2"}
+    new = store(tmp_path, "b", kernel="linux", **inhibitors)
+    graph = {new: (30, (f"{new}-a",)), f"{new}-a": (12, (new,))}
+    monkeypatch.setattr(commands, "parse_path_info", lambda text: graph)
+    monkeypatch.setattr(plan, "run", lambda argv, **arguments: Completed("", "", 0))
+    old = replace(BEFORE, parts={"kernel": "/a"}, inhibitors='{"systemd": "1", "x": "y"}', init="systemd 1")
+    machine = Scripted(access=access, answers={"path-info": f"{OLD} 100\n"})
+    rollout, host_run, notes = rolled_out(machine)
+    config = replace(CONFIG, toplevel=new)
+    built = Built(Planned(Reached("x", old), config))
+    changes = plan.show_changes(rollout, host_run, built, [config]).changes
+    assert changes.reboot_for == ("kernel",)
+    assert changes.inhibitors == ("systemd: 1 → 2", "init: systemd 1 → systemd 2")
+    assert notes.found["reboot_for"] == ("kernel",)
+    asked = any("path-info" in script for script in machine.scripts)
+    assert asked == (access is Access.SHELL)
+    assert (notes.found.get("size_before"), notes.found.get("size_after")) == ((100, 42) if asked else (None, None))
+    assert "needs a reboot for: kernel" in machine.narration
+
+
+def test_an_old_system_that_is_here_is_compared_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    new, old = store(tmp_path, "b"), store(tmp_path, "a")
+    monkeypatch.setattr(commands, "parse_path_info", lambda text: {new: (30, ()), old: (10, ())})
+    monkeypatch.setattr(plan, "run", lambda argv, **arguments: Completed("", "", 0))
+    for current, before in ((old, 10), (None, 0)):
+        machine = Scripted()
+        rollout, host_run, notes = rolled_out(machine)
+        config = replace(CONFIG, toplevel=new)
+        host_run.value = built = Built(Planned(Reached("x", replace(BEFORE, current=current)), config))
+        plan.show_changes(rollout, host_run, built, [])
+        assert (notes.found["size_before"], notes.found["size_after"], machine.scripts) == (before, 30, [])
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[1]", None])
+def test_inhibitors_that_cannot_be_read_are_none(text: str | None) -> None:
+    coming = {plan.INHIBITORS: '{"systemd": "2"}', plan.INIT: None}
+    assert plan.inhibitors_between({plan.INHIBITORS: text, plan.INIT: "systemd 1"}, coming) == ()
+
+
+def test_what_is_not_committed_is_not_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def planned_from(dirty: list[str], source: Any = None, **options: Any) -> Any:
+        monkeypatch.setattr(commit_policy, "uncommitted", lambda path: dirty)
+        monkeypatch.setattr(Evaluator, "evaluate", lambda self, hosts, host_id: CONFIG)
+        monkeypatch.setattr(SHARED.evaluator, "source", source)
+        rollout, host_run, notes = rolled_out(Scripted(answers={"": system()}), **options)
+        plan.plan(SHARED.evaluator, rollout, host_run, plan.reach(host_run), ("dev",))
+        return [values for event, _, values in notes.entries if event == "run"]
+
+    with pytest.raises(FleetError, match=r"flake\.nix"):
+        planned_from(["flake.nix"], allow_dirty=False)
+    assert planned_from(["flake.nix"], allow_dirty=True) == [{"dirty": ["flake.nix"]}]
+    with pytest.raises(Usage, match="dev: require_signed holds for the whole fleet"):
+        planned_from([], require_signed=True)
+
+
+def test_why_a_plan_does_not_show_what_changes() -> None:
+    _, host_run, _ = rolled_out(Scripted(), build_on="target")
+    value = Planned(Reached("x", BEFORE), CONFIG)
+    assert plan.why_unknown(host_run, value) == "built on target, so what changes is not known yet"
+    assert plan.why_unknown(host_run, Built(value)) is None
+
+
+def test_a_system_that_differs_by_its_revision_alone_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def as_of(self: Any, hosts: Any, revision: str) -> dict[str, str]:
+        asked.append((tuple(hosts), revision))
+        return {"dev": OLD}
+
+    monkeypatch.setattr(Evaluator, "as_of", as_of)
+    config = replace(CONFIG, configuration_revision="new")
+    for current, was, noted in ((OLD, "old", True), (NEW, "old", None), (OLD, None, None), (OLD, "new", None)):
+        rollout, host_run, notes = rolled_out(Scripted())
+        value = Planned(Reached("x", replace(BEFORE, current=current, configuration_revision=was)), config)
+        host_run.value = value
+        plan.note_if_revision_only(SHARED.evaluator, rollout, host_run, value)
+        assert notes.found.get("revision_only") == noted
+    assert asked == [(("dev",), "old")] * 2
 
 
 @pytest.mark.parametrize(

@@ -90,3 +90,32 @@ def test_a_run_that_was_killed(tmp_path: Path, stage: str | None, outcome: Outco
     found = noted(tmp_path, ("run", None, {"hosts": ["a"]}), *stages)
     [host] = report(found).hosts
     assert (host.outcome, (host.why or "").startswith(said)) == (outcome, True)
+
+
+def test_a_second_rollout_that_finds_nothing_does_not_hide_the_first(tmp_path: Path) -> None:
+    """A host that was deployed to, then found unchanged by the next deploy file, was deployed to."""
+    again = [("begin", "a", {}), ended("a", Outcome.UNCHANGED), ("begin", "b", {}), ended("b", Outcome.ROLLED_BACK)]
+    first = [("run", None, {"hosts": ["a", "b"]}), ended("a", Outcome.DEPLOYED), ended("b", Outcome.DEPLOYED)]
+    rows = {row.host: row.outcome for row in report(noted(tmp_path, *first, *again)).hosts}
+    assert rows == {"a": Outcome.DEPLOYED, "b": Outcome.ROLLED_BACK}
+
+
+def test_a_run_without_hosts_has_its_own_reason_and_warnings_name_their_hosts(tmp_path: Path) -> None:
+    events: list[tuple[str, str | None, dict[str, Any]]] = [
+        ("run", None, {"goal": "switch"}),
+        ("done", None, {"exit": 2, "why": "no host is left"}),
+    ]
+    empty = report(noted(tmp_path, *events))
+    assert (empty.exit, empty.why, empty.summary) == (Exit.USAGE, "no host is left", "no host")
+    assert empty.to_json()["exit"] == 2
+    warned: list[tuple[str, str | None, dict[str, Any]]] = [
+        ended("a", Outcome.DEPLOYED),
+        ("warning", None, {"text": "x is old", "hosts": ["a"]}),
+    ]
+    document = report(noted(tmp_path / "second", *warned)).to_json()
+    assert document["hosts"][0]["outcome"] == "deployed"
+    [warning] = document["warnings"]
+    assert "x is old" in warning
+    assert (
+        str(report(noted(tmp_path / "third", ended("a", Outcome.HELD, why="b failed"))).hosts[0]) == "a: held: b failed"
+    )

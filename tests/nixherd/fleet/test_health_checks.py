@@ -33,7 +33,7 @@ def test_every_kind() -> None:
 @pytest.mark.parametrize(
     ("checks", "said"),
     [
-        ([], "web: is no set of checks by name"),
+        ([], "web: is not a set of checks by name"),
         ({"a": {}}, "web.a: does not say what is checked; write one of unit, command, tcp, http"),
         ({"a": "http://x"}, "web.a: does not say what is checked; write one of unit, command, tcp, http"),
         ({"a": {"unit": "x", "tcp": 1}}, "web.a: does not say what is checked"),
@@ -41,12 +41,12 @@ def test_every_kind() -> None:
         ({"a": {"tcp": 0}}, "web.a.tcp: 'localhost:0' is neither a port nor HOST:PORT"),
         ({"a": {"tcp": 65536}}, "web.a.tcp: 'localhost:65536' is neither a port nor HOST:PORT"),
         ({"a": {"tcp": ":80"}}, "web.a.tcp: ':80' is neither a port nor HOST:PORT"),
-        ({"a": {"tcp": True}}, "web.a.tcp: True is no text"),
-        ({"a": {"http": "https://x/"}}, "web.a.http: 'https://x/' is no http:// URL"),
-        ({"a": {"unit": "-x"}}, "web.a.unit: '-x' is no unit"),
-        ({"a": {"unit": ""}}, "web.a.unit: '' is no text"),
-        ({"a": {"unit": "x", "timeout": 0}}, "web.a.timeout: 0 is no number of seconds"),
-        ({"a": {"http": "http://x", "status": 99}}, "web.a.status: 99 is no status of HTTP"),
+        ({"a": {"tcp": True}}, "web.a.tcp: True is not text"),
+        ({"a": {"http": "https://x/"}}, "web.a.http: 'https://x/' is not an http:// URL"),
+        ({"a": {"unit": "-x"}}, "web.a.unit: '-x' is not a unit"),
+        ({"a": {"unit": ""}}, "web.a.unit: '' is not text"),
+        ({"a": {"unit": "x", "timeout": 0}}, "web.a.timeout: 0 is not a number of seconds"),
+        ({"a": {"http": "http://x", "status": 99}}, "web.a.status: 99 is not a status of HTTP"),
     ],
 )
 def test_what_is_no_check_is_said(checks: object, said: str) -> None:

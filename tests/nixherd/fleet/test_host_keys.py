@@ -62,9 +62,9 @@ def test_a_public_half_of_another_key_is_not_believed(keys: HostKeys) -> None:
 @pytest.mark.parametrize(
     ("private", "mode", "reason"),
     [
-        ("", 0o600, "it is no private key in OpenSSH's form, or damaged; "),
-        (generate_ed25519("").private_openssh[:200], 0o600, "it is no private key in OpenSSH's form, or damaged; "),
-        (generate_ed25519("").public, 0o600, "it is no private key in OpenSSH's form, or damaged; "),
+        ("", 0o600, "it is not a private key in OpenSSH's form, or damaged; "),
+        (generate_ed25519("").private_openssh[:200], 0o600, "it is not a private key in OpenSSH's form, or damaged; "),
+        (generate_ed25519("").public, 0o600, "it is not a private key in OpenSSH's form, or damaged; "),
         (generate_ed25519("").private_openssh, 0o644, "others may read this private key (mode 0644); chmod 600 it"),
     ],
     ids=["empty", "cut off", "public", "open"],

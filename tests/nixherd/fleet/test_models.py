@@ -112,30 +112,30 @@ def test_nothing_is_declared_by_default() -> None:
             {"balloon": True},
             ".balloon: is a boolean, not an integer; write the least memory in MiB, or 0 for no ballooning",
         ),
-        ({"cpu": "a b"}, '.cpu: \'a b\' is no CPU type; write one such as "host" or "x86-64-v2-AES"'),
-        ({"bios": "uefi"}, '.bios: \'uefi\' is no firmware; write "seabios" or "ovmf"'),
+        ({"cpu": "a b"}, '.cpu: \'a b\' is not a CPU type; write one such as "host" or "x86-64-v2-AES"'),
+        ({"bios": "uefi"}, '.bios: \'uefi\' is not a firmware; write "seabios" or "ovmf"'),
         ({"onboot": 1}, ".onboot: is an integer, not a boolean; write true or false"),
         ({"description": 1}, ".description: is an integer, not a string; write a string"),
         (
             {"boot": "scsi0"},
-            '.boot: is no list of devices; write the devices in their order, such as [ "scsi0" "net0" ]',
+            '.boot: is not a list of devices; write the devices in their order, such as [ "scsi0" "net0" ]',
         ),
         (
             {"startup": {"first": 1}},
-            ".startup: is no startup order; write { order = 1; up = 30; down = 60; }, or some of these",
+            ".startup: is not a startup order; write { order = 1; up = 30; down = 60; }, or some of these",
         ),
         (
             {"startup": {"order": -1}},
-            ".startup: is no startup order; write { order = 1; up = 30; down = 60; }, or some of these",
+            ".startup: is not a startup order; write { order = 1; up = 30; down = 60; }, or some of these",
         ),
         (
             {"disks": {"disk1": {"size": "1G"}}},
-            ".disks.disk1: disk1 is no name for one of its disks; use one such as scsi1",
+            ".disks.disk1: disk1 is not a name for one of its disks; use one such as scsi1",
         ),
         ({"disks": {"scsi1": {}}}, ".disks.scsi1.size: missing; write whole GiB, such as 100G"),
         (
             {"disks": {"scsi1": {"size": "1500M"}}},
-            ".disks.scsi1.size: '1500M' is no size for a new disk; write whole GiB, such as 100G",
+            ".disks.scsi1.size: '1500M' is not a size for a new disk; write whole GiB, such as 100G",
         ),
         (
             {"disks": {"scsi1": {"size": "1G", "sdd": True}}},
@@ -143,18 +143,19 @@ def test_nothing_is_declared_by_default() -> None:
         ),
         (
             {"networks": {"net0": {"bridge": "vmbr0,tag=1"}}},
-            ".networks.net0.bridge: 'vmbr0,tag=1' is no value for it; write text without commas, a number or a boolean",
+            ".networks.net0.bridge: 'vmbr0,tag=1' is not a value for it; "
+            "write text without commas, a number or a boolean",
         ),
         (
             {"networks": {"net0": {"mac": "01:00:5e:00:00:01"}}},
-            ".networks.net0.mac: '01:00:5e:00:00:01' is no MAC address; write one such as \"BC:24:11:00:00:01\"",
+            ".networks.net0.mac: '01:00:5e:00:00:01' is not a MAC address; write one such as \"BC:24:11:00:00:01\"",
         ),
         (
             {"networks": {"net32": {}}},
-            ".networks.net32: net32 is no name for one of its networks; use one such as net0",
+            ".networks.net32: net32 is not a name for one of its networks; use one such as net0",
         ),
         ({"networks": []}, ".networks: is a list; it must be an attribute set"),
-        ({"pci": [1]}, '.pci: is no list of names; write the names of PCI mappings, such as [ "igpu" ]'),
+        ({"pci": [1]}, '.pci: is not a list of names; write the names of PCI mappings, such as [ "igpu" ]'),
         (
             {"pci": {"hostpci0": {"pcie": True}}},
             ".pci.hostpci0.mapping: missing; name a PCI mapping of the cluster: a token cannot pass raw devices "
@@ -163,7 +164,7 @@ def test_nothing_is_declared_by_default() -> None:
         ({"cloudInit": {"usr": "x"}}, ".cloudInit.usr: is nothing that it has; did you mean user?"),
         (
             {"cloudInit": {"ipconfig0": "10.0.0.5"}},
-            '.cloudInit.ipconfig0: \'10.0.0.5\' is no address; write "ip=dhcp" or "ip=10.0.0.5/24,gw=10.0.0.1"',
+            '.cloudInit.ipconfig0: \'10.0.0.5\' is not an address; write "ip=dhcp" or "ip=10.0.0.5/24,gw=10.0.0.1"',
         ),
         (
             {"cloudInit": {"keys": ["x"]}},
@@ -173,7 +174,7 @@ def test_nothing_is_declared_by_default() -> None:
         ({"type": "lxc", "bios": "ovmf"}, ".bios: is for a VM; remove it, or correct `type`"),
         (
             {"type": "lxc", "archive": "debian.tar.zst"},
-            ".archive: 'debian.tar.zst' is no archive; write a volume such as "
+            ".archive: 'debian.tar.zst' is not an archive; write a volume such as "
             '"local:vztmpl/debian-12-standard.tar.zst"',
         ),
         (

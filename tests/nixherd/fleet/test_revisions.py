@@ -173,6 +173,6 @@ def test_a_tree_is_its_commit_unless_something_is_not_committed(tmp_path: Path) 
 
 
 def test_a_fleet_by_a_link_is_a_flake_all_the_same(tmp_path: Path) -> None:
-    """Nix says of a link that it is no flake; what broke by a change would then have been broken before."""
+    """Nix says of a link that it is not a flake; what broke by a change would then have been broken before."""
     (tmp_path / "link").symlink_to(tmp_path / "fleet")
     assert Tree(str(tmp_path / "link")).url == str(tmp_path / "fleet")

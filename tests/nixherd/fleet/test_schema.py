@@ -38,7 +38,7 @@ Any other attribute is your own, in any form. But a name that is misspelled woul
 - one that is close to a name below (a letter or two) is a warning, and an error where that is `readonly`, `access` or
   `healthChecks`. So are these names themselves where they protect nothing, such as `readonly` in hosts.nix, or
   `healthChecks` of a managed guest;
-- one that begins with `_` is your own and left alone; in hosts.nix it is no host;
+- one that begins with `_` is your own and left alone; in hosts.nix it is not a host;
 - common ones are your own, too, however close they are:
   {common}.
 

@@ -32,10 +32,10 @@ def test_nothing_to_say(shared: Shared, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "finding"),
     [
-        ("/etc/x=file", "dev: extra_files: is no mapping; write it as"),
-        (["/etc/x"], "dev: extra_files: is no mapping; write it as"),
-        ({"etc/x": "HERE"}, "dev: extra_files: etc/x is no absolute path"),
-        ({"/etc/../../x": "HERE"}, "dev: extra_files: /etc/../../x is no absolute path"),
+        ("/etc/x=file", "dev: extra_files: is not a mapping; write it as"),
+        (["/etc/x"], "dev: extra_files: is not a mapping; write it as"),
+        ({"etc/x": "HERE"}, "dev: extra_files: etc/x is not an absolute path"),
+        ({"/etc/../../x": "HERE"}, "dev: extra_files: /etc/../../x is not an absolute path"),
         ({"/etc/x": "/nowhere"}, "dev: extra_files: /nowhere is not there; correct the path of the local file"),
         ({"/etc/x": "/"}, "dev: extra_files: / is not there"),
     ],

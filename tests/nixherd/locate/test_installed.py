@@ -1,6 +1,5 @@
 """Where a machine may be that is installed: which source is asked when, and what none of them is believed."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from nixherd.fleet.models import CloudInitSettings, Device, GuestType, Host, Vm
 from nixherd.locate import keyscan, neighbours
 from nixherd.locate.installed import Search
 from nixherd.locate.neighbours import Neighbour, Sure
-from nixherd.locate.reach import Absent, Hints, Place
+from nixherd.locate.reach import Absent, Hints, Look, Place
 from nixherd.proxmox.answers import Interface
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import NoAgent
@@ -77,8 +76,10 @@ class Scene:
 
     def search_for(self, host: Host, hints: Hints = NO_HINTS, before: str | None = None) -> Search:
         shared = self.shared
-        sources = (shared.hypervisor, shared.keys, shared.context.sightings, shared.run)
-        return Search(*sources, host, hints, print, self.ask, before)
+        sources = {"hypervisor": shared.hypervisor, "sightings": shared.context.sightings, "run": shared.run}
+        search = Search.of(shared.keys, host, hints, Look(), **sources, tell=print, ask=self.ask, before=before)
+        assert search
+        return search
 
     @property
     def reasons(self) -> str:
@@ -276,11 +277,12 @@ def test_a_network_is_searched_only_where_that_is_said(scene: Scene, monkeypatch
 
 
 def test_whom_it_is_for(scene: Scene) -> None:
-    is_for: Callable[..., bool] = lambda hints=NO_HINTS: Search.is_for(
-        scene.shared.keys, scene.shared.host("dev"), hints
-    )
-    assert is_for()
-    assert not is_for(Hints(host_key=KEY))
+    def is_for(host: Host, hints: Hints = NO_HINTS) -> bool:
+        parts: dict[str, Any] = dict.fromkeys(("hypervisor", "sightings", "run", "tell"))
+        return Search.of(scene.shared.keys, host, hints, Look(), **parts) is not None
+
+    assert is_for(scene.shared.host("dev"))
+    assert not is_for(scene.shared.host("dev"), Hints(host_key=KEY))
     scene.has(HOST)
-    assert not is_for(), "a machine without a pinned key has nothing to prove itself by"
-    assert not Search.is_for(scene.shared.keys, ROUTER, Hints())
+    assert not is_for(scene.shared.host("dev")), "a machine without a pinned key has nothing to prove itself by"
+    assert not is_for(ROUTER)

@@ -122,7 +122,7 @@ def test_an_entry_goes_with_its_comment_and_the_blank_line_before() -> None:
     source = (REFERENCE / "hosts.nix").read_bytes()
     lines = NixText("hosts.nix", source).remove(("caddy",)).decode().splitlines(keepends=True)
     gone = [line for line in source.decode().splitlines(keepends=True) if line not in lines]
-    assert gone[0] == "  # Another system below, Home Manager on top: no configurationFile.\n"
+    assert gone[0] == "  # Another operating system with Home Manager: no configurationFile.\n"
     assert "  };\n\n  # NixOS-WSL.\n" in "".join(lines)
     last = NixText("hosts.nix", source).remove(("dev",)).decode()
     assert last.endswith("  };\n}\n")
@@ -132,7 +132,7 @@ def test_an_entry_goes_with_its_comment_and_the_blank_line_before() -> None:
 def test_every_binding_of_an_entry_goes() -> None:
     source = b'{\n  dev.a = 1;\n  other = 2;\n  dev.b = "x"; # why\n}\n'
     assert NixText("f", source).remove(("dev",)) == b"{\n  other = 2;\n}\n"
-    with pytest.raises(CannotEdit, match=r"there is no nobody to remove"):
+    with pytest.raises(CannotEdit, match=r"nobody does not exist, so it cannot be removed"):
         NixText("f", source).remove(("nobody",))
 
 
@@ -159,7 +159,7 @@ def test_an_entry_of_whatever_shape_goes_and_nothing_else(source: str, left: str
 
 @pytest.mark.parametrize("source", ["{ web = mk { }; a = (import ./x) // { }; } // more", "mapAttrs f { web = 1; }"])
 def test_an_entry_that_is_not_written_out_is_not_removed(source: str) -> None:
-    with pytest.raises(CannotEdit, match=r"there is no (web\.)?x to remove|there is no web to remove|not written here"):
+    with pytest.raises(CannotEdit, match=r"(web\.)?x does not exist|web does not exist|not written here"):
         NixText("f", source.encode()).remove(("web", "x") if "mk" in source else ("web",))
 
 

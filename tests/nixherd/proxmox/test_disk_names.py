@@ -36,7 +36,7 @@ DISKS = disks_of(CONFIG, [AddDisk("prom", 110, "scsi2", "tank", 1 << 30, "serial
         ("/dev/disk/by-id/wwn-0x5000c50015ea71aa", {"scsi1"}),
         ("/dev/disk/by-id/wwn-0x5000c50015ea71ab", set()),
         ("/dev/disk/by-id/virtio-a-serial-of-more-tha", {"virtio0"}),
-        ("/dev/disk/by-id/virtio-vm-110-disk-3", set()),  # without a serial there is no such link
+        ("/dev/disk/by-id/virtio-vm-110-disk-3", set()),  # without a serial the link does not exist
         ("/dev/disk/by-id/ata-QEMU_HARDDISK_QM00005", set()),
         ("/dev/disk/by-id/nvme-Samsung_SSD_990", set()),
         ("/dev/disk/by-path/pci-0000:00:05.0-scsi-0:0:0:1", {"scsi0", "scsi1", "scsi2"}),

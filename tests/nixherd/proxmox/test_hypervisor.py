@@ -34,7 +34,7 @@ def test_the_way_in_is_proven_at_once(hypervisor: Hypervisor, emulator: Emulator
         ({"fingerprint": "0" * 64}, "^token nixherd@pve!lab knows 127"),
         (
             {"node": "porm"},
-            r"^vms/definitions.nix: proxmox.node: there is no node porm; correct it \(there are: prom\)",
+            r"^vms/definitions.nix: proxmox.node: node porm does not exist; correct it \(there are: prom\)",
         ),
         (
             {"port": 1},
@@ -71,7 +71,8 @@ def test_what_is_the_same_for_every_guest_is_asked_once(hypervisor: Hypervisor, 
     hypervisor.fleet = replace(hypervisor.fleet, endpoint=emulator.endpoint)
     for _ in range(2):
         assert (hypervisor.nodes, hypervisor.version.release) == (("prom",), hypervisor.client.version().release)
-        assert hypervisor.template == (None, None)
+        assert hypervisor.template[0]
+        assert hypervisor.template[0].name == "debian-13"
         assert hypervisor.known_addresses["127.0.0.1"] == "the hypervisor's API"
     asked = [row["path"] for row in emulator.requests()]
     assert asked.count("/nodes") <= 2, "the list, and the rows for their addresses"

@@ -65,7 +65,7 @@ def test_nothing_to_say() -> None:
     [
         (
             replace(SEEN, nodes=("prox1", "prox2")),
-            "there is no node prom; correct `node` (the cluster has: prox1, prox2)",
+            "node prom does not exist; correct `node` (the cluster has: prox1, prox2)",
         ),
         (replace(SEEN, template=None), "template 9002 does not exist on prom; make it, or correct"),
         (with_template(template=None), "vm 9002 on prom is not a template; convert it"),
@@ -350,4 +350,4 @@ def test_people_must_be_able_to_log_in() -> None:
 
 def test_a_name_that_no_machine_can_have() -> None:
     [finding] = findings(vm=replace(DEV, name="dev_1", disk=parse_size("64G")))
-    assert "`dev_1` is no DNS name" in finding
+    assert "`dev_1` is not a DNS name" in finding

@@ -1,4 +1,4 @@
-"""What is declared is compared and set; what the server fills in by itself is no difference."""
+"""What is declared is compared and set; what the server fills in by itself is not a difference."""
 
 from dataclasses import replace
 from typing import Any

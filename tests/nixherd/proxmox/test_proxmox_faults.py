@@ -266,7 +266,7 @@ def test_a_guest_moves_and_then_is_where_it_should_be(cluster: Emulator) -> None
     assert outcome(cluster, MigrateGuest("prom2")) == ["migrate vm 110 from prom to prom2 online"]
     status, words = outcome(cluster, MigrateGuest("prom9"))
     assert status is Exit.USAGE
-    assert words == "there is no node prom9; the cluster has prom, prom2"
+    assert words == "node prom9 does not exist; the cluster has prom, prom2"
 
 
 def test_a_node_that_cannot_be_reached_is_no_success(cluster: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

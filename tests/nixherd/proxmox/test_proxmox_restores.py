@@ -70,7 +70,7 @@ def test_whoever_asks_is_told_what_to_add_and_operations_do_nothing(emulator: Em
         ("pbs:backup/ct/110/2026-01-01T00:00:00Z", "is a backup of a container"),
         ("local:iso/x.iso", "is not a backup; `nixherd vm backups dev` lists"),
         ("x", "is not a backup"),
-        (NONE, "there is no backup local:backup/vzdump-qemu-110-2020_01_01-00_00_00.vma.zst on prom"),
+        (NONE, "backup local:backup/vzdump-qemu-110-2020_01_01-00_00_00.vma.zst does not exist on prom"),
     ],
 )
 def test_a_wrong_backup_is_found_first(emulator: Emulator, archive: str, wrong: str, says: str) -> None:
@@ -301,7 +301,7 @@ def test_a_containers_other_volume_under_such_a_name_has_to_be_named(emulator: E
     over = RestoreGuest(archive, overwrite=True, by_person=True)
     [first] = over.run(client, WITH_CT, CT, timeout=20)
     assert "goes" not in str(first)
-    # all its volumes are others now, in the same places: that is no reason to ask
+    # all its volumes are others now, in the same places: that is not a reason to ask
     [second] = over.run(client, WITH_CT, CT, timeout=20)
     assert "goes: mp0 nvmeprom:vm-210-disk-" in str(second)
     client.set_config("prom", 210, {"delete": "mp0"}, GuestType.LXC)

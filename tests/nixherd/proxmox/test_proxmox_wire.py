@@ -85,7 +85,7 @@ def test_falls_back_to_the_reason() -> None:
         ("GET", "/x", 596, "Connection timed out", ApiError, "try again"),
         ("POST", "/x", 599, "Too many", OutcomeUnknown, "may still"),
         ("GET", "/x", 302, "Moved", ApiError, "never followed"),
-        ("GET", "/x", 500, "hostname lookup 'pve9' failed - failed to get", ApiError, "there is no node pve9"),
+        ("GET", "/x", 500, "hostname lookup 'pve9' failed - failed to get", ApiError, "node pve9 does not exist"),
         ("GET", "/q/1/agent/get-osinfo", 500, "QEMU guest agent is not running", AgentUnavailable, ""),
         ("GET", "/q/1/agent/get-osinfo", 500, "VM 100 is not running", AgentUnavailable, ""),
         ("POST", "/q/1/agent/exec", 500, "VM 101 qga command 'guest-exec' failed - got timeout", AgentUnavailable, ""),

@@ -23,7 +23,7 @@ from nixherd.ssh.keys import (
 
 ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY operator@home"
 BLOB = ED25519.split()[1]
-NO_ED25519 = "its base64 is no ssh-ed25519 key: cut off or damaged"
+NO_ED25519 = "its base64 is not a ssh-ed25519 key: cut off or damaged"
 
 
 def _packed(*fields: bytes) -> str:
@@ -165,7 +165,7 @@ def test_the_public_half_is_in_the_private_one(comment: str) -> None:
     ("options", "problem"),
     [
         (["-t", "ed25519", "-N", "passphrase"], r"^it is encrypted with a passphrase$"),
-        (["-t", "rsa", "-N", ""], r"^it is no ed25519 key$"),
+        (["-t", "rsa", "-N", ""], r"^it is not an ed25519 key$"),
     ],
 )
 def test_what_no_sshd_of_ours_could_use_is_no_pair(tmp_path: Path, options: list[str], problem: str) -> None:

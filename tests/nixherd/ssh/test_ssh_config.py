@@ -82,7 +82,7 @@ def test_the_first_name_that_it_speaks_of_counts_whole(ask: Ask) -> None:
     both_named = f"Host dev\n  Port 8\n{by_address}"
     both = ask(both_named)
     assert (both.named, both.port, both.route.jumps) == ("dev", 8, ())
-    # what is said of all is no word on anyone, and an exception from it is one
+    # what is said of all is not a word on anyone, and an exception from it is one
     excepted = "Host dev\n  ProxyJump none\nHost *\n  ProxyJump a\n"
     assert (ask(excepted).named, ask(excepted).route.jumps) == ("dev", ())
     others = ask("Host *\n  Port 8\n")
@@ -153,8 +153,8 @@ def test_hops_are_asked_about_by_their_own_names(ask: Ask, tmp_path: Path) -> No
         ),
         ("Host dev\n  IdentityFile /k%C\n", "/k%C: %C is not understood here"),
         ("Host dev\n  IdentityFile /${NOBODY_SET_IT}\n", "the environment has no NOBODY_SET_IT"),
-        ("Host dev\n  BindAddress -oProxyCommand=x\n", "BindAddress '-oProxyCommand=x' is no host name or address"),
-        ("Host dev\n  ProxyJump h\nHost h\n  User a;b\n", r"User 'a;b' of h is no user's name"),
+        ("Host dev\n  BindAddress -oProxyCommand=x\n", "BindAddress '-oProxyCommand=x' is not a host name or address"),
+        ("Host dev\n  ProxyJump h\nHost h\n  User a;b\n", r"User 'a;b' of h is not a user's name"),
     ],
 )
 def test_what_cannot_be_followed_is_one_line(ask: Ask, text: str, says: str) -> None:
@@ -171,7 +171,7 @@ def test_a_match_that_takes_for_ever_is_named(ask: Ask, monkeypatch: pytest.Monk
 
 def test_an_address_that_is_none_is_said_before_it_is_asked(ask: Ask) -> None:
     for name in ("bad host", "-oProxyCommand=x", "a\nb", ""):
-        with pytest.raises(Usage, match="is no host name or address"):
+        with pytest.raises(Usage, match="is not a host name or address"):
             ask("", name)
 
 

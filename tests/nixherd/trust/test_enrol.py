@@ -163,10 +163,10 @@ RSA = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAgCA"
             {"public": "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAgCA"},
             "dev: its host key: it cannot become an age key: it is an ssh-rsa",
         ),
-        ({"identity": "igp"}, r"(dev\.yaml|common|settings|sub/).*: this identity is none of its recipients"),
-        ({"identity": "other"}, "this identity is none of its recipients"),
-        ({"rules": ["nosuch"]}, "there is no rule nosuch in .sops.yaml; there are rule 1"),
-        ({"rules": [9]}, "there is no rule 9"),
+        ({"identity": "igp"}, r"(dev\.yaml|common|settings|sub/).*: this identity is not one of its recipients"),
+        ({"identity": "other"}, "this identity is not one of its recipients"),
+        ({"rules": ["nosuch"]}, ".sops.yaml has no rule nosuch; there are rule 1"),
+        ({"rules": [9]}, ".sops.yaml has no rule 9"),
     ],
 )
 def test_wrong_keys_are_refused(fleet: Path, options: dict[str, object], words: str) -> None:
@@ -187,7 +187,7 @@ def change(fleet: Path, name: str, old: str, new: str, *, commit: bool = True) -
         ("secrets/common.yaml", "sops:", "<<<<<<< HEAD\nsops:", "a merge was left unfinished there"),
         ("secrets/.sops.yaml", "*igp", "*nobody", "undefined alias"),
         ("secrets/.sops.yaml", "&igp", "&dev", "undefined alias"),
-        ("secrets/.sops.yaml", "creation_rules:", "rules:", "no list creation_rules"),
+        ("secrets/.sops.yaml", "creation_rules:", "rules:", "the list creation_rules is missing"),
         ("secrets/.sops.yaml", "^dev", "(^dev", "no regular expression"),
         ("hosts.nix", "placeholder", '" + "placeholder', None),
         ("hosts.nix", 'publicKey = "placeholder";', "inherit (import ./key.nix) publicKey;", "not written here by"),

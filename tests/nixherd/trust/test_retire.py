@@ -118,7 +118,7 @@ def test_links_stay_and_so_does_all_where_no_git_could_bring_it_back(tmp_path: P
     (tmp_path / "linked/hosts/web/home.nix").symlink_to("../db/configuration.nix")
     (tmp_path / "linked/hosts/web/untracked").touch()
     found = planned(tmp_path / "linked", files)
-    assert found.stays == ("hosts/web/home.nix stays: it is no ordinary file",)
+    assert found.stays == ("hosts/web/home.nix stays: it is not an ordinary file",)
 
 
 @pytest.mark.parametrize("place", [".sops.yaml", "hosts/db/secrets.yaml", "other/.sops.yaml"])
@@ -135,5 +135,5 @@ def test_access_outside_of_the_directory_of_secrets_is_not_overlooked(tmp_path: 
 def test_an_entry_that_is_computed_is_refused_with_its_line(tmp_path: Path) -> None:
     entries = f"{{\n  db = {host('db')};\n}} // import ./more.nix\n"
     files = {"hosts.nix": entries, "more.nix": f"{{ web = {host('web')}; }}", "hosts/web/configuration.nix": "{ }"}
-    with pytest.raises(FleetError, match=r"hosts.nix: there is no web to remove"):
+    with pytest.raises(FleetError, match=r"hosts.nix: web does not exist, so it cannot be removed"):
         planned(tmp_path, {**files, "hosts/db/configuration.nix": "{ }"})

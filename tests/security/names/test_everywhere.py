@@ -65,10 +65,10 @@ WARNING = "warning: hosts.nix: dev.canery: is obeyed by nobody, and is close to 
         ("initialHashedPassword = DRV;", "dev.initialHashedPassword: is a derivation, not a string"),
         (
             "healthChecks.a.command = DRV;",
-            "dev.healthChecks.a.command: '<derivation>' is no text; write a string in quotes",
+            "dev.healthChecks.a.command: '<derivation>' is not text; write a string in quotes",
         ),
-        ("healthChecks.a.command = ./hosts.nix;", "hosts.nix' is no text; write a string in quotes that is not empty"),
-        ("tags = [ (x: x) ];", "dev.tags: is no list of tags"),
+        ("healthChecks.a.command = ./hosts.nix;", "hosts.nix' is not text; write a string in quotes that is not empty"),
+        ("tags = [ (x: x) ];", "dev.tags: is not a list of tags"),
         ("wave = x: x;", "dev.wave: is a function, not an integer"),
     ],
 )

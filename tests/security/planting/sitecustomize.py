@@ -1,4 +1,4 @@
-"""For the programs that tests/security/test_one_thing.py starts, and for them alone: faults planted by an import hook,
+"""For the programs that tests/security/one_thing/ starts, and for them alone: faults planted by an import hook,
 and in the place of SSH two machines that answer as machine.sh does.
 
 PLANTED is JSON: `place` (file:function:number of its guarded `try`), `host`, an expression over the local variables

@@ -139,7 +139,7 @@ def test_the_agent_and_the_key_that_the_file_names_are_used_by_both(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The agent's socket is no business of the process' environment; only the named key is offered."""
+    """The agent's socket is not a business of the process' environment; only the named key is offered."""
     key = new_key()
     sshd.start(key)
     public = tmp_path / "mine.pub"

@@ -75,7 +75,7 @@ def test_a_file_that_is_not_there_is_not_said_to_be_elsewhere(repository: Path, 
 def test_a_string_that_is_no_utf8_is_said_to_be_that(repository: Path, text: bytes) -> None:
     (repository / "latin.nix").write_bytes(text)
     say(repository, "import ./latin.nix")
-    with pytest.raises(FleetInvalid, match=r"hold a string that is no UTF-8; save them"):
+    with pytest.raises(FleetInvalid, match=r"hold a string that is not UTF-8; save them"):
         load_fleet(repository)
 
 

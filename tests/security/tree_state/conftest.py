@@ -66,7 +66,7 @@ def empty(fleet: Path) -> None:
     (fleet / ".git").mkdir()
 
 
-# State: what lies in the tree is none of ours
+# State: what lies in the tree is not one of ours
 
 
 PUBLISHED = {"hosts.nix": "# changed\n", "vms/definitions.nix": "# changed\n", "docs/new.md": "new\n"}

@@ -130,7 +130,7 @@ def test_what_is_left_without_a_journal_makes_nothing_dirty_and_goes(fleet: Path
 
 
 def test_what_git_tracks_is_never_taken_for_ours(fleet: Path, tmp_path: Path) -> None:
-    """Nor what is no file, nor what belongs to somebody else, nor what only looks like it."""
+    """Nor what is not a file, nor what belongs to somebody else, nor what only looks like it."""
     name = ".nixherd-0123456789abcdef.tmp"
     (tmp_path / "target").write_text("dear")
     tracked = fleet / "hosts" / name
@@ -201,7 +201,7 @@ def test_state_that_others_can_write_is_refused(fleet: Path, tmp_path: Path) -> 
     publish(fleet)
     [place] = (tmp_path / "state").glob("nixherd/.trees/*")
     place.chmod(0o777)
-    refused(lambda: publish(fleet), "is no directory that only we can write")
+    refused(lambda: publish(fleet), "is not a directory that only we can write")
 
 
 def test_somebody_with_another_state_directory_is_kept_out(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +213,7 @@ def test_somebody_with_another_state_directory_is_kept_out(fleet: Path, monkeypa
 def test_state_and_tree_may_be_on_different_file_systems(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Path(tempfile.mkdtemp(dir="/dev/shm"))
     if place.stat().st_dev == fleet.stat().st_dev:
-        pytest.skip("/dev/shm is no file system of its own here")
+        pytest.skip("/dev/shm is not a file system of its own here")
     monkeypatch.setenv("XDG_STATE_HOME", str(place))
     try:
         (fleet / "hosts.nix").chmod(0o640)
@@ -281,4 +281,4 @@ def test_a_template_is_a_file_of_the_fleet(fleet: Path, tmp_path: Path, place: s
     (tmp_path / "own.j2").write_text("x")
     (fleet / "link.j2").symlink_to("/etc/passwd")
     (fleet / "elsewhere").symlink_to(tmp_path)
-    refused(lambda: render(load_fleet(fleet), place), "is a symbolic link|belongs to git|is no path below")
+    refused(lambda: render(load_fleet(fleet), place), "is a symbolic link|belongs to git|is not a path below")

@@ -155,7 +155,7 @@ def test_a_link_that_is_put_there_meanwhile_leads_nowhere(
 )
 def test_nothing_outside_or_of_gits_is_written(fleet: Path, path: str) -> None:
     before = contents(fleet / ".git")
-    refused(lambda: publish(fleet, files={path: "x"}), "belongs to git|is no path below")
+    refused(lambda: publish(fleet, files={path: "x"}), "belongs to git|is not a path below")
     assert contents(fleet / ".git") == before
 
 

@@ -92,13 +92,13 @@ def test_inputs_that_others_follow_come_first_and_groups_are_whole() -> None:
     "text", ["", "[]", '{"nodes": {}, "root": "root", "version": 7}', '{"nodes": {"root": 1}, "root": "root"}']
 )
 def test_what_is_no_lock_file_is_said(text: str) -> None:
-    with pytest.raises(FleetError, match=r"^flake\.lock: is no lock file \("):
+    with pytest.raises(FleetError, match=r"^flake\.lock: is not a lock file \("):
         Lock.parse(text, "flake.lock")
     with pytest.raises(FleetError, match="is of version 8, which is not known here"):
         Lock.parse(replace(lock(A), version=8).text(), "flake.lock")
     broken = json.loads(lock(A).text())
     broken["nodes"]["tool"]["inputs"]["stable"] = "gone"
-    with pytest.raises(FleetError, match="is no lock file"):
+    with pytest.raises(FleetError, match="is not a lock file"):
         Lock.parse(json.dumps(broken), "flake.lock")
 
 

@@ -11,6 +11,7 @@ from nixherd.errors import ApiError
 from nixherd.locate.reach import (
     Epoch,
     Hints,
+    Look,
     Place,
     look,
 )
@@ -106,4 +107,6 @@ def places(
 ) -> list[Place]:
     shared.asks(client)
     progress = (said if said is not None else []).append
-    return look(shared.hypervisor, shared.keys, HOST, Hints(), epochs=epochs, patience=patience, progress=progress)
+    return look(
+        shared.hypervisor, shared.keys, HOST, Hints(), Look(epochs, tuple(Epoch), patience=patience, progress=progress)
+    )

@@ -16,6 +16,7 @@ from nixherd.locate.reach import (
     Absent,
     Epoch,
     Hints,
+    Look,
     NotInstalled,
     Place,
     look,
@@ -66,15 +67,7 @@ def test_a_key_that_another_vm_told_in_this_run_is_refused(shared: Shared) -> No
     ours = {"name": "other", "description": mark(FLEET, other)}
     shared.asks(FakeClient(system=INSTALLER, config_=ours))
     with pytest.raises(Refused, match=r"^vm 112 \(other\): its agent tells the host key of vm 110 \(dev\) as its own"):
-        look(
-            shared.hypervisor,
-            shared.keys,
-            TWO["other"],
-            Hints(),
-            epochs=tuple(Epoch),
-            patience=1,
-            progress=lambda said: None,
-        )
+        look(shared.hypervisor, shared.keys, TWO["other"], Hints(), Look.anywhere(patience=1))
 
 
 def test_an_address_that_two_guests_report_is_a_place_of_whichever_proves_itself(shared: Shared) -> None:
@@ -85,15 +78,7 @@ def test_an_address_that_two_guests_report_is_a_place_of_whichever_proves_itself
     [ours] = places(shared, FakeClient())
     others = {"name": "other", "description": mark(FLEET, other)}
     shared.asks(FakeClient(card=card, key=generate_ed25519("other").public, config_=others))
-    [theirs] = look(
-        shared.hypervisor,
-        shared.keys,
-        TWO["other"],
-        Hints(),
-        epochs=tuple(Epoch),
-        patience=1,
-        progress=lambda said: None,
-    )
+    [theirs] = look(shared.hypervisor, shared.keys, TWO["other"], Hints(), Look.anywhere(patience=1))
     assert ours.address == theirs.address == "192.0.2.110"
     assert ours.asked is not None
     assert theirs.asked is not None
@@ -172,16 +157,7 @@ def test_what_is_not_installed_is_refused_where_nothing_is_installed(shared: Sha
     shared.asks(client)
     only = (Epoch.FINAL,)
     with pytest.raises(NotInstalled, match=rf"vm 110 \(dev\) runs no installed system: its agent says .* the {epoch};"):
-        look(
-            shared.hypervisor,
-            shared.keys,
-            HOST,
-            Hints(),
-            epochs=only,
-            accepted=only,
-            patience=5,
-            progress=lambda said: None,
-        )
+        look(shared.hypervisor, shared.keys, HOST, Hints(), Look(only, only, patience=5))
     assert client.executed == []
 
 
@@ -191,7 +167,7 @@ def test_a_host_whose_key_is_pinned_answers_as_installed_unless_its_private_half
     host, client = shared.host("dev"), FakeClient(system=INSTALLER)
     shared.asks(client)
     found: Callable[[], list[Place]] = lambda: look(
-        shared.hypervisor, shared.keys, host, Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None
+        shared.hypervisor, shared.keys, host, Hints(), Look.anywhere(patience=1)
     )
     with pytest.raises(Refused, match=r"answers as installed only, for hosts.nix pins the key of dev; its agent says"):
         found()
@@ -204,16 +180,7 @@ def test_a_machine_without_nixos_is_installed_as_it_is(shared: Shared) -> None:
     shared.fleet = replace(shared.fleet, hosts={"dev": home})
     shared.asks(FakeClient())
     only = (Epoch.FINAL,)
-    [place] = look(
-        shared.hypervisor,
-        shared.keys,
-        home,
-        Hints(),
-        epochs=only,
-        accepted=only,
-        patience=0,
-        progress=lambda said: None,
-    )
+    [place] = look(shared.hypervisor, shared.keys, home, Hints(), Look(only, only))
     assert (place.epoch, place.host_key) == (Epoch.FINAL, KEY)
 
 
@@ -275,7 +242,7 @@ def test_a_container_has_its_card_where_the_hypervisor_can_be_asked(shared: Shar
     host = replace(HOST, public_key=KEY)
     shared.fleet = replace(shared.fleet, hosts={"dev": host}, vms={"dev": container})
     found: Callable[[], list[Place]] = lambda: look(
-        shared.hypervisor, shared.keys, host, Hints(), epochs=tuple(Epoch), patience=1, progress=lambda said: None
+        shared.hypervisor, shared.keys, host, Hints(), Look.anywhere(patience=1)
     )
     shared.asks(FakeClient(config_={"net0": f"name=eth0,bridge=vmbr0,hwaddr={MAC.upper()}"}))
     assert [(place.asked.mac, place.asked.has_agent) for place in found() if place.asked] == [(MAC, False)]

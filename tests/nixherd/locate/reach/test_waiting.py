@@ -11,6 +11,7 @@ from nixherd.locate.reach import (
     Absent,
     Epoch,
     Hints,
+    Look,
     Place,
     addresses,
     look,
@@ -26,16 +27,7 @@ from tests.shared import Shared
 
 def metal(shared: Shared, hints: Hints, **host: Any) -> list[Place]:
     shared.fleet = replace(shared.fleet, vms={}, hosts={"dev": replace(HOST, **host)})
-    everything = tuple(Epoch)
-    return look(
-        shared.hypervisor,
-        shared.keys,
-        shared.host("dev"),
-        hints,
-        epochs=everything,
-        patience=1,
-        progress=lambda said: None,
-    )
+    return look(shared.hypervisor, shared.keys, shared.host("dev"), hints, Look.anywhere(patience=1))
 
 
 def test_its_addresses_are_tried_in_order(shared: Shared) -> None:
@@ -69,9 +61,12 @@ def test_without_a_key_there_is_nobody_to_ask(shared: Shared) -> None:
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [
-        ({"ssh_hostname": "root@192.0.2.9"}, "--data ssh_hostname=root@192.0.2.9 is no host name or address; the user"),
-        ({"ssh_hostname": "-oProxyCommand=x"}, "is no host name or address"),
-        ({"install_user": "-l root"}, "--data install_user=-l root is no user's name"),
+        (
+            {"ssh_hostname": "root@192.0.2.9"},
+            "--data ssh_hostname=root@192.0.2.9 is not a host name or address; the user",
+        ),
+        ({"ssh_hostname": "-oProxyCommand=x"}, "is not a host name or address"),
+        ({"install_user": "-l root"}, "--data install_user=-l root is not a user's name"),
         ({"host_key": "ssh-ed25519 AAAA"}, "--data host_key: its base64 is cut off or damaged; give what"),
     ],
 )

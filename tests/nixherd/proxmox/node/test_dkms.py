@@ -54,9 +54,9 @@ def test_whose_source_it_is() -> None:
         (None, "/s/dkms.conf is not there: put the source of vendor-reset"),
         ('PACKAGE_NAME="zfs"\nPACKAGE_VERSION="1"', "is of zfs, not of vendor-reset"),
         ("", "is of no module"),
-        ('PACKAGE_NAME="vendor-reset"\nPACKAGE_VERSION="#MODULE_VERSION#"', "no version that is written out"),
-        ('PACKAGE_NAME="vendor-reset"\nPACKAGE_VERSION="$(git describe)"', "no version that is written out"),
-        ('PACKAGE_NAME="vendor-reset"\nPACKAGE_VERSION="1/../x"', "no version that is written out"),
+        ('PACKAGE_NAME="vendor-reset"\nPACKAGE_VERSION="#MODULE_VERSION#"', "not a plain version"),
+        ('PACKAGE_NAME="vendor-reset"\nPACKAGE_VERSION="$(git describe)"', "not a plain version"),
+        ('PACKAGE_NAME="vendor-reset"\nPACKAGE_VERSION="1/../x"', "not a plain version"),
     ):
         with pytest.raises(FleetError, match=why):
             version_of(conf, "/s")

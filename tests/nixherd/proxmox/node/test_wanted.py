@@ -44,7 +44,7 @@ def test_text_lists_and_mappings() -> None:
     [
         ({"devices": None}, "devices: which ones"),
         ({"devices": []}, "devices: which ones"),
-        ({"devices": 1002}, "devices=1002: that is no list"),
+        ({"devices": 1002}, "devices=1002: that is not a list"),
         ({"devices": "0000:7a:00.0"}, "'0000:7a:00.0' is none; write ids as `lspci -nn`"),
         ({"devices": "1002:13c0\noptions x"}, "is none"),
         ({"vendor_reset": "vendor-reset"}, "vendor_reset=vendor-reset: name the directory"),
@@ -53,7 +53,7 @@ def test_text_lists_and_mappings() -> None:
         ({"vendor_reset": True}, "name the directory"),
         ({"blacklist": "a;$(b)"}, "is none; write names of modules"),
         ({"kernel_words": 'x="y'}, "is none; write words"),
-        ({"hostpci": "x"}, "that is no mapping of guests"),
+        ({"hostpci": "x"}, "that is not a mapping of guests"),
         ({"hostpci": {"igp": {}}}, "says no hostpciN"),
         ({"hostpci": {"igp": {"hostpci16": "x"}}}, "igp.hostpci16"),
         ({"hostpci": {"igp": {"hostpci0": "x y"}}}, "igp.hostpci0"),

@@ -69,7 +69,7 @@ def test_somebody_who_was_there_leaves(sample: tuple[str, list[int]]) -> None:
 def test_a_rule_goes_and_the_others_stay(sample: tuple[str, list[int]]) -> None:
     text, numbers = sample
     before = parse(text)
-    for number in numbers[1:]:  # without any rule it is no configuration
+    for number in numbers[1:]:  # without any rule it is not a configuration
         after = remove_rules(text, [number])
         assert [(rule.path_regex, rule.recipients) for rule in parse(after).rules] == [
             (rule.path_regex, rule.recipients) for rule in before.rules if rule.number != number
@@ -93,10 +93,10 @@ ADMIN, DOC1 = key("admin").recipient, key("doc1").recipient
     ("text", "words"),
     [
         ("creation_rules: [", "did not find expected node content|expected the node content"),
-        ("keys: []", "no list creation_rules"),
-        ("", "no list creation_rules"),
-        (f"creation_rules:\n- age: {ADMIN[:-3]}", "is no age recipient: mistyped or cut off"),
-        (f"creation_rules:\n- path_regex: '('\n  age: {ADMIN}", "is no regular expression"),
+        ("keys: []", "the list creation_rules is missing"),
+        ("", "the list creation_rules is missing"),
+        (f"creation_rules:\n- age: {ADMIN[:-3]}", "is not an age recipient: mistyped or cut off"),
+        (f"creation_rules:\n- path_regex: '('\n  age: {ADMIN}", "is not a regular expression"),
         (f"creation_rules:\n- age: &all [{ADMIN}]\n- age: *all", "not edited here; add by hand"),
         (f"creation_rules:\n- key_groups:\n  - age: [{ADMIN}]\n  - age: [{DOC1}]", r".sops.yaml:3: .* add by hand"),
         (f"creation_rules:\n- pgp: ABCD\n- age: {ADMIN}", r".sops.yaml:2: .* add by hand"),

@@ -1,4 +1,4 @@
-"""Recipients read from files that the real sops made, in every format; and what is no secret file."""
+"""Recipients read from files that the real sops made, in every format; and what is not a secret file."""
 
 from pathlib import Path
 
@@ -54,9 +54,9 @@ def test_formats_are_told_by_their_extension(name: str, format: str) -> None:
         ("a.yaml", b"a: [", "line 2: "),
         ("a.yaml", b"a: b\n<<<<<<< HEAD\nc: d\n", "line 2: a merge was left unfinished there"),
         ("a.env", b"A=1\n=======\n>>>>>>> other\n", "line 2: a merge was left unfinished"),
-        ("a.json", b"{", "it is no JSON"),
-        ("a.ini", b"nothing\n[x", "it is no INI file"),
-        ("a.yaml", b"\xff\xfe", "it is no UTF-8 text"),
+        ("a.json", b"{", "it is not JSON"),
+        ("a.ini", b"nothing\n[x", "it is not an INI file"),
+        ("a.yaml", b"\xff\xfe", "it is not UTF-8 text"),
         ("a.yaml", b"sops:\n  mac: x\n  age:\n  - enc: y\n", "an age entry without a recipient"),
     ],
 )

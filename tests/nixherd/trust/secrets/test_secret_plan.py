@@ -52,5 +52,5 @@ def test_rules_and_recipients_that_are_nobodys() -> None:
         "secrets/.sops.yaml: rule 2 (^c) matches no file",
         "secrets/.sops.yaml: rule 3 (d) matches no file",
         "secrets/.sops.yaml: rule 3 (d) names nobody who could decrypt",
-        f"secrets/.sops.yaml: {OTHER} is no host and nobody's; give it an anchor or a comment, or remove it",
+        f"secrets/.sops.yaml: {OTHER} is not a host and nobody's; give it an anchor or a comment, or remove it",
     )
