@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def node(
     home = tmp_path / "home"
     home.mkdir()
     environment = {**os.environ, "HOME": str(home), "FLEET": str(fleet), "PROXMOX_TOKEN_FILE": str(token)}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"  # pyinfra's, with REAL_PROGRAMS too
     for name in ("XDG_STATE_HOME", "SSH_AUTH_SOCK"):
         environment.pop(name, None)
     return Node(sshd, generate_ed25519("root@prom"), home, programs(environment))
