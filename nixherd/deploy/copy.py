@@ -91,10 +91,11 @@ def copy_closure(
 
 
 def _copy(machine: Machine, paths: Sequence[str], root: str | None, sudo: Sudo | None, *, substitute: bool) -> None:
+    remote_program = sudo.program("nix-store") if sudo else None
     with told(sudo) as password:
 
         def command(to: Destination) -> tuple[list[str], dict[str, str]]:
-            argv, environment = nix.copy(list(paths), to, root, substitute=substitute, sudo=sudo)
+            argv, environment = nix.copy(list(paths), to, root, substitute=substitute, remote_program=remote_program)
             return argv, environment | password
 
         copy_towards(machine, command, COPY_DEADLINE)

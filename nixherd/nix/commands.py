@@ -5,13 +5,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from nixherd.base.errors import FleetError
 from nixherd.nix.log import HOST_MARK, LOG_FORMAT
-from nixherd.ssh.destination import Destination
-from nixherd.ssh.sudo import Sudo
 
 NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
 _ROOT_ACCESS = Path(__file__).with_name("root_access.nix").read_text(encoding="utf-8")
@@ -98,6 +96,21 @@ configurations: builtins.listToAttrs (map (id: {
   }).config.system.build.toplevel.outPath;
 }) (builtins.fromJSON IDS))
 """
+
+
+class Remote(Protocol):
+    """A machine as Nix is told it: its store's URL, its daemon's, `user@host`, SSH's options."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def daemon(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def user(self) -> str: ...
+    @property
+    def nix_sshopts(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -288,13 +301,13 @@ def build(installables: Sequence[str], out_link: str) -> list[str]:
     return [*NIX, "build", *options, *installables]
 
 
-def build_at(installables: Sequence[str], at: Destination) -> tuple[list[str], dict[str, str]]:
+def build_at(installables: Sequence[str], at: Remote) -> tuple[list[str], dict[str, str]]:
     """Build derivations of the store here on a machine, where the results stay: argv and environment."""
     options = ["--store", at.daemon, "--eval-store", "auto", "--keep-going", "--no-link", *LOG_FORMAT]
     return [*NIX, "build", *options, *installables], {"NIX_SSHOPTS": at.nix_sshopts}
 
 
-def build_from(installables: Sequence[str], at: Destination) -> tuple[list[str], dict[str, str]]:
+def build_from(installables: Sequence[str], at: Remote) -> tuple[list[str], dict[str, str]]:
     """Copy the results here before the connection ends, so that no garbage collector takes them there."""
     options = ["--from", at.daemon, "--eval-store", "auto", "--keep-going", "--no-check-sigs", *LOG_FORMAT]
     return [*NIX, "copy", *options, *installables], {"NIX_SSHOPTS": at.nix_sshopts}
@@ -347,15 +360,20 @@ STORE_INFO = (*NIX, "store", "info", "--json")
 
 
 def copy(
-    paths: Sequence[str], to: Destination, root: str | None = None, *, substitute: bool = True, sudo: Sudo | None = None
+    paths: Sequence[str],
+    to: Remote,
+    root: str | None = None,
+    *,
+    substitute: bool = True,
+    remote_program: str | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """Copy closures to a machine, or into the file system mounted at `root` there: argv and environment.
 
-    With `substitute` the target fetches itself what it can from its own caches. With `sudo` they are root's to take,
-    who asks for no signature.
+    With `substitute` the target fetches itself what it can from its own caches. `remote_program` starts nix-store
+    there: as root, who asks for no signature.
     """
     parameters = [f"remote-store={quote(f'local?root={root}', safe='=')}"] if root else []
-    parameters += [f"remote-program={quote(sudo.program('nix-store'), safe='')}"] if sudo else []
+    parameters += [f"remote-program={quote(remote_program, safe='')}"] if remote_program else []
     store = to.url + (f"?{'&'.join(parameters)}" if parameters else "")
     options = ["--no-check-sigs", *(["--substitute-on-destination"] if substitute else [])]
     argv = [*NIX, "copy", *options, "--to", store, *paths]

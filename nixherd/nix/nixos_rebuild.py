@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nixherd.base.errors import Usage
-from nixherd.ssh.destination import Destination
+from nixherd.nix.commands import Remote
 
 PROGRAM = "nixos-rebuild"
 HELP = (PROGRAM, "--help")
@@ -37,9 +37,9 @@ def rebuild(
     flavour: Flavour,
     action: str,
     installable: str,
-    to: Destination | None,
+    to: Remote | None,
     *,
-    build_host: Destination | None = None,
+    build_host: Remote | None = None,
     specialisation: str | None = None,
     no_check: bool = False,
     options: Sequence[str] = (),
