@@ -26,6 +26,7 @@ from nixherd.gate.files import Place, of_fleet
 from nixherd.gate.programs import MENDERS, mended, put_in_place
 from nixherd.gate.results import Result, Status, passed
 from nixherd.gate.tools import QUICK, TOOLS, Scope, require_known, run_all
+from nixherd.trust.secrets.check import look_at_secrets
 
 _NAMES = ", ".join(TOOLS)
 _without = click.option(
@@ -65,7 +66,7 @@ def check(
     """
     require_known(without, "--without")
     require_known(only, "--only")
-    with Scope(front.root, only_changed=changed, deadline=deadline) as scope:
+    with Scope(front.root, look_at_secrets, only_changed=changed, deadline=deadline) as scope:
         if fix:
             names = [name for name in MENDERS if name not in without and (not only or name in only)]
             _fix(front, scope.place.nix, names, scope.limit(QUICK), "; `git add` it" if scope.only_changed else "")
@@ -207,7 +208,7 @@ def lint(front: Front, /, paths: tuple[str, ...], fix: bool, without: tuple[str,
     """Lint Nix files with deadnix and statix: those that are named, or all that git knows."""
     require_known(without, "--without")
     files = chosen(front.root, paths)
-    with Scope(front.root, chosen=files) as scope:
+    with Scope(front.root, look_at_secrets, chosen=files) as scope:
         names = [name for name in _LINTERS if name not in without]
         if fix and names:
             _fix(front, files, names, QUICK)

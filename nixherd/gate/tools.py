@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,15 +23,14 @@ from nixherd.gate.files import Place
 from nixherd.gate.results import Found, Look, Missing, Result, Unknown
 from nixherd.nix.builder import Builder
 from nixherd.nix.evaluator import Evaluator
-from nixherd.trust.secrets.store import People, Store
 
 QUICK = 300.0  # seconds
 SLOW = 4 * 3600.0
 _FLAKE = "flake.nix"
-_SECRETS = "secrets"
 _INTERRUPTED = "a run was interrupted while it published its changes; `nixherd secrets apply` finishes them"
 _PATIENCE = 10.0  # seconds, after which it is said what is waited for
 Say = Callable[[str], None]
+LookAtSecrets = Callable[[Path, Fleet], Look]
 
 
 @dataclass
@@ -43,6 +42,7 @@ class Scope:
     """
 
     root: Path
+    look_at_secrets: LookAtSecrets
     only_changed: bool = False
     deadline: float | None = None
     chosen: Sequence[str] | None = None
@@ -141,17 +141,10 @@ def _secrets(scope: Scope) -> Look:
     try:
         fleet = scope.usable
         findings += [Found.of_text(_INTERRUPTED)] if interrupted(scope.root) else []
-        if not (scope.root / _SECRETS).exists():
-            return Look(findings, f"{_SECRETS}/ does not exist")
-        store = Store.load(scope.root, _SECRETS)
-        plan = store.plan(People.of(fleet, store.rules))
+        look = scope.look_at_secrets(scope.root, fleet)
     except FleetError as error:
         return Look(findings, unknown=str(error))
-    findings += [Found.of_text(each, str(scope.root)) for each in plan.findings]
-    for rekey in plan.rekeys:
-        what = f"its recipients are not those that its rule names: {', '.join(rekey.names)}"
-        findings.append(Found(what, store.path(rekey.path), remedy="`nixherd secrets apply` encrypts it anew"))
-    return Look(findings, f"{len(store.files)} files")
+    return replace(look, findings=[*findings, *look.findings])
 
 
 def _flake(scope: Scope) -> Look:

@@ -21,6 +21,7 @@ from nixherd.pyinfra_glue.installing import machine_for, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange
 from nixherd.ssh.keys import HOST_KEY_FILE, generate_ed25519, parse_public_key
 from nixherd.trust.enrol import Wanted, publish
+from nixherd.trust.secrets.check import look_at_secrets
 from nixherd.trust.secrets.sops import as_host, identity_file, operator
 from nixherd.trust.secrets.store import Store, recipients_of_hosts
 from nixherd.trust.templating import Values, render, render_foreign
@@ -187,7 +188,7 @@ def require_passed(host: Host, without: list[str]) -> None:
 
 def _results(host: Host, without: list[str]) -> list[Result]:
     """Each tool's, said once, by the host that came first."""
-    with Scope(Path(context_of(host).fleet.path)) as scope:
+    with Scope(Path(context_of(host).fleet.path), look_at_secrets) as scope:
         results = list(run_all(scope, without))
     for result in results:
         host.log(f"{result.status} {result.tool}: {result.reason or result.note or f'{len(result.findings)} found'}")
