@@ -23,6 +23,7 @@ HOST_MARK = "nixherd evaluates "
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _BUILDER_OUTPUT = 101  # a result; source: logging.hh
+_CHECKS = "while checking"  # of what `nix flake check --keep-going` goes on after
 _ERROR, _WARNING = 0, 1  # levels
 _TRACE = "trace: "
 # Without builtins.warn (before Nix 2.23) nixpkgs' lib.warn traces; nix-eval-jobs writes plain lines.
@@ -67,8 +68,10 @@ def _logged(entries: Iterable[dict[str, Any]]) -> Iterator[LoggedError]:
             continue
         trace = _ANSI.sub("", str(entry.get("msg", "")))
         raw = entry.get("raw_msg")
-        # `error (ignored)` is what `nix flake check --keep-going` goes on after; builtins.trace says neither
-        if raw is None and not re.match(r"\s*error(?: \(ignored\))?:", trace):
+        is_error = re.match(r"\s*error(?P<ignored> \(ignored\))?:", trace)
+        if raw is None and not is_error:  # builtins.trace
+            continue
+        if is_error and is_error["ignored"] and _CHECKS not in trace:  # a cache that another Nix holds, a closed pipe
             continue
         message = _ANSI.sub("", str(raw)) if raw is not None else _innermost(trace)
         yield LoggedError(_REPEATED.split(message)[0], trace, tuple(output))

@@ -137,7 +137,9 @@ PLANTS = [
     ),
     plant("hosts", "clash", value("wsl", "hostname", '"dev"'), "definitions", "hosts.nix", "hostname", "is also"),
     plant("hosts", "misspelt", host("dev", "canery = true;"), "definitions", "hosts.nix", "canery", "dev.canery"),
-    plant("hosts", "access", host("igpu", 'access = "triger";'), "definitions", "hosts.nix", "access", "is not a way in"),
+    plant(
+        "hosts", "access", host("igpu", 'access = "triger";'), "definitions", "hosts.nix", "access", "is not a way in"
+    ),
     plant("hosts", "no user", value("caddy", "user", "3"), "definitions", "hosts.nix", "user", "caddy.user"),
     plant(
         *("hosts", "no such file", value("framework", "homeFile", "./no/home.nix"), "definitions", "hosts.nix"),
@@ -194,8 +196,8 @@ PLANTS = [
         "no such import",
         module("dev", "{imports = [./nowhere.nix];}\n"),
         "builds",
-        "hosts/dev/nowhere.nix",
-        None,
+        "hosts/dev/planted.nix",
+        "nowhere",
         "does not exist",
     ),
     plant(
@@ -253,7 +255,7 @@ PLANTS = [
     ),
     plant(
         *("two", "not added", new("hosts/caddy/home.nix", "{imports = [./new.nix];}\n")),
-        *("builds", "hosts/caddy/new.nix", None, "`git add hosts/caddy/new.nix`"),
+        *("builds", "hosts/caddy/home.nix", "new", "`git add hosts/caddy/new.nix`"),
     ),
     plant(
         *(
