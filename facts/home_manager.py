@@ -11,7 +11,7 @@ from nixherd.deploy.running import HOME_PROFILE, home_script, parse_home
 class Home(Fact[dict[str, str | None] | None]):
     """
     Returns what the home of the user who asks is. `current` is the generation's store path, None for a home that was
-    never activated; `revision` the fleet's that it is of, by the home's own note of that path, None where it is not known:
+    never activated; `revision` the fleet's that it is of, by the home's own note of that path:
 
     .. code:: python
 

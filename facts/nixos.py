@@ -92,10 +92,7 @@ class Revision(Fact[str | None]):
 class FailedUnits(Fact[list[str]]):
     """Returns the names of the units that have failed, sorted."""
 
-    @override
-    @staticmethod
-    def default() -> list[str]:
-        return []
+    default = list
 
     @override
     def command(self) -> str:

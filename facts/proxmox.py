@@ -32,11 +32,6 @@ class _FromApi(Fact[T]):
     shape: type = object
 
     @override
-    @staticmethod
-    def default() -> Any:
-        return None
-
-    @override
     def process(self, output: list[str]) -> Any:
         try:
             answer = json.loads("\n".join(output))

@@ -25,10 +25,8 @@ def built(derivations: Sequence[str]) -> Change:
     paths = [*derivations]
     if wrong := [path for path in paths if not (is_store_path(path) and path.endswith(".drv"))]:
         raise Usage(f"{wrong[0]} is not a derivation in the store")
-    host_id = fleet_host(host).id
-    return Change(
-        f"build {len(paths)} derivations", partial(context_of(host).builder.realise, {host_id: paths}, host_id)
-    )
+    host_id, builder = fleet_host(host).id, context_of(host).builder
+    return Change(f"build {len(paths)} derivations", partial(builder.realise, {host_id: paths}, host_id))
 
 
 @operation()

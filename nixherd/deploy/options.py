@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from nixherd.base.arguments import flag_of
 from nixherd.base.errors import Usage
 from nixherd.deploy.waves import NO_LIMIT, USUAL, MaxFail, wave_of
 
@@ -80,10 +81,8 @@ class Options:
             for name, least in (("activation_deadline", 1), ("confirm_deadline", 1), ("soak", 0))
         }
         if seconds["soak"] >= seconds["confirm_deadline"]:
-            confirm = seconds["confirm_deadline"]
-            raise Usage(
-                f"soak={seconds['soak']} leaves no time to confirm: confirm_deadline={confirm} has to be longer"
-            )
+            soak, confirm = seconds["soak"], seconds["confirm_deadline"]
+            raise Usage(f"soak={soak} leaves no time to confirm: confirm_deadline={confirm} has to be longer")
         specialisation = data("specialisation")
         if specialisation and not Goal(goal).activates:
             raise Usage(f"specialisation={specialisation}: with goal={goal} it is chosen at the boot")
@@ -104,18 +103,15 @@ class Options:
             engine=Engine(engine),
             build_on=build_on,
             reboot=_flag("reboot", data("reboot")),
-            substitute=data("substitute_on_destination") is None
-            or _flag("substitute_on_destination", data("substitute_on_destination")),
+            substitute=_flag("substitute_on_destination", data("substitute_on_destination"), usual.substitute),
             sign_with=_text("sign_with", data("sign_with")),
             require_signed=_flag("require_signed", data("require_signed")),
             no_check=_flag("no_check", data("no_check")),
         )
 
 
-def _flag(name: str, value: Any) -> bool:
-    if value not in (None, True, False, 0, 1):
-        raise Usage(f"{name}={value} is neither true nor false")
-    return bool(value)
+def _flag(name: str, value: Any, usual: bool = False) -> bool:
+    return usual if value is None else flag_of(name, value)
 
 
 def _text(name: str, value: Any) -> str | None:

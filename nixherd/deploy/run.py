@@ -263,13 +263,13 @@ class Rollout:
         return operator()
 
     @contextmanager
-    def turn(self, host_run: HostRun, group: str) -> Iterator[None]:
-        """Wait for a host's turn, alone in its `group`; a failure in it counts for those that come after.
+    def turn(self, host_run: HostRun, *, is_alone: bool = False) -> Iterator[None]:
+        """Wait for a host's turn, alone in its role; a failure in it counts for those that come after.
 
-        NotBegun when so many have failed that it is held.
+        With `is_alone` those without a role have one. NotBegun when so many have failed that it is held.
         """
         options = host_run.options
-        with self._roles[group]:
+        with self._roles[options.role or ("" if is_alone else host_run.id)]:
             if why := options.max_fail.holds(options.wave, self.failed, len(self.selected)):
                 host_run.end(Outcome.HELD, why)
                 raise NotBegun(f"{host_run.id} is held: {why}")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 from nixherd.base.answers import below, values_of
 from nixherd.base.errors import FAILURES, FleetError, NotBegun, Usage
@@ -139,24 +139,17 @@ if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then s
 
 
 def parse_system(lines: Sequence[str]) -> Running:
-    values = values_of(lines, "current", "hostname", "boot_id", "sudo")
+    needed, optional = ("current", "hostname", "boot_id", "sudo"), ("booted", "profile", "init", "inhibitors")
+    values = values_of(lines, *needed)
+    known: dict[str, Any] = {name: values.get(name) or None for name in (*needed, *optional)}
+    known |= {name: tuple(sorted(values.get(name, "").split())) for name in ("failed", "aside", "unwell", "at_work")}
+    version = values.get("version", "")
     return Running(
-        current=values["current"],
-        booted=values.get("booted") or None,
-        profile=values.get("profile") or None,
-        hostname=values["hostname"],
-        revision=of_running(values["current"], values.get("noted"), values.get("version", "")),
-        configuration_revision=revision_of(values.get("version", "")),
-        boot_id=values["boot_id"],
-        failed=_units(values, "failed"),
-        aside=_units(values, "aside"),
-        unwell=_units(values, "unwell"),
-        at_work=_units(values, "at_work"),
-        init=values.get("init") or None,
-        inhibitors=values.get("inhibitors") or None,
-        parts={name: values[f"part.{name}"] for name in BOOTED_PARTS if values.get(f"part.{name}")},
+        **known,
+        revision=of_running(values["current"], values.get("noted"), version),
+        configuration_revision=revision_of(version),
+        parts={name: path for name, path in below("part.", values).items() if path},
         reboot_for=_reboot_for(values),
-        sudo=values["sudo"],
     )
 
 
@@ -195,31 +188,22 @@ def parse_home(lines: Sequence[str]) -> Running:
     return Running(current, current, values["hostname"], values["boot_id"], revision=revision)
 
 
+_OF_STANDING = (
+    *("current", "profile", "hostname", "boot_id", "revision", "configuration_revision"),
+    *("init", "inhibitors", "protocol"),
+)
+
+
 def _of_standing(standing: Standing) -> Running:
     """What a machine that takes forced commands alone says: less than a shell does."""
     if standing.current is None or standing.hostname is None or standing.boot_id is None:
         raise FleetError("the machine's program did not say what runs there")
-    return Running(
-        current=standing.current,
-        profile=standing.profile,
-        hostname=standing.hostname,
-        boot_id=standing.boot_id,
-        revision=standing.revision,
-        configuration_revision=standing.configuration_revision,
-        unwell=_listed(standing.unwell),
-        at_work=_listed(standing.at_work),
-        init=standing.init,
-        inhibitors=standing.inhibitors,
-        protocol=standing.protocol,
-    )
+    same = {name: getattr(standing, name) for name in _OF_STANDING}
+    return Running(**same, unwell=_listed(standing.unwell), at_work=_listed(standing.at_work))
 
 
 def _listed(units: str | None) -> tuple[str, ...]:
     return tuple(units.split(", ")) if units else ()
-
-
-def _units(values: Mapping[str, str], name: str) -> tuple[str, ...]:
-    return tuple(sorted(values.get(name, "").split()))
 
 
 _TEXTS = ("id", "variant", "boot_id", "hostname", "current_system", "booted_system", "root", "mnt", "mark")

@@ -1,16 +1,18 @@
 """What our two SSH connectors share: their names, the run's context, and why a machine could not be connected to."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from paramiko import BadHostKeyException, SFTPError, SSHException
+from paramiko import AuthenticationException, BadHostKeyException, SFTPError, SSHException, Transport
 from pyinfra import logger
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.connectors.scp.client import SCPException
 from pyinfra.connectors.ssh import SSHConnector
 from typing_extensions import override
 
+from nixherd.base.errors import FleetError
 from nixherd.base.files import expanded
 from nixherd.locate.installed import Search
 from nixherd.pyinfra_glue.context import Context
@@ -76,13 +78,25 @@ class PinnedConnector(SSHConnector):
         context: Context = self.host.data.context
         return context
 
-    def pinned_client(self) -> PinnedClient:
-        """A connection to be opened, which tells what the login shell there prints of its own."""
+    @contextmanager
+    def opened(
+        self, to: Destination, who: str, at: str, transport: Callable[..., Transport], timeout: float
+    ) -> Iterator[PinnedClient]:
+        """Connect and log in to `who` at an address, and close the connection where anything fails in it.
+
+        OSError that says why: Stranger, Unwelcome, or no answer; FleetError and NoShell as they are.
+        """
         client = PinnedClient()
         client.heard = self._heard
-        return client
+        try:
+            client.open(to, self._keys_for(to), transport, timeout)
+            yield client
+        except (FleetError, SSHException, EOFError, OSError) as error:
+            problem = _in_words(error, f"no SSH at {at}{to.way}: {client.why(error)}", who, to.user, at)
+            client.close()
+            raise problem from (error if problem is not error else error.__cause__)
 
-    def keys_for(self, to: Destination) -> Keys:
+    def _keys_for(self, to: Destination) -> Keys:
         """The keys that a destination's user may log in with. OSError where pyinfra cannot read one of them."""
         try:
             given = self.make_paramiko_kwargs()  # which of pyinfra's data say it, and asks for a passphrase it needs
@@ -144,16 +158,20 @@ class PinnedConnector(SSHConnector):
             raise OSError(f"{self.host.data.host_id}: no files can be sent there by {protocol}: {why}") from error
 
 
-def another_key(who: str, error: BadHostKeyException) -> str:
-    key = f"{error.key.get_name()} {error.key.fingerprint}"
-    return f"{who} shows another host key than the pinned one ({key}); nothing was sent to it"
-
-
-def unwelcome(user: str, address: str) -> str:
-    return (
-        f"{user}@{address} accepts none of our keys; add one to its authorized_keys, or name another with --data "
-        f"ssh_key=FILE; where it has one, look whether the login shell of {user} exists there: sshd says no without it"
-    )
+def _in_words(error: Exception, no_answer: str, who: str, user: str, address: str) -> Exception:
+    """Why a connection cannot be used; an error that says so itself as it is."""
+    if isinstance(error, (FleetError, NoShell)):
+        return error
+    if isinstance(error, BadHostKeyException):
+        key = f"{error.key.get_name()} {error.key.fingerprint}"
+        return Stranger(f"{who} shows another host key than the pinned one ({key}); nothing was sent to it")
+    if isinstance(error, AuthenticationException):
+        return Unwelcome(
+            f"{user}@{address} accepts none of our keys; add one to its authorized_keys, or name another with --data "
+            f"ssh_key=FILE; where it has one, look whether the login shell of {user} exists there: without it sshd "
+            "says no"
+        )
+    return OSError(no_answer)
 
 
 def destination_of(

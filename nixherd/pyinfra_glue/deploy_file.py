@@ -131,9 +131,7 @@ def _parsed(path: Path, call: ast.Call) -> DeployFile:
     values = {each.arg: each.value for each in call.keywords}
     step = _text(call)
     if step is None or len(call.args) != 1 or any(not isinstance(value, ast.Constant) for value in values.values()):
-        raise Usage(
-            f"{path}:{call.lineno}: {_DECLARE}() takes one text and flags that are written out as True or False"
-        )
+        raise Usage(f"{path}:{call.lineno}: {_DECLARE}() takes one text, and flags written out as True or False")
     if unknown := {str(name) for name in values} - known:
         raise Usage(f"{path}:{call.lineno}: {_DECLARE}() does not take {', '.join(sorted(unknown))}")
     return DeployFile(step, **{str(name): bool(value.value) for name, value in values.items()})  # type: ignore[attr-defined]

@@ -119,7 +119,8 @@ class FleetConnector(MachineConnector):
         epochs = epochs or self.epochs
         if self.connected and self.place and self.place.epoch in epochs:
             return self.place
-        self._require_of_use()
+        if self._stands and self.place and self.place.epoch not in self.epochs:
+            raise self._not_installed(self.place, self.place.epoch)  # this run has no business with it
         limit = self.deadline if deadline is None else deadline
         until = time.monotonic() + limit
         what = f"{self.fleet_host.id}: waiting for {' or '.join(epochs)}"
@@ -151,11 +152,6 @@ class FleetConnector(MachineConnector):
             raise type(error)(f"{error}; last: {refused or narrator.last or 'no answer'}") from None
         assert self.place is not None
         return self.place
-
-    def _require_of_use(self) -> None:
-        """Refused where something answers that this run has no business with."""
-        if self._stands and self.place and self.place.epoch not in self.epochs:
-            raise self._not_installed(self.place, self.place.epoch)
 
     def destination(self) -> Destination:
         """How OpenSSH (Nix, tar) reaches the machine where we are connected."""
