@@ -1,7 +1,7 @@
 """What the hypervisor knows of a host's guest and of its storages: asked of the API, not of the machine."""
 
 import json
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
@@ -10,20 +10,6 @@ from facts.base import Fact
 from nixherd.pyinfra_glue.api_facts import ApiQuery
 
 T = TypeVar("T")
-
-
-class Status(TypedDict):
-    """`uptime` in seconds; `paused`: it runs, but stands still; `lock` if one is held."""
-
-    vmid: int
-    name: str | None
-    node: str
-    type: str
-    status: str
-    lock: str | None
-    template: bool
-    uptime: int
-    paused: bool
 
 
 class _FromApi(Fact[T]):
@@ -52,9 +38,10 @@ class _OneQuery(_FromApi[T]):
         return ApiQuery(self.query)
 
 
-class VmStatus(_OneQuery[Status | None]):
+class VmStatus(_OneQuery[dict[str, Any] | None]):
     """
-    Returns a guest's state of power, asked of its node:
+    Returns a guest's state of power, asked of its node. `uptime` is in seconds; `paused`: it runs, but stands still;
+    `lock` if one is held:
 
     .. code:: python
 

@@ -17,7 +17,6 @@ from pyinfra import host
 
 from facts.nixos import Generations
 from nixherd.base.errors import FleetError, NotWell, Usage
-from nixherd.deploy import copy as copying
 from nixherd.deploy import rebuild as rebuilding
 from nixherd.deploy.health import unwell
 from nixherd.deploy.machine import output_of, run_job
@@ -32,7 +31,7 @@ from nixherd.pyinfra_glue.hosts import connector_of, context_of, evaluated, exec
 from nixherd.pyinfra_glue.installing import is_installed, machine_for, machine_of
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
-from nixherd.pyinfra_glue.rollouts import builder_for, options_of, read, switch_to
+from nixherd.pyinfra_glue.rollouts import builder_for, copy_to, read, switch_to
 from nixherd.ssh.transient_unit import Job
 
 _AGE = re.compile(r"[1-9][0-9]{0,4}d")
@@ -46,10 +45,7 @@ def copied(system: str) -> Change:
     Args:
         system: a store path of this machine's store.
     """
-    path = require_store_path("system", system)
-    sign_with, is_nixos = options_of(host).sign_with, fleet_host(host).is_nixos
-    copy = partial(copying.copy_closure, PyinfraMachine(host), [path], is_nixos=is_nixos, sign_with=sign_with)
-    return Change(f"copy {path}", copy)
+    return copy_to(host, [require_store_path("system", system)])
 
 
 @operation()

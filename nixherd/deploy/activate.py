@@ -313,10 +313,9 @@ class _Activation:
         if self.host_run.kind is Kind.HOME:
             raise self._undecided("it has rebooted or lost its notes meanwhile")
         running = try_running(self.machine, self.host_run.kind)
-        if isinstance(running, FleetError):
-            raise self._undecided(f"it has no notes of this deployment any more ({running})")
-        if running.boot_id == self.before.boot_id:
-            raise self._undecided("it has no notes of this deployment any more")
+        if isinstance(running, FleetError) or running.boot_id == self.before.boot_id:
+            why = f" ({running})" if isinstance(running, FleetError) else ""
+            raise self._undecided(f"it has no notes of this deployment any more{why}")
         self.host_run.note(current=running.current, profile=running.profile)
         if running.current != self.before.profile:
             raise self._undecided(f"it has rebooted meanwhile and runs {running.current}")

@@ -35,12 +35,7 @@ def reach(host_run: HostRun) -> Reached | ReachedToPull:
         host_run.note(address=address)
         return ReachedToPull(address)
     running = ask_running(host_run.machine, host_run.kind)
-    before = {
-        "booted": running.booted,
-        "hostname": running.hostname,
-        "failed": running.failed,
-        "boot_id": running.boot_id,
-    }
+    before = {name: getattr(running, name) for name in ("booted", "hostname", "failed", "boot_id")}
     host_run.note(address=address, old=running.current, old_revision=running.revision, before=before)
     return Reached(address, running)
 

@@ -7,7 +7,7 @@ from nixherd.deploy.machine import Machine
 from nixherd.deploy.protocol import PROTOCOL, Deployment, Kind, Stage, Standing, parse
 from nixherd.deploy.reboot import why_not_rebootable
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.run import HostRun, Planned, PlannedToPull, Rollout, Target
+from nixherd.deploy.run import HostRun, Planned, PlannedToPull, Rollout, Target, operator
 from nixherd.deploy.running import Running, require_root
 from nixherd.fleet.models import Access
 from nixherd.fleet.revisions import is_revision, noted_of, shown
@@ -18,7 +18,7 @@ def deployment_of(rollout: Rollout, host_run: HostRun, target: Target, running: 
     """What the machine's program is told of a deployment."""
     options, is_system = host_run.options, host_run.kind is Kind.SYSTEM
     return Deployment(
-        *(rollout.id, rollout.who, options.goal, target.system, options.specialisation),
+        *(rollout.id, operator(), options.goal, target.system, options.specialisation),
         *(options.activation_deadline, options.confirm_deadline, host_run.kind, target.generation),
         gated=host_run.machine.access is Access.PUSH_CLOSURE,
         reboot=is_system and why_not_rebootable(host_run) is None,

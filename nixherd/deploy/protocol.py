@@ -232,10 +232,8 @@ def parse(text: str) -> Standing:
     if "refused" in values:  # also by what stands before the program, which says no version
         return Standing(stage, why=values["refused"], protocol=_spoken(values.get("protocol", str(PROTOCOL))))
     protocol = _spoken(values.get("protocol", "1"))  # the first one did not say
-    known = {name for name, kind in Standing.__annotations__.items() if kind == str | None} - {
-        "revision",
-        "configuration_revision",
-    }
+    texts = {name for name, kind in Standing.__annotations__.items() if kind == str | None}
+    known = texts - {"revision", "configuration_revision"}
     left = values.get("left")
     return Standing(
         stage,
@@ -252,13 +250,11 @@ def _spoken(version: str) -> int:
     """FleetError unless it is ours, or the one before."""
     if version in (str(PROTOCOL), str(PROTOCOL - 1)):
         return int(version)
-    if version.isdecimal() and int(version) > PROTOCOL:
-        raise FleetError(
-            f"the machine's program speaks version {version} of the protocol, this nixherd {PROTOCOL} and "
-            f"{PROTOCOL - 1}: update nixherd here"
-        )
-    raise FleetError(
-        f"the machine's program speaks version {version[:20]} of the protocol, this nixherd {PROTOCOL} and "
-        f"{PROTOCOL - 1}: update its modules first, by `nixos-rebuild switch --flake FLEET#HOST` on its console, or "
-        "with the nixherd that it was deployed by"
+    ours = f"this nixherd {PROTOCOL} and {PROTOCOL - 1}"
+    remedy = (
+        "update its modules first, by `nixos-rebuild switch --flake FLEET#HOST` on its console, or with the nixherd "
+        "that it was deployed by"
     )
+    if version.isdecimal() and int(version) > PROTOCOL:
+        remedy = "update nixherd here"
+    raise FleetError(f"the machine's program speaks version {version[:20]} of the protocol, {ours}: {remedy}")

@@ -31,11 +31,7 @@ class Rebuild:
 
 
 def rebuild_in_turn(
-    evaluator: Evaluator,
-    rollout: Rollout,
-    host_run: HostRun,
-    value: Planned | Built | Copied,
-    request: Rebuild,
+    evaluator: Evaluator, rollout: Rollout, host_run: HostRun, value: Planned | Built | Copied, request: Rebuild
 ) -> None:
     """Run it for a host of a rollout in its turn; what is copied already need not be."""
     value = value.built if isinstance(value, Copied) else value

@@ -222,16 +222,13 @@ class HostRun:
         return self.outcome is not None
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # in a container nobody may have a name
-        return f"uid-{os.getuid()}"
-
-
 def operator() -> str:
     """Whoever runs this, as the machines and other operators are told."""
-    return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{_user()}@{os.uname().nodename}-{os.getpid()}")
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # in a container nobody may have a name
+        user = f"uid-{os.getuid()}"
+    return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{user}@{os.uname().nodename}-{os.getpid()}")
 
 
 @dataclass
@@ -244,23 +241,15 @@ class Rollout:
     hosts: dict[str, HostRun] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     """the waves of the hosts whose activation failed"""
-    _roles: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock), repr=False)
-    dirty: Once[list[str]] = field(default_factory=lambda: Once("uncommitted files"), repr=False)
-    noted: OncePer[str, None] = field(default_factory=lambda: OncePer("noting what is deployed"), repr=False)
-    to_come: OncePer[tuple[tuple[str, ...], ...], list[Evaluated]] = field(
-        default_factory=lambda: OncePer("what is to come"), repr=False
-    )
-    closures: OncePer[tuple[str, ...], dict[str, Mapping[str, int]]] = field(
-        default_factory=lambda: OncePer("listing closures"), repr=False
-    )
-    as_of: OncePer[tuple[str, int], dict[str, str]] = field(
-        default_factory=lambda: OncePer("evaluating another revision"), repr=False
-    )
-    flavour: Once[Flavour] = field(default_factory=lambda: Once("nixos-rebuild --help"), repr=False)
 
-    @property
-    def who(self) -> str:
-        return operator()
+    def __post_init__(self) -> None:
+        self._roles: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self.dirty: Once[list[str]] = Once("uncommitted files")
+        self.noted: OncePer[str, None] = OncePer("noting what is deployed")
+        self.to_come: OncePer[tuple[tuple[str, ...], ...], list[Evaluated]] = OncePer("what is to come")
+        self.closures: OncePer[tuple[str, ...], dict[str, Mapping[str, int]]] = OncePer("listing closures")
+        self.as_of: OncePer[tuple[str, int], dict[str, str]] = OncePer("evaluating another revision")
+        self.flavour: Once[Flavour] = Once("nixos-rebuild --help")
 
     @contextmanager
     def turn(self, host_run: HostRun, *, is_alone: bool = False) -> Iterator[None]:
@@ -288,7 +277,4 @@ class Rollouts:
         self.of_row: OncePer[tuple[str, bool], Rollout] = OncePer("beginning the rollout")
         self.waves: Once[list[int]] = Once("the waves")
         self.current: dict[tuple[str, bool], tuple[Rollout, HostRun]] = {}
-        self._numbers = count(1)
-
-    def next_number(self) -> int:
-        return next(self._numbers)
+        self.numbers = count(1)

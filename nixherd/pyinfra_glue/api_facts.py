@@ -16,13 +16,15 @@ from nixherd.proxmox.hypervisor import Hypervisor
 if TYPE_CHECKING:
     from nixherd.proxmox.client import Client
 
+Arguments = Mapping[str, Any]
+
 
 class ApiQuery(StringCommand):
     """A fact's command that the connector answers itself; it reads like the command that would show the same."""
 
     def __init__(self, name: str, **arguments: str | int | None) -> None:
         self.query = name
-        self.arguments = {key: value for key, value in arguments.items() if value is not None}
+        self.arguments: Arguments = {key: value for key, value in arguments.items() if value is not None}
         super().__init__("nixherd", "vm", name, *(str(value) for value in self.arguments.values()))
 
 
@@ -31,20 +33,20 @@ def answer(hypervisor: Hypervisor, host_id: str, query: ApiQuery) -> Any:
 
     FleetError when the hypervisor cannot be asked, or the question makes no sense.
     """
-    fleet, client = hypervisor.fleet, hypervisor.client
-    arguments: Arguments = query.arguments
+    fleet, arguments = hypervisor.fleet, query.arguments
     vm = fleet.vm_of(host_id)
     match query.query:
         case "storage":
-            return [asdict(each) for each in client.storages(_node(fleet, vm))]
+            return [asdict(each) for each in hypervisor.client.storages(_node(fleet, vm))]
         case "content":
-            rows = client.volumes(_node(fleet, vm), str(arguments["storage"]), content=arguments.get("content"))
+            node, storage = _node(fleet, vm), str(arguments["storage"])
+            rows = hypervisor.client.volumes(node, storage, content=arguments.get("content"))
             return [asdict(each) for each in rows]
         case "next-id":
-            return next_vmid(client, fleet, str(arguments["range"]))
+            return next_vmid(hypervisor.client, fleet, str(arguments["range"]))
         case name:
-            found = find(client, fleet, vm) if vm else None
-            return _OF_A_GUEST[name](client, found[0], vm, arguments) if vm and found else None
+            found = find(hypervisor.client, fleet, vm) if vm else None
+            return _OF_A_GUEST[name](hypervisor.client, found[0], vm, arguments) if vm and found else None
 
 
 def _node(fleet: Fleet, vm: Vm | None) -> str:
@@ -54,9 +56,6 @@ def _node(fleet: Fleet, vm: Vm | None) -> str:
     if fleet.endpoint is None:
         raise FleetError("vms/definitions.nix: proxmox: no endpoint is declared; add host and node")
     return fleet.endpoint.node
-
-
-Arguments = Mapping[str, Any]
 
 
 def _status(client: "Client", node: str, vm: Vm, arguments: Arguments) -> Any:

@@ -4,21 +4,17 @@ Its host key is never learnt: the operator names it (`--data host_key=`), or has
 connection of ours no ssh_config is read on it; what is taken from one is what docs/ssh.md lists.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import click
 from paramiko import SSHException
 from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.util import CommandOutput
 from typing_extensions import override
 
-from nixherd.base.argv import keep_streams, require_text
 from nixherd.base.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.base.faults import worded
 from nixherd.base.files import expanded, write_whole
@@ -74,7 +70,9 @@ class NodeConnector(PinnedConnector):
         data = self.host.data
         self.data["ssh_user"] = user = str(data.get("ssh_user") or "root")
         given = str(data.get("ssh_hostname") or "")
-        port = _port(data.get("ssh_port"))
+        port: int | None = data.get("ssh_port")  # that it is a number pyinfra has seen to
+        if port is not None and not 0 < port < 65536:
+            raise Usage(f"--data ssh_port={port}: that is not a port; write one up to 65535")
         names = tuple(dict.fromkeys(name for name in (data.node, given or data.address) if name))
         options = tuple(config_options(data.get("ssh_config_file")))
         config = Configuration(options, self.context.ssh_config, lambda names: None)
@@ -113,13 +111,6 @@ class NodeConnector(PinnedConnector):
         self.leave()
 
 
-def _port(given: int | None) -> int | None:
-    """Usage when it is none; that it is a number pyinfra has seen to."""
-    if given is not None and not 0 < given < 65536:
-        raise Usage(f"--data ssh_port={given}: that is not a port; write one up to 65535")
-    return given
-
-
 def known_keys(names: tuple[str, ...], port: int) -> list[str]:
     """The keys that the operator's known_hosts have for any of these names, as `TYPE BLOB`. Refused for a revoked one.
 
@@ -149,13 +140,8 @@ def nodes_beside(file: str) -> dict[str, list[Entry]]:
     Nodes are logged in to by what is named here and nothing else: `exec`, other deploys and other facts end the
     program, and so does a run that names no node.
     """
-    context = click.get_current_context(silent=True)
-    options: dict[str, Any] = context.params if context else {}
-    here = Path(file).resolve().parent
-    with or_end("reading the nodes", options):
+    with or_end("reading the nodes", file) as (context, options, here):
         if context:
-            keep_streams()
-            require_text(sys.argv[1:])
             check_words(options.get("operations") or ())
             check_data(parsed_data(options), NODES)
         definitions = Definitions.load(fleet_directory(here))

@@ -13,10 +13,11 @@ from pyinfra.api.host import Host
 from nixherd.base.errors import FAILURES, Usage
 from nixherd.deploy.activate import activate
 from nixherd.deploy.build import builder_of
+from nixherd.deploy.copy import copy_closure
 from nixherd.deploy.journal import Journal, new_directory
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Goal, Options
-from nixherd.deploy.run import HostRun, Reached, Rollout, Target
+from nixherd.deploy.run import HostRun, Reached, Rollout, Target, operator
 from nixherd.deploy.running import ask_running, has_it
 from nixherd.deploy.waves import USUAL
 from nixherd.fleet.load import load_fleet
@@ -80,6 +81,13 @@ def switch_to(target: Target, rollout: Rollout, host_run: HostRun, reached: Reac
     return Change(f"{goal} to {target.system}", partial(activate, rollout, host_run, target, reached.running))
 
 
+def copy_to(host: Host, paths: list[str]) -> Change:
+    """Copy the closures of store paths to the machine; only what is missing there."""
+    sign_with, is_nixos = options_of(host).sign_with, fleet_host(host).is_nixos
+    copy = partial(copy_closure, PyinfraMachine(host), paths, is_nixos=is_nixos, sign_with=sign_with)
+    return Change(f"copy {', '.join(paths)}", copy)
+
+
 def builder_for(host: Host, host_run: HostRun) -> Machine | None:
     """The machine that builds for this host, None where that is done here. Usage when nobody of that name can."""
 
@@ -95,12 +103,12 @@ def _new(host: Host) -> Rollout:
     if executing(host):
         run.claim_fleet()
         run.journal = journal = run.journal if isinstance(run.journal, Journal) else Journal(new_directory())
-        number = context_of(host).rollouts.next_number()
+        number = next(context_of(host).rollouts.numbers)
         rollout = Rollout(journal.directory.name + (f".{number}" if number > 1 else ""), journal, selected)
     else:
         rollout = Rollout(PLANNED, run.journal, selected)
     goal, flake = options_of(host).goal, context_of(host).flake
-    rollout.journal.note("run", run=rollout.id, who=rollout.who, fleet=fleet, flake=flake, goal=goal)
+    rollout.journal.note("run", run=rollout.id, who=operator(), fleet=fleet, flake=flake, goal=goal)
     return rollout
 
 

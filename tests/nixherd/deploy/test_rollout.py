@@ -96,11 +96,11 @@ def test_an_operator_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch
     def nameless() -> str:
         raise KeyError("getpwuid(): uid not found")
 
-    assert re.fullmatch(rf"[\w@.-]+-{os.getpid()}", rolled_out(Scripted())[0].who)
+    assert re.fullmatch(rf"[\w@.-]+-{os.getpid()}", operator())
     monkeypatch.setattr(getpass, "getuser", nameless)
     assert operator().startswith(f"uid-{os.getuid()}@")
 
 
 def test_rollouts_are_counted() -> None:
     rollouts = Rollouts()
-    assert [rollouts.next_number(), rollouts.next_number()] == [1, 2]
+    assert [next(rollouts.numbers), next(rollouts.numbers)] == [1, 2]
