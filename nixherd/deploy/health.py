@@ -152,5 +152,5 @@ def _try(number: int, check: Check) -> str:
     if check.kind not in _BY_SHELL:
         return ":"
     words = f"it says $(printf '%s\\n' \"$said\" | tail -n 1 | cut -c 1-{_SHOWN})"
-    said = f"said=$({{ {_command(check)}; }} 2>&1)"
-    return f'if {said}; then echo {_MARK}{number}=; else echo "{_MARK}{number}={words}"; fi'
+    attempt = f"said=$({{ {_command(check)}; }} 2>&1)"
+    return f'if {attempt}; then echo {_MARK}{number}=; else echo "{_MARK}{number}={words}"; fi'

@@ -92,21 +92,17 @@ class Options:
         build_on = _text("build_on", data("build_on")) or usual.build_on
         if builders is not None and build_on not in (HERE, TARGET, *builders):
             raise Usage(f"build_on={build_on} is neither {HERE}, {TARGET} nor a host of the fleet")
+        texts = {name: _text(name, data(name)) for name in ("specialisation", "role", "sign_with")}
+        flags = {name: _flag(name, data(name)) for name in ("allow_dirty", "reboot", "require_signed", "no_check")}
+        as_given: dict[str, Any] = {**seconds, **texts, **flags}
         return cls(
             goal=Goal(goal),
-            **seconds,
-            specialisation=_text("specialisation", specialisation),
-            allow_dirty=_flag("allow_dirty", data("allow_dirty")),
             wave=wave_of(host_id, data("canary"), data("wave")),
-            role=_text("role", data("role")),
             max_fail=MaxFail.of(data("max_fail")),
             engine=Engine(engine),
             build_on=build_on,
-            reboot=_flag("reboot", data("reboot")),
             substitute=_flag("substitute_on_destination", data("substitute_on_destination"), usual.substitute),
-            sign_with=_text("sign_with", data("sign_with")),
-            require_signed=_flag("require_signed", data("require_signed")),
-            no_check=_flag("no_check", data("no_check")),
+            **as_given,
         )
 
 

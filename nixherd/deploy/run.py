@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from nixherd.base.errors import FAILURES, UNFORESEEN, FleetError, NotBegun, Undecided, Unforeseen, Usage
+from nixherd.base.errors import FAILURES, UNFORESEEN, NotBegun, Undecided, Unforeseen, Usage
 from nixherd.base.faults import line_of, worded
 from nixherd.base.once import Once, OncePer
 from nixherd.base.run import Notes
@@ -206,16 +206,12 @@ class HostRun:
         try:
             yield
         except (Unforeseen, *UNFORESEEN) as error:
-            raise self._broken(error) from error
-
-    def _broken(self, error: Exception) -> FleetError:
-        """The fault in words. What the machine does after it is not known here."""
-        fault = worded(error, f"{self.id}: {self.stage or 'before it began'}")
-        if self.stage not in UNDECIDED:
-            return fault
-        why = f"{str(fault).removeprefix(f'{self.id}: ')}; see {how_to_ask(self.id)}"
-        self.end(Outcome.UNKNOWN, why)
-        return Undecided(f"{self.id}: {why}")
+            fault = worded(error, f"{self.id}: {self.stage or 'before it began'}")
+            if self.stage in UNDECIDED:  # what the machine does after it is not known here
+                why = f"{str(fault).removeprefix(f'{self.id}: ')}; see {how_to_ask(self.id)}"
+                self.end(Outcome.UNKNOWN, why)
+                fault = Undecided(f"{self.id}: {why}")
+            raise fault from (error if fault is not error else error.__cause__)
 
     @property
     def is_over(self) -> bool:

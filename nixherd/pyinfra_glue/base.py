@@ -92,7 +92,7 @@ class PinnedConnector(SSHConnector):
             client.open(to, self._keys_for(to), transport, timeout)
             yield client
         except (FleetError, SSHException, EOFError, OSError) as error:
-            problem = _in_words(error, f"no SSH at {at}{to.way}: {client.why(error)}", who, to.user, at)
+            problem = _in_words(error, client, to, who, at)
             client.close()
             raise problem from (error if problem is not error else error.__cause__)
 
@@ -158,7 +158,7 @@ class PinnedConnector(SSHConnector):
             raise OSError(f"{self.host.data.host_id}: no files can be sent there by {protocol}: {why}") from error
 
 
-def _in_words(error: Exception, no_answer: str, who: str, user: str, address: str) -> Exception:
+def _in_words(error: Exception, client: PinnedClient, to: Destination, who: str, at: str) -> Exception:
     """Why a connection cannot be used; an error that says so itself as it is."""
     if isinstance(error, (FleetError, NoShell)):
         return error
@@ -167,11 +167,11 @@ def _in_words(error: Exception, no_answer: str, who: str, user: str, address: st
         return Stranger(f"{who} shows another host key than the pinned one ({key}); nothing was sent to it")
     if isinstance(error, AuthenticationException):
         return Unwelcome(
-            f"{user}@{address} accepts none of our keys; add one to its authorized_keys, or name another with --data "
-            f"ssh_key=FILE; where it has one, look whether the login shell of {user} exists there: without it sshd "
-            "says no"
+            f"{to.user}@{at} accepts none of our keys; add one to its authorized_keys, or name another with --data "
+            f"ssh_key=FILE; where it has one, look whether the login shell of {to.user} exists there: sshd says no "
+            "without it"
         )
-    return OSError(no_answer)
+    return OSError(f"no SSH at {at}{to.way}: {client.why(error)}")
 
 
 def destination_of(
