@@ -231,11 +231,7 @@ class _Activation:
         compared = {"hostname": (standing.hostname, target.hostname)}
         if not self.deployment.specialisation:
             compared["system"] = (standing.current, target.system)
-        wrong = [
-            f"{what} is {actual}, not {intended}"
-            for what, (actual, intended) in compared.items()
-            if intended and actual != intended
-        ]
+        wrong = [f"{what} is {has}, not {due}" for what, (has, due) in compared.items() if due and has != due]
         if standing.failed:
             wrong.append(f"units failed: {standing.failed}")
         return "; ".join(wrong) or None

@@ -102,13 +102,9 @@ class Gate:
             return None
         signers = words("allowed_signers") or [DEFAULT_SIGNERS]
         starts = [_full(value) for value in words("signed_from")]
-        return cls(
-            fleet=fleet,
-            signers=_path(signers[-1]),
-            told=starts[-1] if "signed_from" in values else None,
-            first=starts[-1] if starts else None,
-            notes=notes,
-        )
+        first = starts[-1] if starts else None
+        told = first if "signed_from" in values else None
+        return cls(fleet, _path(signers[-1]), told, first, notes)
 
     def verify(self) -> Verified:
         """The fleet's last commit, once all is well with it and with those before it.

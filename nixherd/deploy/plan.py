@@ -244,10 +244,8 @@ def _closure_there(machine: Machine, path: str) -> Sizes:
 
 def _parts_there(machine: Machine, system: str) -> dict[str, str]:
     """Where what takes effect with a boot alone leads in a system that was built on this machine, by name."""
-    script = (
-        f"for part in {' '.join(BOOTED_PARTS)}; do "
-        f'[ ! -e {system}/$part ] || echo "$part $(readlink -f {system}/$part)"; done'
-    )
+    parts, file = " ".join(BOOTED_PARTS), f"{system}/$part"
+    script = f'for part in {parts}; do [ ! -e {file} ] || echo "$part $(readlink -f {file})"; done'
     lines = output_of(machine, script, what="looking at what was built").splitlines()
     return dict(line.split(" ", 1) for line in lines)
 

@@ -170,10 +170,8 @@ class Deployment:
         program, there = f"program-{self.id}", self.kind.directory
         put = f"umask 077; mkdir -p {there} && cd {there} && cat >{program}"
         full = f"echo protocol={PROTOCOL}; echo refused={there} is full, or cannot be written; rm -f {program}; exit 0"
-        return (
-            f"{put} || {{ {full}; }}; sh {program} {self.kind} {verb} {shlex.join(words)}; rm -f {program}",
-            _program(),
-        )
+        run = f"sh {program} {self.kind} {verb} {shlex.join(words)}"
+        return f"{put} || {{ {full}; }}; {run}; rm -f {program}", _program()
 
     def look(self, known: Stage, wait: int = LOOK) -> str:
         """Says how it stands, as soon as that is not the `known` stage any more."""

@@ -119,11 +119,10 @@ class PinnedConnector(SSHConnector):
 
     def _heard(self, answer: Answer, status: int) -> None:
         """Name the login shell that prints, once. NoShell where it did not run the command."""
-        if not answer.was_run:
-            if status >= 0:  # else the connection broke
-                raise NoShell(f"{self.host.data.host_id}: {answer.not_run(self.data['ssh_user'])}")
-        else:
+        if answer.was_run:
             self.name_noise(answer)
+        elif status >= 0:  # else the connection broke
+            raise NoShell(f"{self.host.data.host_id}: {answer.not_run(self.data['ssh_user'])}")
 
     def name_noise(self, answer: Answer) -> None:
         """Say of a login shell that it prints, once."""
