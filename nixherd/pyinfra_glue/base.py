@@ -21,8 +21,6 @@ from nixherd.ssh.destination import Destination
 from nixherd.ssh.login_shell import Answer
 from nixherd.ssh.ssh_config import Way
 
-UNWELCOME_PAUSE = 20.0  # seconds between tries where our keys are refused, after the first ones
-
 
 class Stranger(OSError):
     """Something answers there with another host key."""
@@ -49,14 +47,6 @@ class NotFound(OSError):
 def is_one(error: OSError, kind: type[OSError]) -> bool:
     """Whether this is one of a kind, or one of those that it is about."""
     return isinstance(error, kind) or (isinstance(error, NotFound) and any(isinstance(e, kind) for e in error.errors))
-
-
-def pauses() -> Iterator[float]:
-    """Seconds between two tries at a machine that lets us not in: sshd counts them, and shuts out who tries often."""
-    pause = 1.0
-    while True:
-        yield pause
-        pause = min(UNWELCOME_PAUSE, pause * 2)
 
 
 class PinnedConnector(SSHConnector):
