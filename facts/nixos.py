@@ -36,9 +36,8 @@ kind=system{REVISION}"""
     @override
     def process(self, output: list[str]) -> dict[str, str | None]:
         values = values_of(output, "path", "hostname")
-        revision = of_running(values["path"], values.get("noted"), values.get("version", ""))
-        booted = values.get("booted") or None
-        return {"path": values["path"], "booted": booted, "hostname": values["hostname"], "revision": revision}
+        system = {"path": values["path"], "booted": values.get("booted") or None, "hostname": values["hostname"]}
+        return {**system, "revision": _revision(values)}
 
 
 class Running(Fact[dict[str, Any] | None]):
@@ -82,11 +81,13 @@ class Revision(Fact[str | None]):
 
     @override
     def command(self) -> str:
-        return CurrentSystem().command()
+        return f"""[ -e /run/current-system ] || exit 0
+echo "path=$(readlink -e /run/current-system)"
+kind=system{REVISION}"""
 
     @override
     def process(self, output: list[str]) -> str | None:
-        return CurrentSystem().process(output)["revision"]
+        return _revision(values_of(output, "path"))
 
 
 class FailedUnits(Fact[list[str]]):
@@ -158,3 +159,7 @@ class LastDeployment(Fact[dict[str, Any] | None]):
             return None
         found: dict[str, Any] = json.loads(json.dumps(vars(standing)))
         return found
+
+
+def _revision(values: dict[str, str]) -> str | None:
+    return of_running(values["path"], values.get("noted"), values.get("version", ""))
