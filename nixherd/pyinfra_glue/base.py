@@ -81,10 +81,13 @@ class PinnedConnector(SSHConnector):
         try:
             client.open(to, self._keys_for(to), transport, timeout)
             yield client
-        except (FleetError, SSHException, EOFError, OSError) as error:
+        except (FleetError, NoShell):
+            client.close()
+            raise
+        except (SSHException, EOFError, OSError) as error:
             problem = _in_words(error, client, to, who, at)
             client.close()
-            raise problem from (error if problem is not error else error.__cause__)
+            raise problem from error
 
     def _keys_for(self, to: Destination) -> Keys:
         """The keys that a destination's user may log in with. OSError where pyinfra cannot read one of them."""
@@ -147,10 +150,8 @@ class PinnedConnector(SSHConnector):
             raise OSError(f"{self.host.data.host_id}: no files can be sent there by {protocol}: {why}") from error
 
 
-def _in_words(error: Exception, client: PinnedClient, to: Destination, who: str, at: str) -> Exception:
-    """Why a connection cannot be used; an error that says so itself as it is."""
-    if isinstance(error, (FleetError, NoShell)):
-        return error
+def _in_words(error: Exception, client: PinnedClient, to: Destination, who: str, at: str) -> OSError:
+    """Why a machine could not be connected to."""
     if isinstance(error, BadHostKeyException):
         key = f"{error.key.get_name()} {error.key.fingerprint}"
         return Stranger(f"{who} shows another host key than the pinned one ({key}); nothing was sent to it")
