@@ -18,10 +18,7 @@ class ProfileGenerations(Fact[list[Generation]]):
     profile: ClassVar[str]
     before: ClassVar[str] = ""
 
-    @override
-    @staticmethod
-    def default() -> list[Generation]:
-        return []
+    default = list
 
     @override
     def command(self) -> str:

@@ -1,30 +1,17 @@
 """Facts of homes that Home Manager lays out."""
 
-from typing import TypedDict
-
 from typing_extensions import override
 
 from facts.base import Fact
 from facts.generations import ProfileGenerations
+from nixherd.base.answers import values_of
 from nixherd.deploy.running import HOME_PROFILE, home_script, parse_home
 
 
-class HomeState(TypedDict):
-    """`current` is the store path of the generation that the home is, None for one that was never activated.
-
-    `revision` is the fleet's that it is of, by the home's own note of that path, None where that is not known.
+class Home(Fact[dict[str, str | None] | None]):
     """
-
-    current: str | None
-    revision: str | None
-    user: str
-    hostname: str
-    boot_id: str
-
-
-class Home(Fact[HomeState | None]):
-    """
-    Returns a HomeState of the user who asks:
+    Returns what the home of the user who asks is. `current` is the generation's store path, None for a home that was
+    never activated; `revision` the fleet's that it is of, by the home's own note of that path:
 
     .. code:: python
 
@@ -37,16 +24,10 @@ class Home(Fact[HomeState | None]):
         return home_script()
 
     @override
-    def process(self, output: list[str]) -> HomeState:
-        home = parse_home(output)
-        users = [line.removeprefix("user=") for line in output if line.startswith("user=")]
-        return HomeState(
-            current=home.current,
-            revision=home.revision,
-            user=users[-1],
-            hostname=home.hostname,
-            boot_id=home.boot_id,
-        )
+    def process(self, output: list[str]) -> dict[str, str | None]:
+        home, user = parse_home(output), values_of(output)["user"]
+        found = {"current": home.current, "revision": home.revision, "user": user}
+        return {**found, "hostname": home.hostname, "boot_id": home.boot_id}
 
 
 class Generations(ProfileGenerations):

@@ -5,8 +5,6 @@ from typing_extensions import override
 from facts.base import Fact
 from nixherd.deploy.running import MachineState, machine_script, parse_machine
 
-__all__ = ["Machine", "MachineState"]
-
 
 class Machine(Fact[MachineState | None]):
     """

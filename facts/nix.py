@@ -50,16 +50,13 @@ class Closure(Fact[dict[str, int]]):
     `path`: a store path.
     """
 
+    default = dict
+
     @override
     def command(self, path: str) -> str:
         if not nix.is_store_path(path):
             raise ValueError(f"path={path} is not a store path")
         return f"[ ! -e {path} ] || {shlex.join(nix.closure_sizes(path))}"
-
-    @staticmethod
-    @override
-    def default() -> dict[str, int]:
-        return {}
 
     @override
     def process(self, output: list[str]) -> dict[str, int]:
@@ -75,14 +72,11 @@ class Settings(Fact[dict[str, Any]]):
         {"substituters": ["https://cache.nixos.org/"], "trusted-users": ["root", "@wheel"], "max-jobs": 8, …}
     """
 
+    default = dict
+
     @override
     def command(self) -> str:
         return f"! command -v nix >/dev/null || {shlex.join((*nix.NIX, 'config', 'show', '--json'))}"
-
-    @staticmethod
-    @override
-    def default() -> dict[str, Any]:
-        return {}
 
     @override
     def process(self, output: list[str]) -> dict[str, Any]:

@@ -1,32 +1,23 @@
 """Facts of machines that run NixOS."""
 
 import json
-from typing import Any, TypedDict
+from dataclasses import asdict
+from typing import Any
 
-from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.base import Fact
 from facts.generations import ProfileGenerations
+from nixherd.base.answers import values_of
 from nixherd.deploy import protocol as activation
 from nixherd.deploy.running import BOOTED_PARTS, PROFILE, REVISION, parse_system, system_script
 from nixherd.fleet.revisions import of_running
 
-FAILED = "systemctl list-units --state=failed,auto-restart --plain --no-legend --full"
 
-
-class System(TypedDict):
-    """`booted` differs from `path` when the machine has switched since it booted; an unknown `revision` is None."""
-
-    path: str
-    booted: str | None
-    hostname: str
-    revision: str | None
-
-
-class CurrentSystem(Fact[System | None]):
+class CurrentSystem(Fact[dict[str, str | None] | None]):
     """
-    Returns what runs on a NixOS machine, None elsewhere:
+    Returns what runs on a NixOS machine, None elsewhere. `booted` differs from `path` when the machine has switched
+    since it booted; an unknown `revision` is None:
 
     .. code:: python
 
@@ -43,52 +34,16 @@ echo "hostname=$(cat /proc/sys/kernel/hostname)"
 kind=system{REVISION}"""
 
     @override
-    def process(self, output: list[str]) -> System:
-        values = _values(output, "path", "hostname")
-        return System(
-            path=values["path"],
-            booted=values.get("booted") or None,
-            hostname=values["hostname"],
-            revision=_revision(values, values["path"]),
-        )
+    def process(self, output: list[str]) -> dict[str, str | None]:
+        values = values_of(output, "path", "hostname")
+        system = {"path": values["path"], "booted": values.get("booted") or None, "hostname": values["hostname"]}
+        return {**system, "revision": _revision(values)}
 
 
-class SystemState(TypedDict):
-    """What a deployment has to know of a machine; None for what does not exist."""
-
-    current: str
-    booted: str | None
-    profile: str | None
-    """where the system profile leads, which is what the next boot brings"""
-    hostname: str
-    revision: str | None
-    """the fleet's that `current` is of, by the machine's note of that path, else by the system's own word"""
-    configuration_revision: str | None
-    """system.configurationRevision of `current`, which is a part of it, where it says that"""
-    boot_id: str
-    failed: list[str]
-    """units that have failed"""
-    aside: list[str]
-    """those of them that an unprivileged user or a clock can make fail"""
-    unwell: list[str]
-    """those of the others whose failure the last deployment that was kept had not noted"""
-    at_work: list[str]
-    """units that activate a system, or watch over it; `switch-to-configuration` where it runs as none of them"""
-    init: str | None
-    """the interface of its init; another one needs a boot"""
-    inhibitors: str | None
-    """what its switch-inhibitors say, as JSON"""
-    parts: dict[str, str]
-    """of the booted system: what takes effect with a boot alone, by name"""
-    reboot_for: list[str]
-    """those of them that the next boot brings anew, and `system` where another one was left to the next boot"""
-    sudo: str
-    """how root's work is done: `root` by itself, `free` by sudo without a password, `asks` with one"""
-
-
-class Running(Fact[SystemState | None]):
+class Running(Fact[dict[str, Any] | None]):
     """
-    Returns a SystemState in one round trip, None where no NixOS runs:
+    Returns what a deployment has to know of a machine, in one round trip, None where no NixOS runs. The fields are
+    those of `nixherd.deploy.running.Running`:
 
     .. code:: python
 
@@ -104,26 +59,9 @@ class Running(Fact[SystemState | None]):
         return system_script()
 
     @override
-    def process(self, output: list[str]) -> SystemState:
-        running = parse_system(output)
-        return SystemState(
-            current=str(running.current),
-            booted=running.booted,
-            profile=running.profile,
-            hostname=running.hostname,
-            revision=running.revision,
-            configuration_revision=running.configuration_revision,
-            boot_id=running.boot_id,
-            failed=[*running.failed],
-            aside=[*running.aside],
-            unwell=[*running.unwell],
-            at_work=[*running.at_work],
-            init=running.init,
-            inhibitors=running.inhibitors,
-            parts={**running.parts},
-            reboot_for=[*running.reboot_for],
-            sudo=running.sudo,
-        )
+    def process(self, output: list[str]) -> dict[str, Any]:
+        values = asdict(parse_system(output)).items()
+        return {name: [*each] if isinstance(each, tuple) else each for name, each in values if name != "protocol"}
 
 
 class BootedSystem(Fact[str | None]):
@@ -149,21 +87,17 @@ kind=system{REVISION}"""
 
     @override
     def process(self, output: list[str]) -> str | None:
-        values = _values(output, "path")
-        return _revision(values, values["path"])
+        return _revision(values_of(output, "path"))
 
 
 class FailedUnits(Fact[list[str]]):
     """Returns the names of the units that have failed, sorted."""
 
-    @override
-    @staticmethod
-    def default() -> list[str]:
-        return []
+    default = list
 
     @override
     def command(self) -> str:
-        return FAILED
+        return "systemctl list-units --state=failed,auto-restart --plain --no-legend --full"
 
     @override
     def process(self, output: list[str]) -> list[str]:
@@ -227,12 +161,5 @@ class LastDeployment(Fact[dict[str, Any] | None]):
         return found
 
 
-def _revision(values: dict[str, str], path: str) -> str | None:
-    return of_running(path, values.get("noted"), values.get("version", ""))
-
-
-def _values(output: list[str], *needed: str) -> dict[str, str]:
-    values = dict(line.split("=", 1) for line in output if "=" in line)
-    if missing := [name for name in needed if not values.get(name)]:
-        raise FactProcessError(f"no {', '.join(missing)} in what the machine says of itself")
-    return values
+def _revision(values: dict[str, str]) -> str | None:
+    return of_running(values["path"], values.get("noted"), values.get("version", ""))

@@ -1,7 +1,7 @@
 """What the hypervisor knows of a host's guest and of its storages: asked of the API, not of the machine."""
 
 import json
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
@@ -12,29 +12,10 @@ from nixherd.pyinfra_glue.api_facts import ApiQuery
 T = TypeVar("T")
 
 
-class Status(TypedDict):
-    """`uptime` in seconds; `paused`: it runs, but stands still; `lock` if one is held."""
-
-    vmid: int
-    name: str | None
-    node: str
-    type: str
-    status: str
-    lock: str | None
-    template: bool
-    uptime: int
-    paused: bool
-
-
 class _FromApi(Fact[T]):
     """JSON of one line, of a `shape`. None where the host is not a guest of the hypervisor, or does not exist yet."""
 
     shape: type = object
-
-    @override
-    @staticmethod
-    def default() -> Any:
-        return None
 
     @override
     def process(self, output: list[str]) -> Any:
@@ -57,9 +38,10 @@ class _OneQuery(_FromApi[T]):
         return ApiQuery(self.query)
 
 
-class VmStatus(_OneQuery[Status | None]):
+class VmStatus(_OneQuery[dict[str, Any] | None]):
     """
-    Returns a guest's state of power, asked of its node:
+    Returns a guest's state of power, asked of its node. `uptime` is in seconds; `paused`: it runs, but stands still;
+    `lock` if one is held:
 
     .. code:: python
 

@@ -6,30 +6,17 @@ pyinfra nodes.py --limit prom fact facts.proxmox_host.Boot
 import base64
 import binascii
 import shlex
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.base import Fact
+from nixherd.base.answers import below, values_of
+from nixherd.proxmox.node import states
 from nixherd.proxmox.node.kernel import order
-from nixherd.proxmox.node.states import (
-    CARD_RULE,
-    CMDLINE,
-    GRUB,
-    NOTES,
-    RESET_MODULE,
-    VENDOR_RESET,
-    VFIO,
-    VFIO_MODULES,
-    BootState,
-    DkmsState,
-    Kernel,
-    ModuleState,
-    NodeState,
-    PciDevice,
-    PciState,
-)
 
 _SAY = r"""say() { printf '%s=%s\n' "$1" "$2"; }
 pack() { base64 -w 0; }
@@ -38,11 +25,7 @@ read_grub() { [ ! -r /etc/default/grub ] || . /etc/default/grub
 """
 
 
-def _values(output: list[str], *needed: str) -> dict[str, str]:
-    values = dict(line.split("=", 1) for line in output if "=" in line)
-    if away := [key for key in needed if key not in values]:
-        raise FactProcessError(f"no {', '.join(away)} in what the node says of itself")
-    return values
+_values = partial(values_of, whose="node", may_be_empty=True)
 
 
 def _text(packed: str) -> str | None:
@@ -53,11 +36,16 @@ def _text(packed: str) -> str | None:
         raise FactProcessError(f"what the node says arrives broken: {error}") from None
 
 
+def _texts(values: Mapping[str, str]) -> dict[str, str]:
+    """What files hold, by path."""
+    return {file: _text(packed) or "" for file, packed in below("text.", values).items()}
+
+
 def _number(text: str | None) -> int | None:
     return int(text) if text and text.isdecimal() and text.isascii() else None
 
 
-class Node(Fact[NodeState | None]):
+class Node(Fact[states.NodeState | None]):
     """
     Returns what a node is:
 
@@ -81,10 +69,10 @@ say secure_boot "$(od -An -t u1 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93
 say booted "$(sed -n 's/^btime //p' /proc/stat)\""""
 
     @override
-    def process(self, output: list[str]) -> NodeState:
+    def process(self, output: list[str]) -> states.NodeState:
         values = _values(output, "id", "like", "pve", "hostname", "uid", "vendor", "kernel", "secure_boot", "booted")
         secure = values["secure_boot"].split()  # four bytes of attributes, then the value
-        return NodeState(
+        return states.NodeState(
             id=values["id"],
             like=values["like"],
             pve=values["pve"] or None,
@@ -97,7 +85,7 @@ say booted "$(sed -n 's/^btime //p' /proc/stat)\""""
         )
 
 
-class Boot(Fact[BootState | None]):
+class Boot(Fact[states.BootState | None]):
     """
     Returns what boots a node, with which words, and which kernels there are:
 
@@ -133,7 +121,7 @@ else
   say entries "$(grep -hE "$lines" /boot/grub/grub.cfg 2>/dev/null | pack)"
   say entries_time "$(stat -c %Y /boot/grub/grub.cfg 2>/dev/null)"
 fi
-for file in {GRUB} {CMDLINE}; do [ ! -r $file ] || say text.$file "$(pack <$file)"; done
+for file in {states.GRUB} {states.CMDLINE}; do [ ! -r $file ] || say text.$file "$(pack <$file)"; done
 say effective "$( (read_grub; printf '%s %s' "${{GRUB_CMDLINE_LINUX:-}}" "${{GRUB_CMDLINE_LINUX_DEFAULT:-}}") \\
   2>/dev/null </dev/null | pack)"
 say grub_default "$( (read_grub; printf '%s' "${{GRUB_DEFAULT:-}}") 2>/dev/null </dev/null | head -n 1)"
@@ -145,23 +133,19 @@ for image in /boot/vmlinuz-*; do
     [ -e "/lib/modules/$kernel/build/Makefile" ] && echo yes || echo no) $(
     stat -c %Y "/boot/initrd.img-$kernel" 2>/dev/null || echo none)"
 done
-say notes "$(ls {NOTES} 2>/dev/null | tr '\\n' ' ')\""""
+say notes "$(ls {states.NOTES} 2>/dev/null | tr '\\n' ' ')\""""
 
     @override
-    def process(self, output: list[str]) -> BootState:
+    def process(self, output: list[str]) -> states.BootState:
         values = _values(output, "running", "tool", "entries", "esps", "unknown", "effective", "pinned", "notes")
         entries = (_text(values["entries"]) or "").splitlines()
         known = values["esps"] not in ("", "0") and values["unknown"] == "0" and bool(entries)
-        texts = {
-            key.removeprefix("text."): _text(value) or "" for key, value in values.items() if key.startswith("text.")
-        }
-        tool = _text(values["tool"])
-        kernels = {key.removeprefix("kernel."): value for key, value in values.items() if key.startswith("kernel.")}
-        return BootState(
+        texts, kernels = _texts(values), below("kernel.", values)
+        return states.BootState(
             command_line=values["running"],
-            tool=tool,
+            tool=_text(values["tool"]),
             texts=texts,
-            effective=_text(values["effective"]) or "" if GRUB in texts else None,
+            effective=_text(values["effective"]) or "" if states.GRUB in texts else None,
             grub_default=values.get("grub_default", ""),
             entries=entries if known else None,
             entries_time=_number(values.get("entries_time")),
@@ -171,9 +155,9 @@ say notes "$(ls {NOTES} 2>/dev/null | tr '\\n' ' ')\""""
         )
 
 
-def _kernel(version: str, value: str) -> Kernel:
+def _kernel(version: str, value: str) -> states.Kernel:
     package, headers, initrd = value.split(" ")
-    return Kernel(version=version, package=package or None, headers=headers == "yes", initrd=_number(initrd))
+    return states.Kernel(version=version, package=package or None, headers=headers == "yes", initrd=_number(initrd))
 
 
 class Kernels(Fact[list[str]]):
@@ -197,7 +181,7 @@ class Kernels(Fact[list[str]]):
         return sorted({line.strip() for line in output if line.strip() and " " not in line.strip()})
 
 
-class Modules(Fact[ModuleState | None]):
+class Modules(Fact[states.ModuleState | None]):
     """
     Returns which modules are loaded or built in, what other files than ours tell vfio-pci, and our own files:
 
@@ -212,27 +196,25 @@ class Modules(Fact[ModuleState | None]):
         return f"""{_SAY}
 say loaded "$(ls /sys/module | tr '\\n' ' ') $(cut -d ' ' -f 1 /proc/modules | tr '\\n' ' ')"
 say options "$(grep -HnsE '^[[:space:]]*options[[:space:]]+vfio[-_]pci[[:space:]]' \\
-  /etc/modprobe.d/*.conf /lib/modprobe.d/*.conf | grep -v '^{VFIO}:' | pack)"
-for file in {VFIO} {VFIO_MODULES} {RESET_MODULE} {CARD_RULE}; do
+  /etc/modprobe.d/*.conf /lib/modprobe.d/*.conf | grep -v '^{states.VFIO}:' | pack)"
+for file in {states.VFIO} {states.VFIO_MODULES} {states.RESET_MODULE} {states.CARD_RULE}; do
   [ ! -r $file ] || {{ say text.$file "$(pack <$file)"; say time.$file "$(stat -c %Y $file)"; }}
 done"""
 
     @override
-    def process(self, output: list[str]) -> ModuleState:
+    def process(self, output: list[str]) -> states.ModuleState:
         values = _values(output, "loaded", "options")
-        times = {key.removeprefix("time."): _number(value) for key, value in values.items() if key.startswith("time.")}
+        times = {file: _number(value) for file, value in below("time.", values).items()}
         options = (_text(values["options"]) or "").splitlines()
-        return ModuleState(
+        return states.ModuleState(
             loaded=sorted({name.replace("-", "_") for name in values["loaded"].split()}),
             options=[line for line in options if line.count(":") >= 2],
-            texts={
-                key.removeprefix("text."): _text(each) or "" for key, each in values.items() if key.startswith("text.")
-            },
+            texts=_texts(values),
             times={file: time for file, time in times.items() if time is not None},
         )
 
 
-class Pci(Fact[PciState | None]):
+class Pci(Fact[states.PciState | None]):
     """
     Returns the PCI devices with their IOMMU groups, and how many groups there are:
 
@@ -254,16 +236,16 @@ for each in /sys/bus/pci/devices/*; do
 done"""
 
     @override
-    def process(self, output: list[str]) -> PciState:
+    def process(self, output: list[str]) -> states.PciState:
         values = _values(output, "groups")
-        found = {key.removeprefix("device."): value for key, value in values.items() if key.startswith("device.")}
-        return PciState(devices=[_device(*each) for each in found.items()], groups=int(values["groups"]))
+        devices = [_device(*each) for each in below("device.", values).items()]
+        return states.PciState(devices=devices, groups=int(values["groups"]))
 
 
-def _device(address: str, value: str) -> PciDevice:
+def _device(address: str, value: str) -> states.PciDevice:
     vendor, device, kind, rest = value.split(" ", 3)
     driver, group, method = rest.split("/", 2)
-    return PciDevice(
+    return states.PciDevice(
         address=address,
         id=f"{vendor.removeprefix('0x')}:{device.removeprefix('0x')}",
         kind=kind.removeprefix("0x")[:4],
@@ -273,7 +255,7 @@ def _device(address: str, value: str) -> PciDevice:
     )
 
 
-class Dkms(Fact[DkmsState | None]):
+class Dkms(Fact[states.DkmsState | None]):
     """
     Returns what DKMS has of vendor-reset, and what a directory holds that may be its source:
 
@@ -285,39 +267,36 @@ class Dkms(Fact[DkmsState | None]):
     """
 
     @override
-    def command(self, source: Any = f"/usr/src/{VENDOR_RESET}") -> str:
+    def command(self, source: Any = f"/usr/src/{states.VENDOR_RESET}") -> str:
         return f"""{_SAY}
 digest() {{ [ ! -d "$1" ] || (cd "$1" && find . -name .git -prune -o -type f -print0 | LC_ALL=C sort -z |
   xargs -0r sha256sum | sha256sum | cut -d ' ' -f 1); }}
 source={shlex.quote(str(source))}
 say version "$(dkms --version 2>/dev/null | tr -dc '0-9.')"
-say status "$(dkms status -m {VENDOR_RESET} 2>/dev/null </dev/null | pack)"
+say status "$(dkms status -m {states.VENDOR_RESET} 2>/dev/null </dev/null | pack)"
 say conf "$([ ! -r "$source/dkms.conf" ] || pack <"$source/dkms.conf")"
 version=$(sed -n "s/^[[:space:]]*PACKAGE_VERSION=[\\"']\\{{0,1\\}}\\([A-Za-z0-9._+~-]*\\).*/\\1/p" \\
   "$source/dkms.conf" 2>/dev/null)
-say source "$(digest "$source")"; say registered "$(digest "/usr/src/{VENDOR_RESET}-$version")"
+say source "$(digest "$source")"; say registered "$(digest "/usr/src/{states.VENDOR_RESET}-$version")"
 for directory in /lib/modules/*/; do
   kernel=$(basename "$directory")
-  file=$(modinfo -k "$kernel" -n {VENDOR_RESET} 2>/dev/null) || continue
-  say "file.$kernel" "$file"; say "signer.$kernel" "$(modinfo -k "$kernel" -F signer {VENDOR_RESET} 2>/dev/null)"
-  say "build.$kernel" "$(modinfo -k "$kernel" -F srcversion {VENDOR_RESET} 2>/dev/null)"
+  file=$(modinfo -k "$kernel" -n {states.VENDOR_RESET} 2>/dev/null) || continue
+  say "file.$kernel" "$file"; say "signer.$kernel" "$(modinfo -k "$kernel" -F signer {states.VENDOR_RESET} 2>/dev/null)"
+  say "build.$kernel" "$(modinfo -k "$kernel" -F srcversion {states.VENDOR_RESET} 2>/dev/null)"
 done
 say loaded "$(cat /sys/module/vendor_reset/srcversion 2>/dev/null)\""""
 
     @override
-    def process(self, output: list[str]) -> DkmsState:
+    def process(self, output: list[str]) -> states.DkmsState:
         values = _values(output, "version", "status", "conf", "source", "registered")
-        signers = {key.removeprefix("signer."): value for key, value in values.items() if key.startswith("signer.")}
-        return DkmsState(
+        return states.DkmsState(
             version=values["version"] or None,
             status=(_text(values["status"]) or "").strip(),
             conf=_text(values["conf"]),
             source=values["source"] or None,
             registered=values["registered"] or None,
-            files={key.removeprefix("file."): value for key, value in values.items() if key.startswith("file.")},
-            signers={kernel: who for kernel, who in signers.items() if who},
-            builds={
-                key.removeprefix("build."): each for key, each in values.items() if key.startswith("build.") and each
-            },
+            files=below("file.", values),
+            signers={kernel: who for kernel, who in below("signer.", values).items() if who},
+            builds={kernel: build for kernel, build in below("build.", values).items() if build},
             loaded=values.get("loaded") or None,
         )

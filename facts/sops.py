@@ -9,7 +9,7 @@ from typing_extensions import override
 from facts.base import Fact
 
 _SALT = re.compile(r"[0-9a-f]*")
-_LINE = re.compile(r"(?P<mode>[0-7]+) (?P<owner>\S+) (?P<size>\d+) (?P<hash>[0-9a-f]{64}) (?P<path>/.*)")
+_LINE = re.compile(r"([0-7]+) (\S+) (\d+) ([0-9a-f]{64}) (/.*)")  # mode, owner, size, hash, path
 
 
 class Secret(TypedDict):
@@ -45,10 +45,7 @@ for directory in /run/secrets /run/secrets-for-users; do
   done
 done"""
 
-    @staticmethod
-    @override
-    def default() -> dict[str, Secret]:
-        return {}
+    default = dict
 
     @override
     def process(self, output: list[str]) -> dict[str, Secret]:
@@ -57,7 +54,6 @@ done"""
             match = _LINE.fullmatch(line)
             if match is None:
                 raise FactProcessError("a line is not `MODE OWNER SIZE HASH PATH`")
-            found[match["path"]] = Secret(
-                hash=match["hash"], size=int(match["size"]), mode=match["mode"], owner=match["owner"]
-            )
+            mode, owner, size, hash, path = match.groups()
+            found[path] = Secret(hash=hash, size=int(size), mode=mode, owner=owner)
         return found

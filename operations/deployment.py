@@ -21,7 +21,7 @@ from nixherd.deploy.run import Built, Copied, Planned, PlannedToPull, ReachedToP
 from nixherd.deploy.waves import label
 from nixherd.pyinfra_glue.hosts import context_of, executing
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
-from nixherd.pyinfra_glue.rollouts import begin, current, machine_of_host, reached_ids
+from nixherd.pyinfra_glue.rollouts import begin, builder_for, current, reached_ids
 
 
 @operation()
@@ -62,11 +62,10 @@ def build() -> NoChange:
         return NoChange(f"{host_run.id} builds by itself")
     if planned.revision_only:
         return NoChange(f"{host_run.id} has it already")
-    build_on = host_run.options.build_on
-    builder = building.builder_of(context_of(host).fleet, host_run.machine, build_on, partial(machine_of_host, host))
+    builder = builder_for(host, host_run)
     # a plan leaves nothing on another machine, and nixos-rebuild has it build by itself
     if builder is not None and (not executing(host) or host_run.options.engine is Engine.NIXOS_REBUILD):
-        return NoChange(f"{host_run.id} is built on {build_on} when it is deployed")
+        return NoChange(f"{host_run.id} is built on {host_run.options.build_on} when it is deployed")
     to_come = planning.to_come(context_of(host).evaluator, rollout, reached_ids(host))
     host_run.value = building.build(context_of(host).builder, rollout, host_run, planned, builder, to_come)
     return NoChange(f"{host_run.id}: {planned.config.toplevel} is built")
@@ -85,9 +84,8 @@ def show() -> NoChange:
         return NoChange(f"{host_run.id}: revision only, {value.revision_change}")
     if isinstance(value, Planned):
         return NoChange(f"{host_run.id}: what changes is known when it is built")
-    host_run.value = planning.show_changes(
-        rollout, host_run, value, planning.to_come(context_of(host).evaluator, rollout, reached_ids(host))
-    )
+    to_come = planning.to_come(context_of(host).evaluator, rollout, reached_ids(host))
+    host_run.value = planning.show_changes(rollout, host_run, value, to_come)
     if not executing(host):
         host_run.note(services="not copied, services unknown")
     return NoChange(f"{host_run.id}: {value.planned.reached.running.current} → {value.planned.config.toplevel}")
@@ -106,8 +104,7 @@ def copy() -> Change | NoChange:
         return NoChange(f"{host_run.id} has it already")
     if copying.is_left_to_nixos_rebuild(host_run, value):
         return NoChange(f"{host_run.id}: nixos-rebuild copies")
-    build_on = host_run.options.build_on
-    builder = building.builder_of(context_of(host).fleet, host_run.machine, build_on, partial(machine_of_host, host))
+    builder = builder_for(host, host_run)
     if builder is not None and builder.id == host_run.id:
         host_run.value = Copied(value) if isinstance(value, Built) else value
         return NoChange(f"{host_run.id} builds it itself")
@@ -140,13 +137,9 @@ def activate(wave: int) -> Change | NoChange:
     if isinstance(value, PlannedToPull):
         return Change(summary, partial(trigger, rollout, host_run, value))
     if options.engine is Engine.NIXOS_REBUILD:
-        builder = building.builder_of(
-            context_of(host).fleet, host_run.machine, options.build_on, partial(machine_of_host, host)
-        )
-        request = rebuild.Rebuild(str(options.goal), builder, options.specialisation)
-        return Change(
-            summary, partial(rebuild.rebuild_in_turn, context_of(host).evaluator, rollout, host_run, value, request)
-        )
+        request = rebuild.Rebuild(str(options.goal), builder_for(host, host_run), options.specialisation)
+        evaluator = context_of(host).evaluator
+        return Change(summary, partial(rebuild.rebuild_in_turn, evaluator, rollout, host_run, value, request))
     if not isinstance(value, Copied):
         raise Usage(f"{host_run.id}: it is not copied; put deployment.copy before this row")
     if options.goal is Goal.DRY_ACTIVATE:

@@ -6,16 +6,8 @@ from pyinfra import host
 
 from nixherd.base.errors import FleetError
 from nixherd.install.permission import require_installable
+from nixherd.pyinfra_glue import installing
 from nixherd.pyinfra_glue.hosts import context_of, evaluated, executing, fleet_host
-from nixherd.pyinfra_glue.installing import (
-    WIPE,
-    disko_job,
-    is_installed,
-    machine_of,
-    require_our_installer,
-    require_the_guest,
-    wipe,
-)
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 
 
@@ -24,17 +16,17 @@ def format_disks() -> Change | NoChange:
     """Run the disko script of this host in an installer that this fleet booted, and nowhere else."""
     host_id = fleet_host(host).id
     config = evaluated(host)
-    machine = machine_of(host, WIPE)
-    if is_installed(machine):
+    machine = installing.machine_of(host, installing.WIPE)
+    if installing.is_installed(machine):
         return NoChange(f"{host_id} is installed")
     if config.disko_script is None:
         raise FleetError(f"{host_id}: config.system.build.diskoScript is missing; import disko and declare its disks")
-    job = disko_job(config.disko_script)
+    job = installing.disko_job(config.disko_script)
     if machine and machine["jobs"].get("disko") == job.well and (machine["mnt"] or machine["jobs"].get("install")):
         return NoChange(f"{host_id}'s disks are formatted and mounted")
-    require_installable(context_of(host).fleet, host_id, WIPE)
+    require_installable(context_of(host).fleet, host_id, installing.WIPE)
     if machine and executing(host):
-        require_our_installer(host, machine)
-        require_the_guest(host)
+        installing.require_our_installer(host, machine)
+        installing.require_the_guest(host)
     summary = f"wipe {', '.join(config.devices)} of {host_id}, partition, format and mount below /mnt"
-    return Change(summary, partial(wipe, host, job))
+    return Change(summary, partial(installing.wipe, host, job))

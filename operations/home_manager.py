@@ -1,15 +1,12 @@
 """Homes that Home Manager lays out: generations activated, and gone back to, by their user."""
 
-from functools import partial
-
 from pyinfra import host
 
 from facts.home_manager import Generations
-from nixherd.deploy import activate as activation
 from nixherd.deploy.run import Target
 from nixherd.deploy.running import chosen, require_store_path
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
-from nixherd.pyinfra_glue.rollouts import read
+from nixherd.pyinfra_glue.rollouts import read, switch_to
 
 
 @operation()
@@ -19,12 +16,7 @@ def activated(generation: str) -> Change | NoChange:
     Args:
         generation: its store path.
     """
-    target = Target(require_store_path("generation", generation))
-    rollout, host_run, reached = read(host)
-    if reached.running.current == target.system:
-        return NoChange(f"{host_run.id}'s home is {target.system}")
-    make = partial(activation.activate, rollout, host_run, target, reached.running)
-    return Change(f"switch to {target.system}", make)
+    return switch_to(Target(require_store_path("generation", generation)), *read(host))
 
 
 @operation()
@@ -34,10 +26,6 @@ def rollback(generation: int | None = None) -> Change | NoChange:
     Args:
         generation: its number; by default the one before the current.
     """
-    rollout, host_run, reached = read(host)
+    begun = read(host)
     entry = chosen(host.get_fact(Generations), generation)
-    target = Target(entry["path"], generation=entry["number"])
-    if reached.running.current == target.system:
-        return NoChange(f"{host_run.id}'s home is {target.system}")
-    make = partial(activation.activate, rollout, host_run, target, reached.running)
-    return Change(f"switch to {target.system}", make)
+    return switch_to(Target(entry["path"], generation=entry["number"]), *begun)

@@ -6,17 +6,8 @@ from pyinfra import host
 
 from nixherd.base.errors import FleetInvalid, Refused
 from nixherd.install.permission import mark, require_installable
+from nixherd.pyinfra_glue import installing
 from nixherd.pyinfra_glue.hosts import context_of, fleet_host
-from nixherd.pyinfra_glue.installing import (
-    BOOT,
-    boot_installer,
-    findings,
-    is_installed,
-    jump_note,
-    machine_of,
-    mark_installer,
-    require_the_guest,
-)
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 
 
@@ -28,22 +19,22 @@ def boot() -> Change | NoChange:
     its authorized keys, so what was pinned before the jump is pinned after it.
     """
     fleet, host_id = context_of(host).fleet, fleet_host(host).id
-    machine = machine_of(host, BOOT)
+    machine = installing.machine_of(host, installing.BOOT)
     if machine and machine["variant"] == "installer":
         if machine["mark"] == mark(fleet, host_id):
             return NoChange(f"{host_id} is in its installer")
-        if context_of(host).run.state_of(host_id).noted("kexec") != jump_note(host):
+        if context_of(host).run.state_of(host_id).noted("kexec") != installing.jump_note(host):
             raise Refused(
                 f"{host_id} is in an installer that this fleet did not boot, so its disk is not ours to wipe; "
                 "boot it from its disk and run this again"
             )
-        require_the_guest(host)
-        return Change(f"mark the installer of {host_id} as ours", partial(mark_installer, host))
-    if is_installed(machine):
+        installing.require_the_guest(host)
+        return Change(f"mark the installer of {host_id} as ours", partial(installing.mark_installer, host))
+    if installing.is_installed(machine):
         return NoChange(f"{host_id} runs NixOS already")
-    require_installable(fleet, host_id, BOOT)
-    if obstacles := findings(host):
+    require_installable(fleet, host_id, installing.BOOT)
+    if obstacles := installing.findings(host):
         raise FleetInvalid(obstacles)
     if machine:
-        require_the_guest(host)
-    return Change(f"boot the NixOS installer on {host_id} by kexec", partial(boot_installer, host))
+        installing.require_the_guest(host)
+    return Change(f"boot the NixOS installer on {host_id} by kexec", partial(installing.boot_installer, host))

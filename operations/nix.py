@@ -6,13 +6,11 @@ from functools import partial
 from pyinfra import host
 
 from nixherd.base.errors import Usage
-from nixherd.deploy.copy import copy_closure
 from nixherd.deploy.signing import SigningKey
 from nixherd.nix.commands import is_store_path
 from nixherd.pyinfra_glue.hosts import context_of, fleet_host
-from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.operation import Change, operation
-from nixherd.pyinfra_glue.rollouts import options_of
+from nixherd.pyinfra_glue.rollouts import copy_to
 
 
 @operation()
@@ -25,19 +23,14 @@ def built(derivations: Sequence[str]) -> Change:
     paths = [*derivations]
     if wrong := [path for path in paths if not (is_store_path(path) and path.endswith(".drv"))]:
         raise Usage(f"{wrong[0]} is not a derivation in the store")
-    host_id = fleet_host(host).id
-    return Change(
-        f"build {len(paths)} derivations", partial(context_of(host).builder.realise, {host_id: paths}, host_id)
-    )
+    host_id, builder = fleet_host(host).id, context_of(host).builder
+    return Change(f"build {len(paths)} derivations", partial(builder.realise, {host_id: paths}, host_id))
 
 
 @operation()
 def copied(paths: Sequence[str]) -> Change:
     """Copy the closures of store paths to the machine; only what is missing there."""
-    store_paths = _paths(paths)
-    sign_with, is_nixos = options_of(host).sign_with, fleet_host(host).is_nixos
-    copy = partial(copy_closure, PyinfraMachine(host), store_paths, is_nixos=is_nixos, sign_with=sign_with)
-    return Change(f"copy {', '.join(store_paths)}", copy)
+    return copy_to(host, _paths(paths))
 
 
 @operation()

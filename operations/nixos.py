@@ -17,10 +17,7 @@ from pyinfra import host
 
 from facts.nixos import Generations
 from nixherd.base.errors import FleetError, NotWell, Usage
-from nixherd.deploy import activate as activation
-from nixherd.deploy import copy as copying
 from nixherd.deploy import rebuild as rebuilding
-from nixherd.deploy.build import builder_of
 from nixherd.deploy.health import unwell
 from nixherd.deploy.machine import output_of, run_job
 from nixherd.deploy.options import HERE, Goal
@@ -34,7 +31,7 @@ from nixherd.pyinfra_glue.hosts import connector_of, context_of, evaluated, exec
 from nixherd.pyinfra_glue.installing import is_installed, machine_for, machine_of
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
-from nixherd.pyinfra_glue.rollouts import machine_of_host, options_of, read
+from nixherd.pyinfra_glue.rollouts import builder_for, copy_to, read, switch_to
 from nixherd.ssh.transient_unit import Job
 
 _AGE = re.compile(r"[1-9][0-9]{0,4}d")
@@ -48,10 +45,7 @@ def copied(system: str) -> Change:
     Args:
         system: a store path of this machine's store.
     """
-    path = require_store_path("system", system)
-    sign_with, is_nixos = options_of(host).sign_with, fleet_host(host).is_nixos
-    copy = partial(copying.copy_closure, PyinfraMachine(host), [path], is_nixos=is_nixos, sign_with=sign_with)
-    return Change(f"copy {path}", copy)
+    return copy_to(host, [require_store_path("system", system)])
 
 
 @operation()
@@ -66,12 +60,7 @@ def activated(system: str, goal: str = "switch", generation: int | None = None) 
     target = Target(require_store_path("system", system), generation=generation)
     if goal not in (Goal.SWITCH, Goal.TEST, Goal.BOOT):
         raise Usage(f"goal={goal} is not one of switch, test, boot")
-    rollout, host_run, reached = read(host, goal=goal)
-    if has_it(reached.running, target.system, Goal(goal)):
-        return NoChange(f"{host_run.id}: {target.system} is there")
-    return Change(
-        f"{goal} to {target.system}", partial(activation.activate, rollout, host_run, target, reached.running)
-    )
+    return switch_to(target, *read(host, goal=goal))
 
 
 @operation()
@@ -81,11 +70,7 @@ def profile(system: str) -> Change | NoChange:
     Args:
         system: its store path.
     """
-    target = Target(require_store_path("system", system))
-    rollout, host_run, reached = read(host, goal=Goal.BOOT)
-    if has_it(reached.running, target.system, Goal.BOOT):
-        return NoChange(f"{host_run.id}: {target.system} is there")
-    return Change(f"boot to {target.system}", partial(activation.activate, rollout, host_run, target, reached.running))
+    return switch_to(Target(require_store_path("system", system)), *read(host, goal=Goal.BOOT))
 
 
 @operation()
@@ -95,14 +80,9 @@ def rollback(generation: int | None = None) -> Change | NoChange:
     Args:
         generation: its number; by default the one before the current.
     """
-    rollout, host_run, reached = read(host, goal=Goal.SWITCH)
+    begun = read(host, goal=Goal.SWITCH)
     entry = chosen(host.get_fact(Generations), generation)
-    target = Target(entry["path"], generation=entry["number"])
-    if has_it(reached.running, target.system, Goal.SWITCH):
-        return NoChange(f"{host_run.id}: {target.system} is there")
-    return Change(
-        f"switch to {target.system}", partial(activation.activate, rollout, host_run, target, reached.running)
-    )
+    return switch_to(Target(entry["path"], generation=entry["number"]), *begun)
 
 
 @operation()
@@ -130,7 +110,7 @@ def rebuild(action: str = "switch", build_on: str = HERE, specialisation: str | 
         specialisation: the one to switch to.
     """
     evaluator = context_of(host).evaluator
-    rollout, host_run, reached = read(host)
+    rollout, host_run, reached = read(host, build_on=build_on)
     config, running = evaluator.evaluate((host_run.id,), host_run.id), reached.running
     if action == "switch" and specialisation is None and has_it(running, config.toplevel, Goal.SWITCH):
         checks = host_run.host.health_checks
@@ -138,8 +118,7 @@ def rebuild(action: str = "switch", build_on: str = HERE, specialisation: str | 
         if problem:
             raise NotWell(f"{host_run.id} runs {running.current} already; {problem}; nothing was activated")
         return NoChange(f"{host_run.id} runs {running.current} already")
-    builder = builder_of(context_of(host).fleet, host_run.machine, build_on, partial(machine_of_host, host))
-    request = rebuilding.Rebuild(action, builder, specialisation)
+    request = rebuilding.Rebuild(action, builder_for(host, host_run), specialisation)
     make = partial(rebuilding.rebuild, evaluator, rollout, host_run, Planned(reached, config), request)
     return Change(f"nixos-rebuild {action} of {host_run.id}", make)
 

@@ -1,7 +1,7 @@
 """One machine's activation, seen from here: begun, followed to its proof, and ended by our word or the machine's."""
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from nixherd.base.errors import (
     FAILURES,
@@ -20,7 +20,7 @@ from nixherd.deploy.health import failing
 from nixherd.deploy.journal import is_of
 from nixherd.deploy.machine import output_of
 from nixherd.deploy.options import Goal
-from nixherd.deploy.program import ask_program, deployment_of, note_too
+from nixherd.deploy.program import ask_program, busy, deployment_of, note_too
 from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing
 from nixherd.deploy.reboot import reboot_and_prove, why_not_rebootable
 from nixherd.deploy.report import Outcome, how_to_ask
@@ -36,7 +36,7 @@ PAUSE = 5.0  # seconds between two looks at a system that is watched
 
 def activate_copied(rollout: Rollout, host_run: HostRun, copied: Copied) -> None:
     """Activate what was copied to a machine, in the host's turn."""
-    with rollout.turn(host_run, host_run.options.role or host_run.id):
+    with rollout.turn(host_run):
         built = copied.built
         activate(rollout, host_run, Target.of(built.config), built.planned.reached.running, built=built)
 
@@ -55,13 +55,10 @@ def activate(
         if host_run.kind is Kind.SYSTEM:
             require_root(host_run.machine, running)
         deployment = deployment_of(rollout, host_run, target, running)
-        activation = _Activation(host_run, target, running, deployment, checks, changes)
         try:
             if changes.inhibitors and options.goal.activates and not options.no_check:
-                reasons = "; ".join(changes.inhibitors)
-                raise NeedsBoot(f"{host_run.id}: it cannot be switched to while the old system runs: {reasons}")
-            activation.begin()
-            activation.follow()
+                raise _needs_boot(host_run, "; ".join(changes.inhibitors))
+            _Activation(host_run, target, running, deployment, checks, changes).run()
         except NeedsBoot as error:
             if not (options.reboot and options.goal is Goal.SWITCH):
                 why = f"{error}; nothing was changed: deploy it with --reboot, or with goal=boot (or say no_check=true)"
@@ -69,9 +66,11 @@ def activate(
                 raise NeedsBoot(why) from None
             host_run.machine.say(f"{error}; so it boots into it")
             by_boot = replace(deployment, id=f"{rollout.id}{BY_BOOT}", goal=Goal.BOOT, specialisation=None)
-            activation = _Activation(host_run, target, running, by_boot, checks, changes)
-            activation.begin()
-            activation.follow()
+            _Activation(host_run, target, running, by_boot, checks, changes).run()
+
+
+def _needs_boot(host_run: HostRun, why: str) -> NeedsBoot:
+    return NeedsBoot(f"{host_run.id}: it cannot be switched to while the old system runs: {why}")
 
 
 def dry_activate(host_run: HostRun, copied: Copied) -> None:
@@ -85,24 +84,28 @@ def dry_activate(host_run: HostRun, copied: Copied) -> None:
     host_run.end(Outcome.PLANNED)
 
 
+@dataclass
 class _Activation:
     """One activation under way; `standing` is the last that the machine said of it."""
 
-    def __init__(
-        self,
-        host_run: HostRun,
-        target: Target,
-        before: Running,
-        deployment: Deployment,
-        checks: tuple[Check, ...],
-        changes: Changes,
-    ) -> None:
-        self.host_run, self.machine, self.target, self.before = host_run, host_run.machine, target, before
-        self.deployment, self.checks, self.changes = deployment, checks, changes
-        self.until = time.monotonic() + deployment.deadline + deployment.confirm + REVERT
-        self.standing = Standing(Stage.NONE)
-        self.problem: str | None = None
-        self.why: str | None = None
+    host_run: HostRun
+    target: Target
+    before: Running
+    deployment: Deployment
+    checks: tuple[Check, ...]
+    changes: Changes
+    standing: Standing = field(default_factory=lambda: Standing(Stage.NONE))
+    problem: str | None = None
+    why: str | None = None
+
+    def __post_init__(self) -> None:
+        self.machine = self.host_run.machine
+        self.until = time.monotonic() + self.deployment.deadline + self.deployment.confirm + REVERT
+
+    def run(self) -> None:
+        """Take it from its beginning to its proven end."""
+        self.begin()
+        self.follow()
 
     def begin(self, *, is_second: bool = False) -> None:
         """Tell the machine to begin. NotBegun where it does not."""
@@ -115,18 +118,13 @@ class _Activation:
             self.host_run.say(f"not reached: {error}")
             standing = self._look(Stage.NONE, is_lost=True)
         if standing.stage is Stage.NONE:
-            raise NotBegun(
-                f"{self.host_run.id}: it was told to begin, did not answer, and did not begin; deploy it again"
-            )
+            raise NotBegun(f"{self.host_run.id}: it was told to begin, and neither answered nor began; deploy it again")
         if standing.busy and standing.id and not is_second and is_of(standing.id, self.host_run.fleet_path):
             self._end_earlier_run(standing)
             self.begin(is_second=True)
             return
         if standing.busy:
-            raise NotBegun(
-                f"{self.host_run.id}: {standing.busy} is deploying to it (it is {standing.stage}); nothing was done, "
-                "wait for its end"
-            )
+            raise busy(self.host_run.id, standing)
         if standing.stage is Stage.REFUSED:
             raise self._refusal(standing)
         before = self.before.profile
@@ -150,9 +148,7 @@ class _Activation:
 
     def _refusal(self, standing: Standing) -> NotBegun:
         if standing.inhibited:
-            return NeedsBoot(
-                f"{self.host_run.id}: it cannot be switched to while the old system runs: {standing.inhibited}"
-            )
+            return _needs_boot(self.host_run, standing.inhibited)
         why = (standing.why or "it says no").removesuffix("; nothing was changed")
         return NotBegun(f"{self.host_run.id}: {why}; nothing was changed")
 
@@ -163,9 +159,7 @@ class _Activation:
 
     def _end_earlier_run(self, standing: Standing) -> None:
         """Have the machine end what an earlier run from here began, which is dead: this one holds the fleet's lock."""
-        self.host_run.say(
-            f"an earlier run was killed while it deployed here (it is {standing.stage}); that is ended first"
-        )
+        self.host_run.say(f"an earlier run was killed while it deployed here ({standing.stage}); that is ended first")
         old = replace(self.deployment, id=str(standing.id))
         standing = self._ask(old.back("its run was killed, and another one begins"), what="ending it")
         while not standing.stage.is_end and time.monotonic() < self.until:
@@ -237,11 +231,7 @@ class _Activation:
         compared = {"hostname": (standing.hostname, target.hostname)}
         if not self.deployment.specialisation:
             compared["system"] = (standing.current, target.system)
-        wrong = [
-            f"{what} is {actual}, not {intended}"
-            for what, (actual, intended) in compared.items()
-            if intended and actual != intended
-        ]
+        wrong = [f"{what} is {has}, not {due}" for what, (has, due) in compared.items() if due and has != due]
         if standing.failed:
             wrong.append(f"units failed: {standing.failed}")
         return "; ".join(wrong) or None
@@ -254,13 +244,11 @@ class _Activation:
         if standing.aside:
             host_run.note(aside=standing.aside.split(", "))
             host_run.say(f"these fail too, which decides nothing: {standing.aside}")
-        if standing.moved:
-            self._say_moved(f"its profile was moved to {standing.moved} by somebody else meanwhile")
-        reverted = standing.stage is Stage.REVERTED
-        if reverted and standing.was and standing.profile not in (None, standing.was):
-            self._say_moved(
-                f"its profile was moved from {standing.was} to {standing.profile} by somebody else meanwhile"
-            )
+        moved = f"to {standing.moved}" if standing.moved else ""
+        if standing.stage is Stage.REVERTED and standing.was and standing.profile not in (None, standing.was):
+            moved = f"from {standing.was} to {standing.profile}"
+        if moved:
+            self._say_moved(f"its profile was moved {moved} by somebody else meanwhile")
         match standing.stage:
             case Stage.KEPT:
                 self._judge_kept()
@@ -324,10 +312,9 @@ class _Activation:
         if self.host_run.kind is Kind.HOME:
             raise self._undecided("it has rebooted or lost its notes meanwhile")
         running = try_running(self.machine, self.host_run.kind)
-        if isinstance(running, FleetError):
-            raise self._undecided(f"it has no notes of this deployment any more ({running})")
-        if running.boot_id == self.before.boot_id:
-            raise self._undecided("it has no notes of this deployment any more")
+        if isinstance(running, FleetError) or running.boot_id == self.before.boot_id:
+            why = f" ({running})" if isinstance(running, FleetError) else ""
+            raise self._undecided(f"it has no notes of this deployment any more{why}")
         self.host_run.note(current=running.current, profile=running.profile)
         if running.current != self.before.profile:
             raise self._undecided(f"it has rebooted meanwhile and runs {running.current}")

@@ -63,13 +63,10 @@ def build(
     build_on = {id: each.options.build_on for id, each in rollout.hosts.items()}
     alike = (config for config in to_come if build_on[config.host_id] == host_run.options.build_on)
     derivations = {config.host_id: [config.toplevel_drv] for config in (planned.config, *alike)}
-    if builder is None:
-        nix_builder.realise(derivations, host_run.id, tell)
-    elif builder.id == host_run.id:
+    if builder and builder.id == host_run.id:
         _build_there(host_run, planned, tell)
         return Built(planned, is_there=True)
-    else:
-        nix_builder.realise(derivations, host_run.id, tell, fetch=partial(_build_on, builder, tell))
+    nix_builder.realise(derivations, host_run.id, tell, fetch=partial(_build_on, builder, tell) if builder else None)
     return Built(planned)
 
 

@@ -102,13 +102,9 @@ class Gate:
             return None
         signers = words("allowed_signers") or [DEFAULT_SIGNERS]
         starts = [_full(value) for value in words("signed_from")]
-        return cls(
-            fleet=fleet,
-            signers=_path(signers[-1]),
-            told=starts[-1] if "signed_from" in values else None,
-            first=starts[-1] if starts else None,
-            notes=notes,
-        )
+        first = starts[-1] if starts else None
+        told = first if "signed_from" in values else None
+        return cls(fleet, _path(signers[-1]), told, first, notes)
 
     def verify(self) -> Verified:
         """The fleet's last commit, once all is well with it and with those before it.
@@ -279,14 +275,13 @@ class Record:
         name = hashlib.sha256(json.dumps(repository, sort_keys=True).encode()).hexdigest()[:32]
         path = state_home() / ".proven" / f"{name}.json"
         try:
-            kept = json.loads(path.read_text())
-            revision = str(kept["revision"])
+            revision = str(json.loads(path.read_text())["revision"])
+            if not FULL_HASH.fullmatch(revision):
+                raise ValueError(f"{revision!r} is not a whole hash")
         except FileNotFoundError:
             return cls(path, repository, None)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FleetError(f"{path}: cannot be read ({error!r}); remove it, and say signed_from=HASH once") from None
-        if not FULL_HASH.fullmatch(revision):
-            raise FleetError(f"{path}: {revision!r} is not a whole hash; remove it, and say signed_from=HASH once")
         return cls(path, repository, revision)
 
     def note(self, revision: str) -> None:

@@ -50,8 +50,7 @@ def copy(host_run: HostRun) -> None:
     require_root(machine, built.planned.reached.running)
     host_run.enter("copy")
     try:
-        guarded = options.engine is Engine.GUARDED
-        if guarded and host_run.kind is Kind.SYSTEM and machine.access is Access.SHELL:
+        if options.engine is Engine.GUARDED and host_run.kind is Kind.SYSTEM and machine.access is Access.SHELL:
             output_of(machine, hold(toplevel), what="holding it", sudo=True)
         is_nixos = host_run.host.is_nixos
         copy_closure(machine, [toplevel], is_nixos=is_nixos, sign_with=options.sign_with, substitute=options.substitute)

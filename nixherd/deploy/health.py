@@ -37,16 +37,20 @@ def failing(machine: Machine, checks: tuple[Check, ...], until: float, *, by_roo
 def _problem(machine: Machine, check: Check, *, by_root: bool) -> str | None:
     if check.kind not in _BY_SHELL:
         return _by_tunnel(machine, check)
-    if check.kind == "unit":
-        script = f"state=$(systemctl is-active -- {shlex.quote(check.value)}); echo $state; [ $state = active ]"
-    else:
-        script = f"timeout {check.timeout} sh -c {shlex.quote(check.value)}"
     try:
-        done = machine.run(script, sudo=by_root)
+        done = machine.run(_command(check), sudo=by_root)
     except OSError as error:
         return str(error)
     lines = [*done.stdout.splitlines(), *done.stderr.splitlines()]
     return None if done.status == 0 else f"it says {(lines or ['nothing'])[-1][:_SHOWN]}"
+
+
+def _command(check: Check) -> str:
+    """A script that passes where a `unit` or a `command` check does."""
+    word = shlex.quote(check.value)
+    if check.kind == "unit":
+        return f'state=$(systemctl is-active -- {word}); echo "$state"; [ "$state" = active ]'
+    return f"timeout {check.timeout} sh -c {word}"
 
 
 def _by_tunnel(machine: Machine, check: Check) -> str | None:
@@ -147,9 +151,6 @@ def _try(number: int, check: Check) -> str:
     """A script that prints nothing after the check's number where it passes."""
     if check.kind not in _BY_SHELL:
         return ":"
-    if check.kind == "unit":
-        command = f"systemctl is-active -- {shlex.quote(check.value)} 2>&1"
-    else:
-        command = f"timeout {check.timeout} sh -c {shlex.quote(check.value)} 2>&1"
     words = f"it says $(printf '%s\\n' \"$said\" | tail -n 1 | cut -c 1-{_SHOWN})"
-    return f'if said=$({command}); then echo {_MARK}{number}=; else echo "{_MARK}{number}={words}"; fi'
+    attempt = f"said=$({{ {_command(check)}; }} 2>&1)"
+    return f'if {attempt}; then echo {_MARK}{number}=; else echo "{_MARK}{number}={words}"; fi'

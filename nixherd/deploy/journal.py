@@ -28,9 +28,8 @@ from nixherd.base.terminal import say
 NAME = "journal.jsonl"
 _KEPT = 50
 _BEGIN = ("run", "stage")
-_ROLLOUT = re.compile(
-    r"(\.\d+)?(-boot)?$"
-)  # after the name of a run: its second rollout, say, and what goes on by a boot
+# After the name of a run: its second rollout, say, and what goes on by a boot.
+_ROLLOUT = re.compile(r"(\.\d+)?(-boot)?$")
 
 
 def new_directory() -> Path:

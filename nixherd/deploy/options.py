@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from nixherd.base.arguments import flag_of
 from nixherd.base.errors import Usage
 from nixherd.deploy.waves import NO_LIMIT, USUAL, MaxFail, wave_of
 
@@ -80,10 +81,8 @@ class Options:
             for name, least in (("activation_deadline", 1), ("confirm_deadline", 1), ("soak", 0))
         }
         if seconds["soak"] >= seconds["confirm_deadline"]:
-            confirm = seconds["confirm_deadline"]
-            raise Usage(
-                f"soak={seconds['soak']} leaves no time to confirm: confirm_deadline={confirm} has to be longer"
-            )
+            soak, confirm = seconds["soak"], seconds["confirm_deadline"]
+            raise Usage(f"soak={soak} leaves no time to confirm: confirm_deadline={confirm} has to be longer")
         specialisation = data("specialisation")
         if specialisation and not Goal(goal).activates:
             raise Usage(f"specialisation={specialisation}: with goal={goal} it is chosen at the boot")
@@ -93,29 +92,22 @@ class Options:
         build_on = _text("build_on", data("build_on")) or usual.build_on
         if builders is not None and build_on not in (HERE, TARGET, *builders):
             raise Usage(f"build_on={build_on} is neither {HERE}, {TARGET} nor a host of the fleet")
+        texts = {name: _text(name, data(name)) for name in ("specialisation", "role", "sign_with")}
+        flags = {name: _flag(name, data(name)) for name in ("allow_dirty", "reboot", "require_signed", "no_check")}
+        as_given: dict[str, Any] = {**seconds, **texts, **flags}
         return cls(
             goal=Goal(goal),
-            **seconds,
-            specialisation=_text("specialisation", specialisation),
-            allow_dirty=_flag("allow_dirty", data("allow_dirty")),
             wave=wave_of(host_id, data("canary"), data("wave")),
-            role=_text("role", data("role")),
             max_fail=MaxFail.of(data("max_fail")),
             engine=Engine(engine),
             build_on=build_on,
-            reboot=_flag("reboot", data("reboot")),
-            substitute=data("substitute_on_destination") is None
-            or _flag("substitute_on_destination", data("substitute_on_destination")),
-            sign_with=_text("sign_with", data("sign_with")),
-            require_signed=_flag("require_signed", data("require_signed")),
-            no_check=_flag("no_check", data("no_check")),
+            substitute=_flag("substitute_on_destination", data("substitute_on_destination"), usual.substitute),
+            **as_given,
         )
 
 
-def _flag(name: str, value: Any) -> bool:
-    if value not in (None, True, False, 0, 1):
-        raise Usage(f"{name}={value} is neither true nor false")
-    return bool(value)
+def _flag(name: str, value: Any, usual: bool = False) -> bool:
+    return usual if value is None else flag_of(name, value)
 
 
 def _text(name: str, value: Any) -> str | None:

@@ -35,12 +35,7 @@ def reach(host_run: HostRun) -> Reached | ReachedToPull:
         host_run.note(address=address)
         return ReachedToPull(address)
     running = ask_running(host_run.machine, host_run.kind)
-    before = {
-        "booted": running.booted,
-        "hostname": running.hostname,
-        "failed": running.failed,
-        "boot_id": running.boot_id,
-    }
+    before = {name: getattr(running, name) for name in ("booted", "hostname", "failed", "boot_id")}
     host_run.note(address=address, old=running.current, old_revision=running.revision, before=before)
     return Reached(address, running)
 
@@ -249,10 +244,8 @@ def _closure_there(machine: Machine, path: str) -> Sizes:
 
 def _parts_there(machine: Machine, system: str) -> dict[str, str]:
     """Where what takes effect with a boot alone leads in a system that was built on this machine, by name."""
-    script = (
-        f"for part in {' '.join(BOOTED_PARTS)}; do "
-        f'[ ! -e {system}/$part ] || echo "$part $(readlink -f {system}/$part)"; done'
-    )
+    parts, file = " ".join(BOOTED_PARTS), f"{system}/$part"
+    script = f'for part in {parts}; do [ ! -e {file} ] || echo "$part $(readlink -f {file})"; done'
     lines = output_of(machine, script, what="looking at what was built").splitlines()
     return dict(line.split(" ", 1) for line in lines)
 

@@ -7,7 +7,7 @@ from nixherd.deploy.machine import Machine
 from nixherd.deploy.protocol import PROTOCOL, Deployment, Kind, Stage, Standing, parse
 from nixherd.deploy.reboot import why_not_rebootable
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.run import HostRun, Planned, PlannedToPull, Rollout, Target
+from nixherd.deploy.run import HostRun, Planned, PlannedToPull, Rollout, Target, operator
 from nixherd.deploy.running import Running, require_root
 from nixherd.fleet.models import Access
 from nixherd.fleet.revisions import is_revision, noted_of, shown
@@ -18,7 +18,7 @@ def deployment_of(rollout: Rollout, host_run: HostRun, target: Target, running: 
     """What the machine's program is told of a deployment."""
     options, is_system = host_run.options, host_run.kind is Kind.SYSTEM
     return Deployment(
-        *(rollout.id, rollout.who, options.goal, target.system, options.specialisation),
+        *(rollout.id, operator(), options.goal, target.system, options.specialisation),
         *(options.activation_deadline, options.confirm_deadline, host_run.kind, target.generation),
         gated=host_run.machine.access is Access.PUSH_CLOSURE,
         reboot=is_system and why_not_rebootable(host_run) is None,
@@ -43,42 +43,40 @@ def ask_program(machine: Machine, kind: Kind, script: str, *, stdin: str | None 
     return parse(done.stdout)
 
 
+def busy(host_id: str, standing: Standing) -> NotBegun:
+    """Why nothing was begun while somebody else deploys to the machine."""
+    why = f"{standing.busy} is deploying to it (it is {standing.stage}); nothing was done, wait for its end"
+    return NotBegun(f"{host_id}: {why}")
+
+
 def _note(machine: Machine, deployment: Deployment) -> Standing:
     """Have the machine note the revision of what it has already, and read it back. FleetError when it is not noted."""
     command, program = deployment.note
     standing = ask_program(machine, deployment.kind, command, stdin=program, what="noting the revision")
     if standing.busy:
-        raise NotBegun(
-            f"{machine.id}: {standing.busy} is deploying to it (it is {standing.stage}); nothing was done, wait for "
-            "its end"
-        )
+        raise busy(machine.id, standing)
     if standing.stage is Stage.REFUSED:
         raise NotBegun(f"{machine.id}: {standing.why or 'it says no'}")
     if standing.kept_revision != deployment.revision:
-        raise FleetError(
-            f"{machine.id}: it was told to note revision {deployment.revision}, and notes {standing.kept_revision}"
-        )
+        noted = standing.kept_revision
+        raise FleetError(f"{machine.id}: it was told to note revision {deployment.revision}, and notes {noted}")
     return standing
 
 
 def note_alone(rollout: Rollout, host_run: HostRun, planned: Planned) -> None:
     """Deploy another revision of the system that runs: it is noted; no activation, no generation."""
-    with rollout.turn(host_run, host_run.options.role or host_run.id):
-        _note_alone(rollout, host_run, planned)
-
-
-def _note_alone(rollout: Rollout, host_run: HostRun, planned: Planned) -> None:
-    running = planned.reached.running
-    require_root(host_run.machine, running)
-    deployment = deployment_of(rollout, host_run, Target.of(planned.config), running)
-    if not deployment.notes:
-        why = "its program is of the version before, which notes no revision: deploy what has nixherd's modules anew"
-        host_run.end(Outcome.UNCHANGED, why)
-        return
-    host_run.enter("note")
-    standing = _note(host_run.machine, deployment)
-    host_run.note(noted=standing.kept_revision, current=standing.current, profile=standing.profile)
-    host_run.end(Outcome.REVISION_ONLY, f"{shown(running.revision)} → {shown(standing.kept_revision)}")
+    with rollout.turn(host_run):
+        running = planned.reached.running
+        require_root(host_run.machine, running)
+        deployment = deployment_of(rollout, host_run, Target.of(planned.config), running)
+        if not deployment.notes:
+            why = "its program, of the version before, notes no revision: deploy what has nixherd's modules anew"
+            host_run.end(Outcome.UNCHANGED, why)
+            return
+        host_run.enter("note")
+        standing = _note(host_run.machine, deployment)
+        host_run.note(noted=standing.kept_revision, current=standing.current, profile=standing.profile)
+        host_run.end(Outcome.REVISION_ONLY, f"{shown(running.revision)} → {shown(standing.kept_revision)}")
 
 
 def note_too(host_run: HostRun, deployment: Deployment, kept: Standing | None = None) -> None:
@@ -109,33 +107,28 @@ def trigger(rollout: Rollout, host_run: HostRun, planned: PlannedToPull) -> None
 
     Before that it may say what ran, and what it notes of either: `was=` and `noted=`, a path or a line of its notes.
     """
-    with rollout.turn(host_run, host_run.options.role or host_run.id):
-        _trigger(host_run, planned)
-
-
-def _trigger(host_run: HostRun, planned: PlannedToPull) -> None:
-    host_run.enter("activate")
-    config = planned.config
-    done = host_run.machine.run_forced("trigger", deadline=host_run.options.activation_deadline)
-    lines = [line for line in done.stdout.splitlines() if line.strip()]
-    host_run.note(log=[*lines, *done.stderr.splitlines()][-20:])
-    if done.status != 0:
-        raise failure(f"{host_run.id}: its command failed", [*done.stderr.splitlines(), *lines])
-    runs = lines[-1] if lines and nix.is_store_path(lines[-1]) else None
-    host_run.note(current=runs)
-    if runs != config.toplevel:
-        raise FleetError(
-            f"{host_run.id}: it ran its command, and runs {runs or 'what it does not say'}, not {config.toplevel}"
-        )
-    values = dict(line.split("=", 1) for line in lines if "=" in line)
-    was, noted = values.get("was", ""), noted_of(runs, values.get("noted"))
-    before = noted_of(runs, was)
-    host_run.note(noted=noted)
-    if config.revision and noted != config.revision:
-        host_run.note(unnoted=f"the machine notes {shown(noted) if noted else 'none'}")
-    if was.split(" ", 1)[0] != runs:
-        host_run.end(Outcome.DEPLOYED)
-    elif noted == before:
-        host_run.end(Outcome.UNCHANGED)
-    else:
-        host_run.end(Outcome.REVISION_ONLY, f"{shown(before)} → {shown(noted)}")
+    with rollout.turn(host_run):
+        host_run.enter("activate")
+        config = planned.config
+        done = host_run.machine.run_forced("trigger", deadline=host_run.options.activation_deadline)
+        lines = [line for line in done.stdout.splitlines() if line.strip()]
+        host_run.note(log=[*lines, *done.stderr.splitlines()][-20:])
+        if done.status != 0:
+            raise failure(f"{host_run.id}: its command failed", [*done.stderr.splitlines(), *lines])
+        runs = lines[-1] if lines and nix.is_store_path(lines[-1]) else None
+        host_run.note(current=runs)
+        if runs != config.toplevel:
+            runs = runs or "what it does not say"
+            raise FleetError(f"{host_run.id}: it ran its command, and runs {runs}, not {config.toplevel}")
+        values = dict(line.split("=", 1) for line in lines if "=" in line)
+        was, noted = values.get("was", ""), noted_of(runs, values.get("noted"))
+        before = noted_of(runs, was)
+        host_run.note(noted=noted)
+        if config.revision and noted != config.revision:
+            host_run.note(unnoted=f"the machine notes {shown(noted) if noted else 'none'}")
+        if was.split(" ", 1)[0] != runs:
+            host_run.end(Outcome.DEPLOYED)
+        elif noted == before:
+            host_run.end(Outcome.UNCHANGED)
+        else:
+            host_run.end(Outcome.REVISION_ONLY, f"{shown(before)} → {shown(noted)}")

@@ -170,10 +170,8 @@ class Deployment:
         program, there = f"program-{self.id}", self.kind.directory
         put = f"umask 077; mkdir -p {there} && cd {there} && cat >{program}"
         full = f"echo protocol={PROTOCOL}; echo refused={there} is full, or cannot be written; rm -f {program}; exit 0"
-        return (
-            f"{put} || {{ {full}; }}; sh {program} {self.kind} {verb} {shlex.join(words)}; rm -f {program}",
-            _program(),
-        )
+        run = f"sh {program} {self.kind} {verb} {shlex.join(words)}"
+        return f"{put} || {{ {full}; }}; {run}; rm -f {program}", _program()
 
     def look(self, known: Stage, wait: int = LOOK) -> str:
         """Says how it stands, as soon as that is not the `known` stage any more."""
@@ -232,10 +230,8 @@ def parse(text: str) -> Standing:
     if "refused" in values:  # also by what stands before the program, which says no version
         return Standing(stage, why=values["refused"], protocol=_spoken(values.get("protocol", str(PROTOCOL))))
     protocol = _spoken(values.get("protocol", "1"))  # the first one did not say
-    known = {name for name, kind in Standing.__annotations__.items() if kind == str | None} - {
-        "revision",
-        "configuration_revision",
-    }
+    texts = {name for name, kind in Standing.__annotations__.items() if kind == str | None}
+    known = texts - {"revision", "configuration_revision"}
     left = values.get("left")
     return Standing(
         stage,
@@ -252,13 +248,11 @@ def _spoken(version: str) -> int:
     """FleetError unless it is ours, or the one before."""
     if version in (str(PROTOCOL), str(PROTOCOL - 1)):
         return int(version)
-    if version.isdecimal() and int(version) > PROTOCOL:
-        raise FleetError(
-            f"the machine's program speaks version {version} of the protocol, this nixherd {PROTOCOL} and "
-            f"{PROTOCOL - 1}: update nixherd here"
-        )
-    raise FleetError(
-        f"the machine's program speaks version {version[:20]} of the protocol, this nixherd {PROTOCOL} and "
-        f"{PROTOCOL - 1}: update its modules first, by `nixos-rebuild switch --flake FLEET#HOST` on its console, or "
-        "with the nixherd that it was deployed by"
+    ours = f"this nixherd {PROTOCOL} and {PROTOCOL - 1}"
+    remedy = (
+        "update its modules first, by `nixos-rebuild switch --flake FLEET#HOST` on its console, or with the nixherd "
+        "that it was deployed by"
     )
+    if version.isdecimal() and int(version) > PROTOCOL:
+        remedy = "update nixherd here"
+    raise FleetError(f"the machine's program speaks version {version[:20]} of the protocol, {ours}: {remedy}")

@@ -46,7 +46,7 @@ def _why(running: Running) -> str:
 
 def reboot(rollout: Rollout, host_run: HostRun, running: Running) -> None:
     """Reboot the machine into what its profile leads to, in its turn, and prove it."""
-    with rollout.turn(host_run, host_run.options.role or ""):
+    with rollout.turn(host_run, is_alone=True):
         require_root(host_run.machine, running)
         reboot_and_prove(host_run, running, running.profile, host_run.host.health_checks)
         host_run.end(Outcome.REBOOTED)

@@ -31,16 +31,12 @@ class Rebuild:
 
 
 def rebuild_in_turn(
-    evaluator: Evaluator,
-    rollout: Rollout,
-    host_run: HostRun,
-    value: Planned | Built | Copied,
-    request: Rebuild,
+    evaluator: Evaluator, rollout: Rollout, host_run: HostRun, value: Planned | Built | Copied, request: Rebuild
 ) -> None:
     """Run it for a host of a rollout in its turn; what is copied already need not be."""
     value = value.built if isinstance(value, Copied) else value
     planned = value.planned if isinstance(value, Built) else value
-    with rollout.turn(host_run, host_run.options.role or host_run.id):
+    with rollout.turn(host_run):
         rebuild(evaluator, rollout, host_run, planned, request)
 
 

@@ -11,46 +11,31 @@ from nixherd.nix.log import shown
 
 
 class Outcome(StrEnum):
-    """What became of one host."""
+    """What became of one host, and with which status a run ends that has no worse host."""
 
-    UNCHANGED = "unchanged"
-    UNCHANGED_NOT_WELL = "unchanged, not well"
-    REVISION_ONLY = "revision only"
-    PLANNED = "planned"
-    DEPLOYED = "deployed"
-    DEPLOYED_NOT_WELL = "deployed, not well"
-    PENDING_REBOOT = "pending reboot"
-    NEEDS_BOOT = "needs a boot"
-    REBOOTED = "rebooted"
-    LISTED = "left to its owner"
-    ROLLED_BACK = "rolled back"
-    FAILED = "failed"
-    UNREACHABLE = "unreachable"
-    HELD = "held"
-    UNKNOWN = "unknown"
+    exit: Exit
 
-    @property
-    def exit(self) -> Exit:
-        return _EXITS[self]
+    def __new__(cls, word: str, exit: Exit = Exit.DONE) -> "Outcome":
+        outcome = str.__new__(cls, word)
+        outcome._value_, outcome.exit = word, exit
+        return outcome
 
+    UNCHANGED = "unchanged", Exit.DONE
+    UNCHANGED_NOT_WELL = "unchanged, not well", Exit.FAILED
+    REVISION_ONLY = "revision only", Exit.DONE
+    PLANNED = "planned", Exit.DONE
+    DEPLOYED = "deployed", Exit.DONE
+    DEPLOYED_NOT_WELL = "deployed, not well", Exit.FAILED
+    PENDING_REBOOT = "pending reboot", Exit.DONE
+    NEEDS_BOOT = "needs a boot", Exit.REMOTE
+    REBOOTED = "rebooted", Exit.DONE
+    LISTED = "left to its owner", Exit.DONE
+    ROLLED_BACK = "rolled back", Exit.FAILED
+    FAILED = "failed", Exit.REMOTE
+    UNREACHABLE = "unreachable", Exit.REMOTE
+    HELD = "held", Exit.FAILED
+    UNKNOWN = "unknown", Exit.UNKNOWN
 
-_EXITS = {
-    Outcome.UNCHANGED: Exit.DONE,
-    Outcome.UNCHANGED_NOT_WELL: Exit.FAILED,
-    Outcome.REVISION_ONLY: Exit.DONE,
-    Outcome.PLANNED: Exit.DONE,
-    Outcome.DEPLOYED: Exit.DONE,
-    Outcome.DEPLOYED_NOT_WELL: Exit.FAILED,
-    Outcome.PENDING_REBOOT: Exit.DONE,
-    Outcome.NEEDS_BOOT: Exit.REMOTE,
-    Outcome.REBOOTED: Exit.DONE,
-    Outcome.LISTED: Exit.DONE,
-    Outcome.ROLLED_BACK: Exit.FAILED,
-    Outcome.FAILED: Exit.REMOTE,
-    Outcome.UNREACHABLE: Exit.REMOTE,
-    Outcome.HELD: Exit.FAILED,
-    Outcome.UNKNOWN: Exit.UNKNOWN,
-}
 
 # Stages after which a host of which nothing more was noted may run one system or the other.
 UNDECIDED = ("activate", "prove", "keep", "roll back", "reboot")

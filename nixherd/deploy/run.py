@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from nixherd.base.errors import FAILURES, UNFORESEEN, FleetError, NotBegun, Undecided, Unforeseen, Usage
+from nixherd.base.errors import FAILURES, UNFORESEEN, NotBegun, Undecided, Unforeseen, Usage
 from nixherd.base.faults import line_of, worded
 from nixherd.base.once import Once, OncePer
 from nixherd.base.run import Notes
@@ -206,32 +206,25 @@ class HostRun:
         try:
             yield
         except (Unforeseen, *UNFORESEEN) as error:
-            raise self._broken(error) from error
-
-    def _broken(self, error: Exception) -> FleetError:
-        """The fault in words. What the machine does after it is not known here."""
-        fault = worded(error, f"{self.id}: {self.stage or 'before it began'}")
-        if self.stage not in UNDECIDED:
-            return fault
-        why = f"{str(fault).removeprefix(f'{self.id}: ')}; see {how_to_ask(self.id)}"
-        self.end(Outcome.UNKNOWN, why)
-        return Undecided(f"{self.id}: {why}")
+            fault = worded(error, f"{self.id}: {self.stage or 'before it began'}")
+            if self.stage in UNDECIDED:  # what the machine does after it is not known here
+                why = f"{str(fault).removeprefix(f'{self.id}: ')}; see {how_to_ask(self.id)}"
+                self.end(Outcome.UNKNOWN, why)
+                fault = Undecided(f"{self.id}: {why}")
+            raise fault from (error if fault is not error else error.__cause__)
 
     @property
     def is_over(self) -> bool:
         return self.outcome is not None
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # in a container nobody may have a name
-        return f"uid-{os.getuid()}"
-
-
 def operator() -> str:
     """Whoever runs this, as the machines and other operators are told."""
-    return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{_user()}@{os.uname().nodename}-{os.getpid()}")
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # in a container nobody may have a name
+        user = f"uid-{os.getuid()}"
+    return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{user}@{os.uname().nodename}-{os.getpid()}")
 
 
 @dataclass
@@ -244,32 +237,24 @@ class Rollout:
     hosts: dict[str, HostRun] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     """the waves of the hosts whose activation failed"""
-    _roles: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock), repr=False)
-    dirty: Once[list[str]] = field(default_factory=lambda: Once("uncommitted files"), repr=False)
-    noted: OncePer[str, None] = field(default_factory=lambda: OncePer("noting what is deployed"), repr=False)
-    to_come: OncePer[tuple[tuple[str, ...], ...], list[Evaluated]] = field(
-        default_factory=lambda: OncePer("what is to come"), repr=False
-    )
-    closures: OncePer[tuple[str, ...], dict[str, Mapping[str, int]]] = field(
-        default_factory=lambda: OncePer("listing closures"), repr=False
-    )
-    as_of: OncePer[tuple[str, int], dict[str, str]] = field(
-        default_factory=lambda: OncePer("evaluating another revision"), repr=False
-    )
-    flavour: Once[Flavour] = field(default_factory=lambda: Once("nixos-rebuild --help"), repr=False)
 
-    @property
-    def who(self) -> str:
-        return operator()
+    def __post_init__(self) -> None:
+        self._roles: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self.dirty: Once[list[str]] = Once("uncommitted files")
+        self.noted: OncePer[str, None] = OncePer("noting what is deployed")
+        self.to_come: OncePer[tuple[tuple[str, ...], ...], list[Evaluated]] = OncePer("what is to come")
+        self.closures: OncePer[tuple[str, ...], dict[str, Mapping[str, int]]] = OncePer("listing closures")
+        self.as_of: OncePer[tuple[str, int], dict[str, str]] = OncePer("evaluating another revision")
+        self.flavour: Once[Flavour] = Once("nixos-rebuild --help")
 
     @contextmanager
-    def turn(self, host_run: HostRun, group: str) -> Iterator[None]:
-        """Wait for a host's turn, alone in its `group`; a failure in it counts for those that come after.
+    def turn(self, host_run: HostRun, *, is_alone: bool = False) -> Iterator[None]:
+        """Wait for a host's turn, alone in its role; a failure in it counts for those that come after.
 
-        NotBegun when so many have failed that it is held.
+        With `is_alone` those without a role have one. NotBegun when so many have failed that it is held.
         """
         options = host_run.options
-        with self._roles[group]:
+        with self._roles[options.role or ("" if is_alone else host_run.id)]:
             if why := options.max_fail.holds(options.wave, self.failed, len(self.selected)):
                 host_run.end(Outcome.HELD, why)
                 raise NotBegun(f"{host_run.id} is held: {why}")
@@ -288,7 +273,4 @@ class Rollouts:
         self.of_row: OncePer[tuple[str, bool], Rollout] = OncePer("beginning the rollout")
         self.waves: Once[list[int]] = Once("the waves")
         self.current: dict[tuple[str, bool], tuple[Rollout, HostRun]] = {}
-        self._numbers = count(1)
-
-    def next_number(self) -> int:
-        return next(self._numbers)
+        self.numbers = count(1)

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Any, TypedDict, cast
 
+from nixherd.base.answers import below, values_of
 from nixherd.base.errors import FAILURES, FleetError, NotBegun, Usage
 from nixherd.base.faults import foreseen, worded
 from nixherd.base.reasons import failure, reason
@@ -138,24 +139,17 @@ if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then s
 
 
 def parse_system(lines: Sequence[str]) -> Running:
-    values = _values(lines, "current", "hostname", "boot_id", "sudo")
+    needed, optional = ("current", "hostname", "boot_id", "sudo"), ("booted", "profile", "init", "inhibitors")
+    values = values_of(lines, *needed)
+    known: dict[str, Any] = {name: values.get(name) or None for name in (*needed, *optional)}
+    known |= {name: tuple(sorted(values.get(name, "").split())) for name in ("failed", "aside", "unwell", "at_work")}
+    version = values.get("version", "")
     return Running(
-        current=values["current"],
-        booted=values.get("booted") or None,
-        profile=values.get("profile") or None,
-        hostname=values["hostname"],
-        revision=of_running(values["current"], values.get("noted"), values.get("version", "")),
-        configuration_revision=revision_of(values.get("version", "")),
-        boot_id=values["boot_id"],
-        failed=_units(values, "failed"),
-        aside=_units(values, "aside"),
-        unwell=_units(values, "unwell"),
-        at_work=_units(values, "at_work"),
-        init=values.get("init") or None,
-        inhibitors=values.get("inhibitors") or None,
-        parts={name: values[f"part.{name}"] for name in BOOTED_PARTS if values.get(f"part.{name}")},
+        **known,
+        revision=of_running(values["current"], values.get("noted"), version),
+        configuration_revision=revision_of(version),
+        parts={name: path for name, path in below("part.", values).items() if path},
         reboot_for=_reboot_for(values),
-        sudo=values["sudo"],
     )
 
 
@@ -188,62 +182,31 @@ echo "boot_id=$(cat /proc/sys/kernel/random/boot_id)"
 
 
 def parse_home(lines: Sequence[str]) -> Running:
-    values = dict(line.split("=", 1) for line in lines if "=" in line)
-    if missing := [name for name in ("current", "revision", "user", "hostname", "boot_id") if name not in values]:
-        raise FleetError(f"no {', '.join(missing)} in what the home says of itself")
+    values = values_of(lines, "current", "revision", "user", "hostname", "boot_id", whose="home", may_be_empty=True)
     current = values["current"] or None
     revision = noted_of(current, values["revision"])
     return Running(current, current, values["hostname"], values["boot_id"], revision=revision)
+
+
+_OF_STANDING = (
+    *("current", "profile", "hostname", "boot_id", "revision", "configuration_revision"),
+    *("init", "inhibitors", "protocol"),
+)
 
 
 def _of_standing(standing: Standing) -> Running:
     """What a machine that takes forced commands alone says: less than a shell does."""
     if standing.current is None or standing.hostname is None or standing.boot_id is None:
         raise FleetError("the machine's program did not say what runs there")
-    return Running(
-        current=standing.current,
-        profile=standing.profile,
-        hostname=standing.hostname,
-        boot_id=standing.boot_id,
-        revision=standing.revision,
-        configuration_revision=standing.configuration_revision,
-        unwell=_listed(standing.unwell),
-        at_work=_listed(standing.at_work),
-        init=standing.init,
-        inhibitors=standing.inhibitors,
-        protocol=standing.protocol,
-    )
+    same = {name: getattr(standing, name) for name in _OF_STANDING}
+    return Running(**same, unwell=_listed(standing.unwell), at_work=_listed(standing.at_work))
 
 
 def _listed(units: str | None) -> tuple[str, ...]:
     return tuple(units.split(", ")) if units else ()
 
 
-def _units(values: Mapping[str, str], name: str) -> tuple[str, ...]:
-    return tuple(sorted(values.get(name, "").split()))
-
-
-def _values(lines: Sequence[str], *needed: str) -> dict[str, str]:
-    values = dict(line.split("=", 1) for line in lines if "=" in line)
-    if missing := [name for name in needed if not values.get(name)]:
-        raise FleetError(f"no {', '.join(missing)} in what the machine says of itself")
-    return values
-
-
-_KEYS = (
-    "macs",
-    "id",
-    "variant",
-    "boot_id",
-    "hostname",
-    "current_system",
-    "booted_system",
-    "noted",
-    "version",
-    "root",
-    "mnt",
-    "mark",
-)
+_TEXTS = ("id", "variant", "boot_id", "hostname", "current_system", "booted_system", "root", "mnt", "mark")
 
 
 class MachineState(TypedDict):
@@ -297,24 +260,11 @@ true"""
 
 def parse_machine(lines: Sequence[str]) -> MachineState:
     """The answer to `machine_script`. FleetError when it lacks something."""
-    values = dict(line.split("=", 1) for line in lines if "=" in line)
-    if missing := [key for key in _KEYS if key not in values]:
-        raise FleetError(f"no {', '.join(missing)} in what the machine says of itself")
-    jobs = {key.removeprefix("job."): value for key, value in values.items() if key.startswith("job.")}
-    return MachineState(
-        id=values["id"] or None,
-        variant=values["variant"] or None,
-        boot_id=values["boot_id"] or None,
-        hostname=values["hostname"] or None,
-        current_system=values["current_system"] or None,
-        booted_system=values["booted_system"] or None,
-        revision=of_running(values["current_system"] or None, values["noted"], values["version"]),
-        root=values["root"] or None,
-        mnt=values["mnt"] or None,
-        mark=values["mark"] or None,
-        macs=[mac.lower() for mac in values["macs"].split() if mac.strip("0:")],
-        jobs=jobs,
-    )
+    values = values_of(lines, "macs", *_TEXTS, "noted", "version", may_be_empty=True)
+    texts = {name: values[name] or None for name in _TEXTS}
+    revision = of_running(texts["current_system"], values["noted"], values["version"])
+    macs = [mac.lower() for mac in values["macs"].split() if mac.strip("0:")]
+    return cast(MachineState, {**texts, "revision": revision, "macs": macs, "jobs": below("job.", values)})
 
 
 class Generation(TypedDict):

@@ -21,18 +21,14 @@ def require_installable(fleet: Fleet, host_id: str, verb: str) -> None:
     """
     vm = fleet.vm_of(host_id)
     if vm is not None:
-        where = f"vm {vm.vmid} ({vm.name})"
+        where, refusing = f"vm {vm.vmid} ({vm.name})", f"refusing to {verb} {host_id}"
         if not vm.is_managed:
-            raise Refused(
-                f"{where} is {vm.attribute} in {DEFINITIONS}, never to be changed; refusing to {verb} {host_id}"
-            )
+            raise Refused(f"{where} is {vm.attribute} in {DEFINITIONS}, never to be changed; {refusing}")
         if vm.type is not GuestType.QEMU:
-            raise Refused(f"{where} is a container in {DEFINITIONS}; refusing to {verb} {host_id}")
+            raise Refused(f"{where} is a container in {DEFINITIONS}; {refusing}")
         if vm.readonly:
-            raise Refused(
-                f"{where} is readonly in {DEFINITIONS}; refusing to {verb} {host_id}; "
-                f"remove the flag from {vm.attribute} if you mean it"
-            )
+            remedy = f"remove the flag from {vm.attribute} if you mean it"
+            raise Refused(f"{where} is readonly in {DEFINITIONS}; {refusing}; {remedy}")
         return
     host = fleet.hosts.get(host_id)
     if host is None or host.public_key is not None:

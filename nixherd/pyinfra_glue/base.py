@@ -1,16 +1,18 @@
 """What our two SSH connectors share: their names, the run's context, and why a machine could not be connected to."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from paramiko import BadHostKeyException, SFTPError, SSHException
+from paramiko import AuthenticationException, BadHostKeyException, SFTPError, SSHException, Transport
 from pyinfra import logger
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.connectors.scp.client import SCPException
 from pyinfra.connectors.ssh import SSHConnector
 from typing_extensions import override
 
+from nixherd.base.errors import FleetError
 from nixherd.base.files import expanded
 from nixherd.locate.installed import Search
 from nixherd.pyinfra_glue.context import Context
@@ -18,8 +20,6 @@ from nixherd.pyinfra_glue.ssh_client import Keys, PinnedClient, notice_a_dead_pe
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.login_shell import Answer
 from nixherd.ssh.ssh_config import Way
-
-UNWELCOME_PAUSE = 20.0  # seconds between tries where our keys are refused, after the first ones
 
 
 class Stranger(OSError):
@@ -49,14 +49,6 @@ def is_one(error: OSError, kind: type[OSError]) -> bool:
     return isinstance(error, kind) or (isinstance(error, NotFound) and any(isinstance(e, kind) for e in error.errors))
 
 
-def pauses() -> Iterator[float]:
-    """Seconds between two tries at a machine that lets us not in: sshd counts them, and shuts out who tries often."""
-    pause = 1.0
-    while True:
-        yield pause
-        pause = min(UNWELCOME_PAUSE, pause * 2)
-
-
 class PinnedConnector(SSHConnector):
     """pyinfra's, for machines whose host keys are known before anybody connects to them."""
 
@@ -76,13 +68,28 @@ class PinnedConnector(SSHConnector):
         context: Context = self.host.data.context
         return context
 
-    def pinned_client(self) -> PinnedClient:
-        """A connection to be opened, which tells what the login shell there prints of its own."""
+    @contextmanager
+    def opened(
+        self, to: Destination, who: str, at: str, transport: Callable[..., Transport], timeout: float
+    ) -> Iterator[PinnedClient]:
+        """Connect and log in to `who` at an address, and close the connection where anything fails in it.
+
+        OSError that says why: Stranger, Unwelcome, or no answer; FleetError and NoShell as they are.
+        """
         client = PinnedClient()
         client.heard = self._heard
-        return client
+        try:
+            client.open(to, self._keys_for(to), transport, timeout)
+            yield client
+        except (FleetError, NoShell):
+            client.close()
+            raise
+        except (SSHException, EOFError, OSError) as error:
+            problem = _in_words(error, client, to, who, at)
+            client.close()
+            raise problem from error
 
-    def keys_for(self, to: Destination) -> Keys:
+    def _keys_for(self, to: Destination) -> Keys:
         """The keys that a destination's user may log in with. OSError where pyinfra cannot read one of them."""
         try:
             given = self.make_paramiko_kwargs()  # which of pyinfra's data say it, and asks for a passphrase it needs
@@ -105,11 +112,10 @@ class PinnedConnector(SSHConnector):
 
     def _heard(self, answer: Answer, status: int) -> None:
         """Name the login shell that prints, once. NoShell where it did not run the command."""
-        if not answer.was_run:
-            if status >= 0:  # else the connection broke
-                raise NoShell(f"{self.host.data.host_id}: {answer.not_run(self.data['ssh_user'])}")
-        else:
+        if answer.was_run:
             self.name_noise(answer)
+        elif status >= 0:  # else the connection broke
+            raise NoShell(f"{self.host.data.host_id}: {answer.not_run(self.data['ssh_user'])}")
 
     def name_noise(self, answer: Answer) -> None:
         """Say of a login shell that it prints, once."""
@@ -144,16 +150,18 @@ class PinnedConnector(SSHConnector):
             raise OSError(f"{self.host.data.host_id}: no files can be sent there by {protocol}: {why}") from error
 
 
-def another_key(who: str, error: BadHostKeyException) -> str:
-    key = f"{error.key.get_name()} {error.key.fingerprint}"
-    return f"{who} shows another host key than the pinned one ({key}); nothing was sent to it"
-
-
-def unwelcome(user: str, address: str) -> str:
-    return (
-        f"{user}@{address} accepts none of our keys; add one to its authorized_keys, or name another with --data "
-        f"ssh_key=FILE; where it has one, look whether the login shell of {user} exists there: sshd says no without it"
-    )
+def _in_words(error: Exception, client: PinnedClient, to: Destination, who: str, at: str) -> OSError:
+    """Why a machine could not be connected to."""
+    if isinstance(error, BadHostKeyException):
+        key = f"{error.key.get_name()} {error.key.fingerprint}"
+        return Stranger(f"{who} shows another host key than the pinned one ({key}); nothing was sent to it")
+    if isinstance(error, AuthenticationException):
+        return Unwelcome(
+            f"{to.user}@{at} accepts none of our keys; add one to its authorized_keys, or name another with --data "
+            f"ssh_key=FILE; where it has one, look whether the login shell of {to.user} exists there: sshd says no "
+            "without it"
+        )
+    return OSError(f"no SSH at {at}{to.way}: {client.why(error)}")
 
 
 def destination_of(

@@ -92,9 +92,8 @@ def _end_without_an_answer() -> None:
         try:
             return ask(question)
         except EOFError:
-            raise SystemExit(
-                "\nnothing was executed: stdin gives no answer; -y executes without asking, --dry only plans"
-            ) from None
+            why = "stdin gives no answer; -y executes without asking, --dry only plans"
+            raise SystemExit(f"\nnothing was executed: {why}") from None
 
     pyinfra_cli._do_confirm = ask_or_end
 
@@ -199,11 +198,9 @@ def _status(state: State, failures: Mapping[str, Exit]) -> Exit:
     if not state.initialised:
         return Exit.FAILED
     selected = [host for host in state.inventory if state.is_host_in_limit(host)]
-    lost = {*state.failed_hosts, *(host for host in selected if host not in state.activated_hosts)}
-    found = [
-        failures.get(str(host.data.get("host_id")), Exit.FAILED if host in lost else Exit.DONE) for host in selected
-    ]
-    return worst(found) or Exit.FAILED
+    working = state.activated_hosts - state.failed_hosts
+    known = {host: Exit.DONE if host in working else Exit.FAILED for host in selected}
+    return worst(failures.get(str(host.data.get("host_id")), exit) for host, exit in known.items()) or Exit.FAILED
 
 
 class _ErrorCount(logging.Handler):

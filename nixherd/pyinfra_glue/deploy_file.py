@@ -46,28 +46,19 @@ class DeployFile:
     for_nodes: bool = False
 
 
-def deploy_file(
-    step: str,
-    *,
-    rollout: bool = False,
-    from_flake: bool = False,
-    makes_machines: bool = False,
-    by_hypervisor: bool = False,
-    asks_machines: bool = True,
-    for_nodes: bool = False,
-) -> None:
+def deploy_file(step: str, **flags: bool) -> None:
     """Declare what this deploy file is; see `DeployFile`. Usage for a host, or a way of running, that it is not for."""
-    context = host.data.get("context")
+    file, context = DeployFile(step, **flags), host.data.get("context")
     is_node = bool(host.data.get("node"))
-    if context is None or is_node is not for_nodes:
-        inventory, limit = ("nodes.py", "NODE") if for_nodes else ("inventory.py", "HOST")
+    if context is None or is_node is not file.for_nodes:
+        inventory, limit = ("nodes.py", "NODE") if file.for_nodes else ("inventory.py", "HOST")
         raise OtherInventory(
             f"{step}: {host.name} is not a host of {inventory}, which this deploy file is for; "
             f"run it as: pyinfra {inventory} … --limit {limit}"
         )
-    if rollout:
+    if file.rollout:
         require_order(host.data.get("without_order"))
-    if from_flake and context.must_be_signed and step not in (host.data.get("steps") or ()):
+    if file.from_flake and context.must_be_signed and step not in (host.data.get("steps") or ()):
         raise Usage(
             f"{step}: require_signed is set, and this deploy file was not known before the fleet's files were read; "
             "name it on the command line, or include it by a path that is written out"
@@ -140,9 +131,7 @@ def _parsed(path: Path, call: ast.Call) -> DeployFile:
     values = {each.arg: each.value for each in call.keywords}
     step = _text(call)
     if step is None or len(call.args) != 1 or any(not isinstance(value, ast.Constant) for value in values.values()):
-        raise Usage(
-            f"{path}:{call.lineno}: {_DECLARE}() takes one text and flags that are written out as True or False"
-        )
+        raise Usage(f"{path}:{call.lineno}: {_DECLARE}() takes one text, and flags written out as True or False")
     if unknown := {str(name) for name in values} - known:
         raise Usage(f"{path}:{call.lineno}: {_DECLARE}() does not take {', '.join(sorted(unknown))}")
     return DeployFile(step, **{str(name): bool(value.value) for name, value in values.items()})  # type: ignore[attr-defined]

@@ -18,6 +18,7 @@ import shutil
 import time
 from collections.abc import Collection
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 from paramiko import SSHException
@@ -37,7 +38,7 @@ from nixherd.locate.reach import Absent, Epoch, Look, Place
 from nixherd.proxmox.errors import Misused, Unusable
 from nixherd.pyinfra_glue import api_facts, proving
 from nixherd.pyinfra_glue.api_facts import ApiQuery
-from nixherd.pyinfra_glue.base import NotFound, Stranger, Unwelcome, is_one, pauses
+from nixherd.pyinfra_glue.base import NotFound, Stranger, Unwelcome, is_one
 from nixherd.pyinfra_glue.reaching import MachineConnector
 from nixherd.pyinfra_glue.ssh_client import NotBegun, PinnedClient
 from nixherd.ssh.destination import Destination
@@ -45,6 +46,7 @@ from nixherd.ssh.login_shell import Answer, answered
 
 # sshd shuts out addresses that connect and leave again and again (PerSourcePenalties: a second for each time)
 STRANGER_PAUSE = 1.0
+UNWELCOME_PAUSE = 20.0  # seconds between tries where our keys are refused, after the first ones: sshd counts those, too
 DEFAULT_DEADLINE = 300.0  # seconds for a machine to come up
 
 
@@ -119,11 +121,13 @@ class FleetConnector(MachineConnector):
         epochs = epochs or self.epochs
         if self.connected and self.place and self.place.epoch in epochs:
             return self.place
-        self._require_of_use()
+        if self._stands and self.place and self.place.epoch not in self.epochs:
+            raise self._not_installed(self.place, self.place.epoch)  # this run has no business with it
         limit = self.deadline if deadline is None else deadline
         until = time.monotonic() + limit
         what = f"{self.fleet_host.id}: waiting for {' or '.join(epochs)}"
-        narrator, done, between = Narrator(self.host.log), set[str](), pauses()
+        narrator, done = Narrator(self.host.log), set[str]()
+        between = (min(UNWELCOME_PAUSE, 2.0**tries) for tries in count())
         refused = ""  # what answered last, if it did not let us in: the reason, whatever else was looked at since
 
         def attempt() -> bool:
@@ -151,11 +155,6 @@ class FleetConnector(MachineConnector):
             raise type(error)(f"{error}; last: {refused or narrator.last or 'no answer'}") from None
         assert self.place is not None
         return self.place
-
-    def _require_of_use(self) -> None:
-        """Refused where something answers that this run has no business with."""
-        if self._stands and self.place and self.place.epoch not in self.epochs:
-            raise self._not_installed(self.place, self.place.epoch)
 
     def destination(self) -> Destination:
         """How OpenSSH (Nix, tar) reaches the machine where we are connected."""

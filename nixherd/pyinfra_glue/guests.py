@@ -10,7 +10,7 @@ from pyinfra import host
 from nixherd.base.arguments import options_of
 from nixherd.base.errors import FleetError, Refused, Usage
 from nixherd.base.sizes import parse_seconds
-from nixherd.fleet.models import GuestType, Vm
+from nixherd.fleet.models import DEFINITIONS, GuestType, Vm
 from nixherd.proxmox.guest.apply import ensure, plan_of
 from nixherd.proxmox.guest.identity import label, require_may_change
 from nixherd.proxmox.guest.snapshots import reversible
@@ -59,9 +59,7 @@ def guest_of() -> Vm:
     """The guest that the host runs in. FleetError when the definitions have none."""
     vm = vm_of(host)
     if vm is None:
-        raise FleetError(
-            f"{fleet_host(host).id} is not a guest of vms/definitions.nix; nothing can be done for it here"
-        )
+        raise FleetError(f"{fleet_host(host).id} is not a guest of {DEFINITIONS}; nothing can be done for it here")
     return vm
 
 
@@ -106,12 +104,11 @@ def managed_guest() -> Vm:
     vm = vm_of(host)
     if vm is None:
         raise FleetError(
-            f"{fleet_host(host).id} is not a VM of vms/definitions.nix; "
-            "deploys/install.py installs machines that SSH reaches"
+            f"{fleet_host(host).id} is not a VM of {DEFINITIONS}; deploys/install.py installs machines that SSH reaches"
         )
     if not vm.is_managed:
         raise Refused(
-            f"vm {vm.vmid} ({vm.name}) is {vm.attribute} in vms/definitions.nix: documented, never changed; "
+            f"vm {vm.vmid} ({vm.name}) is {vm.attribute} in {DEFINITIONS}: documented, never changed; "
             "refusing to provision it"
         )
     return vm

@@ -22,15 +22,7 @@ from nixherd.install.permission import mark, require_installable, require_no_dec
 from nixherd.install.requirements import obstacles
 from nixherd.locate.reach import Epoch, Place
 from nixherd.nix.commands import Evaluated
-from nixherd.pyinfra_glue.hosts import (
-    build_selection,
-    connector_of,
-    context_of,
-    evaluated,
-    executing,
-    fleet_host,
-    vm_of,
-)
+from nixherd.pyinfra_glue.hosts import build_selection, connector_of, context_of, evaluated, executing, fleet_host
 from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.rollouts import options_of
 from nixherd.ssh.keys import HOST_KEY, HOST_KEY_FILE
@@ -199,13 +191,8 @@ def require_as_declared(host: Host, config: Evaluated, machine: MachineState) ->
 
 def _has_moved_on(config: Evaluated, machine: MachineState, installed: str | None) -> bool:
     """Whether the machine is what was installed last, from another revision than the flake's present one."""
-    as_installed = machine["current_system"] == installed or installed is None
-    return (
-        is_installed(machine)
-        and as_installed
-        and machine["revision"] != config.revision
-        and (machine["hostname"] == config.hostname)
-    )
+    as_installed = is_installed(machine) and installed in (machine["current_system"], None)
+    return as_installed and machine["revision"] != config.revision and machine["hostname"] == config.hostname
 
 
 def disagreements(config: Evaluated, machine: MachineState) -> list[str]:
@@ -214,9 +201,7 @@ def disagreements(config: Evaluated, machine: MachineState) -> list[str]:
         "system": (machine["current_system"], config.toplevel),
         "hostname": (machine["hostname"], config.hostname),
     }
-    wrong = [
-        f"{what} is {actual}, not {declared}" for what, (actual, declared) in compared.items() if actual != declared
-    ]
+    wrong = [f"{what} is {has}, not {declared}" for what, (has, declared) in compared.items() if has != declared]
     if wrong and is_installed(machine):
         wrong.append("it is installed, so it needs a deploy, not an installation")
     return wrong
@@ -224,7 +209,7 @@ def disagreements(config: Evaluated, machine: MachineState) -> list[str]:
 
 def report(host: Host, config: Evaluated, machine: MachineState, place: Place) -> None:
     """Say what the machine was read to run, and leave it as JSON beside the host's state for CI."""
-    vm = vm_of(host)
+    vm = context_of(host).fleet.vm_of(config.host_id)
     runs = f"{machine['current_system']} (revision {shown(machine['revision'])}) from {machine['root']}"
     host.log(f"{config.host_id} at {place.address} runs {runs}")
     summary = {
@@ -250,8 +235,7 @@ BOOT = "boot the installer on"
 
 def findings(host: Host) -> list[str]:
     """What of this side would stop the installation of this host half-way."""
-    data = host.data
-    given = data.get("extra_files"), data.get("hardware_configuration")
+    given = host.data.get("extra_files"), host.data.get("hardware_configuration")
     return list(obstacles(context_of(host).keys, context_of(host).builder, evaluated(host), *given))
 
 

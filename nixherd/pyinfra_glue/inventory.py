@@ -57,13 +57,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
     Whatever is wrong with the fleet or with what was asked of it ends the program here, before anything is
     connected.
     """
-    context = click.get_current_context(silent=True)
-    options: dict[str, Any] = context.params if context else {}
-    here = Path(file).resolve().parent
-    with or_end("reading the fleet", options):
-        if context:
-            keep_streams()
-            require_text(sys.argv[1:])
+    with or_end("reading the fleet", file) as (context, options, here):
         words = tuple(options.get("operations") or ())
         by_file = declared(words)
         files = [each for declarations in by_file.values() for each in declarations]
@@ -86,8 +80,10 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         for warning in fleet.warnings:
             say(warning, err=True)
         groups = groups_of(fleet)
-        _check_selection(groups, options)
-        _check_deployments(here, options, fleet, _selected(groups, options))
+        selected = _selected(groups, options)
+        if not selected:
+            raise Usage("no host is left to work on; the fleet, --limit and --exclude leave none")
+        _check_deployments(here, options, fleet, selected)
         token_file = expanded(token_file_of(here, options))
         run = Run(fleet.id)
         evaluator = Evaluator(fleet, run, _source(fleet, flake, gate))
@@ -98,14 +94,14 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         shared = Context.of(
             *(evaluator, Hypervisor(fleet, token_file, definitions), flake),
             must_be_signed=gate is not None,
-            roll_call=RollCall(_selected(groups, options), evaluator.ahead) if waits else None,
+            roll_call=RollCall(selected, evaluator.ahead) if waits else None,
         )
         if context:
             context.call_on_close(run.close)
             cli.put_right(context, shared)
             # a plan leaves none of its own
             if data_said(options, "journal") or (is_rollout and not options.get("dry")):
-                run.journal = _journal(fleet, groups, options, files)
+                run.journal = _journal(fleet, selected, options, files)
     inventory: dict[str, list[Entry]] = {name: [f"@fleet/{id}" for id in ids] for name, ids in groups.items()}
     data = {"context": shared, **_asked(words, files), **({"without_order": problem} if problem else {})}
     inventory["all"] = [(f"@fleet/{id}", {**data, "host_id": id}) for id in fleet.hosts]
@@ -120,10 +116,18 @@ def _source(fleet: Fleet, flake: Flake | None, gate: Gate | None) -> Callable[[]
 
 
 @contextmanager
-def or_end(what: str, options: Mapping[str, Any]) -> Iterator[None]:
-    """Whatever goes wrong in it is said in its line and ends the program, before anything is connected."""
+def or_end(what: str, file: str) -> Iterator[tuple[click.Context | None, dict[str, Any], Path]]:
+    """Give pyinfra's invocation, None outside of one, its options, and the directory of an inventory file.
+
+    Whatever goes wrong meanwhile is said in its line and ends the program, before anything is connected.
+    """
+    context = click.get_current_context(silent=True)
+    options: dict[str, Any] = context.params if context else {}
     try:
-        yield
+        if context:
+            keep_streams()
+            require_text(sys.argv[1:])
+        yield context, options, Path(file).resolve().parent
     except FAILURES as error:
         failure = worded(error, f"{what} for pyinfra {' '.join(options.get('operations') or ())}")
         say_error(failure)
@@ -183,13 +187,11 @@ def _out_of_order(options: Mapping[str, Any]) -> str | None:
     return next((f"--{name.replace('_', '-')}: {_NOT_IN_ROLLOUTS[name]}" for name in wrong), None)
 
 
-def _journal(
-    fleet: Fleet, groups: dict[str, list[str]], options: dict[str, Any], files: Sequence[DeployFile]
-) -> Journal:
+def _journal(fleet: Fleet, selected: set[str], options: dict[str, Any], files: Sequence[DeployFile]) -> Journal:
     """Where this deployment notes what it does: who begins one tells where, else in a directory of its own."""
     given = data_said(options, "journal")
     journal = Journal(Path(given) if given else new_directory())
-    hosts, deploys = sorted(_selected(groups, options)), list(options["operations"])
+    hosts, deploys = sorted(selected), list(options["operations"])
     dry = bool(options.get("dry"))
     steps = [each.step for each in files]
     journal.note("run", hosts=hosts, deploys=deploys, steps=steps, dry=dry, warnings=fleet.warnings)
@@ -201,11 +203,6 @@ def _selected(groups: dict[str, list[str]], options: dict[str, Any]) -> set[str]
     limit = limit or ["*"]
     selected = check_selection(limit, groups, "--limit") if groups["all"] else set()
     return selected - check_selection(exclude, groups, "--exclude")
-
-
-def _check_selection(groups: dict[str, list[str]], options: dict[str, Any]) -> None:
-    if not _selected(groups, options):
-        raise Usage("no host is left to work on; the fleet, --limit and --exclude leave none")
 
 
 def _check_data(here: Path, options: dict[str, Any]) -> None:
@@ -220,12 +217,10 @@ def _check_data(here: Path, options: dict[str, Any]) -> None:
 def _check_deployments(here: Path, options: dict[str, Any], fleet: Fleet, host_ids: Iterable[str]) -> None:
     """Usage where one of these hosts is to be deployed to as cannot be meant: whether it would be changed or not."""
     values = {**for_all(_group_data(here, options.get("group_data") or ())), **parsed_data(options)}
+    given = {name: value for name, value in values.items() if value is not None}
     builders = {name for host in fleet.hosts.values() for name in (host.id, host.ssh_alias) if name}
     for host_id in sorted(host_ids):
-        merged = {
-            **fleet.hosts[host_id].deployment,
-            **{name: value for name, value in values.items() if value is not None},
-        }
+        merged = {**fleet.hosts[host_id].deployment, **given}
         key = Options.of(host_id, merged.get, builders).sign_with
         if key and not expanded(key).is_file():
             raise Usage(f"sign_with={key}: no such file; `nix key generate-secret --key-name NAME` makes a key")

@@ -29,12 +29,8 @@ class PyinfraMachine:
     """
 
     def __init__(self, host: Host, epochs: Collection[Epoch] = INSTALLED) -> None:
-        self._host, self._epochs = host, epochs
+        self._host, self._epochs, self.id = host, epochs, str(host.data.host_id)
         self._connector = connector_of(host)
-
-    @property
-    def id(self) -> str:
-        return str(self._host.data.host_id)
 
     @property
     def access(self) -> Access:

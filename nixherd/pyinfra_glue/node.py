@@ -4,21 +4,17 @@ Its host key is never learnt: the operator names it (`--data host_key=`), or has
 connection of ours no ssh_config is read on it; what is taken from one is what docs/ssh.md lists.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import click
-from paramiko import AuthenticationException, BadHostKeyException, SSHException
+from paramiko import SSHException
 from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.util import CommandOutput
 from typing_extensions import override
 
-from nixherd.base.argv import keep_streams, require_text
 from nixherd.base.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.base.faults import worded
 from nixherd.base.files import expanded, write_whole
@@ -33,9 +29,9 @@ from nixherd.nix.evaluator import Evaluator
 from nixherd.proxmox.guard.definitions import Definitions
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.pyinfra_glue import cli
-from nixherd.pyinfra_glue.base import PinnedConnector, another_key, destination_of, unwelcome
+from nixherd.pyinfra_glue.base import PinnedConnector, Stranger, Unwelcome, destination_of
 from nixherd.pyinfra_glue.context import Context
-from nixherd.pyinfra_glue.deploy_file import DeployFile, declared
+from nixherd.pyinfra_glue.deploy_file import declared
 from nixherd.pyinfra_glue.inventory import Entry, data_said, fleet_directory, or_end, parsed_data, token_file_of
 from nixherd.pyinfra_glue.ssh_client import NotBegun, WatchedTransport
 from nixherd.ssh.destination import Destination
@@ -58,32 +54,28 @@ class NodeConnector(PinnedConnector):
             raise ConnectError(str(error)) from failure
 
     def _connect(self) -> None:
-        to = self._destination()
-        client = self.pinned_client()
+        to, name = self._destination(), self.host.data.host_id
         try:
-            client.open(to, self.keys_for(to), WatchedTransport, CONNECT_TIMEOUT)
-        except BadHostKeyException as error:
-            client.close()
-            raise Refused(another_key(f"{self.host.data.host_id} at {to.address}", error)) from error
-        except AuthenticationException as error:
-            client.close()
-            raise FleetError(unwelcome(to.user, to.address)) from error
-        except (SSHException, EOFError, OSError) as error:
-            why = client.why(error)
-            client.close()
-            raise FleetError(f"{self.host.data.host_id}: no SSH at {to.address}{to.way}: {why}") from error
-        self.take(client)
+            with self.opened(to, f"{name} at {to.address}", to.address, WatchedTransport, CONNECT_TIMEOUT) as client:
+                self.take(client)
+        except Stranger as error:
+            raise Refused(str(error)) from error
+        except Unwelcome as error:
+            raise FleetError(str(error)) from error
+        except OSError as error:
+            raise FleetError(f"{name}: {error}") from error
 
     def _destination(self) -> Destination:
         """How the node is reached, as the operator's ssh_config has it. FleetError without a key to know it by."""
         data = self.host.data
         self.data["ssh_user"] = user = str(data.get("ssh_user") or "root")
         given = str(data.get("ssh_hostname") or "")
-        port = _port(data.get("ssh_port"))
+        port: int | None = data.get("ssh_port")  # that it is a number pyinfra has seen to
+        if port is not None and not 0 < port < 65536:
+            raise Usage(f"--data ssh_port={port}: that is not a port; write one up to 65535")
         names = tuple(dict.fromkeys(name for name in (data.node, given or data.address) if name))
-        config = Configuration(
-            tuple(config_options(data.get("ssh_config_file"))), self.context.ssh_config, lambda names: None
-        )
+        options = tuple(config_options(data.get("ssh_config_file")))
+        config = Configuration(options, self.context.ssh_config, lambda names: None)
         way = config.way_to(names, user, port, address=names[-1])
         pinned = [str(data.host_key)] if data.get("host_key") else known_keys((*names, way.address), way.port)
         if not pinned:
@@ -100,7 +92,11 @@ class NodeConnector(PinnedConnector):
         known = self.context.run.plain_directory / "known_hosts" / "nodes" / data.node
         write_whole(known, "\n".join(lines) + "\n")
         to = destination_of(way, user, known, data.get("ssh_key"))
-        return _written(to, known.with_name(f"{data.node}.config")) if to.route.jumps else to
+        if not to.route.jumps:
+            return to
+        file = known.with_name(f"{data.node}.config")
+        write_whole(file, to.text)
+        return replace(to, config=file)
 
     @override
     def run_shell_command(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
@@ -113,18 +109,6 @@ class NodeConnector(PinnedConnector):
     @override
     def disconnect(self) -> None:
         self.leave()
-
-
-def _port(given: int | None) -> int | None:
-    """Usage when it is none; that it is a number pyinfra has seen to."""
-    if given is not None and not 0 < given < 65536:
-        raise Usage(f"--data ssh_port={given}: that is not a port; write one up to 65535")
-    return given
-
-
-def _written(to: Destination, file: Path) -> Destination:
-    write_whole(file, to.text)
-    return replace(to, config=file)
 
 
 def known_keys(names: tuple[str, ...], port: int) -> list[str]:
@@ -156,13 +140,8 @@ def nodes_beside(file: str) -> dict[str, list[Entry]]:
     Nodes are logged in to by what is named here and nothing else: `exec`, other deploys and other facts end the
     program, and so does a run that names no node.
     """
-    context = click.get_current_context(silent=True)
-    options: dict[str, Any] = context.params if context else {}
-    here = Path(file).resolve().parent
-    with or_end("reading the nodes", options):
+    with or_end("reading the nodes", file) as (context, options, here):
         if context:
-            keep_streams()
-            require_text(sys.argv[1:])
             check_words(options.get("operations") or ())
             check_data(parsed_data(options), NODES)
         definitions = Definitions.load(fleet_directory(here))
@@ -195,7 +174,8 @@ def nodes_of(fleet: Fleet) -> dict[str, str]:
 def check_words(words: Sequence[str]) -> None:
     plain = [word for word in words if "=" not in word]
     files = declared(words)
-    if plain == ["debug-inventory"] or (files and all(map(_is_for_nodes, files.values()))):
+    are_for_nodes = [bool(each) and all(file.for_nodes for file in each) for each in files.values()]
+    if plain == ["debug-inventory"] or (are_for_nodes and all(are_for_nodes)):
         return
     if plain[:1] == ["fact"] and plain[1:] and all(word.startswith(_FACTS) for word in plain[1:]):
         return
@@ -203,10 +183,6 @@ def check_words(words: Sequence[str]) -> None:
         f"{' '.join(words)}: nodes.py is for deploys/proxmox_host.py and for facts of {_FACTS.rstrip('.')} alone; "
         "a node of the hypervisor is logged in to for nothing else"
     )
-
-
-def _is_for_nodes(declarations: Sequence[DeployFile]) -> bool:
-    return bool(declarations) and all(each.for_nodes for each in declarations)
 
 
 def check_selection_of_nodes(nodes: dict[str, str], options: dict[str, Any]) -> None:

@@ -82,19 +82,15 @@ def guarded(host: Host, body: Callable[[], Planned]) -> Commands:
         if isinstance(planned, NoChange):
             host.noop(planned.reason)
         elif isinstance(planned, Change):
-            yield from say_and_make(host, planned)
+            host.log(planned.summary)
+            if context := _context(host):
+                note = {"text": planned.summary, "planned": not executing(host)}
+                context.run.journal.note("step", host.data.host_id, **note)
+            yield FunctionCommand(_make, (planned,), {})
         else:
             yield from planned
     except FAILURES as error:
         yield from _refuse(host, error)
-
-
-def say_and_make(host: Host, change: Change) -> Commands:
-    """Say a change, and make it when it is carried out."""
-    host.log(change.summary)
-    if context := _context(host):
-        context.run.journal.note("step", host.data.host_id, text=change.summary, planned=not executing(host))
-    yield FunctionCommand(_make, (change,), {})
 
 
 def _make(state: State, host: Host, change: Change) -> bool:

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from paramiko import AuthenticationException, BadHostKeyException, SSHException, Transport
+from paramiko import Transport
 from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.local import LocalConnector
@@ -33,16 +33,7 @@ from nixherd.locate.neighbours import Neighbour
 from nixherd.locate.reach import Epoch, Hints, Look, NotInstalled, Place
 from nixherd.proxmox.errors import Misused
 from nixherd.pyinfra_glue import proving
-from nixherd.pyinfra_glue.base import (
-    NoShell,
-    NotFound,
-    PinnedConnector,
-    Stranger,
-    Unwelcome,
-    another_key,
-    destination_of,
-    unwelcome,
-)
+from nixherd.pyinfra_glue.base import NotFound, PinnedConnector, Stranger, Unwelcome, destination_of
 from nixherd.pyinfra_glue.proving import output_of
 from nixherd.pyinfra_glue.ssh_client import PinnedClient, WatchedTransport
 from nixherd.ssh.destination import Destination
@@ -130,11 +121,6 @@ class MachineConnector(PinnedConnector):
             with suppress(FleetError):
                 self._try_once(Look.anywhere())
 
-    @property
-    def _by_names(self) -> bool:
-        """Whether the pinned key is all that the machine has to prove in this run, wherever it is found."""
-        return not (self.installs or self.host.data.get("may_install"))
-
     # Connecting
 
     def drop(self) -> None:
@@ -176,7 +162,9 @@ class MachineConnector(PinnedConnector):
         if self.here:
             return self._be_here()
         context, host, hints = self.context, self.fleet_host, self.hints
-        search = self._search(hints, how) if self._by_names else None
+        # else the pinned key is all that the machine has to prove in this run, wherever it is found
+        must_vouch = self.installs or self.host.data.get("may_install")
+        search = None if must_vouch else self._search(hints, how)
         places = search.places() if search else reach.look(context.hypervisor, context.keys, host, hints, how)
         errors: list[OSError] = []
         for place in places:
@@ -236,29 +224,14 @@ class MachineConnector(PinnedConnector):
         if self.is_asked and (whose := self.context.hypervisor.part_at(to.address)):
             raise OSError(f"{place.address} is {whose}: a hypervisor is never logged in to")
 
-        def opened(*args: Any, **arguments: Any) -> Transport:
+        def watched(*args: Any, **arguments: Any) -> Transport:
             if not self.is_asked:
                 self._report(present=True)  # something listens; handshakes take a while
             return WatchedTransport(*args, **arguments)
 
-        client = self.pinned_client()
-        try:
-            client.open(to, self.keys_for(to), opened, CONNECT_TIMEOUT)
+        who = f"{self.fleet_host.id} ({place.epoch}) at {place.address}"
+        with self.opened(to, who, place.address, watched, CONNECT_TIMEOUT) as client:
             place = self._proven(client, place)
-        except BadHostKeyException as error:
-            client.close()
-            who = f"{self.fleet_host.id} ({place.epoch}) at {place.address}"
-            raise Stranger(another_key(who, error)) from error
-        except AuthenticationException as error:
-            client.close()
-            raise Unwelcome(unwelcome(self.data["ssh_user"], place.address)) from error
-        except (FleetError, NoShell):
-            client.close()
-            raise
-        except (SSHException, EOFError, OSError) as error:
-            why = client.why(error)
-            client.close()
-            raise OSError(f"no SSH at {place.address}{to.way}: {why}") from error
         self.take(client)
         self.place = place
         return place
@@ -301,15 +274,15 @@ class MachineConnector(PinnedConnector):
     def _destination(self, place: Place) -> Destination:
         """How a place is connected to. Misused when the operator's ssh_config says what cannot be followed."""
         host, given = self.fleet_host, self.data["ssh_port"]
-        config = Configuration(
-            tuple(config_options(self.data["ssh_config_file"])), self.context.ssh_config, self._pin_of
-        )
+        options = tuple(config_options(self.data["ssh_config_file"]))
+        config = Configuration(options, self.context.ssh_config, self._pin_of)
         names = tuple(dict.fromkeys(name for name in (host.ssh_alias, host.id, place.address) if name))
         try:
             installed = place.epoch is Epoch.FINAL
             port = int(given) if given else None
             way = config.way_to(names, self.data["ssh_user"], port, address=place.address, installed=installed)
-            known_hosts = self._known_hosts(place, way.address, way.port)
+            line = known_hosts_line([way.address], place.host_key, port=way.port)  # this place's key and nothing else
+            known_hosts = self._keep(f"{place.epoch}", line)
         except Usage as error:
             raise Misused(str(error)) from error
         except ValueError as error:  # known_hosts has no way to write it
@@ -333,10 +306,6 @@ class MachineConnector(PinnedConnector):
                 name = host.id.lower()  # OpenSSH looks for what it is told in lines that it has put into lower case
                 return name, self._keep("hop", known_hosts_line([name], key))
         return None
-
-    def _known_hosts(self, place: Place, address: str, port: int) -> Path:
-        """A known_hosts file that holds this place's key and nothing else."""
-        return self._keep(f"{place.epoch}", known_hosts_line([address], place.host_key, port=port))
 
     def _keep(self, kind: str, text: str) -> Path:
         """A file of this run for this host; its name goes by what is in it."""

@@ -5,23 +5,27 @@ what a later one goes by. A plan takes no lock and leaves no journal of its own.
 """
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from pyinfra.api.host import Host
 
 from nixherd.base.errors import FAILURES, Usage
-from nixherd.base.run import Run
+from nixherd.deploy.activate import activate
+from nixherd.deploy.build import builder_of
+from nixherd.deploy.copy import copy_closure
 from nixherd.deploy.journal import Journal, new_directory
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Goal, Options
-from nixherd.deploy.run import HostRun, Reached, Rollout
-from nixherd.deploy.running import ask_running
+from nixherd.deploy.run import HostRun, Reached, Rollout, Target, operator
+from nixherd.deploy.running import ask_running, has_it
 from nixherd.deploy.waves import USUAL
 from nixherd.fleet.load import load_fleet
 from nixherd.install.permission import require_rebootable
 from nixherd.pyinfra_glue.deploy_file import require_order
 from nixherd.pyinfra_glue.hosts import context_of, executing, failed, fleet_host
 from nixherd.pyinfra_glue.machine import PyinfraMachine
+from nixherd.pyinfra_glue.operation import Change, NoChange
 
 PLANNED = "plan"  # the id of a rollout that is only planned
 
@@ -69,26 +73,43 @@ def read(host: Host, **changes: Any) -> tuple[Rollout, HostRun, Reached]:
     return rollout, host_run, reached
 
 
+def switch_to(target: Target, rollout: Rollout, host_run: HostRun, reached: Reached) -> Change | NoChange:
+    """Activate a system, or a home, that the machine has, as far as the row's goal goes."""
+    goal = host_run.options.goal
+    if has_it(reached.running, target.system, goal):
+        return NoChange(f"{host_run.id}: {target.system} is there")
+    return Change(f"{goal} to {target.system}", partial(activate, rollout, host_run, target, reached.running))
+
+
+def copy_to(host: Host, paths: list[str]) -> Change:
+    """Copy the closures of store paths to the machine; only what is missing there."""
+    sign_with, is_nixos = options_of(host).sign_with, fleet_host(host).is_nixos
+    copy = partial(copy_closure, PyinfraMachine(host), paths, is_nixos=is_nixos, sign_with=sign_with)
+    return Change(f"copy {', '.join(paths)}", copy)
+
+
+def builder_for(host: Host, host_run: HostRun) -> Machine | None:
+    """The machine that builds for this host, None where that is done here. Usage when nobody of that name can."""
+
+    def machine_of(host_id: str) -> Machine:
+        return PyinfraMachine(next(each for each in host.state.inventory if each.data.host_id == host_id))
+
+    return builder_of(context_of(host).fleet, host_run.machine, host_run.options.build_on, machine_of)
+
+
 def _new(host: Host) -> Rollout:
     run, fleet = context_of(host).run, context_of(host).fleet.path
     selected = tuple(sorted(str(each.data.host_id) for each in _limited(host)))
     if executing(host):
         run.claim_fleet()
-        journal = _journal(run)
-        number = context_of(host).rollouts.next_number()
+        run.journal = journal = run.journal if isinstance(run.journal, Journal) else Journal(new_directory())
+        number = next(context_of(host).rollouts.numbers)
         rollout = Rollout(journal.directory.name + (f".{number}" if number > 1 else ""), journal, selected)
     else:
         rollout = Rollout(PLANNED, run.journal, selected)
     goal, flake = options_of(host).goal, context_of(host).flake
-    rollout.journal.note("run", run=rollout.id, who=rollout.who, fleet=fleet, flake=flake, goal=goal)
+    rollout.journal.note("run", run=rollout.id, who=operator(), fleet=fleet, flake=flake, goal=goal)
     return rollout
-
-
-def _journal(run: Run) -> Journal:
-    """The run's journal; it begins one now where it has none."""
-    if not isinstance(run.journal, Journal):
-        run.journal = Journal(new_directory())
-    return run.journal
 
 
 def options_of(host: Host, **changes: Any) -> Options:
@@ -120,12 +141,6 @@ def waves(host: Host) -> list[int]:
 def reached_ids(host: Host) -> tuple[str, ...]:
     """The ids of the hosts of this run that answer: they are evaluated together."""
     return tuple(sorted(str(each.data.host_id) for each in host.state.activated_hosts if not failed(each)))
-
-
-def machine_of_host(host: Host, host_id: str) -> Machine:
-    """The machine of another host of the inventory."""
-    other: Host = next(each for each in host.state.inventory if each.data.host_id == host_id)
-    return PyinfraMachine(other)
 
 
 def _limited(host: Host) -> list[Host]:

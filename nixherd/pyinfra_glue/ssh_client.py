@@ -13,18 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paramiko import (
-    AuthenticationException,
-    Channel,
-    ECDSAKey,
-    Ed25519Key,
-    PKey,
-    RejectPolicy,
-    RSAKey,
-    SSHException,
-    Transport,
-)
-from paramiko import SSHClient as ParamikoClient
+import paramiko
 from paramiko.agent import Agent, AgentSSH
 from paramiko.auth_strategy import AuthStrategy, SourceResult
 from paramiko.pkey import PublicBlob
@@ -45,7 +34,7 @@ class NotBegun(OSError):
     """The connection was dead already: what was to run on it has not begun."""
 
 
-class WatchedTransport(Transport):
+class WatchedTransport(paramiko.Transport):
     """Tells a command that never began from one that may have, and does not wait an hour for it to begin."""
 
     @override
@@ -54,14 +43,14 @@ class WatchedTransport(Transport):
         self.channel_timeout = CHANNEL_TIMEOUT
 
     @override
-    def open_session(self, *args: Any, **arguments: Any) -> Channel:
+    def open_session(self, *args: Any, **arguments: Any) -> paramiko.Channel:
         try:
             return super().open_session(*args, **arguments)
-        except (SSHException, EOFError, OSError) as error:
+        except (paramiko.SSHException, EOFError, OSError) as error:
             raise NotBegun(f"the connection broke: {error or 'no answer'}") from error
 
 
-def notice_a_dead_peer(transport: Transport) -> None:
+def notice_a_dead_peer(transport: paramiko.Transport) -> None:
     """A machine that jumped leaves no FIN behind: let the kernel end a connection that nobody acknowledges."""
     transport.set_keepalive(5)
     sock = transport.sock
@@ -76,7 +65,7 @@ class PinnedClient(SSHClient):
     heard: Callable[[Answer, int], None] = staticmethod(lambda answer, status: None)
     """is given each command's answer at its end, and with which status sshd says that its login shell ended"""
 
-    def open(self, to: Destination, keys: "Keys", transport_factory: Callable[..., Transport], timeout: float) -> None:
+    def open(self, to: Destination, keys: "Keys", transport: Callable[..., paramiko.Transport], timeout: float) -> None:
         """Connect and log in; `timeout`, in seconds, is for TCP and for each part of the handshake.
 
         BadHostKeyException for another key, AuthenticationException when none of ours is accepted; else OSError,
@@ -84,9 +73,9 @@ class PinnedClient(SSHClient):
         """
         _patch_paramiko_sk_key_support()
         _keep_paramiko_off_the_terminal()
-        self.set_missing_host_key_policy(RejectPolicy())
+        self.set_missing_host_key_policy(paramiko.RejectPolicy())
         self.get_host_keys().load(str(to.known_hosts))
-        ParamikoClient.connect(
+        paramiko.SSHClient.connect(
             self,
             to.address,
             port=to.port,
@@ -97,7 +86,7 @@ class PinnedClient(SSHClient):
             auth_timeout=timeout,
             allow_agent=False,
             look_for_keys=False,
-            transport_factory=transport_factory,
+            transport_factory=transport,
             auth_strategy=keys,
         )
 
@@ -144,7 +133,7 @@ class PinnedClient(SSHClient):
 class Reply:
     """What comes back on a channel for one command."""
 
-    channel: Channel
+    channel: paramiko.Channel
     answer: Answer
     heard: Callable[[Answer, int], None]
 
@@ -221,7 +210,7 @@ class Keys(AuthStrategy):
 
     user: str
     identities: Identities
-    pkey: PKey | None = None
+    pkey: paramiko.PKey | None = None
     password: str | None = None
 
     @override
@@ -229,7 +218,7 @@ class Keys(AuthStrategy):
         yield from ()
 
     @override
-    def authenticate(self, transport: Transport) -> list[SourceResult]:
+    def authenticate(self, transport: paramiko.Transport) -> list[SourceResult]:
         """AuthenticationException when nothing of it is accepted; SSHException when the machine hangs up before."""
         agent = None if self.pkey else _agent_at(self.identities.agent)
         try:
@@ -243,19 +232,18 @@ class Keys(AuthStrategy):
         finally:
             if agent:
                 agent.close()
-        raise AuthenticationException("none of our keys is accepted")
+        raise paramiko.AuthenticationException("none of our keys is accepted")
 
-    def _accepted(self, transport: Transport, attempt: Callable[[], object]) -> bool:
+    def _accepted(self, transport: paramiko.Transport, attempt: Callable[[], object]) -> bool:
         try:
             attempt()
-        except SSHException:
+        except paramiko.SSHException:
             if not transport.is_active():
-                raise SSHException(
-                    "it hung up before all of our keys were offered; name the right one with --data ssh_key=FILE"
-                ) from None
+                why = "it hung up before all of our keys were offered; name the right one with --data ssh_key=FILE"
+                raise paramiko.SSHException(why) from None
         return transport.is_authenticated()
 
-    def _offered(self, agent: Agent | None) -> Iterator[PKey]:
+    def _offered(self, agent: Agent | None) -> Iterator[paramiko.PKey]:
         held = list(agent.get_keys()) if agent else []
         named = [key for blob in map(_public_blob, self.identities.files) for key in held if blob == key.asbytes()]
         yield from named
@@ -284,11 +272,11 @@ def _agent_at(path: str | None) -> Agent | None:
         return None
     try:
         return _AgentAt(path) if path else Agent()
-    except (SSHException, OSError):
+    except (paramiko.SSHException, OSError):
         return None
 
 
-def load(file: Path, certificates: tuple[Path, ...] = ()) -> Iterator[PKey]:
+def load(file: Path, certificates: tuple[Path, ...] = ()) -> Iterator[paramiko.PKey]:
     """A private key from its file: with each of the certificates that are its own, and without; nothing when it cannot
     be read without a passphrase."""
     beside = file.with_name(f"{file.name}-cert.pub")
@@ -301,11 +289,11 @@ def load(file: Path, certificates: tuple[Path, ...] = ()) -> Iterator[PKey]:
         yield key
 
 
-def _private_key(file: Path) -> PKey | None:
-    for kind in (Ed25519Key, ECDSAKey, RSAKey):
+def _private_key(file: Path) -> paramiko.PKey | None:
+    for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
         try:
             return kind.from_private_key_file(str(file))
-        except (SSHException, OSError, ValueError):  # another kind, encrypted, not there, or no key at all
+        except (paramiko.SSHException, OSError, ValueError):  # another kind, encrypted, not there, or no key at all
             continue
     return None
 

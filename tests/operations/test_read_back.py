@@ -168,8 +168,8 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> str:
     left: dict[str, str] = {}
     state = SimpleNamespace(note=left.__setitem__)
     run = SimpleNamespace(state_of=lambda host_id: state, journal=rolled_out(Scripted())[2])
-    monkeypatch.setattr(installing, "vm_of", lambda host: None)
-    monkeypatch.setattr(installing, "context_of", lambda host: SimpleNamespace(run=run))
+    context = SimpleNamespace(run=run, fleet=SimpleNamespace(vm_of=lambda host_id: None))
+    monkeypatch.setattr(installing, "context_of", lambda host: context)
     machine: Any = dict.fromkeys(("booted_system", "revision", "hostname", "boot_id", "root"), "x") | {
         "current_system": SEEN
     }

@@ -213,7 +213,7 @@ def test_an_unexpected_exception_is_reported_as_that(tmp_path: Path, monkeypatch
     journal.note("run", hosts=["dev"])
     host_run.enter("activate")
     expected = pytest.raises(Undecided, match=r"^dev: activate: TypeError: object of type 'Host' has no len.* mistake")
-    with expected, rollout.turn(host_run, "dev"):
+    with expected, rollout.turn(host_run):
         raise TypeError("object of type 'Host' has no len()")
     journal.close()
     [row] = report(entries(tmp_path / "run")).hosts

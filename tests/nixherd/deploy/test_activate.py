@@ -123,7 +123,7 @@ def test_what_never_began_is_said_to_be_that(machine: Sandbox) -> None:
     rollout, host_run, _ = rolled_out(machine)
     before = running(machine)
     machine.broken = [OSError("gone")]
-    with pytest.raises(NotBegun, match="did not answer, and did not begin; deploy it again"):
+    with pytest.raises(NotBegun, match="and neither answered nor began; deploy it again"):
         activate(rollout, host_run, TARGET, before)
 
 

@@ -84,10 +84,10 @@ def test_what_nobody_foresaw_is_unknown_once_the_machine_may_have_changed() -> N
 
 def test_a_failure_holds_those_that_come_after() -> None:
     rollout, host_run, notes = rolled_out(Scripted(), max_fail=MaxFail(number=0))
-    with pytest.raises(FleetError, match="it broke"), rollout.turn(host_run, "group"):
+    with pytest.raises(FleetError, match="it broke"), rollout.turn(host_run):
         raise FleetError("it broke")
     assert rollout.failed == {"dev": host_run.options.wave}
-    with pytest.raises(NotBegun, match=r"dev is held: 1 of 1 hosts failed \(dev\)"), rollout.turn(host_run, "group"):
+    with pytest.raises(NotBegun, match=r"dev is held: 1 of 1 hosts failed \(dev\)"), rollout.turn(host_run):
         raise AssertionError("it was held")
     assert notes.end[0] == "held"
 
@@ -96,11 +96,11 @@ def test_an_operator_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch
     def nameless() -> str:
         raise KeyError("getpwuid(): uid not found")
 
-    assert re.fullmatch(rf"[\w@.-]+-{os.getpid()}", rolled_out(Scripted())[0].who)
+    assert re.fullmatch(rf"[\w@.-]+-{os.getpid()}", operator())
     monkeypatch.setattr(getpass, "getuser", nameless)
     assert operator().startswith(f"uid-{os.getuid()}@")
 
 
 def test_rollouts_are_counted() -> None:
     rollouts = Rollouts()
-    assert [rollouts.next_number(), rollouts.next_number()] == [1, 2]
+    assert [next(rollouts.numbers), next(rollouts.numbers)] == [1, 2]

@@ -134,7 +134,7 @@ def test_whose_a_deploy_file_is_goes_by_what_it_declares(
 
 def test_a_declaration_is_written_out(own: Callable[[str], str]) -> None:
     for call in ("deploy_file(name)", "deploy_file('x', rollout=flag)", "deploy_file()", "deploy_file('x', **flags)"):
-        with pytest.raises(Usage, match=r"own\.py:1: deploy_file\(\) takes one text and flags that are written out"):
+        with pytest.raises(Usage, match=r"own\.py:1: deploy_file\(\) takes one text, and flags written out"):
             flat(own(call))
     with pytest.raises(Usage, match=r"own\.py:1: deploy_file\(\) does not take roll"):
         flat(own("deploy_file('x', roll=True)"))
