@@ -36,7 +36,7 @@ from nixherd.fleet.field_types import (
     Words,
 )
 from nixherd.fleet.guest_types import CloudInit, Devices, Disks, Features, Pci, Size, Startup
-from nixherd.fleet.models import DEFINITIONS, Access, GuestType
+from nixherd.fleet.models import DEFINITIONS, Access, CloudInitSettings, GuestType
 from nixherd.ssh.keys import HOST_KEY_FILE
 
 DEFAULT_FLEET_ID = "fleet"
@@ -108,15 +108,8 @@ _VM, _CONTAINER = GuestType.QEMU, GuestType.LXC
 
 
 def _seconds(name: str, default: int, purpose: str) -> Field:
-    return Field(
-        name,
-        Integer("integer", 0, _LONGEST),
-        purpose,
-        _SECONDS_REMEDY,
-        unit="seconds",
-        unsaid=str(default),
-        deploys=True,
-    )
+    seconds = Integer("integer", 0, _LONGEST)
+    return Field(name, seconds, purpose, _SECONDS_REMEDY, unit="seconds", unsaid=str(default), deploys=True)
 
 
 def _vmid(purpose: str) -> Field:
@@ -127,16 +120,17 @@ def _node(purpose: str, unsaid: str = "proxmox.node", *, lenient: bool = False) 
     return Field("node", _NODE_TYPE, purpose, _NAME_REMEDY, unsaid=unsaid, protects=True, lenient=lenient)
 
 
-def _where(unsaid_neighbours: str = "", unsaid_discover: str = "", *, lenient: bool = False) -> tuple[Field, ...]:
+def _where(neighbours: str, discover: str, *, default: Any = None, lenient: bool = False) -> tuple[Field, ...]:
     """What says where a guest is whose agent does not: found, it is known by its pinned key alone."""
     return (
         Field("neighbours", OneOrMore("host's id, or list of them", Text("", _ID, "host's id")),
               "hosts on the guests' network, which are asked at which address a network card was seen: their neighbour "
               "table and DHCP leases", "write the id of a host in hosts.nix, or a list of them",
-              unsaid=unsaid_neighbours, lenient=lenient),
+              unsaid=neighbours, default=default, lenient=lenient),
         Field("discover", OneOrMore("network, or list of them", Network()),
               f"networks whose addresses are tried, at port 22, when nothing else says where a machine is; at most "
-              f"/{LARGEST_SEARCHED}", 'write networks such as "10.0.0.0/24"', unsaid=unsaid_discover, lenient=lenient),
+              f"/{LARGEST_SEARCHED}", 'write networks such as "10.0.0.0/24"', unsaid=discover, default=default,
+              lenient=lenient),
     )  # fmt: skip
 
 
@@ -219,7 +213,7 @@ _PROXMOX = (
           "copy the certificate's SHA-256 fingerprint: 64 hex digits, with or without colons", protects=True),
     Field("caFile", ExistingPath(), "who signs the API's certificate", "write a path without quotes, such as ./ca.pem",
           protects=True),
-    *_where("none but the machine that this runs on", "none is searched"),
+    *_where("none but the machine that this runs on", "none is searched", default=()),
 )  # fmt: skip
 
 _PLAIN = (
@@ -279,7 +273,7 @@ _DEVICES = (
           "devices that are passed through", 'write [ "igpu" ] or { hostpci0 = { mapping = "igpu"; pcie = true; }; }',
           default=(), only=_VM),
     Field("cloudInit", CloudInit("set", _CLOUD_INIT), "what its first boot is told", "it must be an attribute set",
-          only=_VM),
+          default=CloudInitSettings(), only=_VM),
 )  # fmt: skip
 
 _MANAGED = (
