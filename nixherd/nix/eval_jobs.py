@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nixherd.base.errors import FleetError
-from nixherd.nix.commands import Evaluated, description, evaluated, nix_string
+from nixherd.nix.commands import Evaluated, configurations, description, evaluated, nix_string
 from nixherd.nix.errors import explain
 
 PROGRAM = "nix-eval-jobs"
@@ -35,11 +35,10 @@ def jobs(flake: str, host_ids: Sequence[str], *, is_nixos: bool, roots: str, wor
     ids = nix_string(json.dumps(dict.fromkeys(host_ids)))
     select = _SELECT.replace("TOPLEVEL", toplevel).replace("IDS", ids)
     select = select.replace("DESCRIBE", description(host_ids, is_nixos=is_nixos))
-    attribute = "nixosConfigurations" if is_nixos else "homeConfigurations"
     options = ["--gc-roots-dir", roots, "--workers", str(workers), "--max-memory-size", str(BYTES_PER_WORKER >> 20)]
     options += ["--show-trace", "--select", select, "--apply", "job: job.nixherd"]
     features = ["--option", "experimental-features", "nix-command flakes"]
-    return [PROGRAM, *features, *options, "--flake", f"{flake}#{attribute}"]
+    return [PROGRAM, *features, *options, "--flake", f"{flake}#{configurations(is_nixos=is_nixos)}"]
 
 
 def parse(lines: Iterable[str], directory: Path) -> dict[str, Evaluated | FleetError]:
