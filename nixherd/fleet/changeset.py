@@ -18,7 +18,7 @@ import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,9 +92,7 @@ class Changeset:
         """
         if self.repository is None:
             if commit:
-                raise FleetError(
-                    f"{self.root}: is in no git repository; `git init` one, or say that nothing is to be committed"
-                )
+                raise FleetError(f"{self.root}: is not in a git repository; `git init` one, or commit nothing")
             return
         if dirty := self.repository.changed(paths):
             raise FleetError(
@@ -176,15 +174,10 @@ class Changeset:
 
     def _require_possible(self, swaps: Sequence[Swap]) -> None:
         for swap in swaps:
-            self._require_as_seen(swap)
+            if self._sum_of(swap.path) != swap.old:
+                raise FleetError(f"{self.root / swap.path}: was changed meanwhile; nothing was done, run it again")
         for path in {Path(swap.path).parent: swap.path for swap in swaps}.values():
             self.tree.require_writable(path)
-
-    def _require_as_seen(self, swap: Swap) -> None:
-        if self._sum_of(swap.path) != swap.old:
-            raise FleetError(
-                f"{self.root / swap.path}: somebody changed it meanwhile; nothing was changed, run it again"
-            )
 
     def _sum_of(self, path: str) -> str | None:
         return _sum_or_none(self.tree.read(path))
@@ -334,31 +327,21 @@ def interrupted(root: Path) -> bool:
 @contextmanager
 def changing(root: Path) -> Iterator[Changeset]:
     """The fleet's directory for one change at a time. FleetError when another run changes it."""
-    with trees.opened(root) as tree:
+    with trees.opened(root) as tree, ExitStack() as held:
         repository = Repository.around(root)
         place = _make_place(root, repository)
         try:
-            handle = lock(place / _LOCK)
+            held.callback(os.close, lock(place / _LOCK))
+            tree.lock()
         except BlockingIOError:
-            raise _somebody_else(root) from None
+            raise FleetError(f"{root}: another run is changing this fleet's files; wait for it") from None
+        changeset = Changeset(tree, place, repository)
+        changeset._sweep()
         try:
-            try:
-                tree.lock()
-            except BlockingIOError:
-                raise _somebody_else(root) from None
-            changeset = Changeset(tree, place, repository)
-            changeset._sweep()
-            try:
-                yield changeset
-            finally:
-                if not changeset._journal.exists():
-                    changeset._clear()
+            yield changeset
         finally:
-            os.close(handle)
-
-
-def _somebody_else(root: Path) -> FleetError:
-    return FleetError(f"{root}: another run is changing this fleet's files; wait for it")
+            if not changeset._journal.exists():
+                changeset._clear()
 
 
 def _place(root: Path) -> Path:

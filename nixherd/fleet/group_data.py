@@ -22,12 +22,6 @@ def said_for_all(name: str, directories: Iterable[Path]) -> Iterator[Any]:
             yield values[name]
 
 
-def names_for_all(directories: Iterable[Path]) -> Iterator[str]:
-    """Every name there."""
-    for values in _said(directories):
-        yield from (name for name in values if not name.startswith("_"))
-
-
 def for_all(directories: Iterable[Path]) -> dict[str, Any]:
     """What pyinfra takes from there for every host: later directories come first in rank."""
     return {name: value for values in _said(directories) for name, value in values.items() if not name.startswith("_")}

@@ -13,6 +13,7 @@ from typing import Any
 
 from nixherd.base import names
 from nixherd.fleet.field_types import (
+    ADDRESSES,
     FINGERPRINT,
     FREE,
     KIND,
@@ -20,7 +21,6 @@ from nixherd.fleet.field_types import (
     WAY,
     AbsolutePath,
     Address,
-    Addresses,
     ExistingPath,
     Flag,
     HealthChecks,
@@ -152,7 +152,7 @@ _HOST = (
     Field("sshKeyName", Text("text"), "the secret file of its user's SSH key", "write a string"),
     Field("initialHashedPassword", Text("text"), "its user's password at first", "write a string"),
     Field("sudoPasswordless", _FLAG, "whether sudo asks for no password there", _YES_OR_NO, unsaid="false"),
-    Field("addresses", Addresses(), "where it is tried, in this order, before a hypervisor is asked where it is",
+    Field("addresses", ADDRESSES, "where it is tried, in this order, before a hypervisor is asked where it is",
           'write a list of names or addresses without ports, such as [ "10.0.0.5" ]',
           unsaid="hostname, then sshAlias"),
     Field("tags", Words("list of words", _LINE, "tags"), "groups that select it (`--limit`)", "write a list of words",
