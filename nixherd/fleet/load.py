@@ -11,20 +11,9 @@ from typing import Any
 
 from nixherd.base.errors import Finding, FleetInvalid
 from nixherd.base.files import expanded
+from nixherd.fleet import models
 from nixherd.fleet.evaluate import evaluate
-from nixherd.fleet.models import (
-    HOSTS,
-    NOTHING,
-    ContainerSettings,
-    Endpoint,
-    Fleet,
-    Host,
-    Origin,
-    Settings,
-    Template,
-    Vm,
-    VmidRange,
-)
+from nixherd.fleet.models import HOSTS, NOTHING, Fleet, Host, Vm
 from nixherd.fleet.schema import Place, fields_of, read
 from nixherd.fleet.validate import find, is_host, kind_of
 from nixherd.fleet.world import World, look
@@ -98,13 +87,13 @@ def _host(name: str, entry: Mapping[str, Any]) -> Host:
 def _managed(name: str, entry: Mapping[str, Any]) -> Vm:
     values, rest = read(Place.MANAGED, entry, kind_of(entry))
     parts = {**_parts(Vm, values), "host_id": values["nixosConfig"], "settings": settings_of(values)}
-    return Vm(name=name, origin=Origin.MANAGED, **parts, extra=_rest(rest))
+    return Vm(name=name, origin=models.Origin.MANAGED, **parts, extra=_rest(rest))
 
 
-def settings_of(values: Mapping[str, Any]) -> Settings:
+def settings_of(values: Mapping[str, Any]) -> models.Settings:
     """A managed guest's settings, of the fields that its kind has."""
-    container = ContainerSettings(**_parts(ContainerSettings, values))
-    return Settings(**_parts(Settings, values), container=container)
+    container = models.ContainerSettings(**_parts(models.ContainerSettings, values))
+    return models.Settings(**_parts(models.Settings, values), container=container)
 
 
 def _imported(name: str, entry: Mapping[str, Any], by_name: Mapping[str, str]) -> Vm:
@@ -116,22 +105,22 @@ def _imported(name: str, entry: Mapping[str, Any], by_name: Mapping[str, str]) -
     values, rest = read(Place.IMPORTED, entry)
     named = [each.lower() for each in (values["hostname"], values["sshAlias"], name) if each is not None]
     host_id = next((by_name[each] for each in named if each in by_name), None)
-    return Vm(name=name, origin=Origin.IMPORTED, host_id=host_id, **_parts(Vm, values), extra=_rest(rest))
+    return Vm(name=name, origin=models.Origin.IMPORTED, host_id=host_id, **_parts(Vm, values), extra=_rest(rest))
 
 
-def _endpoint(entry: Mapping[str, Any]) -> Endpoint | None:
+def _endpoint(entry: Mapping[str, Any]) -> models.Endpoint | None:
     values, _ = read(Place.PROXMOX, entry)
-    return Endpoint(**_parts(Endpoint, values)) if values["host"] and values["node"] else None
+    return models.Endpoint(**_parts(models.Endpoint, values)) if values["host"] and values["node"] else None
 
 
-def _template(entry: Mapping[str, Any]) -> Template:
+def _template(entry: Mapping[str, Any]) -> models.Template:
     values, rest = read(Place.TEMPLATE, entry)
     name = values["name"] if isinstance(values["name"], str) else None
-    return Template(**{**_parts(Template, values), "name": name}, extra=_rest(rest))
+    return models.Template(**{**_parts(models.Template, values), "name": name}, extra=_rest(rest))
 
 
-def _range(name: str, entry: Mapping[str, Any]) -> VmidRange:
-    return VmidRange(name, **read(Place.RANGE, entry)[0])
+def _range(name: str, entry: Mapping[str, Any]) -> models.VmidRange:
+    return models.VmidRange(name, **read(Place.RANGE, entry)[0])
 
 
 def _parts(model: type, values: Mapping[str, Any]) -> dict[str, Any]:

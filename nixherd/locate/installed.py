@@ -15,23 +15,11 @@ from nixherd.base.errors import ApiError, FleetError
 from nixherd.base.run import Run
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Fleet, Host, Vm
-from nixherd.locate import keyscan, neighbours
+from nixherd.locate import keyscan, neighbours, reach
 from nixherd.locate.guest_agent import owner_of_address
 from nixherd.locate.neighbours import Neighbour, Sightings
 from nixherd.locate.proof import Asked
-from nixherd.locate.reach import (
-    Absent,
-    Epoch,
-    Hints,
-    Look,
-    Place,
-    Running,
-    addresses,
-    ask_agent,
-    declared_card,
-    is_proven_by_agent,
-    running,
-)
+from nixherd.locate.reach import Absent, Epoch, Hints, Look, Place, Running, is_proven_by_agent
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.guest.identity import address_of, label, plain_address
 from nixherd.proxmox.guest.observe import interfaces_of
@@ -91,9 +79,9 @@ class Search:
         be. While nothing is known, nothing is yielded, and `reasons` say why.
         """
         vm = self.vm
-        card = declared_card(vm)
+        card = reach.declared_card(vm)
         self._gateways = neighbours.gateways(vm)
-        named = [self.hints.address] if self.hints.address else addresses(self.host)
+        named = [self.hints.address] if self.hints.address else reach.addresses(self.host)
         yield from self._new([self.before] if self.before else [], card)
         yield from self._new(named, card)
         if not self.hints.address:
@@ -121,7 +109,7 @@ class Search:
     def _running(self, vm: Vm) -> Running | None:
         """The guest as the hypervisor shows it; None where that cannot be asked, or may not show it."""
         try:
-            return running(self.hypervisor, vm)
+            return reach.running(self.hypervisor, vm)
         except Absent:
             raise
         except FleetError as error:
@@ -135,7 +123,7 @@ class Search:
             if is_proven_by_agent(vm):
                 # an outdated entry of another host hides no guest here: whoever answers proves that it is this one
                 how = replace(self.how, progress=self._note)
-                return ask_agent(self.hypervisor, self.keys, self.host, guest, how)
+                return reach.ask_agent(self.hypervisor, self.keys, self.host, guest, how)
             address = address_of(guest.config, interfaces_of(self.hypervisor.client, guest.node, vm))
         except NoAgent:
             self._note(f"{label(vm)} has no guest agent")
@@ -188,17 +176,14 @@ class Search:
                 self._note(f"{network} cannot be searched: {error}")
                 continue
             if not found:
-                self._note(
-                    f"of the {len(open_)} that answer SSH in {network} none shows the host key of {self.host.id}"
-                )
+                self._note(f"none of the {len(open_)} that answer SSH in {network} shows the key of {self.host.id}")
             yield from self._new(self._believed(found, f"the search of {network}", card), card)
 
     def _searched(self, network: str) -> list[str]:
         """The addresses of a network that are tried, which is told."""
         others = [each for host in self._fleet.hosts.values() for each in host.addresses or ()]
-        addresses = keyscan.addresses_in(
-            [network], {*self.hypervisor.known_addresses, *filter(None, map(plain_address, others))}
-        )
+        known = {*self.hypervisor.known_addresses, *filter(None, map(plain_address, others))}
+        addresses = keyscan.addresses_in([network], known)
         self.tell(f"trying port 22 of the {len(addresses)} addresses in {network}, as the definitions say")
         return addresses
 
@@ -217,32 +202,28 @@ class Search:
 
     def _believed(self, found: Iterable[str], who: str, card: Asked | None) -> Iterator[str]:
         """Those that can be this guest's; which cannot, and why, is a reason."""
-        others, hypervisors = self._others(), dict[str, str]()
-        for address in found:
-            hypervisors = hypervisors or {**self.hypervisor.known_addresses}
-            written = plain_address(address) or address
-            whose = owner_of_address(hypervisors, written, card.mac if card else None)
-            whose = whose or others.get(written) or self._gateway(written)
-            if whose:
-                self._note(f"{who} says {address}, which {whose} has: left out")
-            else:
-                yield address
+        mac = card.mac if card else None
+        return self._unowned(found, who, lambda hypervisors, address: owner_of_address(hypervisors, address, mac))
 
     def _declared(self, vm: Vm) -> Iterator[str]:
         """The definitions' own, judged by what the files say, and by which addresses the nodes have.
 
         A hypervisor that cannot be asked now is not an obstacle: then it is the endpoint's alone.
         """
+        return self._unowned(neighbours.declared(vm), vm.attribute, lambda nodes, address: nodes.get(address))
+
+    def _unowned(
+        self, found: Iterable[str], who: str, owner: Callable[[Mapping[str, str], str], str | None]
+    ) -> Iterator[str]:
         others, hypervisors = self._others(), dict[str, str]()
-        for address in neighbours.declared(vm):
+        for address in found:
             hypervisors = hypervisors or {**self.hypervisor.known_addresses}
-            if whose := hypervisors.get(address) or others.get(address) or self._gateway(address):
-                self._note(f"{vm.attribute} says {address}, which {whose} has: left out")
+            written = plain_address(address) or address
+            gateway = "its gateway" if written in self._gateways else None
+            if whose := owner(hypervisors, written) or others.get(written) or gateway:
+                self._note(f"{who} says {address}, which {whose} has: left out")
             else:
                 yield address
-
-    def _gateway(self, address: str) -> str | None:
-        return "its gateway" if address in self._gateways else None
 
     def _others(self) -> Mapping[str, str]:
         """By address, which other host has it."""
