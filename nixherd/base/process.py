@@ -205,9 +205,8 @@ def _start(
             raise ProcessFailed(f"{words[0]}: no such program on PATH; install it, or put it on PATH", 127) from error
         raise ProcessFailed(f"{words[0]}: cannot be started: {error.strerror}", 126) from error
     except ValueError as error:  # NUL, or half a character
-        raise ProcessFailed(
-            f"{_shown(words)}: cannot be started: no program can be told this ({error}); correct what names it", 126
-        ) from error
+        why = f"no program can be told this ({error}); correct what names it"
+        raise ProcessFailed(f"{_shown(words)}: cannot be started: {why}", 126) from error
     _groups.add(process.pid)
     if _ended.is_set():  # the end came while it was started, and did not know of it
         _signal_groups(signal.SIGTERM)
@@ -354,6 +353,5 @@ def _ending(status: int) -> str:
 
 
 def _last_words(stderr: str) -> str:
-    lines = stderr.split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f": {last}" if last else ""
+    lines = stderr.strip().split("\n")
+    return f": {lines[-1].strip()}" if lines[-1] else ""

@@ -216,10 +216,8 @@ class Changeset:
         """Whether the file is what it is to be. FleetError when it is neither that nor what it was."""
         found = self._sum_of(swap.path)
         if found not in (swap.old, swap.new):
-            raise FleetError(
-                f"{self.root / swap.path}: changed after a run had begun to replace it; see {self.place} for both "
-                "versions, then remove that directory"
-            )
+            what = f"{self.root / swap.path}: changed after a run had begun to replace it"
+            raise FleetError(f"{what}; see {self.place} for both versions, then remove that directory")
         return found == swap.new
 
     def _replace(self, swaps: Sequence[Swap], beside: dict[str, Temporary | None]) -> None:

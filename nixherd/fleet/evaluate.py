@@ -215,10 +215,8 @@ def require_exactly(
     for leaf in sorted({*expected, *after}):
         is_, should_be = after.get(leaf, ABSENT), expected.get(leaf, ABSENT)
         if is_ != should_be:
-            raise FleetError(
-                f"{leaf[0]}: the edit would change {'.'.join(leaf[1:])} to {_shown(is_)}, not to {_shown(should_be)}; "
-                "edit it by hand"
-            )
+            what = f"the edit would change {'.'.join(leaf[1:])} to {_shown(is_)}, not to {_shown(should_be)}"
+            raise FleetError(f"{leaf[0]}: {what}; edit it by hand")
     return seen
 
 

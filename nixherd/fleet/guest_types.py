@@ -221,10 +221,10 @@ def _properties(values: Mapping[str, Any]) -> str:
 
 
 def _devices(entries: Mapping[str, Mapping[str, Any]]) -> tuple[Device, ...]:
-    return tuple(
-        Device(name, MappingProxyType({_API_NAMES.get(key, key): _text(value) for key, value in values.items()}))
-        for name, values in entries.items()
-    )
+    def values_of(entry: Mapping[str, Any]) -> Mapping[str, str]:
+        return MappingProxyType({_API_NAMES.get(key, key): _text(value) for key, value in entry.items()})
+
+    return tuple(Device(name, values_of(entry)) for name, entry in entries.items())
 
 
 def _disk(name: str, values: Mapping[str, Any]) -> Device:

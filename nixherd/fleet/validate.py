@@ -22,11 +22,7 @@ GROUPS = ("all", "nixos", "home_manager", "managed", "imported", "readonly", "lx
 
 # What the usual ranges are for; a range of any other name takes any guest, but no template.
 _TEMPLATES = "templates"
-ONLY_FOR: Mapping[str, GuestType | None] = {
-    "production": GuestType.QEMU,
-    "containers": GuestType.LXC,
-    _TEMPLATES: None,
-}
+ONLY_FOR = {"production": GuestType.QEMU, "containers": GuestType.LXC, _TEMPLATES: None}
 """None: no guest's, but a template's."""
 _BUILDERS = ("local", "target")
 
@@ -153,9 +149,8 @@ def _check_names(hosts: Mapping[str, NixSet]) -> None:
         for name, attribute in others:
             host = hosts[name]
             whose = f"the {first_attribute} of {first}" if first_attribute else f"the id of host {first}"
-            host.report(
-                attribute, f"'{host.get(attribute) or name}' is also {whose}", "a name belongs to one host alone"
-            )
+            what = f"'{host.get(attribute) or name}' is also {whose}"
+            host.report(attribute, what, "a name belongs to one host alone")
 
 
 def _check_authorized_keys(hosts: Mapping[str, NixSet]) -> None:

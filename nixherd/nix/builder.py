@@ -83,9 +83,8 @@ class Builder:
         [out] = self._build([f"{self.evaluator.flake}#{KEXEC_INSTALLER}"])
         tarballs = sorted(Path(out).glob("*.tar.gz"))
         if not tarballs:
-            raise FleetError(
-                f"{self.evaluator.path}/flake.nix: {KEXEC_INSTALLER} holds no .tar.gz; take it from nixos-images"
-            )
+            what = f"{KEXEC_INSTALLER} holds no .tar.gz; take it from nixos-images"
+            raise FleetError(f"{self.evaluator.path}/flake.nix: {what}")
         return tarballs[0]
 
     def _build(

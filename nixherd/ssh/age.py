@@ -80,9 +80,7 @@ def _converted(text: str, options: list[str], convert: Callable[[str], str]) -> 
     except ProcessFailed as error:
         raise FleetError(f"{SSH_TO_AGE}: status {error.status}; remove it from PATH, or mend it") from None
     if converted != expected:
-        raise FleetError(
-            f"{SSH_TO_AGE} on PATH converts this key to another one than expected; nothing was done with it"
-        )
+        raise FleetError(f"{SSH_TO_AGE} on PATH converts this key otherwise than expected; nothing was done with it")
     return converted
 
 
