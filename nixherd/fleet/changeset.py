@@ -95,10 +95,9 @@ class Changeset:
                 raise FleetError(f"{self.root}: is not in a git repository; `git init` one, or commit nothing")
             return
         if dirty := self.repository.changed(paths):
-            raise FleetError(
-                f"{self.root / dirty[0]}: has changes that are not committed"
-                f"{f' (and {len(dirty) - 1} more)' if len(dirty) > 1 else ''}; commit or undo them first"
-            )
+            more = f" (and {len(dirty) - 1} more)" if len(dirty) > 1 else ""
+            what = f"has changes that are not committed{more}; commit or undo them first"
+            raise FleetError(f"{self.root / dirty[0]}: {what}")
         added = [path for path in paths if self.tree.stat(path) is None]
         if added and (ignored := self.repository.ignored(added)):
             raise FleetError(f"{self.root / ignored[0]}: git ignores it; it cannot be committed, see .gitignore")
@@ -130,12 +129,10 @@ class Changeset:
         """
         new = {path: None if path in (removed or ()) else (self.staged / path).read_bytes() for path in seen}
         swaps = [
-            Swap(path, _sum_or_none(old), _sum_or_none(new[path]))
+            Swap(path, _sum_or_none(seen[path]), _sum_or_none(new[path]))
             # new files first: what is edited names them, and a run may be killed between any two
-            for path, old in sorted(
-                seen.items(), key=lambda each: (each[1] is not None, each[0]), reverse=removed is not None
-            )
-            if new[path] != old
+            for path in sorted(seen, key=lambda path: (seen[path] is not None, path), reverse=removed is not None)
+            if new[path] != seen[path]
         ]
         if not swaps:
             return Done(())

@@ -196,10 +196,8 @@ class Address(Type):
             yield self._problem(value)
         elif not self.zone and "::" in value and value.endswith(_API_PORT):
             host, full = value.removesuffix(_API_PORT), IPv6Address(value).exploded
-            yield Problem(
-                f"{shown(value)} may be an address, or one with a port",
-                remedy=f'write host = "{host}"; port = {_API_PORT[1:]}; or all of the address: host = "{full}";',
-            )
+            remedy = f'write host = "{host}"; port = {_API_PORT[1:]}; or all of the address: host = "{full}";'
+            yield Problem(f"{shown(value)} may be an address, or one with a port", remedy=remedy)
 
     def _problem(self, value: str) -> Problem:
         """What is wrong with it; a port is taken off, where it has a place of its own."""

@@ -67,10 +67,8 @@ class Repository:
         except ValueError:
             raise FleetError(f"{directory}: git rev-parse printed something unexpected: {found.stdout!r}") from None
         if is_top != str(top):
-            raise FleetError(
-                f"{top / '.git'}: git does not use it for {directory}, but what is at {is_top}; mend that repository "
-                "(core.worktree?), or move what is not a repository away"
-            )
+            remedy = "mend that repository (core.worktree?), or move what is not a repository away"
+            raise FleetError(f"{top / '.git'}: git does not use it for {directory}, but what is at {is_top}; {remedy}")
         settings = answer(look(directory, {}, ("config", "--null", "--show-scope", "--list")), directory)
         return cls(directory, top, prefix, files, overruled(settings.stdout))
 

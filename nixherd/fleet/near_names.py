@@ -20,9 +20,7 @@ STRONGEST = ("readonly", "access", "healthChecks")
 # What is said of these in their own place alone, by where that is.
 _ELSEWHERE = {
     "readonly": f"the guest's entry in {DEFINITIONS}",
-    "access": "the host's entry in hosts.nix",
-    "healthChecks": "the host's entry in hosts.nix",
-    "wave": "the host's entry in hosts.nix",
+    **dict.fromkeys(("access", "healthChecks", "wave"), "the host's entry in hosts.nix"),
     **dict.fromkeys(("neighbours", "discover"), f"`proxmox` or the guest's entry in {DEFINITIONS}"),
 }
 # What people may call a flag that is to protect, whose name is readonly.
@@ -51,7 +49,8 @@ def _judge(place: Place, name: str) -> Judgement | None:
     if name in fields_of(place) or name.startswith("_"):
         return None
     if place is Place.HOST and name in OPERATORS:
-        return _operators()
+        what = "is obeyed by nobody here, where whoever can push could say it"
+        return _said(False, what, "say it with --data or in group data")
     for known, strict in _near(place, name, 0):
         kind = "protects nothing" if strict else "is obeyed by nobody"
         return _said(strict, f"{kind}: the name is {known}", f"write {known}, or another name of your own")
@@ -115,11 +114,6 @@ def _flag(place: Place, name: str) -> Judgement | None:
         where = "readonly" if "readonly" in fields_of(place) else f"readonly, in {_ELSEWHERE['readonly']}"
         return _said(False, "protects nothing: the flag that does is readonly", f"write {where}, or give it no flag")
     return None
-
-
-def _operators() -> Judgement:
-    what = "is obeyed by nobody here, where whoever can push could say it"
-    return _said(False, what, "say it with --data or in group data")
 
 
 def _said(strict: bool, what: str, remedy: str) -> Judgement:

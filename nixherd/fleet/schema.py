@@ -92,7 +92,6 @@ class Field:
 
 
 _FLAG = Flag()
-_YES_OR_NO = "write true or false"
 _NAME_REMEDY = "write the node's own short name"
 _POOL = Text("text", re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+){0,2}"), "pool's name")
 _STORAGE_TYPE = Text("storage's id", names.pattern(names.STORAGE), "storage name")
@@ -110,6 +109,10 @@ _VM, _CONTAINER = GuestType.QEMU, GuestType.LXC
 def _seconds(name: str, default: int, purpose: str) -> Field:
     seconds = Integer("integer", 0, _LONGEST)
     return Field(name, seconds, purpose, _SECONDS_REMEDY, unit="seconds", unsaid=str(default), deploys=True)
+
+
+def _flag(name: str, purpose: str, **more: Any) -> Field:
+    return Field(name, _FLAG, purpose, "write true or false", **more)
 
 
 def _vmid(purpose: str) -> Field:
@@ -151,7 +154,7 @@ _HOST = (
           "write a path without quotes, such as ./hosts/NAME/home.nix"),
     Field("sshKeyName", Text("text"), "the secret file of its user's SSH key", "write a string"),
     Field("initialHashedPassword", Text("text"), "its user's password at first", "write a string"),
-    Field("sudoPasswordless", _FLAG, "whether sudo asks for no password there", _YES_OR_NO, unsaid="false"),
+    _flag("sudoPasswordless", "whether sudo asks for no password there", unsaid="false"),
     Field("addresses", ADDRESSES, "where it is tried, in this order, before a hypervisor is asked where it is",
           'write a list of names or addresses without ports, such as [ "10.0.0.5" ]',
           unsaid="hostname, then sshAlias"),
@@ -161,7 +164,7 @@ _HOST = (
           f"write {', '.join(Access)}, or leave it out", default=Access.SHELL, unsaid='"shell"', protects=True),
     Field("healthChecks", HealthChecks(), "checks that it has to pass before a new system is kept", default=(),
           protects=True),
-    Field("canary", _FLAG, "it is deployed to before all others", _YES_OR_NO, unsaid="false", deploys=True),
+    _flag("canary", "it is deployed to before all others", unsaid="false", deploys=True),
     Field("wave", Integer("integer", 1), "waves are deployed to in their order, each when those before it are proven",
           "write a whole number from 1; canary = true goes first", unsaid="1", protects=True, deploys=True),
     Field("role", Text("text", _LINE, "name"), "hosts of one role are not activated at the same time",
@@ -177,12 +180,10 @@ _HOST = (
     _seconds("soak", 0, "how long the new system is watched before it is kept"),
     Field("build_on", Text("word", _LINE, "name"), "who builds its system: local, target, or a host of the fleet",
           "write local, target or the id of a host", unsaid='"local"', deploys=True),
-    Field("substitute_on_destination", _FLAG, "whether it fetches what it can from its own caches", _YES_OR_NO,
-          unsaid="true", deploys=True),
-    Field("reboot", _FLAG, "whether it is booted into a new system that needs it", _YES_OR_NO, unsaid="false",
+    _flag("substitute_on_destination", "whether it fetches what it can from its own caches", unsaid="true",
           deploys=True),
-    Field("require_signed", _FLAG, "whether every commit has to be signed", _YES_OR_NO, unsaid="false", protects=True,
-          deploys=True),
+    _flag("reboot", "whether it is booted into a new system that needs it", unsaid="false", deploys=True),
+    _flag("require_signed", "whether every commit has to be signed", unsaid="false", protects=True, deploys=True),
     Field("engine", OneOf("word", ("guarded", "nixos-rebuild"), "engine"), "who activates",
           "write guarded or nixos-rebuild", unsaid='"guarded"', deploys=True),
 )  # fmt: skip
@@ -226,10 +227,9 @@ _PLAIN = (
     Field("machine", Text("text", _WORD, "machine type"), "its machine's type", 'write one such as "q35"', only=_VM),
     Field("bios", OneOf('"seabios" or "ovmf"', ("seabios", "ovmf"), "firmware"), "its firmware, when it is made",
           'write "seabios" or "ovmf"', only=_VM),
-    Field("agent", _FLAG, "whether it has a guest agent", _YES_OR_NO, only=_VM),
-    Field("onboot", _FLAG, "whether it is started with its node", _YES_OR_NO),
-    Field("protection", _FLAG, "Proxmox's own flag: it and its disks cannot be removed", _YES_OR_NO,
-          protects=True),
+    _flag("agent", "whether it has a guest agent", only=_VM),
+    _flag("onboot", "whether it is started with its node"),
+    _flag("protection", "Proxmox's own flag: it and its disks cannot be removed", protects=True),
     Field("description", Text("text"), "its notes, below the line that marks it as ours", "write a string"),
     Field("pool", _POOL, "the pool that it is made in", "write the id that `pvesh get /pools` shows"),
     Field("boot", Words("list of devices", _WORD, "devices", 1), "what it boots from",
@@ -239,8 +239,7 @@ _PLAIN = (
     Field("archive", Text("volume", _ARCHIVE, "archive"), "what a container is unpacked from",
           'write a volume such as "local:vztmpl/debian-12-standard.tar.zst"', only=_CONTAINER),
     Field("swap", Integer("integer"), "its swap", "write its swap in MiB", unit="MiB", only=_CONTAINER),
-    Field("unprivileged", _FLAG, "whether its root is nobody on the node", _YES_OR_NO, only=_CONTAINER,
-          protects=True),
+    _flag("unprivileged", "whether its root is nobody on the node", only=_CONTAINER, protects=True),
     Field("features", Features("set of flags", ("fuse", "keyctl", "mknod", "mount", "nesting")),
           "what a container may do", "write { nesting = true; }", only=_CONTAINER),
 )  # fmt: skip

@@ -146,10 +146,8 @@ class Search:
         hosts = self._fleet.neighbours_of(vm) if ask else ()
         if card is None or card.mac is None:
             if hosts:
-                self._note(
-                    f"the MAC of {label(vm)} is not known, so nobody can be asked where it was seen: declare "
-                    f"{vm.attribute}.networks.net0.mac, or let the token see the guest"
-                )
+                remedy = f"declare {vm.attribute}.networks.net0.mac, or let the token see the guest"
+                self._note(f"the MAC of {label(vm)} is not known, so nobody can be asked where it was seen: {remedy}")
             return
         here = "the neighbour table of this machine"
         yield from self._new(self._believed(self.sightings.from_here(card.mac), here, card), card)

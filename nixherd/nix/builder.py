@@ -70,10 +70,8 @@ class Builder:
         packages, _, name = KEXEC_INSTALLER.rpartition(".")
         names = self._installer(lambda: self.evaluator.ask(nix.names(self.evaluator.flake, packages)))
         if name not in nix.parse_names(names):
-            raise FleetError(
-                f"{self.evaluator.path}/flake.nix: it has no {KEXEC_INSTALLER}; add the installer of nixos-images, "
-                "as the reference fleet does in nix/installer.nix"
-            )
+            remedy = "add the installer of nixos-images, as the reference fleet does in nix/installer.nix"
+            raise FleetError(f"{self.evaluator.path}/flake.nix: it has no {KEXEC_INSTALLER}; {remedy}")
 
     def kexec_tarball(self) -> Path:
         """The installer's kexec tarball, built by the flake itself, so that its lock file pins the installer too."""
