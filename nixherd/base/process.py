@@ -214,13 +214,6 @@ def _start(
 
 
 def _prepare(parent: int, limits: Limits | None) -> None:
-    """In the child, before it becomes the program."""
-    _die_with(parent)
-    if limits is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
-
-
-def _die_with(parent: int) -> None:
     """In the child, before it becomes the program: have it killed when we die, and keep it off our terminal.
 
     The kernel takes the end of the *thread* that forked for our end; that thread is in `run` for as long as the
@@ -233,6 +226,8 @@ def _die_with(parent: int) -> None:
             os._exit(1)
     # A background group that reads from the terminal is stopped, for ever; when it ignores that, reading fails.
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+    if limits is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
 
 
 def interrupt_all() -> None:

@@ -218,9 +218,8 @@ class Repository:
 
     def forget(self, paths: Sequence[str]) -> None:
         """Take what was added of these files back; the files stay. As far as that is possible."""
-        if not paths:  # without any, git would take all back
-            return
-        self.read("reset", "--quiet", "--", *paths, answers=None)
+        if paths:  # without any, git would take all back
+            self.read("reset", "--quiet", "--", *paths, answers=None)
 
     def committed(self, paths: Sequence[str], removed: Collection[str] = ()) -> bool:
         """Whether the last commit has these files as they are; git's index may be behind, and is not afterwards.

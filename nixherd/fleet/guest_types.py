@@ -185,14 +185,9 @@ class CloudInit(Type):
     def parse(self, value: Any) -> CloudInitSettings:
         keys = value.get("keys")
         addresses = {name: each for name, each in value.items() if _IPCONFIG.fullmatch(name) and each is not None}
-        return CloudInitSettings(
-            user=value.get("user"),
-            keys=None if keys is None else tuple(keys),
-            addresses=MappingProxyType(addresses),
-            nameserver=value.get("nameserver"),
-            search_domain=value.get("searchDomain"),
-            upgrade=value.get("upgrade"),
-        )
+        as_written = {name: value.get(name) for name in ("user", "nameserver", "upgrade")}
+        as_written |= {"keys": None if keys is None else tuple(keys), "search_domain": value.get("searchDomain")}
+        return CloudInitSettings(**as_written, addresses=MappingProxyType(addresses))
 
 
 # Attributes that Nix code spells otherwise than the API does.

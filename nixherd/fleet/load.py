@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -52,9 +52,7 @@ def load_fleet(path: str | os.PathLike[str], world: World | None = None) -> Flee
 # Parsing: what has been validated
 
 
-def _fleet(
-    directory: Path, hosts: Mapping[str, Any], definitions: Mapping[str, Any], warnings: Iterable[Finding] = ()
-) -> Fleet:
+def _fleet(directory: Path, hosts: Mapping[str, Any], definitions: Mapping[str, Any], warnings: list[Finding]) -> Fleet:
     parsed = {name: _host(name, entry) for name, entry in hosts.items() if is_host(name)}
     by_name = {str(name).lower(): host.id for host in parsed.values() for name in (host.id, host.ssh_alias)}
     by_name |= {host.hostname.lower(): host.id for host in parsed.values()}

@@ -14,7 +14,7 @@ from typing import Any
 from nixherd.base.errors import ApiError, FleetError
 from nixherd.base.run import Run
 from nixherd.fleet.host_keys import HostKeys
-from nixherd.fleet.models import Fleet, Host, Vm
+from nixherd.fleet.models import Host, Vm
 from nixherd.locate import keyscan, neighbours, reach
 from nixherd.locate.guest_agent import owner_of_address
 from nixherd.locate.neighbours import Neighbour, Sightings
@@ -67,10 +67,6 @@ class Search:
         if vm is None or key is None or hints.host_key is not None:
             return None
         return cls(keys=keys, host=host, hints=hints, how=how, vm=vm, key=key, **parts)
-
-    @property
-    def _fleet(self) -> Fleet:
-        return self.hypervisor.fleet
 
     def places(self) -> Iterator[Place]:
         """The places to try, in order; another source is asked only when they are asked for.
@@ -143,7 +139,7 @@ class Search:
     def _seen(self, vm: Vm, card: Asked | None) -> Iterator[Place]:
         """Where its network card was seen: from here, and by the hosts that the definitions name for that."""
         ask = self.ask
-        hosts = self._fleet.neighbours_of(vm) if ask else ()
+        hosts = self.hypervisor.fleet.neighbours_of(vm) if ask else ()
         if card is None or card.mac is None:
             if hosts:
                 remedy = f"declare {vm.attribute}.networks.net0.mac, or let the token see the guest"
@@ -166,7 +162,7 @@ class Search:
 
     def _discovered(self, vm: Vm, card: Asked | None) -> Iterator[Place]:
         """Where its key is shown, in the networks that the definitions let us search."""
-        for network in self._fleet.networks_of(vm):
+        for network in self.hypervisor.fleet.networks_of(vm):
             try:
                 open_ = self.sightings.listening_in(network, partial(self._searched, network))
                 found = keyscan.showing(self.key, open_)
@@ -179,7 +175,7 @@ class Search:
 
     def _searched(self, network: str) -> list[str]:
         """The addresses of a network that are tried, which is told."""
-        others = [each for host in self._fleet.hosts.values() for each in host.addresses or ()]
+        others = [each for host in self.hypervisor.fleet.hosts.values() for each in host.addresses or ()]
         known = {*self.hypervisor.known_addresses, *filter(None, map(plain_address, others))}
         addresses = keyscan.addresses_in([network], known)
         self.tell(f"trying port 22 of the {len(addresses)} addresses in {network}, as the definitions say")
@@ -225,7 +221,7 @@ class Search:
 
     def _others(self) -> Mapping[str, str]:
         """By address, which other host has it."""
-        hosts = (host for host in self._fleet.hosts.values() if host.id != self.host.id)
+        hosts = (host for host in self.hypervisor.fleet.hosts.values() if host.id != self.host.id)
         return {written: host.id for host in hosts for each in host.addresses or () if (written := plain_address(each))}
 
     def _not_asked(self, error: FleetError) -> None:

@@ -51,9 +51,14 @@ class Builder:
         FleetError when those of `host_id` cannot be built; the others go on.
         """
         installables = tuple(sorted({f"{drv}^*" for drvs in derivations.values() for drv in drvs}))
+
+        def build() -> list[str]:
+            if fetch:
+                fetch(installables)
+            return self._build(installables, stream)
+
         try:
-            # by what is built: an evaluation may change within a run
-            self._builds(installables, lambda: self._build(installables, stream, fetch))
+            self._builds(installables, build)  # by what is built: an evaluation may change within a run
         except FleetError:
             if set(derivations) == {host_id}:
                 raise
@@ -85,14 +90,7 @@ class Builder:
             raise FleetError(f"{self.evaluator.path}/flake.nix: {what}")
         return tarballs[0]
 
-    def _build(
-        self,
-        installables: Sequence[str],
-        stream: Callable[[str], None] | None = None,
-        fetch: Callable[[Sequence[str]], None] | None = None,
-    ) -> list[str]:
-        if fetch:
-            fetch(installables)
+    def _build(self, installables: Sequence[str], stream: Callable[[str], None] | None = None) -> list[str]:
         root = self.evaluator.run.gc_roots / hashlib.sha256(" ".join(installables).encode()).hexdigest()[:32]
         try:
             done = run(nix.build(installables, str(root)), timeout=BUILD_DEADLINE, stream=stream)

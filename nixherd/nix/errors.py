@@ -152,15 +152,11 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class Explanation:
-    """One error: `place` in the fleet's files, `what` in one line, `remedy` empty where nobody can tell one.
-
-    `is_circumstance`: it is of where Nix runs (network, disk, machine), and leaves open what the fleet's files are.
-    """
+    """One error: `place` in the fleet's files, `what` in one line, `remedy` empty where nobody can tell one."""
 
     place: Place | None
     what: str
     remedy: str = ""
-    is_circumstance: bool = False
 
     @property
     def text(self) -> str:
@@ -219,7 +215,7 @@ def _explained(error: LoggedError, stderr: str, fleet: Fleet) -> Explanation:
         what = f"{what} (in an input: {input_place})"
     if kind is None:
         return Explanation(place, what, _meant(error.trace) or (_DEFAULT if place else ""))
-    return Explanation(place, what, kind.remedy_of(message), kind.here)
+    return Explanation(place, what, kind.remedy_of(message))
 
 
 def _is_git(message: str) -> bool:
