@@ -147,8 +147,7 @@ def flake_check(reference: str) -> list[str]:
 
 
 def parse_names(text: str) -> list[str]:
-    names = json.loads(text)
-    return [str(name) for name in names]
+    return [str(name) for name in json.loads(text)]
 
 
 def parse_description(text: str) -> dict[str, Evaluated | None]:
