@@ -35,7 +35,7 @@ from nixherd.fleet.field_types import (
     Type,
     Words,
 )
-from nixherd.fleet.guest_types import CloudInit, Devices, Disks, Features, Pci, Size, Startup
+from nixherd.fleet.guest_types import STORAGE_REMEDY, CloudInit, Devices, Disks, Features, Pci, Size, Startup
 from nixherd.fleet.models import DEFINITIONS, Access, CloudInitSettings, GuestType
 from nixherd.ssh.keys import HOST_KEY_FILE
 
@@ -95,7 +95,6 @@ _FLAG = Flag()
 _NAME_REMEDY = "write the node's own short name"
 _POOL = Text("text", re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+){0,2}"), "pool's name")
 _STORAGE_TYPE = Text("storage's id", names.pattern(names.STORAGE), "storage name")
-_STORAGE_REMEDY = "write the id that `pvesm status` shows"
 _NODE_TYPE = Text("node's name", names.pattern(names.NODE), "node name")
 _SECONDS_REMEDY = f"write seconds, up to {_LONGEST}"
 _TAGS_REMEDY = "write a list of words of letters, digits, '-', '_', '+' and '.'"
@@ -207,8 +206,8 @@ _PROXMOX = (
     Field("port", Integer("integer", 1, 65535, "port"), "where the API answers", "write a port, usually 8006",
           default=DEFAULT_PORT, unsaid=str(DEFAULT_PORT)),
     Field("user", FREE, "for people: nixherd uses API tokens alone"),
-    Field("defaultStorage", _STORAGE_TYPE, "where guests' disks are made", _STORAGE_REMEDY),
-    Field("backupStorage", _STORAGE_TYPE, "where backups go", _STORAGE_REMEDY,
+    Field("defaultStorage", _STORAGE_TYPE, "where guests' disks are made", STORAGE_REMEDY),
+    Field("backupStorage", _STORAGE_TYPE, "where backups go", STORAGE_REMEDY,
           unsaid="the node's only storage for backups"),
     Field("fingerprint", FINGERPRINT, "of the certificate that the API has to show",
           "copy the certificate's SHA-256 fingerprint: 64 hex digits, with or without colons", protects=True),
@@ -257,7 +256,6 @@ _CONTAINER_NET = (
     *("mac", "mtu", "name", "rate", "tag", "trunks", "type"),
 )
 _PCI = ("mapping", "legacy-igd", "mdev", "pcie", "rombar", "x-vga", "xVga")
-_CLOUD_INIT = ("user", "keys", "nameserver", "searchDomain", "upgrade")
 
 _DEVICES = (
     Field("disks", Disks("set of disks", "disks", _DISK_NAMES, "scsi1", _DISK), "further disks; they only grow",
@@ -271,7 +269,7 @@ _DEVICES = (
     Field("pci", Pci("list of mappings, or set of devices", "pci", _PCI_NAMES, "hostpci0", _PCI),
           "devices that are passed through", 'write [ "igpu" ] or { hostpci0 = { mapping = "igpu"; pcie = true; }; }',
           default=(), only=_VM),
-    Field("cloudInit", CloudInit("set", _CLOUD_INIT), "what its first boot is told", "it must be an attribute set",
+    Field("cloudInit", CloudInit("set"), "what its first boot is told", "it must be an attribute set",
           default=CloudInitSettings(), only=_VM),
 )  # fmt: skip
 
@@ -289,7 +287,7 @@ _MANAGED = (
           "write its memory in MiB, such as 8192", "add its memory in MiB", unit="MiB"),
     Field("disk", Size(), "the disk that it boots from", "write a number and its unit, such as 64G",
           "add the size of its disk, such as 64G"),
-    Field("storage", _STORAGE_TYPE, "where its disk is made", _STORAGE_REMEDY, unsaid="proxmox.defaultStorage"),
+    Field("storage", _STORAGE_TYPE, "where its disk is made", STORAGE_REMEDY, unsaid="proxmox.defaultStorage"),
     _node("where it is made"),
     Field("tags", Words("list of words", _TAG, "tags"), "its tags, which are groups of its host too", _TAGS_REMEDY,
           default=()),
@@ -309,7 +307,7 @@ _IMPORTED = (
     Field("type", KIND, "what kind of guest it is", 'write "lxc" for a container, or leave it out for a VM',
           default=_VM, unsaid='"qemu"', lenient=True),
     _node("where it is looked for first", lenient=True),
-    Field("storage", _STORAGE_TYPE, "where its disk is", _STORAGE_REMEDY, lenient=True),
+    Field("storage", _STORAGE_TYPE, "where its disk is", STORAGE_REMEDY, lenient=True),
     Field("tags", Words("list of words", _LINE, "tags"), "groups of its host", "write a list of words", default=(),
           lenient=True),
     *_where("proxmox.neighbours", "proxmox.discover", lenient=True),
@@ -321,7 +319,7 @@ _TEMPLATE = (
     _vmid("its number on the hypervisor"),
     Field("name", FREE, "for people"),
     _node("where it is"),
-    Field("storage", _STORAGE_TYPE, "where `nixherd template create` puts its disks", _STORAGE_REMEDY,
+    Field("storage", _STORAGE_TYPE, "where `nixherd template create` puts its disks", STORAGE_REMEDY,
           unsaid="proxmox.defaultStorage", lenient=True),
     Field("bios", OneOf('"seabios" or "ovmf"', ("seabios", "ovmf"), "firmware"), "its firmware, when it is made",
           'write "seabios" or "ovmf"', unsaid="ovmf", lenient=True),
