@@ -94,7 +94,7 @@ _PATHS = [path for path in _paths({"hosts": HOSTS, "definitions": DEFINITIONS}) 
 def _parsed(hosts: Any, definitions: Any) -> Fleet:
     from pathlib import Path
 
-    return _fleet(Path("/f"), hosts, definitions or {})
+    return _fleet(Path("/f"), hosts, definitions or {}, [])
 
 
 def test_the_example_is_sound() -> None:
