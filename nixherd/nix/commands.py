@@ -83,7 +83,7 @@ def nix_string(text: str) -> str:
 
 def describe(flake: str, host_ids: Iterable[str], *, is_nixos: bool = True) -> list[str]:
     """Evaluate all hosts at once; those that have only a home from here are evaluated together, too."""
-    return _eval(f"{flake}#{configurations(is_nixos=is_nixos)}", description(host_ids, is_nixos=is_nixos))
+    return _eval(f"{flake}#{configurations(is_nixos=is_nixos)}", _asked("hosts" if is_nixos else "homes", host_ids))
 
 
 def describe_built(flake: str, names: Iterable[str], *, is_nixos: bool) -> list[str]:
@@ -96,9 +96,9 @@ def configurations(*, is_nixos: bool) -> str:
     return "nixosConfigurations" if is_nixos else "homeConfigurations"
 
 
-def description(host_ids: Iterable[str], *, is_nixos: bool) -> str:
-    """Return the function from a flake's configurations to these hosts' descriptions, by id; null for a missing one."""
-    return _asked("hosts" if is_nixos else "homes", host_ids)
+def jobs_of(host_ids: Iterable[str], *, is_nixos: bool) -> str:
+    """Return the function from a flake's configurations to these hosts' derivations, each with its description."""
+    return _asked("hostJobs" if is_nixos else "homeJobs", host_ids)
 
 
 def as_of(flake: str, host_ids: Iterable[str], revision: str) -> list[str]:

@@ -78,9 +78,17 @@
       toplevel = configuration.activationPackage.outPath;
       toplevelDrv = configuration.activationPackage.drvPath;
     };
+  # For nix-eval-jobs, which takes a derivation each: with what is asked of the host beside it.
+  jobs = describe: toplevel: ids: configurations: let
+    described = each ids describe configurations;
+    job = id: configuration: toplevel configuration // {nixherd = described.${id};};
+  in
+    builtins.intersectAttrs described (builtins.mapAttrs job configurations);
 in {
   hosts = ids: each ids (marked host);
   homes = ids: each ids (marked home);
+  hostJobs = jobs (marked host) (c: c.config.system.build.toplevel);
+  homeJobs = jobs (marked home) (c: c.activationPackage);
 
   # Systems that are not hosts of ours and are only built: nothing is asked that they may not have.
   systems = ids: each ids (_: configuration: unknown // built configuration);
@@ -107,7 +115,8 @@ in {
     own = c.homelab or {};
     is = set: set.enable or false;
   in {
-    "the fleet's binary cache" = is (own.cache or {}) || is (c.services.nix-serve or {}) || is (c.services.harmonia or {});
+    "the fleet's binary cache" =
+      is (own.cache or {}) || is (c.services.nix-serve or {}) || is (c.services.harmonia or {});
     "a runner of CI jobs" = is (own.services.githubRunner or {}) || (c.services.github-runners or {}) != {};
     "who updates the flake" = is (own.ci.rollingFlakeUpdate or {});
   };
