@@ -41,10 +41,6 @@ def _said(directories: Iterable[Path]) -> Iterator[dict[str, Any]]:
 _LONGEST = 24 * 3600  # seconds
 
 
-def _is_flag(value: Any) -> bool:
-    return value in (True, False, 0, 1)
-
-
 def _is_seconds(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LONGEST
 
@@ -54,7 +50,7 @@ def _is_text(value: Any) -> bool:
 
 
 Kind = tuple[Callable[[Any], bool], str]
-_FLAG: Kind = (_is_flag, "true or false")
+_FLAG: Kind = (lambda value: value in (True, False, 0, 1), "true or false")
 _SECONDS: Kind = (_is_seconds, f"a whole number of seconds from 1 to {_LONGEST}")
 _TEXT: Kind = (_is_text, "one line of text")
 _ANY: Kind = (lambda _: True, "")

@@ -65,7 +65,7 @@ def _judge(place: Place, name: str) -> Judgement | None:
         kind = "protects nothing" if strict else "is obeyed by nobody"
         return _said(strict, f"{kind}, and is close to {known}", f"write {known}, or another name of your own")
     for known in _elsewhere(place):
-        if known in STRONGEST and _is_close(name, known):
+        if known in STRONGEST and distance(normal(name), normal(known), _limit(known)) <= _limit(known):
             what = f"protects nothing, and is close to {known}, which is obeyed in {_ELSEWHERE[known]} alone"
             return _said(_is_strict_elsewhere(place, known), what, "write it there, or take another name of your own")
     return None
@@ -118,10 +118,6 @@ def _flag(place: Place, name: str) -> Judgement | None:
 
 def _said(strict: bool, what: str, remedy: str) -> Judgement:
     return Judgement(Severity.ERROR if strict else Severity.WARNING, what, remedy)
-
-
-def _is_close(name: str, known: str) -> bool:
-    return distance(normal(name), normal(known), _limit(known)) <= _limit(known)
 
 
 def _limit(known: str) -> int:
