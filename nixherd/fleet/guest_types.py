@@ -153,7 +153,10 @@ class Pci(Devices):
         return _devices(value)
 
 
+@dataclass(frozen=True)
 class CloudInit(Type):
+    known: tuple[str, ...] = ("user", "keys", "nameserver", "searchDomain", "upgrade")
+
     def problems(self, value: Any) -> Iterator[Problem]:
         if not isinstance(value, dict):
             yield Problem(f"is {nix_type(value)}")
@@ -168,7 +171,7 @@ class CloudInit(Type):
             "keys": (Keys(), "write the line of a .pub file"),
         }
         addresses = [name for name in value if _IPCONFIG.fullmatch(name)]
-        yield from _unknown([name for name in value if name not in addresses], types)
+        yield from _unknown([name for name in value if name not in addresses], self.known)
         types |= dict.fromkeys(addresses, (address, 'write "ip=dhcp" or "ip=10.0.0.5/24,gw=10.0.0.1"'))
         for name, (type_, remedy) in types.items():
             if value.get(name) is not None:
