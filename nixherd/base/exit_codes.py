@@ -9,28 +9,20 @@ from nixherd.base.errors import EndUnknown, FleetError, FleetInvalid, NotBegun, 
 class Exit(IntEnum):
     """The statuses, and what each means."""
 
-    DONE = 0
-    FAILED = 1
-    USAGE = 2
-    REFUSED = 3
-    REMOTE = 4
-    UNKNOWN = 5
-    INTERRUPTED = 130
+    meaning: str
 
-    @property
-    def meaning(self) -> str:
-        return _MEANINGS[self]
+    def __new__(cls, status: int, meaning: str = "") -> "Exit":
+        member = int.__new__(cls, status)
+        member._value_, member.meaning = status, meaning
+        return member
 
-
-_MEANINGS = {
-    Exit.DONE: "done, or nothing to do",
-    Exit.FAILED: "some host failed, or differs from its definition",
-    Exit.USAGE: "wrong usage or wrong input",
-    Exit.REFUSED: "refused by the guard or for want of a signature, nothing was sent",
-    Exit.REMOTE: "remote, evaluation or build failure, nothing was changed",
-    Exit.UNKNOWN: "still running, or its outcome is not known",
-    Exit.INTERRUPTED: "interrupted (Ctrl-C)",
-}
+    DONE = 0, "done, or nothing to do"
+    FAILED = 1, "some host failed, or differs from its definition"
+    USAGE = 2, "wrong usage or wrong input"
+    REFUSED = 3, "refused by the guard or for want of a signature, nothing was sent"
+    REMOTE = 4, "remote, evaluation or build failure, nothing was changed"
+    UNKNOWN = 5, "still running, or its outcome is not known"
+    INTERRUPTED = 130, "interrupted (Ctrl-C)"
 
 
 def exit_of(error: BaseException, *, changed: bool) -> Exit:

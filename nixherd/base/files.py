@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from nixherd.base.errors import Usage
@@ -95,7 +93,8 @@ def lock(path: Path, *, wait: bool = False) -> int:
 
 def own_directory(parent: Path) -> tuple[Path, int]:
     """A new directory of ours in `parent`, and its lock as from `lock`; those that nobody holds are removed."""
-    with _locked(parent / "lock"):  # so that a new one is not taken for an abandoned one before it is locked
+    every = lock(parent / "lock", wait=True)  # so that a new one is not taken for an abandoned one before it is locked
+    try:
         for each in filter(Path.is_dir, parent.iterdir()):
             try:
                 os.close(lock(each / "lock"))
@@ -104,12 +103,5 @@ def own_directory(parent: Path) -> tuple[Path, int]:
             shutil.rmtree(each, ignore_errors=True)
         made = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
         return made, lock(made / "lock")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    handle = lock(path, wait=True)
-    try:
-        yield
     finally:
-        os.close(handle)
+        os.close(every)

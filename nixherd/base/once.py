@@ -26,12 +26,9 @@ class OncePer(Generic[K, T]):
         self._what = what
         self._results: dict[K, Any] = {}
         self._locks: dict[K, threading.Lock] = {}
-        self._guard = threading.Lock()
 
     def __call__(self, key: K, compute: Callable[[], T]) -> T:
-        with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
+        with self._locks.setdefault(key, threading.Lock()):  # setdefault is atomic
             if key not in self._results:
                 self._results[key] = _attempt(key, compute, self._what)
             result: T = _result(self._results[key])
@@ -47,8 +44,7 @@ class OncePer(Generic[K, T]):
 
     def forget(self) -> None:
         """Compute everything anew when it is asked for again."""
-        with self._guard:
-            self._results.clear()
+        self._results.clear()
 
 
 class Once(Generic[T]):
@@ -104,12 +100,9 @@ class Lately(Generic[K, T]):
         self._what, self._seconds = what, seconds
         self._results: dict[K, tuple[float, Any]] = {}
         self._locks: dict[K, threading.Lock] = {}
-        self._guard = threading.Lock()
 
     def __call__(self, key: K, compute: Callable[[], T]) -> T:
-        with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
+        with self._locks.setdefault(key, threading.Lock()):
             when, result = self._results.get(key, (-math.inf, None))
             if time.monotonic() - when >= self._seconds:
                 result = _attempt(key, compute, self._what)

@@ -205,9 +205,8 @@ def _start(
             raise ProcessFailed(f"{words[0]}: no such program on PATH; install it, or put it on PATH", 127) from error
         raise ProcessFailed(f"{words[0]}: cannot be started: {error.strerror}", 126) from error
     except ValueError as error:  # NUL, or half a character
-        raise ProcessFailed(
-            f"{_shown(words)}: cannot be started: no program can be told this ({error}); correct what names it", 126
-        ) from error
+        why = f"no program can be told this ({error}); correct what names it"
+        raise ProcessFailed(f"{_shown(words)}: cannot be started: {why}", 126) from error
     _groups.add(process.pid)
     if _ended.is_set():  # the end came while it was started, and did not know of it
         _signal_groups(signal.SIGTERM)
@@ -215,13 +214,6 @@ def _start(
 
 
 def _prepare(parent: int, limits: Limits | None) -> None:
-    """In the child, before it becomes the program."""
-    _die_with(parent)
-    if limits is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
-
-
-def _die_with(parent: int) -> None:
     """In the child, before it becomes the program: have it killed when we die, and keep it off our terminal.
 
     The kernel takes the end of the *thread* that forked for our end; that thread is in `run` for as long as the
@@ -234,6 +226,8 @@ def _die_with(parent: int) -> None:
             os._exit(1)
     # A background group that reads from the terminal is stopped, for ever; when it ignores that, reading fails.
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+    if limits is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
 
 
 def interrupt_all() -> None:
@@ -354,6 +348,5 @@ def _ending(status: int) -> str:
 
 
 def _last_words(stderr: str) -> str:
-    lines = stderr.split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f": {last}" if last else ""
+    lines = stderr.strip().split("\n")
+    return f": {lines[-1].strip()}" if lines[-1] else ""

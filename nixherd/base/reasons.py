@@ -76,9 +76,7 @@ def reason(output: str | Iterable[str], default: str = "no answer") -> str:
     lines = _lines(output)
     number = _cause(lines)
     if number is None:
-        others = [
-            number for number, line in enumerate(lines) if not _NARRATION.match(line) and not _FOLLOWS.search(line)
-        ]
+        others = [n for n, line in enumerate(lines) if not _NARRATION.match(line) and not _FOLLOWS.search(line)]
         errors = [number for number, line in enumerate(lines) if _is_error(line)]
         number = next(iter(others[-1:] or errors[-1:] or list(range(len(lines)))[-1:]), None)
     return default if number is None else _shown(lines, number)

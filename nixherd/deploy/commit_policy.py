@@ -22,7 +22,7 @@ from nixherd.base.files import expanded, state_home, write_whole
 from nixherd.base.process import run
 from nixherd.fleet import signatures
 from nixherd.fleet.git import Repository
-from nixherd.fleet.group_data import names_for_all, said_for_all
+from nixherd.fleet.group_data import for_all, said_for_all
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.near_names import near_option
@@ -95,7 +95,7 @@ class Gate:
         def words(name: str) -> list[Any]:
             return [values[name]] if name in values else list(said_for_all(name, group_data))
 
-        for name in names_for_all(group_data):
+        for name in for_all(group_data):
             if (known := near_option(name)) in NAMES:
                 raise Usage(f"group_data/all.py: {name}: nobody asks for it; write {known}")
         if not any(_flag(value) for value in words("require_signed") or [by_hosts]):

@@ -18,7 +18,7 @@ import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,15 +92,12 @@ class Changeset:
         """
         if self.repository is None:
             if commit:
-                raise FleetError(
-                    f"{self.root}: is in no git repository; `git init` one, or say that nothing is to be committed"
-                )
+                raise FleetError(f"{self.root}: is not in a git repository; `git init` one, or commit nothing")
             return
         if dirty := self.repository.changed(paths):
-            raise FleetError(
-                f"{self.root / dirty[0]}: has changes that are not committed"
-                f"{f' (and {len(dirty) - 1} more)' if len(dirty) > 1 else ''}; commit or undo them first"
-            )
+            more = f" (and {len(dirty) - 1} more)" if len(dirty) > 1 else ""
+            what = f"has changes that are not committed{more}; commit or undo them first"
+            raise FleetError(f"{self.root / dirty[0]}: {what}")
         added = [path for path in paths if self.tree.stat(path) is None]
         if added and (ignored := self.repository.ignored(added)):
             raise FleetError(f"{self.root / ignored[0]}: git ignores it; it cannot be committed, see .gitignore")
@@ -132,12 +129,10 @@ class Changeset:
         """
         new = {path: None if path in (removed or ()) else (self.staged / path).read_bytes() for path in seen}
         swaps = [
-            Swap(path, _sum_or_none(old), _sum_or_none(new[path]))
+            Swap(path, _sum_or_none(seen[path]), _sum_or_none(new[path]))
             # new files first: what is edited names them, and a run may be killed between any two
-            for path, old in sorted(
-                seen.items(), key=lambda each: (each[1] is not None, each[0]), reverse=removed is not None
-            )
-            if new[path] != old
+            for path in sorted(seen, key=lambda path: (seen[path] is not None, path), reverse=removed is not None)
+            if new[path] != seen[path]
         ]
         if not swaps:
             return Done(())
@@ -176,15 +171,10 @@ class Changeset:
 
     def _require_possible(self, swaps: Sequence[Swap]) -> None:
         for swap in swaps:
-            self._require_as_seen(swap)
+            if self._sum_of(swap.path) != swap.old:
+                raise FleetError(f"{self.root / swap.path}: was changed meanwhile; nothing was done, run it again")
         for path in {Path(swap.path).parent: swap.path for swap in swaps}.values():
             self.tree.require_writable(path)
-
-    def _require_as_seen(self, swap: Swap) -> None:
-        if self._sum_of(swap.path) != swap.old:
-            raise FleetError(
-                f"{self.root / swap.path}: somebody changed it meanwhile; nothing was changed, run it again"
-            )
 
     def _sum_of(self, path: str) -> str | None:
         return _sum_or_none(self.tree.read(path))
@@ -223,10 +213,8 @@ class Changeset:
         """Whether the file is what it is to be. FleetError when it is neither that nor what it was."""
         found = self._sum_of(swap.path)
         if found not in (swap.old, swap.new):
-            raise FleetError(
-                f"{self.root / swap.path}: changed after a run had begun to replace it; see {self.place} for both "
-                "versions, then remove that directory"
-            )
+            what = f"{self.root / swap.path}: changed after a run had begun to replace it"
+            raise FleetError(f"{what}; see {self.place} for both versions, then remove that directory")
         return found == swap.new
 
     def _replace(self, swaps: Sequence[Swap], beside: dict[str, Temporary | None]) -> None:
@@ -334,31 +322,21 @@ def interrupted(root: Path) -> bool:
 @contextmanager
 def changing(root: Path) -> Iterator[Changeset]:
     """The fleet's directory for one change at a time. FleetError when another run changes it."""
-    with trees.opened(root) as tree:
+    with trees.opened(root) as tree, ExitStack() as held:
         repository = Repository.around(root)
         place = _make_place(root, repository)
         try:
-            handle = lock(place / _LOCK)
+            held.callback(os.close, lock(place / _LOCK))
+            tree.lock()
         except BlockingIOError:
-            raise _somebody_else(root) from None
+            raise FleetError(f"{root}: another run is changing this fleet's files; wait for it") from None
+        changeset = Changeset(tree, place, repository)
+        changeset._sweep()
         try:
-            try:
-                tree.lock()
-            except BlockingIOError:
-                raise _somebody_else(root) from None
-            changeset = Changeset(tree, place, repository)
-            changeset._sweep()
-            try:
-                yield changeset
-            finally:
-                if not changeset._journal.exists():
-                    changeset._clear()
+            yield changeset
         finally:
-            os.close(handle)
-
-
-def _somebody_else(root: Path) -> FleetError:
-    return FleetError(f"{root}: another run is changing this fleet's files; wait for it")
+            if not changeset._journal.exists():
+                changeset._clear()
 
 
 def _place(root: Path) -> Path:

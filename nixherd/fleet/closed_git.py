@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from nixherd.base.errors import FleetError, ProcessFailed
+from nixherd.base.errors import FleetError
 from nixherd.base.process import Completed, run
 
 _TIMEOUT = 300.0  # seconds
@@ -111,14 +111,9 @@ def as_operator(directory: Path, words: Sequence[str]) -> Completed:
 
 
 def _git(directory: Path, env: Mapping[str, str], words: Sequence[str], input: str | None = None) -> Completed:
-    try:
-        literal = () if words[0] == "check-ignore" else ("--literal-pathspecs",)  # it knows none but such
-        argv = ["git", "-C", str(directory), *literal, *words]
-        return run(argv, env=env, closed=True, input=input, timeout=_TIMEOUT, check=False)
-    except ProcessFailed as error:
-        if error.status == 127:
-            raise FleetError(f"git: not on PATH, and {directory} is in a repository; install it") from error
-        raise
+    literal = () if words[0] == "check-ignore" else ("--literal-pathspecs",)  # it knows none but such
+    argv = ["git", "-C", str(directory), *literal, *words]
+    return run(argv, env=env, closed=True, input=input, timeout=_TIMEOUT, check=False)
 
 
 def answer(done: Completed, directory: Path, answers: Collection[int] | None = (0,)) -> Completed:

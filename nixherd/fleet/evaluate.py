@@ -13,13 +13,10 @@ import re
 import secrets
 import signal
 from collections import Counter
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import tree_sitter_nix
-from tree_sitter import Language, Node, Parser
 
 from nixherd.base.errors import DeadlineExceeded, FleetError, FleetInvalid, ProcessFailed
 from nixherd.base.process import Limits, run
@@ -29,8 +26,8 @@ from nixherd.fleet.world import World, is_text, look, view_of
 from nixherd.nix.commands import nix_string
 from nixherd.nix.errors import cause, explain
 from nixherd.nix.log import LOG_FORMAT
+from nixherd.nix.syntax import parse, walk
 
-_LANGUAGE = Language(tree_sitter_nix.language())
 _LOADER = Path(__file__).with_name("load.nix")
 _TIMEOUT = 60.0
 _LIMITS = Limits(memory=2 << 30, output=64 << 20)
@@ -174,22 +171,14 @@ def _home_path(world: World) -> str | None:
     """Where one of the files has a path that begins with ~, of which Nix gives no place."""
     for path in world.modules:
         try:
-            tree = Parser(_LANGUAGE).parse(Path(path).read_bytes())
+            root = parse(Path(path).read_bytes())
         except OSError:
             continue
-        for node in _nodes(tree.root_node):
+        for node in walk(root):
             if node.type == "hpath_expression":
                 line, column = node.start_point
                 return f"{os.path.relpath(path, world.fleet)}:{line + 1}:{column + 1}"
     return None
-
-
-def _nodes(node: Node) -> Iterator[Node]:
-    waiting = [node]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        waiting += reversed(node.children)
 
 
 Leaf = tuple[str, ...]
@@ -226,10 +215,8 @@ def require_exactly(
     for leaf in sorted({*expected, *after}):
         is_, should_be = after.get(leaf, ABSENT), expected.get(leaf, ABSENT)
         if is_ != should_be:
-            raise FleetError(
-                f"{leaf[0]}: the edit would change {'.'.join(leaf[1:])} to {_shown(is_)}, not to {_shown(should_be)}; "
-                "edit it by hand"
-            )
+            what = f"the edit would change {'.'.join(leaf[1:])} to {_shown(is_)}, not to {_shown(should_be)}"
+            raise FleetError(f"{leaf[0]}: {what}; edit it by hand")
     return seen
 
 

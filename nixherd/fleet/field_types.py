@@ -4,8 +4,8 @@
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any
 
@@ -40,9 +40,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Type:
-    """Any value: people's own, in any form. `words` are what the reference calls the type."""
+    """Any value: people's own, in any form. `words` are what the reference calls the type, `means` makes its value."""
 
     words: str
+    means: Callable[[Any], Any] = field(default=lambda value: value, kw_only=True)
 
     def problems(self, value: Any) -> Iterator[Problem]:
         """What is wrong with a value that is there."""
@@ -50,7 +51,7 @@ class Type:
 
     def parse(self, value: Any) -> Any:
         """What a value without problems means."""
-        return value
+        return self.means(value)
 
 
 FREE = Type("anything")
@@ -70,19 +71,14 @@ class Text(Type):
             yield Problem(f"{shown(value)} is not {article(self.noun)}")
 
 
-class Fingerprint(Text):
-    def parse(self, value: Any) -> str:
-        return parse_fingerprint(value)
-
-
-FINGERPRINT = Fingerprint("SHA-256, with or without colons", _FINGERPRINT, "fingerprint")
-
-
 def parse_fingerprint(text: str) -> str:
     """A SHA-256 fingerprint, with or without colons, as 64 lower-case hex digits; ValueError if it is none."""
     if not _FINGERPRINT.fullmatch(text.strip()):
         raise ValueError("it is not a SHA-256 fingerprint")
     return text.strip().replace(":", "").lower()
+
+
+FINGERPRINT = Text("SHA-256, with or without colons", _FINGERPRINT, "fingerprint", means=parse_fingerprint)
 
 
 @dataclass(frozen=True)
@@ -150,20 +146,8 @@ class OneOf(Type):
             yield Problem(f"is neither {' nor '.join(self.choices)}")
 
 
-class Kind(OneOf):
-    def parse(self, value: Any) -> GuestType:
-        return GuestType(value)
-
-
-KIND = Kind('"qemu" or "lxc"', tuple(GuestType))
-
-
-class Way(OneOf):
-    def parse(self, value: Any) -> Access:
-        return Access(value)
-
-
-WAY = Way(", ".join(f'"{each}"' for each in Access), tuple(Access), "way in")
+KIND = OneOf('"qemu" or "lxc"', tuple(GuestType), means=GuestType)
+WAY = OneOf(", ".join(f'"{each}"' for each in Access), tuple(Access), "way in", means=Access)
 
 
 @dataclass(frozen=True)
@@ -212,10 +196,8 @@ class Address(Type):
             yield self._problem(value)
         elif not self.zone and "::" in value and value.endswith(_API_PORT):
             host, full = value.removesuffix(_API_PORT), IPv6Address(value).exploded
-            yield Problem(
-                f"{shown(value)} may be an address, or one with a port",
-                remedy=f'write host = "{host}"; port = {_API_PORT[1:]}; or all of the address: host = "{full}";',
-            )
+            remedy = f'write host = "{host}"; port = {_API_PORT[1:]}; or all of the address: host = "{full}";'
+            yield Problem(f"{shown(value)} may be an address, or one with a port", remedy=remedy)
 
     def _problem(self, value: str) -> Problem:
         """What is wrong with it; a port is taken off, where it has a place of its own."""
@@ -231,8 +213,10 @@ class Address(Type):
 
 
 @dataclass(frozen=True)
-class Addresses(Type):
-    words: str = "list of names or addresses"
+class ListOf(Type):
+    """A list of values of this type, at least one."""
+
+    of: Type = FREE
 
     def problems(self, value: Any) -> Iterator[Problem]:
         if not isinstance(value, list):
@@ -240,29 +224,23 @@ class Addresses(Type):
         elif not value:
             yield Problem("is an empty list")
         for number, each in enumerate(value if isinstance(value, list) else ()):
-            yield from (Problem(found.what, f"[{number}]") for found in Address(zone=True).problems(each))
+            yield from (Problem(found.what, f"[{number}]", found.remedy) for found in self.of.problems(each))
 
     def parse(self, value: Any) -> tuple[str, ...]:
         return tuple(value)
 
 
-@dataclass(frozen=True)
-class OneOrMore(Type):
-    """A string of this type, or a list of them, each once."""
-
-    of: Type = FREE
+class OneOrMore(ListOf):
+    """A value of this type, or a list of them, each once."""
 
     def problems(self, value: Any) -> Iterator[Problem]:
-        if not isinstance(value, list):
-            yield from self.of.problems(value)
-            return
-        if not value:
-            yield Problem("is an empty list")
-        for number, each in enumerate(value):
-            yield from (Problem(found.what, f"[{number}]", found.remedy) for found in self.of.problems(each))
+        return super().problems(value) if isinstance(value, list) else self.of.problems(value)
 
     def parse(self, value: Any) -> tuple[str, ...]:
         return tuple(dict.fromkeys(value if isinstance(value, list) else [value]))
+
+
+ADDRESSES = ListOf("list of names or addresses", Address(zone=True))
 
 
 LARGEST_SEARCHED = 22  # bits of its prefix: 1022 machines
@@ -293,9 +271,8 @@ class Network(Type):
             what = f"{value} has {network.num_addresses} addresses, which is too many to try them"
             yield Problem(what, remedy=f"name networks of at most /{LARGEST_SEARCHED}, or the machine's addresses")
         elif not any(network.subnet_of(private) for private in _OWN_NETWORKS):
-            remedy = (
-                "name one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10, or the machine's addresses"
-            )
+            private = ", ".join(map(str, _OWN_NETWORKS))
+            remedy = f"name one in {private}, or the machine's addresses"
             yield Problem(f"{value} is not a private network", remedy=remedy)
 
 

@@ -67,10 +67,8 @@ class Repository:
         except ValueError:
             raise FleetError(f"{directory}: git rev-parse printed something unexpected: {found.stdout!r}") from None
         if is_top != str(top):
-            raise FleetError(
-                f"{top / '.git'}: git does not use it for {directory}, but what is at {is_top}; mend that repository "
-                "(core.worktree?), or move what is not a repository away"
-            )
+            remedy = "mend that repository (core.worktree?), or move what is not a repository away"
+            raise FleetError(f"{top / '.git'}: git does not use it for {directory}, but what is at {is_top}; {remedy}")
         settings = answer(look(directory, {}, ("config", "--null", "--show-scope", "--list")), directory)
         return cls(directory, top, prefix, files, overruled(settings.stdout))
 
@@ -113,10 +111,8 @@ class Repository:
             if self.own[name].exists():
                 raise FleetError(f"{self.directory}: {what} is going on; finish or abort it first")
         if self.write("var", "GIT_COMMITTER_IDENT", answers=None).status:
-            raise FleetError(
-                f"{self.directory}: git does not know who commits; "
-                "`git config user.name …` and `git config user.email …`"
-            )
+            remedy = "`git config user.name …` and `git config user.email …`"
+            raise FleetError(f"{self.directory}: git does not know who commits; {remedy}")
 
     def changed(self, paths: Iterable[str]) -> list[str]:
         """Those of the paths that differ from the last commit, or are not in it; of submodules their own as well.
@@ -127,10 +123,8 @@ class Repository:
         words = ("--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
         rows = [row for row in self.read("status", *words, "--", *paths).stdout.split("\0") if row]
         found = [row[3:].removeprefix(self.prefix) for row in rows if not (row[:2] == "??" and is_temporary(row[3:]))]
-        known = [
-            _Known.parse(row)
-            for row in self.read("ls-files", "-v", "--stage", "-z", "--", *paths).stdout.split("\0")[:-1]
-        ]
+        listed = self.read("ls-files", "-v", "--stage", "-z", "--", *paths).stdout.split("\0")[:-1]
+        known = [_Known.parse(row) for row in listed]
         found += self._changed_unseen([each for each in known if each.is_overlooked and each.path not in found])
         submodules = [each.path for each in known if each.is_submodule]
         return found + [f"{each}/{path}" for each in submodules for path in self._changed_below(each)]
@@ -173,7 +167,8 @@ class Repository:
         """Have git overlook files of this pattern, in this repository here; as far as that is possible."""
         path = self.own["info/exclude"]
         with contextlib.suppress(OSError):
-            info = os.open(_made(path.parent), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            path.parent.mkdir(exist_ok=True)
+            info = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                 with os.fdopen(os.open(path.name, flags, 0o644, dir_fd=info), "r+b", buffering=0) as file:
@@ -205,9 +200,8 @@ class Repository:
         return found
 
     def ignored(self, paths: Sequence[str]) -> list[str]:
-        done = self.read(
-            "check-ignore", "-z", "--stdin", answers=(0, 1), input="".join(f"./{path}\0" for path in paths)
-        )
+        names = "".join(f"./{path}\0" for path in paths)
+        done = self.read("check-ignore", "-z", "--stdin", answers=(0, 1), input=names)
         return [path.removeprefix("./") for path in done.stdout.split("\0") if path]
 
     def add(self, paths: Sequence[str], *, content: bool = True) -> None:
@@ -224,9 +218,8 @@ class Repository:
 
     def forget(self, paths: Sequence[str]) -> None:
         """Take what was added of these files back; the files stay. As far as that is possible."""
-        if not paths:  # without any, git would take all back
-            return
-        self.read("reset", "--quiet", "--", *paths, answers=None)
+        if paths:  # without any, git would take all back
+            self.read("reset", "--quiet", "--", *paths, answers=None)
 
     def committed(self, paths: Sequence[str], removed: Collection[str] = ()) -> bool:
         """Whether the last commit has these files as they are; git's index may be behind, and is not afterwards.
@@ -313,11 +306,6 @@ def _top(directory: Path) -> Path | None:
     except OSError as error:
         raise FleetError(f"{directory}: cannot be looked at ({error.strerror})") from error
     return None
-
-
-def _made(directory: Path) -> Path:
-    directory.mkdir(exist_ok=True)
-    return directory
 
 
 def _someone_at_work(directory: Path) -> bool:

@@ -22,12 +22,6 @@ def said_for_all(name: str, directories: Iterable[Path]) -> Iterator[Any]:
             yield values[name]
 
 
-def names_for_all(directories: Iterable[Path]) -> Iterator[str]:
-    """Every name there."""
-    for values in _said(directories):
-        yield from (name for name in values if not name.startswith("_"))
-
-
 def for_all(directories: Iterable[Path]) -> dict[str, Any]:
     """What pyinfra takes from there for every host: later directories come first in rank."""
     return {name: value for values in _said(directories) for name, value in values.items() if not name.startswith("_")}
@@ -47,10 +41,6 @@ def _said(directories: Iterable[Path]) -> Iterator[dict[str, Any]]:
 _LONGEST = 24 * 3600  # seconds
 
 
-def _is_flag(value: Any) -> bool:
-    return value in (True, False, 0, 1)
-
-
 def _is_seconds(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LONGEST
 
@@ -60,7 +50,7 @@ def _is_text(value: Any) -> bool:
 
 
 Kind = tuple[Callable[[Any], bool], str]
-_FLAG: Kind = (_is_flag, "true or false")
+_FLAG: Kind = (lambda value: value in (True, False, 0, 1), "true or false")
 _SECONDS: Kind = (_is_seconds, f"a whole number of seconds from 1 to {_LONGEST}")
 _TEXT: Kind = (_is_text, "one line of text")
 _ANY: Kind = (lambda _: True, "")

@@ -27,7 +27,8 @@ def groups_of(fleet: Fleet) -> dict[str, list[str]]:
             groups[kind].append(host.id)
         names |= {name: host.id for name in (host.hostname, host.ssh_alias) if name and _is_free(name)}
     for host in fleet.hosts.values():
-        for tag in dict.fromkeys(_tags(host, _guests(fleet, host))):
+        tags = (*host.tags, *(tag for vm in _guests(fleet, host) for tag in vm.tags))
+        for tag in dict.fromkeys(tags):
             if _is_free(tag) and tag not in names and tag not in fleet.hosts:
                 groups[tag].append(host.id)
     return {**groups, **{name: [host_id] for name, host_id in names.items()}}
@@ -80,12 +81,6 @@ def _kinds(host: Host, guests: list[Vm]) -> Iterator[str]:
         yield "readonly"
     if any(vm.type is GuestType.LXC for vm in guests):
         yield "lxc"
-
-
-def _tags(host: Host, guests: list[Vm]) -> Iterator[str]:
-    yield from host.tags
-    for vm in guests:
-        yield from vm.tags
 
 
 def _is_free(name: str) -> bool:

@@ -17,8 +17,7 @@ _MAC = re.compile(r"[0-9A-Fa-f][02468ACEace](?::[0-9A-Fa-f]{2}){5}")
 _VALUE = re.compile(r"[^,\s]+")
 _ADDRESSING = re.compile(r"(?:ip|ip6|gw|gw6)=[^,\s]+(?:,(?:ip|ip6|gw|gw6)=[^,\s]+)*")
 _IPCONFIG = re.compile(r"ipconfig(?:[0-9]|[12][0-9]|3[01])")
-_STORAGE_REMEDY = "write the id that `pvesm status` shows"
-_KEY_REMEDY = "write the line of a .pub file"
+STORAGE_REMEDY = "write the id that `pvesm status` shows"
 
 
 @dataclass(frozen=True)
@@ -118,15 +117,12 @@ class Disks(Devices):
         yield from super()._of(device)
         if (storage := device.get("storage")) is not None:
             for found in Text("", names.pattern(names.STORAGE), "storage name").problems(storage):
-                yield Problem(found.what, ".storage", _STORAGE_REMEDY)
+                yield Problem(found.what, ".storage", STORAGE_REMEDY)
         size, remedy = device.get("size"), "write whole GiB, such as 100G"
         if size is None:
             yield Problem("missing", ".size", remedy)
         elif not (type(size) is str and not size.isdecimal() and _is_size(size, 1 << 30)):
             yield Problem(f"{shown_value(size)} is not a size for a new disk", ".size", remedy)
-
-    def parse(self, value: Any) -> tuple[Device, ...]:
-        return tuple(_disk(name, device) for name, device in value.items())
 
 
 @dataclass(frozen=True)
@@ -159,24 +155,24 @@ class Pci(Devices):
 
 @dataclass(frozen=True)
 class CloudInit(Type):
-    known: tuple[str, ...] = ()
+    known: tuple[str, ...] = ("user", "keys", "nameserver", "searchDomain", "upgrade")
 
     def problems(self, value: Any) -> Iterator[Problem]:
         if not isinstance(value, dict):
             yield Problem(f"is {nix_type(value)}")
             return
-        addresses = [name for name in value if _IPCONFIG.fullmatch(name)]
-        yield from _unknown([name for name in value if name not in addresses], self.known)
         line = Text("", re.compile(r"[^\n\0]+"), "line of text")
         address = Text("", _ADDRESSING, "address")
         types: dict[str, tuple[Type, str]] = {
             "user": (Text("", names.pattern(names.USER), "user name"), "write a login name"),
-            **dict.fromkeys(addresses, (address, 'write "ip=dhcp" or "ip=10.0.0.5/24,gw=10.0.0.1"')),
             "nameserver": (line, "write a string"),
             "searchDomain": (line, "write a string"),
             "upgrade": (Flag(), "write true or false"),
-            "keys": (Keys(), _KEY_REMEDY),
+            "keys": (Keys(), "write the line of a .pub file"),
         }
+        addresses = [name for name in value if _IPCONFIG.fullmatch(name)]
+        yield from _unknown([name for name in value if name not in addresses], self.known)
+        types |= dict.fromkeys(addresses, (address, 'write "ip=dhcp" or "ip=10.0.0.5/24,gw=10.0.0.1"'))
         for name, (type_, remedy) in types.items():
             if value.get(name) is not None:
                 for found in type_.problems(value[name]):
@@ -185,14 +181,9 @@ class CloudInit(Type):
     def parse(self, value: Any) -> CloudInitSettings:
         keys = value.get("keys")
         addresses = {name: each for name, each in value.items() if _IPCONFIG.fullmatch(name) and each is not None}
-        return CloudInitSettings(
-            user=value.get("user"),
-            keys=None if keys is None else tuple(keys),
-            addresses=MappingProxyType(addresses),
-            nameserver=value.get("nameserver"),
-            search_domain=value.get("searchDomain"),
-            upgrade=value.get("upgrade"),
-        )
+        as_written = {name: value.get(name) for name in ("user", "nameserver", "upgrade")}
+        as_written |= {"keys": None if keys is None else tuple(keys), "search_domain": value.get("searchDomain")}
+        return CloudInitSettings(**as_written, addresses=MappingProxyType(addresses))
 
 
 # Attributes that Nix code spells otherwise than the API does.
@@ -221,13 +212,9 @@ def _properties(values: Mapping[str, Any]) -> str:
 
 
 def _devices(entries: Mapping[str, Mapping[str, Any]]) -> tuple[Device, ...]:
-    return tuple(
-        Device(name, MappingProxyType({_API_NAMES.get(key, key): _text(value) for key, value in values.items()}))
-        for name, values in entries.items()
-    )
+    def device(name: str, entry: Mapping[str, Any]) -> Device:
+        rest = {_API_NAMES.get(key, key): _text(entry[key]) for key in entry if key not in ("size", "storage")}
+        size = parse_size(entry["size"]) if "size" in entry else None  # a disk's
+        return Device(name, MappingProxyType(rest), size, entry.get("storage"))
 
-
-def _disk(name: str, values: Mapping[str, Any]) -> Device:
-    rest = {key: value for key, value in values.items() if key not in ("size", "storage")}
-    [device] = _devices({name: rest})
-    return Device(name, device.values, parse_size(values["size"]), values.get("storage"))
+    return tuple(device(name, entry) for name, entry in entries.items())

@@ -55,9 +55,8 @@ def parse(where: str, checks: Any) -> tuple[Check, ...]:
     if checks is None:
         return ()
     if not isinstance(checks, Mapping):
-        raise NoCheck(
-            where, "is not a set of checks by name", "write healthChecks.NAME.unit = …, .command, .tcp or .http"
-        )
+        remedy = "write healthChecks.NAME.unit = …, .command, .tcp or .http"
+        raise NoCheck(where, "is not a set of checks by name", remedy)
     return tuple(_check(f"{where}.{_shown(name)}", name, values) for name, values in sorted(checks.items()))
 
 

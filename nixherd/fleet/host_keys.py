@@ -71,10 +71,9 @@ class HostKeys:
             return str(error)
         if public is None or (held and same_key(public, held.public)):
             return None
-        return (
-            f"{self.fleet.path}/hosts.nix: {host_id}.publicKey: its private half is not in "
-            f"{self.private_key_file(host_id)}; put it there, or a placeholder here to have a new key made"
-        )
+        what = f"{host_id}.publicKey: its private half is not in {self.private_key_file(host_id)}"
+        remedy = "put it there, or a placeholder here to have a new key made"
+        return f"{self.fleet.path}/hosts.nix: {what}; {remedy}"
 
     def to_install(self, host_id: str) -> KeyPair:
         """The host key that the new system gets: generated here unless it was before.

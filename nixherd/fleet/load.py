@@ -1,28 +1,19 @@
 """load_fleet(): hosts.nix and vms/definitions.nix, evaluated once and parsed into frozen values."""
 
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from nixherd.base.errors import Finding, FleetInvalid
 from nixherd.base.files import expanded
+from nixherd.fleet import models
 from nixherd.fleet.evaluate import evaluate
-from nixherd.fleet.models import (
-    HOSTS,
-    NOTHING,
-    CloudInitSettings,
-    ContainerSettings,
-    Endpoint,
-    Fleet,
-    Host,
-    Origin,
-    Settings,
-    Template,
-    Vm,
-    VmidRange,
-)
+from nixherd.fleet.models import HOSTS, NOTHING, Fleet, Host, Vm
 from nixherd.fleet.schema import Place, fields_of, read
 from nixherd.fleet.validate import find, is_host, kind_of
 from nixherd.fleet.world import World, look
@@ -61,9 +52,7 @@ def load_fleet(path: str | os.PathLike[str], world: World | None = None) -> Flee
 # Parsing: what has been validated
 
 
-def _fleet(
-    directory: Path, hosts: Mapping[str, Any], definitions: Mapping[str, Any], warnings: Iterable[Finding] = ()
-) -> Fleet:
+def _fleet(directory: Path, hosts: Mapping[str, Any], definitions: Mapping[str, Any], warnings: list[Finding]) -> Fleet:
     parsed = {name: _host(name, entry) for name, entry in hosts.items() if is_host(name)}
     by_name = {str(name).lower(): host.id for host in parsed.values() for name in (host.id, host.ssh_alias)}
     by_name |= {host.hostname.lower(): host.id for host in parsed.values()}
@@ -89,74 +78,20 @@ def _rest(entry: dict[str, Any]) -> Mapping[str, Any]:
 def _host(name: str, entry: Mapping[str, Any]) -> Host:
     values, rest = read(Place.HOST, entry)
     deploys = (field.name for field in fields_of(Place.HOST).values() if field.deploys)
-    return Host(
-        id=name,
-        hostname=values["hostname"],
-        ssh_alias=values["sshAlias"],
-        user=values["user"],
-        home_directory=values["homeDirectory"],
-        public_key=values["publicKey"],
-        authorized_keys=values["authorizedKeys"],
-        configuration_file=values["configurationFile"],
-        home_file=values["homeFile"],
-        ssh_key_name=values["sshKeyName"],
-        initial_hashed_password=values["initialHashedPassword"],
-        sudo_passwordless=values["sudoPasswordless"],
-        addresses=values["addresses"],
-        tags=values["tags"],
-        access=values["access"],
-        health_checks=values["healthChecks"],
-        deployment=_rest({each: values[each] for each in deploys if values[each] is not None}),
-        extra=_rest(rest),
-    )
+    deployment = _rest({each: values[each] for each in deploys if values[each] is not None})
+    return Host(id=name, **_parts(Host, values), deployment=deployment, extra=_rest(rest))
 
 
 def _managed(name: str, entry: Mapping[str, Any]) -> Vm:
     values, rest = read(Place.MANAGED, entry, kind_of(entry))
-    return Vm(
-        name=name,
-        vmid=values["vmid"],
-        origin=Origin.MANAGED,
-        readonly=values["readonly"],
-        type=values["type"],
-        host_id=values["nixosConfig"],
-        cores=values["cores"],
-        memory=values["memory"],
-        disk=values["disk"],
-        storage=values["storage"],
-        node=values["node"],
-        tags=values["tags"],
-        settings=settings_of(values),
-        neighbours=values["neighbours"],
-        discover=values["discover"],
-        extra=_rest(rest),
-    )
+    parts = {**_parts(Vm, values), "host_id": values["nixosConfig"], "settings": settings_of(values)}
+    return Vm(name=name, origin=models.Origin.MANAGED, **parts, extra=_rest(rest))
 
 
-def settings_of(values: Mapping[str, Any]) -> Settings:
+def settings_of(values: Mapping[str, Any]) -> models.Settings:
     """A managed guest's settings, of the fields that its kind has."""
-    get = values.get
-    return Settings(
-        sockets=get("sockets"),
-        balloon=get("balloon"),
-        cpu=get("cpu"),
-        machine=get("machine"),
-        bios=get("bios"),
-        boot=get("boot"),
-        agent=get("agent"),
-        description=get("description"),
-        onboot=get("onboot"),
-        protection=get("protection"),
-        startup=get("startup"),
-        pool=get("pool"),
-        disks=get("disks", ()),
-        networks=get("networks", ()),
-        pci=get("pci", ()),
-        cloud_init=get("cloudInit") or CloudInitSettings(),
-        container=ContainerSettings(
-            archive=get("archive"), swap=get("swap"), unprivileged=get("unprivileged"), features=get("features")
-        ),
-    )
+    container = models.ContainerSettings(**_parts(models.ContainerSettings, values))
+    return models.Settings(**_parts(models.Settings, values), container=container)
 
 
 def _imported(name: str, entry: Mapping[str, Any], by_name: Mapping[str, str]) -> Vm:
@@ -167,48 +102,36 @@ def _imported(name: str, entry: Mapping[str, Any], by_name: Mapping[str, str]) -
     """
     values, rest = read(Place.IMPORTED, entry)
     named = [each.lower() for each in (values["hostname"], values["sshAlias"], name) if each is not None]
-    return Vm(
-        name=name,
-        vmid=values["vmid"],
-        origin=Origin.IMPORTED,
-        readonly=values["readonly"],
-        type=values["type"],
-        host_id=next((by_name[each] for each in named if each in by_name), None),
-        storage=values["storage"],
-        node=values["node"],
-        tags=values["tags"],
-        neighbours=values["neighbours"],
-        discover=values["discover"],
-        specs=values["specs"],
-        status=values["status"],
-        extra=_rest(rest),
-    )
+    host_id = next((by_name[each] for each in named if each in by_name), None)
+    return Vm(name=name, origin=models.Origin.IMPORTED, host_id=host_id, **_parts(Vm, values), extra=_rest(rest))
 
 
-def _endpoint(entry: Mapping[str, Any]) -> Endpoint | None:
+def _endpoint(entry: Mapping[str, Any]) -> models.Endpoint | None:
     values, _ = read(Place.PROXMOX, entry)
-    if not values["host"] or not values["node"]:
-        return None
-    return Endpoint(
-        host=values["host"],
-        node=values["node"],
-        default_storage=values["defaultStorage"],
-        backup_storage=values["backupStorage"],
-        port=values["port"],
-        fingerprint=values["fingerprint"],
-        ca_file=values["caFile"],
-        neighbours=values["neighbours"] or (),
-        discover=values["discover"] or (),
-    )
+    return models.Endpoint(**_parts(models.Endpoint, values)) if values["host"] and values["node"] else None
 
 
-def _template(entry: Mapping[str, Any]) -> Template:
+def _template(entry: Mapping[str, Any]) -> models.Template:
     values, rest = read(Place.TEMPLATE, entry)
     name = values["name"] if isinstance(values["name"], str) else None
-    making = {key: values[key] for key in ("storage", "bios", "pool")}
-    return Template(values["vmid"], name, values["node"], **making, extra=_rest(rest))
+    return models.Template(**{**_parts(models.Template, values), "name": name}, extra=_rest(rest))
 
 
-def _range(name: str, entry: Mapping[str, Any]) -> VmidRange:
-    values, _ = read(Place.RANGE, entry)
-    return VmidRange(name, values["start"], values["end"])
+def _range(name: str, entry: Mapping[str, Any]) -> models.VmidRange:
+    return models.VmidRange(name, **read(Place.RANGE, entry)[0])
+
+
+def _parts(model: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a place's fields that a model has an attribute for: `sshAlias` is its `ssh_alias`."""
+    attributes = {_attribute(name): value for name, value in values.items()}
+    return {name: attributes[name] for name in _attributes(model) & attributes.keys()}
+
+
+@cache
+def _attributes(model: type) -> frozenset[str]:
+    return frozenset(each.name for each in fields(model))
+
+
+@cache
+def _attribute(field: str) -> str:
+    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", field)

@@ -7,10 +7,7 @@ from nixherd.base.errors import Finding, Severity
 from nixherd.fleet.models import Fleet
 from nixherd.nix.commands import Evaluated
 
-WHAT = (
-    "no way to root on a machine that was just installed: no password is set, root has no key that lets it log in, and "
-    "sudo asks for a password"
-)
+WHAT = "no way to root on a machine that was just installed: no password, no key for root, and sudo asks for a password"
 REMEDY = (
     "give root a key (users.users.root.openssh.authorizedKeys.keys, services.openssh.settings.PermitRootLogin = "
     '"prohibit-password"), or set security.sudo.wheelNeedsPassword = false'

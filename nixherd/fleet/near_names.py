@@ -20,9 +20,7 @@ STRONGEST = ("readonly", "access", "healthChecks")
 # What is said of these in their own place alone, by where that is.
 _ELSEWHERE = {
     "readonly": f"the guest's entry in {DEFINITIONS}",
-    "access": "the host's entry in hosts.nix",
-    "healthChecks": "the host's entry in hosts.nix",
-    "wave": "the host's entry in hosts.nix",
+    **dict.fromkeys(("access", "healthChecks", "wave"), "the host's entry in hosts.nix"),
     **dict.fromkeys(("neighbours", "discover"), f"`proxmox` or the guest's entry in {DEFINITIONS}"),
 }
 # What people may call a flag that is to protect, whose name is readonly.
@@ -51,7 +49,8 @@ def _judge(place: Place, name: str) -> Judgement | None:
     if name in fields_of(place) or name.startswith("_"):
         return None
     if place is Place.HOST and name in OPERATORS:
-        return _operators()
+        what = "is obeyed by nobody here, where whoever can push could say it"
+        return _said(False, what, "say it with --data or in group data")
     for known, strict in _near(place, name, 0):
         kind = "protects nothing" if strict else "is obeyed by nobody"
         return _said(strict, f"{kind}: the name is {known}", f"write {known}, or another name of your own")
@@ -66,7 +65,7 @@ def _judge(place: Place, name: str) -> Judgement | None:
         kind = "protects nothing" if strict else "is obeyed by nobody"
         return _said(strict, f"{kind}, and is close to {known}", f"write {known}, or another name of your own")
     for known in _elsewhere(place):
-        if known in STRONGEST and _is_close(name, known):
+        if known in STRONGEST and distance(normal(name), normal(known), _limit(known)) <= _limit(known):
             what = f"protects nothing, and is close to {known}, which is obeyed in {_ELSEWHERE[known]} alone"
             return _said(_is_strict_elsewhere(place, known), what, "write it there, or take another name of your own")
     return None
@@ -117,17 +116,8 @@ def _flag(place: Place, name: str) -> Judgement | None:
     return None
 
 
-def _operators() -> Judgement:
-    what = "is obeyed by nobody here, where whoever can push could say it"
-    return _said(False, what, "say it with --data or in group data")
-
-
 def _said(strict: bool, what: str, remedy: str) -> Judgement:
     return Judgement(Severity.ERROR if strict else Severity.WARNING, what, remedy)
-
-
-def _is_close(name: str, known: str) -> bool:
-    return distance(normal(name), normal(known), _limit(known)) <= _limit(known)
 
 
 def _limit(known: str) -> int:

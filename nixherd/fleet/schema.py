@@ -13,6 +13,7 @@ from typing import Any
 
 from nixherd.base import names
 from nixherd.fleet.field_types import (
+    ADDRESSES,
     FINGERPRINT,
     FREE,
     KIND,
@@ -20,7 +21,6 @@ from nixherd.fleet.field_types import (
     WAY,
     AbsolutePath,
     Address,
-    Addresses,
     ExistingPath,
     Flag,
     HealthChecks,
@@ -35,8 +35,8 @@ from nixherd.fleet.field_types import (
     Type,
     Words,
 )
-from nixherd.fleet.guest_types import CloudInit, Devices, Disks, Features, Pci, Size, Startup
-from nixherd.fleet.models import DEFINITIONS, Access, GuestType
+from nixherd.fleet.guest_types import STORAGE_REMEDY, CloudInit, Devices, Disks, Features, Pci, Size, Startup
+from nixherd.fleet.models import DEFINITIONS, Access, CloudInitSettings, GuestType
 from nixherd.ssh.keys import HOST_KEY_FILE
 
 DEFAULT_FLEET_ID = "fleet"
@@ -92,11 +92,9 @@ class Field:
 
 
 _FLAG = Flag()
-_YES_OR_NO = "write true or false"
 _NAME_REMEDY = "write the node's own short name"
 _POOL = Text("text", re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+){0,2}"), "pool's name")
 _STORAGE_TYPE = Text("storage's id", names.pattern(names.STORAGE), "storage name")
-_STORAGE_REMEDY = "write the id that `pvesm status` shows"
 _NODE_TYPE = Text("node's name", names.pattern(names.NODE), "node name")
 _SECONDS_REMEDY = f"write seconds, up to {_LONGEST}"
 _TAGS_REMEDY = "write a list of words of letters, digits, '-', '_', '+' and '.'"
@@ -108,15 +106,12 @@ _VM, _CONTAINER = GuestType.QEMU, GuestType.LXC
 
 
 def _seconds(name: str, default: int, purpose: str) -> Field:
-    return Field(
-        name,
-        Integer("integer", 0, _LONGEST),
-        purpose,
-        _SECONDS_REMEDY,
-        unit="seconds",
-        unsaid=str(default),
-        deploys=True,
-    )
+    seconds = Integer("integer", 0, _LONGEST)
+    return Field(name, seconds, purpose, _SECONDS_REMEDY, unit="seconds", unsaid=str(default), deploys=True)
+
+
+def _flag(name: str, purpose: str, **more: Any) -> Field:
+    return Field(name, _FLAG, purpose, "write true or false", **more)
 
 
 def _vmid(purpose: str) -> Field:
@@ -127,16 +122,17 @@ def _node(purpose: str, unsaid: str = "proxmox.node", *, lenient: bool = False) 
     return Field("node", _NODE_TYPE, purpose, _NAME_REMEDY, unsaid=unsaid, protects=True, lenient=lenient)
 
 
-def _where(unsaid_neighbours: str = "", unsaid_discover: str = "", *, lenient: bool = False) -> tuple[Field, ...]:
+def _where(neighbours: str, discover: str, *, default: Any = None, lenient: bool = False) -> tuple[Field, ...]:
     """What says where a guest is whose agent does not: found, it is known by its pinned key alone."""
     return (
         Field("neighbours", OneOrMore("host's id, or list of them", Text("", _ID, "host's id")),
               "hosts on the guests' network, which are asked at which address a network card was seen: their neighbour "
               "table and DHCP leases", "write the id of a host in hosts.nix, or a list of them",
-              unsaid=unsaid_neighbours, lenient=lenient),
+              unsaid=neighbours, default=default, lenient=lenient),
         Field("discover", OneOrMore("network, or list of them", Network()),
               f"networks whose addresses are tried, at port 22, when nothing else says where a machine is; at most "
-              f"/{LARGEST_SEARCHED}", 'write networks such as "10.0.0.0/24"', unsaid=unsaid_discover, lenient=lenient),
+              f"/{LARGEST_SEARCHED}", 'write networks such as "10.0.0.0/24"', unsaid=discover, default=default,
+              lenient=lenient),
     )  # fmt: skip
 
 
@@ -157,8 +153,8 @@ _HOST = (
           "write a path without quotes, such as ./hosts/NAME/home.nix"),
     Field("sshKeyName", Text("text"), "the secret file of its user's SSH key", "write a string"),
     Field("initialHashedPassword", Text("text"), "its user's password at first", "write a string"),
-    Field("sudoPasswordless", _FLAG, "whether sudo asks for no password there", _YES_OR_NO, unsaid="false"),
-    Field("addresses", Addresses(), "where it is tried, in this order, before a hypervisor is asked where it is",
+    _flag("sudoPasswordless", "whether sudo asks for no password there", unsaid="false"),
+    Field("addresses", ADDRESSES, "where it is tried, in this order, before a hypervisor is asked where it is",
           'write a list of names or addresses without ports, such as [ "10.0.0.5" ]',
           unsaid="hostname, then sshAlias"),
     Field("tags", Words("list of words", _LINE, "tags"), "groups that select it (`--limit`)", "write a list of words",
@@ -167,7 +163,7 @@ _HOST = (
           f"write {', '.join(Access)}, or leave it out", default=Access.SHELL, unsaid='"shell"', protects=True),
     Field("healthChecks", HealthChecks(), "checks that it has to pass before a new system is kept", default=(),
           protects=True),
-    Field("canary", _FLAG, "it is deployed to before all others", _YES_OR_NO, unsaid="false", deploys=True),
+    _flag("canary", "it is deployed to before all others", unsaid="false", deploys=True),
     Field("wave", Integer("integer", 1), "waves are deployed to in their order, each when those before it are proven",
           "write a whole number from 1; canary = true goes first", unsaid="1", protects=True, deploys=True),
     Field("role", Text("text", _LINE, "name"), "hosts of one role are not activated at the same time",
@@ -183,12 +179,10 @@ _HOST = (
     _seconds("soak", 0, "how long the new system is watched before it is kept"),
     Field("build_on", Text("word", _LINE, "name"), "who builds its system: local, target, or a host of the fleet",
           "write local, target or the id of a host", unsaid='"local"', deploys=True),
-    Field("substitute_on_destination", _FLAG, "whether it fetches what it can from its own caches", _YES_OR_NO,
-          unsaid="true", deploys=True),
-    Field("reboot", _FLAG, "whether it is booted into a new system that needs it", _YES_OR_NO, unsaid="false",
+    _flag("substitute_on_destination", "whether it fetches what it can from its own caches", unsaid="true",
           deploys=True),
-    Field("require_signed", _FLAG, "whether every commit has to be signed", _YES_OR_NO, unsaid="false", protects=True,
-          deploys=True),
+    _flag("reboot", "whether it is booted into a new system that needs it", unsaid="false", deploys=True),
+    _flag("require_signed", "whether every commit has to be signed", unsaid="false", protects=True, deploys=True),
     Field("engine", OneOf("word", ("guarded", "nixos-rebuild"), "engine"), "who activates",
           "write guarded or nixos-rebuild", unsaid='"guarded"', deploys=True),
 )  # fmt: skip
@@ -212,14 +206,14 @@ _PROXMOX = (
     Field("port", Integer("integer", 1, 65535, "port"), "where the API answers", "write a port, usually 8006",
           default=DEFAULT_PORT, unsaid=str(DEFAULT_PORT)),
     Field("user", FREE, "for people: nixherd uses API tokens alone"),
-    Field("defaultStorage", _STORAGE_TYPE, "where guests' disks are made", _STORAGE_REMEDY),
-    Field("backupStorage", _STORAGE_TYPE, "where backups go", _STORAGE_REMEDY,
+    Field("defaultStorage", _STORAGE_TYPE, "where guests' disks are made", STORAGE_REMEDY),
+    Field("backupStorage", _STORAGE_TYPE, "where backups go", STORAGE_REMEDY,
           unsaid="the node's only storage for backups"),
     Field("fingerprint", FINGERPRINT, "of the certificate that the API has to show",
           "copy the certificate's SHA-256 fingerprint: 64 hex digits, with or without colons", protects=True),
     Field("caFile", ExistingPath(), "who signs the API's certificate", "write a path without quotes, such as ./ca.pem",
           protects=True),
-    *_where("none but the machine that this runs on", "none is searched"),
+    *_where("none but the machine that this runs on", "none is searched", default=()),
 )  # fmt: skip
 
 _PLAIN = (
@@ -232,10 +226,9 @@ _PLAIN = (
     Field("machine", Text("text", _WORD, "machine type"), "its machine's type", 'write one such as "q35"', only=_VM),
     Field("bios", OneOf('"seabios" or "ovmf"', ("seabios", "ovmf"), "firmware"), "its firmware, when it is made",
           'write "seabios" or "ovmf"', only=_VM),
-    Field("agent", _FLAG, "whether it has a guest agent", _YES_OR_NO, only=_VM),
-    Field("onboot", _FLAG, "whether it is started with its node", _YES_OR_NO),
-    Field("protection", _FLAG, "Proxmox's own flag: it and its disks cannot be removed", _YES_OR_NO,
-          protects=True),
+    _flag("agent", "whether it has a guest agent", only=_VM),
+    _flag("onboot", "whether it is started with its node"),
+    _flag("protection", "Proxmox's own flag: it and its disks cannot be removed", protects=True),
     Field("description", Text("text"), "its notes, below the line that marks it as ours", "write a string"),
     Field("pool", _POOL, "the pool that it is made in", "write the id that `pvesh get /pools` shows"),
     Field("boot", Words("list of devices", _WORD, "devices", 1), "what it boots from",
@@ -245,8 +238,7 @@ _PLAIN = (
     Field("archive", Text("volume", _ARCHIVE, "archive"), "what a container is unpacked from",
           'write a volume such as "local:vztmpl/debian-12-standard.tar.zst"', only=_CONTAINER),
     Field("swap", Integer("integer"), "its swap", "write its swap in MiB", unit="MiB", only=_CONTAINER),
-    Field("unprivileged", _FLAG, "whether its root is nobody on the node", _YES_OR_NO, only=_CONTAINER,
-          protects=True),
+    _flag("unprivileged", "whether its root is nobody on the node", only=_CONTAINER, protects=True),
     Field("features", Features("set of flags", ("fuse", "keyctl", "mknod", "mount", "nesting")),
           "what a container may do", "write { nesting = true; }", only=_CONTAINER),
 )  # fmt: skip
@@ -264,7 +256,6 @@ _CONTAINER_NET = (
     *("mac", "mtu", "name", "rate", "tag", "trunks", "type"),
 )
 _PCI = ("mapping", "legacy-igd", "mdev", "pcie", "rombar", "x-vga", "xVga")
-_CLOUD_INIT = ("user", "keys", "nameserver", "searchDomain", "upgrade")
 
 _DEVICES = (
     Field("disks", Disks("set of disks", "disks", _DISK_NAMES, "scsi1", _DISK), "further disks; they only grow",
@@ -278,8 +269,8 @@ _DEVICES = (
     Field("pci", Pci("list of mappings, or set of devices", "pci", _PCI_NAMES, "hostpci0", _PCI),
           "devices that are passed through", 'write [ "igpu" ] or { hostpci0 = { mapping = "igpu"; pcie = true; }; }',
           default=(), only=_VM),
-    Field("cloudInit", CloudInit("set", _CLOUD_INIT), "what its first boot is told", "it must be an attribute set",
-          only=_VM),
+    Field("cloudInit", CloudInit("set"), "what its first boot is told", "it must be an attribute set",
+          default=CloudInitSettings(), only=_VM),
 )  # fmt: skip
 
 _MANAGED = (
@@ -296,7 +287,7 @@ _MANAGED = (
           "write its memory in MiB, such as 8192", "add its memory in MiB", unit="MiB"),
     Field("disk", Size(), "the disk that it boots from", "write a number and its unit, such as 64G",
           "add the size of its disk, such as 64G"),
-    Field("storage", _STORAGE_TYPE, "where its disk is made", _STORAGE_REMEDY, unsaid="proxmox.defaultStorage"),
+    Field("storage", _STORAGE_TYPE, "where its disk is made", STORAGE_REMEDY, unsaid="proxmox.defaultStorage"),
     _node("where it is made"),
     Field("tags", Words("list of words", _TAG, "tags"), "its tags, which are groups of its host too", _TAGS_REMEDY,
           default=()),
@@ -316,7 +307,7 @@ _IMPORTED = (
     Field("type", KIND, "what kind of guest it is", 'write "lxc" for a container, or leave it out for a VM',
           default=_VM, unsaid='"qemu"', lenient=True),
     _node("where it is looked for first", lenient=True),
-    Field("storage", _STORAGE_TYPE, "where its disk is", _STORAGE_REMEDY, lenient=True),
+    Field("storage", _STORAGE_TYPE, "where its disk is", STORAGE_REMEDY, lenient=True),
     Field("tags", Words("list of words", _LINE, "tags"), "groups of its host", "write a list of words", default=(),
           lenient=True),
     *_where("proxmox.neighbours", "proxmox.discover", lenient=True),
@@ -328,7 +319,7 @@ _TEMPLATE = (
     _vmid("its number on the hypervisor"),
     Field("name", FREE, "for people"),
     _node("where it is"),
-    Field("storage", _STORAGE_TYPE, "where `nixherd template create` puts its disks", _STORAGE_REMEDY,
+    Field("storage", _STORAGE_TYPE, "where `nixherd template create` puts its disks", STORAGE_REMEDY,
           unsaid="proxmox.defaultStorage", lenient=True),
     Field("bios", OneOf('"seabios" or "ovmf"', ("seabios", "ovmf"), "firmware"), "its firmware, when it is made",
           'write "seabios" or "ovmf"', unsaid="ovmf", lenient=True),

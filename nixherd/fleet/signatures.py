@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.base.errors import FleetError, ProcessFailed
+from nixherd.base.errors import FleetError
 from nixherd.base.process import Completed, run
 
 _TIMEOUT = 60.0  # seconds
@@ -93,12 +93,7 @@ def _file(content: bytes, scratch: Path | None) -> Iterator[Path]:
 def _keygen(verb: str, *words: str, input: bytes | None = None) -> Completed:
     argv = ["ssh-keygen", "-Y", verb, *words]
     env = {"PATH": os.environ.get("PATH", os.defpath), "TZ": "UTC", "LC_ALL": "C.UTF-8"}
-    try:
-        return run(argv, env=env, closed=True, input=input, timeout=_TIMEOUT, check=False)
-    except ProcessFailed as error:
-        if error.status == 127:
-            raise FleetError("ssh-keygen: not on PATH; install OpenSSH") from error
-        raise
+    return run(argv, env=env, closed=True, input=input, timeout=_TIMEOUT, check=False)
 
 
 FULL_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -200,9 +195,8 @@ def since(start: str | None, head: str, read: Read) -> list[Commit]:
         after = {id: commit for id, commit in after.items() if id not in before}
         missing -= {parent for commit in before.values() for parent in commit.parents}
     if missing:
-        raise FleetError(
-            f"commit {min(missing)[:12]} is not here, so what came before it cannot be verified; git fetch --unshallow"
-        )
+        what = f"commit {min(missing)[:12]} is not here, so what came before it cannot be verified"
+        raise FleetError(f"{what}; git fetch --unshallow")
     return _in_order(after)
 
 

@@ -25,6 +25,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _LARGEST = 64 << 20  # bytes of a file of the fleet
 _MODE = 0o7777
+_NO_LINKS = "only files that are themselves in the fleet are used"
 # What file systems that cannot do that answer.
 _NO_NAMELESS_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 # Names that some file system takes for .git: macOS ignores these characters, Windows what is at the end.
@@ -68,8 +69,8 @@ class Tree:
         with self._directory(path) as (directory, name):
             found = _stat(name, directory) if directory is not None else None
         if found is not None and not stat.S_ISREG(found.st_mode):
-            kind = "a symbolic link; only files that are themselves in the fleet are changed"
-            raise FleetError(f"{self.root / path}: is {kind if stat.S_ISLNK(found.st_mode) else 'no file'}")
+            kind = f"a symbolic link; {_NO_LINKS}" if stat.S_ISLNK(found.st_mode) else "not a file"
+            raise FleetError(f"{self.root / path}: is {kind}")
         return found
 
     def replace(self, path: str, content: bytes) -> None:
@@ -194,9 +195,7 @@ class Tree:
     def _parts(self, path: str) -> list[str]:
         parts = [part for part in path.split("/") if part not in ("", ".")]
         if not parts or ".." in parts or path.startswith("/") or "\0" in path:
-            raise FleetError(
-                f"{self.root / path}: is not a path below {self.root}; only files of the fleet are changed"
-            )
+            raise FleetError(f"{self.root / path}: is not a path below {self.root}; name a file of the fleet")
         if any(map(_is_git, parts)):
             raise FleetError(f"{self.root / path}: belongs to git; only files of the fleet are changed")
         return parts
@@ -238,9 +237,7 @@ class Tree:
     def _wrong(self, path: str, directory: int, name: str, error: OSError) -> FleetError:
         found = _stat(name, directory)
         if found is not None and stat.S_ISLNK(found.st_mode):
-            return FleetError(
-                f"{self.root / path}: is a symbolic link; only files that are themselves in the fleet are used"
-            )
+            return FleetError(f"{self.root / path}: is a symbolic link; {_NO_LINKS}")
         return FleetError(f"{self.root / path}: cannot be read ({error.strerror})")
 
 

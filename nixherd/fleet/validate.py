@@ -22,13 +22,10 @@ GROUPS = ("all", "nixos", "home_manager", "managed", "imported", "readonly", "lx
 
 # What the usual ranges are for; a range of any other name takes any guest, but no template.
 _TEMPLATES = "templates"
-ONLY_FOR: Mapping[str, GuestType | None] = {
-    "production": GuestType.QEMU,
-    "containers": GuestType.LXC,
-    _TEMPLATES: None,
-}
+ONLY_FOR = {"production": GuestType.QEMU, "containers": GuestType.LXC, _TEMPLATES: None}
 """None: no guest's, but a template's."""
 _BUILDERS = ("local", "target")
+_Sets = Mapping[str, NixSet]
 
 
 def find(hosts: Any, definitions: Any) -> list[Finding]:
@@ -95,7 +92,7 @@ def _is_sound(entry: NixSet, place: Place, name: str) -> bool:
 # hosts.nix
 
 
-def _check_hosts(hosts: Mapping[str, NixSet]) -> None:
+def _check_hosts(hosts: _Sets) -> None:
     for name, host in hosts.items():
         if not names.is_a(names.HOST_ID, name):
             host.report("", "is not a name for a host", "use letters, digits, '-', '_' and '.'")
@@ -106,7 +103,7 @@ def _check_hosts(hosts: Mapping[str, NixSet]) -> None:
     _check_authorized_keys(hosts)
 
 
-def _check_host(host: NixSet, hosts: Mapping[str, NixSet]) -> None:
+def _check_host(host: NixSet, hosts: _Sets) -> None:
     check_fields(host, Place.HOST, but=("authorizedKeys",))
     if host.get("sshAlias") in GROUPS:
         host.report("sshAlias", f"'{host.get('sshAlias')}' is the name of a group of the inventory", "choose another")
@@ -129,7 +126,7 @@ def _check_deployment(host: NixSet) -> None:
         host.report("specialisation", f'is not switched to where goal is "{host.get("goal")}"', "remove one of them")
 
 
-def _check_builder(host: NixSet, hosts: Mapping[str, NixSet]) -> None:
+def _check_builder(host: NixSet, hosts: _Sets) -> None:
     builder = host.get("build_on")
     names = [name for each in hosts.values() for name in (each.name, each.get("sshAlias")) if isinstance(name, str)]
     if builder not in (*_BUILDERS, *names):
@@ -138,7 +135,7 @@ def _check_builder(host: NixSet, hosts: Mapping[str, NixSet]) -> None:
         host.report("build_on", f"{shown(builder)} is neither local, target nor a host of the fleet", hint)
 
 
-def _check_names(hosts: Mapping[str, NixSet]) -> None:
+def _check_names(hosts: _Sets) -> None:
     """Whatever a host may be called by (id, hostname, alias) belongs to one host alone; case does not tell apart."""
     owners: dict[str, dict[str, str]] = defaultdict(dict)
     for name in hosts:
@@ -153,12 +150,11 @@ def _check_names(hosts: Mapping[str, NixSet]) -> None:
         for name, attribute in others:
             host = hosts[name]
             whose = f"the {first_attribute} of {first}" if first_attribute else f"the id of host {first}"
-            host.report(
-                attribute, f"'{host.get(attribute) or name}' is also {whose}", "a name belongs to one host alone"
-            )
+            what = f"'{host.get(attribute) or name}' is also {whose}"
+            host.report(attribute, what, "a name belongs to one host alone")
 
 
-def _check_authorized_keys(hosts: Mapping[str, NixSet]) -> None:
+def _check_authorized_keys(hosts: _Sets) -> None:
     """Hosts mostly share their keys, so a bad one is reported once, with how many have it."""
     field = fields_of(Place.HOST)["authorizedKeys"]
     bad: dict[tuple[str, str], list[tuple[NixSet, str, str]]] = defaultdict(list)
@@ -175,7 +171,7 @@ def _check_authorized_keys(hosts: Mapping[str, NixSet]) -> None:
 # vms/definitions.nix
 
 
-def _check_definitions(top: NixSet, hosts: Mapping[str, NixSet]) -> None:
+def _check_definitions(top: NixSet, hosts: _Sets) -> None:
     if not top.is_set():
         return
     check_fields(top, Place.TOP)
@@ -208,7 +204,7 @@ def _check_endpoint(proxmox: NixSet, *, needed: bool) -> None:
         check_fields(proxmox, Place.PROXMOX, needed=needed)
 
 
-def _check_neighbours(entry: NixSet, place: Place, hosts: Mapping[str, NixSet], proxmox: NixSet) -> None:
+def _check_neighbours(entry: NixSet, place: Place, hosts: _Sets, proxmox: NixSet) -> None:
     """Whoever is asked for its neighbours is a host that may be logged in to, and no hypervisor."""
     if entry.values is None or not _is_sound(entry, place, "neighbours"):
         return
@@ -239,7 +235,7 @@ def _names_of(host: NixSet) -> set[str]:
     return {str(name).lower() for name in named if name is not None}
 
 
-def _check_managed(guest: NixSet, hosts: Mapping[str, NixSet], proxmox: NixSet) -> None:
+def _check_managed(guest: NixSet, hosts: _Sets, proxmox: NixSet) -> None:
     if not names.is_a(names.DNS_NAME, guest.name):
         guest.report("", "is not a name for a guest", "use letters, digits and '-', with dots between")
     kind = kind_of(guest.values)
@@ -262,9 +258,7 @@ def kind_of(guest: Mapping[str, Any]) -> GuestType:
     return GuestType.LXC if guest.get("type") == GuestType.LXC else GuestType.QEMU
 
 
-def _check_one_guest_per_host(
-    managed: Mapping[str, NixSet], imported: Mapping[str, NixSet], hosts: Mapping[str, NixSet]
-) -> None:
+def _check_one_guest_per_host(managed: _Sets, imported: _Sets, hosts: _Sets) -> None:
     claimed: dict[str, str] = {}
     documented = {str(guest.get("hostname")).lower(): guest for guest in imported.values()}
     for guest in managed.values():
@@ -278,9 +272,7 @@ def _check_one_guest_per_host(
         claimed.setdefault(config, guest.attribute)
 
 
-def _check_vmids(
-    managed: Mapping[str, NixSet], imported: Mapping[str, NixSet], template: NixSet, ranges: Mapping[str, NixSet]
-) -> None:
+def _check_vmids(managed: _Sets, imported: _Sets, template: NixSet, ranges: _Sets) -> None:
     spans = {name: span for name, entry in ranges.items() if (span := _span(entry))}
     guests = (*imported.values(), template, *managed.values())
     numbered = [guest for guest in guests if _is_sound(guest, Place.TEMPLATE, "vmid")]

@@ -218,10 +218,10 @@ def _look(root: str, fleet: str, owners: frozenset[int] | None, beyond: World | 
     found = _Found(root, fleet, owners)
     found.enter(root)
     links = {}
-    worlds = (_Place(root, found.closed), *(_Place(each.root, each.closed) for each in (beyond.all if beyond else ())))
+    closed = {root: found.closed, **{each.root: each.closed for each in (beyond.all if beyond else ())}}
     for link in found.links:
         target = os.path.realpath(link)
-        if why := _why_not_followed(target, worlds):
+        if why := _why_not_followed(target, closed):
             found.closed[link] = why
         else:
             links[link] = target
@@ -239,21 +239,16 @@ def _look(root: str, fleet: str, owners: frozenset[int] | None, beyond: World | 
     )
 
 
-@dataclass(frozen=True)
-class _Place:
-    root: str
-    closed: Mapping[str, str]
-
-
-def _why_not_followed(target: str, places: tuple[_Place, ...]) -> str | None:
-    place = next((each for each in places if target == each.root or target.startswith(f"{each.root}/")), None)
-    if place is None:
+def _why_not_followed(target: str, closed: Mapping[str, Mapping[str, str]]) -> str | None:
+    """Why a link to this place is not followed; `closed` are what is not seen in each world, by their roots."""
+    root = next((each for each in closed if target == each or target.startswith(f"{each}/")), None)
+    if root is None:
         return f"leads out of the fleet's repository, to {target}; move what is needed into it"
     for part in (target, *map(str, Path(target).parents)):
-        if part == place.root:
+        if part == root:
             break
-        if part in place.closed:
-            return f"leads to {part}, which {place.closed[part]}"
+        if part in closed[root]:
+            return f"leads to {part}, which {closed[root][part]}"
     try:
         Path(target).stat()
     except OSError:

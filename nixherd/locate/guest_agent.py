@@ -25,17 +25,14 @@ def told_key(hypervisor: Hypervisor, keys: HostKeys, host_id: str, guest: Asked,
     except ValueError as error:
         raise FleetError(f"{guest.label}: what its agent tells as its host key is none: {error}") from None
     if parsed.type != "ssh-ed25519":
-        raise Refused(
-            f"{guest.label}: what its agent tells as its ed25519 host key is of type {parsed.type}; {_LOOK_THERE}"
-        )
+        raise Refused(f"{guest.label}: its agent tells an ed25519 host key of type {parsed.type}; {_LOOK_THERE}")
     whose = keys.owner(key, but=host_id)
     if whose is None and for_good:
         first = keys.first_to_tell(parsed.fingerprint, guest.label)
         whose = first if first != guest.label else None
     if whose:
-        raise Refused(
-            f"{guest.label}: its agent tells the host key of {whose} as its own ({parsed.fingerprint}); {_LOOK_THERE}"
-        )
+        what = f"its agent tells the host key of {whose} as its own ({parsed.fingerprint})"
+        raise Refused(f"{guest.label}: {what}; {_LOOK_THERE}")
     return key
 
 

@@ -14,24 +14,12 @@ from typing import Any
 from nixherd.base.errors import ApiError, FleetError
 from nixherd.base.run import Run
 from nixherd.fleet.host_keys import HostKeys
-from nixherd.fleet.models import Fleet, Host, Vm
-from nixherd.locate import keyscan, neighbours
+from nixherd.fleet.models import Host, Vm
+from nixherd.locate import keyscan, neighbours, reach
 from nixherd.locate.guest_agent import owner_of_address
 from nixherd.locate.neighbours import Neighbour, Sightings
 from nixherd.locate.proof import Asked
-from nixherd.locate.reach import (
-    Absent,
-    Epoch,
-    Hints,
-    Look,
-    Place,
-    Running,
-    addresses,
-    ask_agent,
-    declared_card,
-    is_proven_by_agent,
-    running,
-)
+from nixherd.locate.reach import Absent, Epoch, Hints, Look, Place, Running, is_proven_by_agent
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.guest.identity import address_of, label, plain_address
 from nixherd.proxmox.guest.observe import interfaces_of
@@ -80,10 +68,6 @@ class Search:
             return None
         return cls(keys=keys, host=host, hints=hints, how=how, vm=vm, key=key, **parts)
 
-    @property
-    def _fleet(self) -> Fleet:
-        return self.hypervisor.fleet
-
     def places(self) -> Iterator[Place]:
         """The places to try, in order; another source is asked only when they are asked for.
 
@@ -91,9 +75,9 @@ class Search:
         be. While nothing is known, nothing is yielded, and `reasons` say why.
         """
         vm = self.vm
-        card = declared_card(vm)
+        card = reach.declared_card(vm)
         self._gateways = neighbours.gateways(vm)
-        named = [self.hints.address] if self.hints.address else addresses(self.host)
+        named = [self.hints.address] if self.hints.address else reach.addresses(self.host)
         yield from self._new([self.before] if self.before else [], card)
         yield from self._new(named, card)
         if not self.hints.address:
@@ -121,7 +105,7 @@ class Search:
     def _running(self, vm: Vm) -> Running | None:
         """The guest as the hypervisor shows it; None where that cannot be asked, or may not show it."""
         try:
-            return running(self.hypervisor, vm)
+            return reach.running(self.hypervisor, vm)
         except Absent:
             raise
         except FleetError as error:
@@ -135,7 +119,7 @@ class Search:
             if is_proven_by_agent(vm):
                 # an outdated entry of another host hides no guest here: whoever answers proves that it is this one
                 how = replace(self.how, progress=self._note)
-                return ask_agent(self.hypervisor, self.keys, self.host, guest, how)
+                return reach.ask_agent(self.hypervisor, self.keys, self.host, guest, how)
             address = address_of(guest.config, interfaces_of(self.hypervisor.client, guest.node, vm))
         except NoAgent:
             self._note(f"{label(vm)} has no guest agent")
@@ -155,13 +139,11 @@ class Search:
     def _seen(self, vm: Vm, card: Asked | None) -> Iterator[Place]:
         """Where its network card was seen: from here, and by the hosts that the definitions name for that."""
         ask = self.ask
-        hosts = self._fleet.neighbours_of(vm) if ask else ()
+        hosts = self.hypervisor.fleet.neighbours_of(vm) if ask else ()
         if card is None or card.mac is None:
             if hosts:
-                self._note(
-                    f"the MAC of {label(vm)} is not known, so nobody can be asked where it was seen: declare "
-                    f"{vm.attribute}.networks.net0.mac, or let the token see the guest"
-                )
+                remedy = f"declare {vm.attribute}.networks.net0.mac, or let the token see the guest"
+                self._note(f"the MAC of {label(vm)} is not known, so nobody can be asked where it was seen: {remedy}")
             return
         here = "the neighbour table of this machine"
         yield from self._new(self._believed(self.sightings.from_here(card.mac), here, card), card)
@@ -180,7 +162,7 @@ class Search:
 
     def _discovered(self, vm: Vm, card: Asked | None) -> Iterator[Place]:
         """Where its key is shown, in the networks that the definitions let us search."""
-        for network in self._fleet.networks_of(vm):
+        for network in self.hypervisor.fleet.networks_of(vm):
             try:
                 open_ = self.sightings.listening_in(network, partial(self._searched, network))
                 found = keyscan.showing(self.key, open_)
@@ -188,17 +170,14 @@ class Search:
                 self._note(f"{network} cannot be searched: {error}")
                 continue
             if not found:
-                self._note(
-                    f"of the {len(open_)} that answer SSH in {network} none shows the host key of {self.host.id}"
-                )
+                self._note(f"none of the {len(open_)} that answer SSH in {network} shows the key of {self.host.id}")
             yield from self._new(self._believed(found, f"the search of {network}", card), card)
 
     def _searched(self, network: str) -> list[str]:
         """The addresses of a network that are tried, which is told."""
-        others = [each for host in self._fleet.hosts.values() for each in host.addresses or ()]
-        addresses = keyscan.addresses_in(
-            [network], {*self.hypervisor.known_addresses, *filter(None, map(plain_address, others))}
-        )
+        others = [each for host in self.hypervisor.fleet.hosts.values() for each in host.addresses or ()]
+        known = {*self.hypervisor.known_addresses, *filter(None, map(plain_address, others))}
+        addresses = keyscan.addresses_in([network], known)
         self.tell(f"trying port 22 of the {len(addresses)} addresses in {network}, as the definitions say")
         return addresses
 
@@ -217,36 +196,32 @@ class Search:
 
     def _believed(self, found: Iterable[str], who: str, card: Asked | None) -> Iterator[str]:
         """Those that can be this guest's; which cannot, and why, is a reason."""
-        others, hypervisors = self._others(), dict[str, str]()
-        for address in found:
-            hypervisors = hypervisors or {**self.hypervisor.known_addresses}
-            written = plain_address(address) or address
-            whose = owner_of_address(hypervisors, written, card.mac if card else None)
-            whose = whose or others.get(written) or self._gateway(written)
-            if whose:
-                self._note(f"{who} says {address}, which {whose} has: left out")
-            else:
-                yield address
+        mac = card.mac if card else None
+        return self._unowned(found, who, lambda hypervisors, address: owner_of_address(hypervisors, address, mac))
 
     def _declared(self, vm: Vm) -> Iterator[str]:
         """The definitions' own, judged by what the files say, and by which addresses the nodes have.
 
         A hypervisor that cannot be asked now is not an obstacle: then it is the endpoint's alone.
         """
+        return self._unowned(neighbours.declared(vm), vm.attribute, lambda nodes, address: nodes.get(address))
+
+    def _unowned(
+        self, found: Iterable[str], who: str, owner: Callable[[Mapping[str, str], str], str | None]
+    ) -> Iterator[str]:
         others, hypervisors = self._others(), dict[str, str]()
-        for address in neighbours.declared(vm):
+        for address in found:
             hypervisors = hypervisors or {**self.hypervisor.known_addresses}
-            if whose := hypervisors.get(address) or others.get(address) or self._gateway(address):
-                self._note(f"{vm.attribute} says {address}, which {whose} has: left out")
+            written = plain_address(address) or address
+            gateway = "its gateway" if written in self._gateways else None
+            if whose := owner(hypervisors, written) or others.get(written) or gateway:
+                self._note(f"{who} says {address}, which {whose} has: left out")
             else:
                 yield address
 
-    def _gateway(self, address: str) -> str | None:
-        return "its gateway" if address in self._gateways else None
-
     def _others(self) -> Mapping[str, str]:
         """By address, which other host has it."""
-        hosts = (host for host in self._fleet.hosts.values() if host.id != self.host.id)
+        hosts = (host for host in self.hypervisor.fleet.hosts.values() if host.id != self.host.id)
         return {written: host.id for host in hosts for each in host.addresses or () if (written := plain_address(each))}
 
     def _not_asked(self, error: FleetError) -> None:

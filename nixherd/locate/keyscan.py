@@ -66,8 +66,8 @@ def _shown(hypervisor: Hypervisor, keys: HostKeys, host: Host) -> Shown:
     return Shown(host.id, problem=problem)
 
 
-def _key_at(address: str, port: int = 22) -> str:
-    with socket.create_connection((address, port), timeout=PATIENCE) as connection:
+def _key_at(address: str) -> str:
+    with socket.create_connection((address, PORT), timeout=PATIENCE) as connection:
         transport = paramiko.Transport(connection)
         try:
             transport.get_security_options().key_types = ("ssh-ed25519",)
@@ -95,18 +95,15 @@ def addresses_in(networks: Iterable[str], but: Collection[str]) -> list[str]:
 
 def listening(addresses: Sequence[str]) -> list[str]:
     """Those of the addresses at which something listens for SSH."""
+    began = time.monotonic()
+    paced = ((address, began + number / _PER_SECOND) for number, address in enumerate(addresses))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        open_ = list(pool.map(_is_open, _paced(addresses)))
+        open_ = list(pool.map(_is_open, paced))
     return [address for address, is_open in zip(addresses, open_, strict=True) if is_open]
 
 
-def _paced(addresses: Sequence[str]) -> Iterator[tuple[str, float]]:
-    """Each with the moment before which it is not tried."""
-    began = time.monotonic()
-    yield from ((address, began + number / _PER_SECOND) for number, address in enumerate(addresses))
-
-
 def _is_open(which: tuple[str, float]) -> bool:
+    """Whether something listens at an address, which is not tried before a moment."""
     address, not_before = which
     time.sleep(max(0.0, not_before - time.monotonic()))
     try:

@@ -6,7 +6,7 @@ lease on its network: no more than addresses to try, and whoever answers there i
 
 Formats: ip-neighbour(8), proc_net(5) (`/proc/net/arp`), lease.c of dnsmasq, the memfile backend of Kea (CSV),
 dhcpd.leases(5) of ISC dhcpd, and the leases that systemd-networkd keeps (JSON, since 257). Files are read where they
-usually are, and where a dnsmasq or dhcpd that runs was told to keep them.
+usually are (neighbours.sh), and where a dnsmasq or dhcpd that runs was told to keep them.
 """
 
 import ipaddress
@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from nixherd.base.errors import FleetError
@@ -28,63 +30,7 @@ from nixherd.locate import keyscan
 from nixherd.proxmox.config import VmConfig, properties
 from nixherd.proxmox.guest.identity import plain_address, usable_address
 
-SERVERS = 8  # as many that run are asked where their leases are
-MOST = 1 << 19  # bytes of one table or file that are read, its end where there is more
-_DNSMASQ = (
-    *("/var/lib/misc/dnsmasq.leases", "/var/lib/dnsmasq/dnsmasq.leases", "/var/lib/dnsmasq/*.leases"),
-    *("/tmp/dhcp.leases", "/etc/pihole/dhcp.leases", "/var/lib/libvirt/dnsmasq/*.leases"),
-)
-_KEA4 = ("/var/lib/kea/kea-leases4.csv", "/var/lib/kea/dhcp4.leases", "/var/lib/private/kea/dhcp4.leases")
-_KEA6 = ("/var/lib/kea/kea-leases6.csv", "/var/lib/kea/dhcp6.leases", "/var/lib/private/kea/dhcp6.leases")
-_ISC = (
-    *("/var/lib/dhcp/dhcpd.leases", "/var/lib/dhcpd/dhcpd.leases", "/var/lib/dhcpd4/dhcpd.leases"),
-    *("/var/lib/dhcp/db/dhcpd.leases", "/config/dhcpd.leases", "/var/dhcpd/var/db/dhcpd.leases"),
-)
-_NETWORKD = ("/var/lib/systemd/network/dhcp-server-lease/*",)
-
-# {token} begins the lines that part what is read. Words are quoted with " alone, so that the script can stand in ' for
-# any login shell. Some of the files are root's.
-_LOOK = """\
-# nixherd-neighbours: reads at which addresses network cards were seen
-PATH="$PATH:/run/current-system/sw/bin:/usr/sbin:/sbin"
-part() {{ printf "\\n%s %s\\n" {token} "$1"; }}
-leases() {{
-  kind=$1; shift
-  for file; do [ ! -f "$file" ] || [ ! -r "$file" ] || {{ part "$kind"; tail -c {most} "$file"; }}; done
-}}
-told() {{ sed -n "s/^ *dhcp-leasefile *= *//p" "$1" | while IFS= read -r file; do leases dnsmasq "$file"; done; }}
-running() {{
-  before=; while IFS= read -r word; do
-    case "$before $word" in
-      *" --dhcp-leasefile="/* | *" --leasefile="/* | *" --conf-file="/*) given=${{word#*=}};;
-      *" -l"/* | *" -C"/*) given=${{word#-?}};;
-      *) given=$word;;
-    esac
-    case "$before $word" in
-      *" --dhcp-leasefile="/* | *" --leasefile="/* | *" -l"/* | "-l "/* | "--dhcp-leasefile "/*)
-        leases dnsmasq "$given";;
-      *" --conf-file="/* | *" -C"/* | "-C "/* | "--conf-file "/*) told "$given";;
-      "-lf "/*) leases isc "$given";;
-    esac
-    before=$word
-  done
-}}
-{{
-  part now; date +%s
-  part neighbours; ip neighbour show | head -c {most}
-  part arp; head -c {most} /proc/net/arp
-  leases dnsmasq {dnsmasq}
-  for file in /etc/dnsmasq.conf /etc/dnsmasq.d/*; do told "$file"; done
-  leases isc {isc}
-  for each in $(grep -lxE "dnsmasq|dhcpd" /proc/[0-9]*/comm | head -n {servers}); do
-    tr "\\000" "\\n" < "${{each%comm}}cmdline" | running
-  done
-  leases kea4 {kea4}
-  leases kea6 {kea6}
-  leases networkd {networkd}
-  part end
-}} 2>/dev/null
-"""
+_LOOK = Path(__file__).with_name("neighbours.sh").read_text(encoding="utf-8")
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 _CARD = re.compile(r"[A-Za-z0-9]+")
 
@@ -98,10 +44,7 @@ class Sure(IntEnum):
 
 
 # What the kernel says of an entry that has a card: others wait for an answer that has not come.
-_STATES: Mapping[str, Sure] = {
-    **dict.fromkeys(("REACHABLE", "DELAY", "PROBE", "PERMANENT", "NOARP"), Sure.SEEN),
-    "STALE": Sure.STALE,
-}
+_STATES = {**dict.fromkeys(("REACHABLE", "DELAY", "PROBE", "PERMANENT", "NOARP"), Sure.SEEN), "STALE": Sure.STALE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +59,7 @@ class Neighbour:
 
 def look(token: str) -> str:
     """The script that a machine answers with what `parse` takes."""
-    return _LOOK.format(
-        token=token,
-        most=MOST,
-        dnsmasq=" ".join(_DNSMASQ),
-        isc=" ".join(_ISC),
-        servers=SERVERS,
-        kea4=" ".join(_KEA4),
-        kea6=" ".join(_KEA6),
-        networkd=" ".join(_NETWORKD),
-    )
+    return _LOOK.replace("TOKEN", token)
 
 
 def parse(output: str, token: str) -> tuple[Neighbour, ...] | None:
@@ -215,14 +149,6 @@ def _epoch(ends: re.Match[str]) -> str:
     return str(max(1, int(moment.timestamp())))
 
 
-def _kea4(lines: Iterable[str], now: int | None) -> Iterator[Neighbour]:
-    return _kea(lines, now, card=1, expiry=4, state=9)
-
-
-def _kea6(lines: Iterable[str], now: int | None) -> Iterator[Neighbour]:
-    return _kea(lines, now, card=12, expiry=3, state=13)
-
-
 def _kea(lines: Iterable[str], now: int | None, *, card: int, expiry: int, state: int) -> Iterator[Neighbour]:
     """A journal: of an address the last line counts. Only those in state 0 are anybody's."""
     last: dict[str, list[str]] = {}
@@ -266,8 +192,8 @@ _READERS: Mapping[str, Callable[[Iterable[str], int | None], Iterator[Neighbour]
     "arp": _arp,
     "dnsmasq": _dnsmasq,
     "isc": _isc,
-    "kea4": _kea4,
-    "kea6": _kea6,
+    "kea4": partial(_kea, card=1, expiry=4, state=9),
+    "kea6": partial(_kea, card=12, expiry=3, state=13),
     "networkd": _networkd,
 }
 

@@ -8,6 +8,7 @@ has; the boot is compared with the one that the agent of that very VM tells.
 import re
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 from nixherd.fleet.models import Vm
 from nixherd.proxmox.config import VmConfig, properties
@@ -16,21 +17,7 @@ from nixherd.proxmox.guest.identity import label
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 NAME = "nixherd-proof"
 
-# Nothing but what every shell has in itself: no other program runs. A card that an unprivileged user may have made is
-# left out. Words are quoted with " alone, so that the script can stand in ' for any login shell.
-_LOOK = """\
-# nixherd-proof: reads what tells this machine from others
-say() {{ printf "%s %s %s\\n" {token} "$1" "$2"; }}
-while read -r line || [ -n "$line" ]; do say release "$line"; done </etc/os-release
-read -r line </proc/sys/kernel/random/boot_id && say boot_id "$line"
-for card in /sys/class/net/*; do
-  [ -e "$card/tun_flags" ] || [ ! -r "$card/address" ] || {{ read -r line <"$card/address" && say mac "$line"; }}
-done
-if [ -r /sys/class/dmi/id/product_uuid ]; then
-  read -r line </sys/class/dmi/id/product_uuid && say uuid "$line"
-fi
-say end -
-"""
+_LOOK = Path(__file__).with_name("proof.sh").read_text(encoding="utf-8")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 # What is told to a VM through its agent, by its root's hands, and read back over SSH: stdin is a name and a word.
@@ -70,7 +57,7 @@ class Shown:
 
 def look(token: str) -> str:
     """The script that a machine answers with a `Shown`; `token` marks its lines among those of a talkative shell."""
-    return _LOOK.format(token=token)
+    return _LOOK.replace("TOKEN", token)
 
 
 def parse(output: str, token: str) -> Shown | None:

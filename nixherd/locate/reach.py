@@ -104,10 +104,8 @@ class NotInstalled(Refused):
     """Something else than an installed system answers, in a run that installs none."""
 
     def __init__(self, who: str, epoch: Epoch, word: str) -> None:
-        super().__init__(
-            f"{who} runs no installed system: {word} the {epoch}; only a run that installs it goes there "
-            "(deploys/provision.py, deploys/install.py)"
-        )
+        remedy = "only a run that installs it goes there (deploys/provision.py, deploys/install.py)"
+        super().__init__(f"{who} runs no installed system: {word} the {epoch}; {remedy}")
 
 
 def epoch_of(os_release: str) -> Epoch:
@@ -184,15 +182,12 @@ def addresses(host: Host) -> list[str]:
 def _look_at_names(keys: HostKeys, host: Host, hints: Hints) -> Iterator[Place]:
     pinned = keys.pinned(host.id)
     if host.public_key and hints.host_key and not same_key(host.public_key, hints.host_key):
-        raise Refused(
-            f"{host.id} has a publicKey in hosts.nix, so it is installed already and answers with that key alone; "
-            "leave --data host_key out, or put a placeholder there if it is to be installed anew"
-        )
+        why = f"{host.id} has a publicKey in hosts.nix, so it is installed already and answers with that key alone"
+        remedy = "leave --data host_key out, or put a placeholder there if it is to be installed anew"
+        raise Refused(f"{why}; {remedy}")
     if pinned is None and hints.host_key is None:
-        raise Absent(
-            f"{host.id}: hosts.nix has a placeholder for its publicKey, so no host key is known to pin",
-            "say which one it shows now with --data host_key='ssh-ed25519 …'",
-        )
+        why = f"{host.id}: hosts.nix has a placeholder for its publicKey, so no host key is known to pin"
+        raise Absent(why, "say which one it shows now with --data host_key='ssh-ed25519 …'")
     for address in [hints.address] if hints.address else addresses(host):
         if pinned:
             yield Place(address, Epoch.FINAL, pinned, host.user)
@@ -274,12 +269,9 @@ def _look_at_vm(hypervisor: Hypervisor, keys: HostKeys, host: Host, vm: Vm, how:
     try:
         return ask_agent(hypervisor, keys, host, guest, how)
     except NoAgent as error:
-        raise Absent(
-            f"{label(vm)} has no guest agent, which alone could prove that a machine is it",
-            "have one run there (agent = true)"
-            if keys.pinned(host.id)
-            else f"put the host key of {host.id} into hosts.nix as its publicKey, or have an agent run there",
-        ) from error
+        pin = "" if keys.pinned(host.id) else f"put the host key of {host.id} into hosts.nix as its publicKey, or "
+        why = f"{label(vm)} has no guest agent, which alone could prove that a machine is it"
+        raise Absent(why, f"{pin}have one run there (agent = true)") from error
     except AgentUnavailable as error:
         how.progress(str(error))
         return []
@@ -308,10 +300,9 @@ def _require_installable(fleet: Fleet, keys: HostKeys, host: Host, seen: _Seen, 
     if why := why_not_ours(fleet, seen.guest.vm, seen.guest.config, seen.guest.node):
         raise Refused(why)  # whose word on its key would count for nothing
     if problem := keys.problem(host.id):
-        raise Refused(
-            f"{seen.asked.label} answers as installed only, for hosts.nix pins the key of {host.id}; its agent says "
-            f"that it is the {seen.epoch}: look at it, and if it is to be installed anew: {problem}"
-        )
+        why = f"{seen.asked.label} answers as installed only, for hosts.nix pins the key of {host.id}"
+        remedy = f"look at it, and if it is to be installed anew: {problem}"
+        raise Refused(f"{why}; its agent says that it is the {seen.epoch}: {remedy}")
     if seen.epoch not in accepted:
         raise NotInstalled(seen.asked.label, seen.epoch, "its agent says that it is")
 
@@ -322,11 +313,8 @@ def _key_of(hypervisor: Hypervisor, keys: HostKeys, host: Host, seen: _Seen, how
     if seen.epoch is Epoch.FINAL:
         key = keys.pinned(host.id)
         if key is None:
-            raise Absent(
-                f"{host.id}: an installed system answers, but hosts.nix has a placeholder for its publicKey "
-                f"and {keys.private_key_file(host.id)} is missing",
-                "put its publicKey into hosts.nix",
-            )
+            why = f"hosts.nix has a placeholder for its publicKey and {keys.private_key_file(host.id)} is missing"
+            raise Absent(f"{host.id}: an installed system answers, but {why}", "put its publicKey into hosts.nix")
         return key
     if seen.epoch is Epoch.CLONE:
         if not how.patience:

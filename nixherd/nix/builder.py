@@ -51,9 +51,14 @@ class Builder:
         FleetError when those of `host_id` cannot be built; the others go on.
         """
         installables = tuple(sorted({f"{drv}^*" for drvs in derivations.values() for drv in drvs}))
+
+        def build() -> list[str]:
+            if fetch:
+                fetch(installables)
+            return self._build(installables, stream)
+
         try:
-            # by what is built: an evaluation may change within a run
-            self._builds(installables, lambda: self._build(installables, stream, fetch))
+            self._builds(installables, build)  # by what is built: an evaluation may change within a run
         except FleetError:
             if set(derivations) == {host_id}:
                 raise
@@ -70,10 +75,8 @@ class Builder:
         packages, _, name = KEXEC_INSTALLER.rpartition(".")
         names = self._installer(lambda: self.evaluator.ask(nix.names(self.evaluator.flake, packages)))
         if name not in nix.parse_names(names):
-            raise FleetError(
-                f"{self.evaluator.path}/flake.nix: it has no {KEXEC_INSTALLER}; add the installer of nixos-images, "
-                "as the reference fleet does in nix/installer.nix"
-            )
+            remedy = "add the installer of nixos-images, as the reference fleet does in nix/installer.nix"
+            raise FleetError(f"{self.evaluator.path}/flake.nix: it has no {KEXEC_INSTALLER}; {remedy}")
 
     def kexec_tarball(self) -> Path:
         """The installer's kexec tarball, built by the flake itself, so that its lock file pins the installer too."""
@@ -83,19 +86,11 @@ class Builder:
         [out] = self._build([f"{self.evaluator.flake}#{KEXEC_INSTALLER}"])
         tarballs = sorted(Path(out).glob("*.tar.gz"))
         if not tarballs:
-            raise FleetError(
-                f"{self.evaluator.path}/flake.nix: {KEXEC_INSTALLER} holds no .tar.gz; take it from nixos-images"
-            )
+            what = f"{KEXEC_INSTALLER} holds no .tar.gz; take it from nixos-images"
+            raise FleetError(f"{self.evaluator.path}/flake.nix: {what}")
         return tarballs[0]
 
-    def _build(
-        self,
-        installables: Sequence[str],
-        stream: Callable[[str], None] | None = None,
-        fetch: Callable[[Sequence[str]], None] | None = None,
-    ) -> list[str]:
-        if fetch:
-            fetch(installables)
+    def _build(self, installables: Sequence[str], stream: Callable[[str], None] | None = None) -> list[str]:
         root = self.evaluator.run.gc_roots / hashlib.sha256(" ".join(installables).encode()).hexdigest()[:32]
         try:
             done = run(nix.build(installables, str(root)), timeout=BUILD_DEADLINE, stream=stream)

@@ -12,90 +12,10 @@ from nixherd.base.errors import FleetError
 from nixherd.nix.log import HOST_MARK, LOG_FORMAT
 
 NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
-_ROOT_ACCESS = Path(__file__).with_name("root_access.nix").read_text(encoding="utf-8")
+_ROOT_ACCESS, _DESCRIBE = (
+    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("root_access.nix", "describe.nix")
+)
 STORE_PATH = re.compile(r"^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+$")
-
-# What deploys and installations need to know of a host before they build it. `or null` wherever a flake need
-# not have the attribute: what is missing is judged by those who need it.
-_DESCRIBE = """
-configurations: builtins.listToAttrs (map (id: {
-  name = id;
-  value = if ! configurations ? ${id} then null else builtins.trace "HOST_MARK${id}" (let
-    c = configurations.${id}.config;
-    build = c.system.build;
-    loader = c.boot.loader or {};
-    disks = builtins.attrValues (c.disko.devices.disk or {});
-    # disko's script of a machine without disks of its own is an error
-    disko = if disks == [] then {} else build.diskoScript or {};
-    enabled = name: loader.${name}.enable or false;
-  in {
-    toplevel = build.toplevel.outPath;
-    toplevelDrv = build.toplevel.drvPath;
-    diskoScript = disko.outPath or null;
-    diskoDrv = disko.drvPath or null;
-    hostname = c.networking.hostName;
-    revision = c.system.configurationRevision or null;
-    devices = map (disk: disk.device) disks;
-    bootLoader = if enabled "systemd-boot" then "systemd-boot" else if enabled "grub" then "grub" else null;
-    grubEfi = loader.grub.efiSupport or false;
-    guestAgent = c.services.qemuGuest.enable or null;
-    ssh = c.services.openssh.enable or null;
-    rootAccess = (ROOT_ACCESS) c;
-    health = c.nixherd.healthChecks or {};
-    secrets = builtins.listToAttrs (map (s: {
-      name = s.path;
-      value = toString s.sopsFile;
-    }) (builtins.attrValues (c.sops.secrets or {})));
-  });
-}) (builtins.fromJSON IDS))
-"""
-
-
-# In the same shape, so that a home is deployed like a system.
-_DESCRIBE_HOMES = """
-configurations: builtins.listToAttrs (map (id: {
-  name = id;
-  value = if ! configurations ? ${id} then null else builtins.trace "HOST_MARK${id}" {
-    toplevel = configurations.${id}.activationPackage.outPath;
-    toplevelDrv = configurations.${id}.activationPackage.drvPath;
-    diskoScript = null; diskoDrv = null; hostname = ""; revision = null; devices = []; bootLoader = null;
-    grubEfi = false; guestAgent = null; ssh = null; rootAccess = null; secrets = {}; health = {};
-  };
-}) (builtins.fromJSON IDS))
-"""
-
-
-# Of a system that is not a host of ours: what is built, and nothing that it may not have.
-_DESCRIBE_SYSTEMS = """
-configurations: builtins.listToAttrs (map (id: {
-  name = id;
-  value = if ! configurations ? ${id} then null else let
-    c = configurations.${id}.config;
-    disko = if (c.disko.devices.disk or {}) == {} then {} else c.system.build.diskoScript or {};
-  in {
-    toplevel = c.system.build.toplevel.outPath;
-    toplevelDrv = c.system.build.toplevel.drvPath;
-    diskoScript = disko.outPath or null;
-    diskoDrv = disko.drvPath or null;
-    hostname = ""; revision = null; devices = []; bootLoader = null;
-    grubEfi = false; guestAgent = null; ssh = null; rootAccess = null; secrets = {}; health = {};
-  };
-}) (builtins.fromJSON IDS))
-"""
-
-
-# The same hosts as they were if the flake's revision were another one: a value that beats every other (nixpkgs'
-# lib/modules.nix: mkOverride 0).
-_AS_OF = """
-configurations: builtins.listToAttrs (map (id: {
-  name = id;
-  value = (configurations.${id}.extendModules {
-    modules = [{
-      system.configurationRevision = { _type = "override"; priority = 0; content = REVISION; };
-    }];
-  }).config.system.build.toplevel.outPath;
-}) (builtins.fromJSON IDS))
-"""
 
 
 class Remote(Protocol):
@@ -163,52 +83,45 @@ def nix_string(text: str) -> str:
 
 def describe(flake: str, host_ids: Iterable[str], *, is_nixos: bool = True) -> list[str]:
     """Evaluate all hosts at once; those that have only a home from here are evaluated together, too."""
-    attribute = "nixosConfigurations" if is_nixos else "homeConfigurations"
-    return [*_eval(f"{flake}#{attribute}"), "--apply", description(host_ids, is_nixos=is_nixos)]
+    return _eval(f"{flake}#{configurations(is_nixos=is_nixos)}", _asked("hosts" if is_nixos else "homes", host_ids))
 
 
 def describe_built(flake: str, names: Iterable[str], *, is_nixos: bool) -> list[str]:
     """Evaluate configurations that are not hosts of ours, and are only built."""
-    template = _DESCRIBE_SYSTEMS if is_nixos else _DESCRIBE_HOMES
-    apply = template.replace("HOST_MARK", HOST_MARK).replace("IDS", nix_string(json.dumps(list(names))))
-    return [*_eval(f"{flake}#{'nixosConfigurations' if is_nixos else 'homeConfigurations'}"), "--apply", apply]
+    return _eval(f"{flake}#{configurations(is_nixos=is_nixos)}", _asked("systems" if is_nixos else "homes", names))
 
 
-def description(host_ids: Iterable[str], *, is_nixos: bool) -> str:
-    """Return the function from a flake's configurations to these hosts' descriptions, by id; null for a missing one."""
-    template = _DESCRIBE.replace("ROOT_ACCESS", _ROOT_ACCESS) if is_nixos else _DESCRIBE_HOMES
-    return template.replace("HOST_MARK", HOST_MARK).replace("IDS", nix_string(json.dumps(list(host_ids))))
+def configurations(*, is_nixos: bool) -> str:
+    """Return the attribute of a flake that has them by name."""
+    return "nixosConfigurations" if is_nixos else "homeConfigurations"
+
+
+def jobs_of(host_ids: Iterable[str], *, is_nixos: bool) -> str:
+    """Return the function from a flake's configurations to these hosts' derivations, each with its description."""
+    return _asked("hostJobs" if is_nixos else "homeJobs", host_ids)
 
 
 def as_of(flake: str, host_ids: Iterable[str], revision: str) -> list[str]:
     """Evaluate these hosts as if the flake's revision, which is in their systems, were another one."""
-    apply = _AS_OF.replace("IDS", nix_string(json.dumps(list(host_ids)))).replace("REVISION", nix_string(revision))
-    return [*_eval(f"{flake}#nixosConfigurations"), "--apply", apply]
+    return _eval(f"{flake}#nixosConfigurations", _asked(f"asOf {nix_string(revision)}", host_ids))
 
 
 def names(flake: str, attribute: str) -> list[str]:
     """Give the names in an attribute set of the flake's, none of which is evaluated."""
-    return [*_eval(f"{flake}#{attribute}"), "--apply", "builtins.attrNames"]
-
-
-_DUTIES = """
-configurations: let
-  c = configurations.HOST.config;
-  own = c.homelab or {};
-  is = set: set.enable or false;
-in {
-  "the fleet's binary cache" =
-    is (own.cache or {}) || is (c.services.nix-serve or {}) || is (c.services.harmonia or {});
-  "a runner of CI jobs" = is (own.services.githubRunner or {}) || (c.services.github-runners or {}) != {};
-  "who updates the flake" = is (own.ci.rollingFlakeUpdate or {});
-}
-"""
+    return _eval(f"{flake}#{attribute}", "builtins.attrNames")
 
 
 def duties(flake: str, host_id: str) -> list[str]:
     """Evaluate what a NixOS host does for the others, by what its configuration enables: a boolean by name."""
-    apply = _DUTIES.replace("HOST", nix_string(host_id))
-    return [*_eval(f"{flake}#nixosConfigurations"), "--apply", apply]
+    return _eval(f"{flake}#nixosConfigurations", f"{_QUESTIONS}.duties {nix_string(host_id)}")
+
+
+_QUESTIONS = f"(({_DESCRIBE}) {{ mark = {nix_string(HOST_MARK)}; rootAccess = ({_ROOT_ACCESS}); }})"
+
+
+def _asked(question: str, ids: Iterable[str]) -> str:
+    """Return a function of describe.nix for the configurations of these names."""
+    return f"{_QUESTIONS}.{question} (builtins.fromJSON {nix_string(json.dumps(list(ids)))})"
 
 
 def flake_evaluates(flake: str) -> list[str]:
@@ -216,8 +129,8 @@ def flake_evaluates(flake: str) -> list[str]:
     return [*NIX, "flake", "check", "--no-build", "--no-write-lock-file", *LOG_FORMAT, flake]
 
 
-def _eval(installable: str) -> list[str]:
-    return [*NIX, "eval", "--json", "--no-write-lock-file", *LOG_FORMAT, installable]
+def _eval(installable: str, function: str) -> list[str]:
+    return [*NIX, "eval", "--json", "--no-write-lock-file", *LOG_FORMAT, installable, "--apply", function]
 
 
 def flake_metadata(reference: str) -> list[str]:
@@ -234,8 +147,7 @@ def flake_check(reference: str) -> list[str]:
 
 
 def parse_names(text: str) -> list[str]:
-    names = json.loads(text)
-    return [str(name) for name in names]
+    return [str(name) for name in json.loads(text)]
 
 
 def parse_description(text: str) -> dict[str, Evaluated | None]:

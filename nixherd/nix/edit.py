@@ -221,12 +221,8 @@ class NixText:
 
     def _values(self, root: Node, path: Path) -> list[Node]:
         bindings = [binding for binding, rest in self._bindings(root, path) if not rest]
-        nodes = (
-            binding.child_by_field_name("expression")
-            if binding.type == "binding"
-            else self._variable(binding, path[-1])
-            for binding in bindings
-        )
+        nodes = [each.child_by_field_name("expression") for each in bindings if each.type == "binding"]
+        nodes += [self._variable(each, path[-1]) for each in bindings if each.type != "binding"]
         return [node for node in nodes if node is not None]
 
     def _into(self, literal: Node, lines: list[str]) -> Splice[bytes]:

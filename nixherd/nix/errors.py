@@ -21,9 +21,7 @@ _BUILDER_LINES = 5
 _SIMILAR = 0.75  # how similar names are that one of them may be meant (difflib)
 _DEFAULT = "correct the Nix there"
 _OUTPUTS = re.compile(r"flake .* does not provide attribute .*'([^']+)'")
-_UNKNOWN_OPTION = re.compile(
-    r"The option `(?P<option>.+?)' does not exist\. Definition values:(?P<values>.*)", re.DOTALL
-)
+_UNKNOWN_OPTION = re.compile(r"(?s)The option `(?P<option>.+?)' does not exist\. Definition values:(?P<values>.*)")
 _DEFINED = re.compile(
     r"^\s*- In `(?P<file>[^']+)'(?:: ?(?P<value>.*?))?(?=\n\s*- In `|\n\S|\n\n|\Z)", re.DOTALL | re.MULTILINE
 )
@@ -154,15 +152,11 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class Explanation:
-    """One error: `place` in the fleet's files, `what` in one line, `remedy` empty where nobody can tell one.
-
-    `is_circumstance`: it is of where Nix runs (network, disk, machine), and leaves open what the fleet's files are.
-    """
+    """One error: `place` in the fleet's files, `what` in one line, `remedy` empty where nobody can tell one."""
 
     place: Place | None
     what: str
     remedy: str = ""
-    is_circumstance: bool = False
 
     @property
     def text(self) -> str:
@@ -221,7 +215,7 @@ def _explained(error: LoggedError, stderr: str, fleet: Fleet) -> Explanation:
         what = f"{what} (in an input: {input_place})"
     if kind is None:
         return Explanation(place, what, _meant(error.trace) or (_DEFAULT if place else ""))
-    return Explanation(place, what, kind.remedy_of(message), kind.here)
+    return Explanation(place, what, kind.remedy_of(message))
 
 
 def _is_git(message: str) -> bool:
@@ -265,9 +259,8 @@ def _of_option(error: LoggedError, fleet: Fleet) -> Explanation | None:
     place = ours[0] if ours else None
     if unknown:
         more = f" (also in {', '.join(map(str, ours[1:]))})" if ours[1:] else ""
-        remedy = (
-            _near(option, meant["names"] if meant else "") or "correct its name, or import the module that declares it"
-        )
+        near = _near(option, meant["names"] if meant else "")
+        remedy = near or "correct its name, or import the module that declares it"
         return Explanation(place, f"the option `{option}' does not exist{more}", remedy)
     values = [_one_line(value)[:_VALUE] for _, value in definitions]
     if len(definitions) > 1:
@@ -304,11 +297,10 @@ def _of_missing_path(error: LoggedError, fleet: Fleet) -> Explanation | None:
     path = next(each for each in missing.groups() if each)
     copy, name = COPY.match(path), _input_of(error, fleet)
     if name and path.endswith("/flake.nix"):
+        place: Place | None = fleet.definition("flake.nix", f"inputs.{name}")
         remedy = f"set inputs.{name}.flake = false, or correct its URL"
-        return Explanation(
-            fleet.definition("flake.nix", f"inputs.{name}"), f"input {name}: it has no flake.nix", remedy
-        )
-    place: Place | None = fleet.last_mentioned(error.trace)
+        return Explanation(place, f"input {name}: it has no flake.nix", remedy)
+    place = fleet.last_mentioned(error.trace)
     what = fleet.readable(_one_line(error.message))
     if owner := fleet.input_of(path):
         return Explanation(place, f"the input {owner[0]} has no {owner[1]}", _DEFAULT if place else "")

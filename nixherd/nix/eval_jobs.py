@@ -10,19 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from nixherd.base.errors import FleetError
-from nixherd.nix.commands import Evaluated, description, evaluated, nix_string
+from nixherd.nix.commands import Evaluated, configurations, evaluated, jobs_of
 from nixherd.nix.errors import explain
 
 PROGRAM = "nix-eval-jobs"
 HELP = (PROGRAM, "--help")
 BYTES_PER_WORKER = 4 << 30  # after which it begins anew; its own default
-
-# A derivation each, with what we ask of the host beside it.
-_SELECT = """
-configurations: let described = (DESCRIBE) configurations; in
-  builtins.mapAttrs (id: c: c.TOPLEVEL // { nixherd = described.${id}; })
-    (builtins.intersectAttrs (builtins.fromJSON IDS) configurations)
-"""
 
 
 def is_usable(help_text: str) -> bool:
@@ -31,15 +24,10 @@ def is_usable(help_text: str) -> bool:
 
 def jobs(flake: str, host_ids: Sequence[str], *, is_nixos: bool, roots: str, workers: int) -> list[str]:
     """Evaluate hosts side by side; the derivations that they come to are held by links in `roots`."""
-    toplevel = "config.system.build.toplevel" if is_nixos else "activationPackage"
-    ids = nix_string(json.dumps(dict.fromkeys(host_ids)))
-    select = _SELECT.replace("TOPLEVEL", toplevel).replace("IDS", ids)
-    select = select.replace("DESCRIBE", description(host_ids, is_nixos=is_nixos))
-    attribute = "nixosConfigurations" if is_nixos else "homeConfigurations"
     options = ["--gc-roots-dir", roots, "--workers", str(workers), "--max-memory-size", str(BYTES_PER_WORKER >> 20)]
-    options += ["--show-trace", "--select", select, "--apply", "job: job.nixherd"]
+    options += ["--show-trace", "--select", jobs_of(host_ids, is_nixos=is_nixos), "--apply", "job: job.nixherd"]
     features = ["--option", "experimental-features", "nix-command flakes"]
-    return [PROGRAM, *features, *options, "--flake", f"{flake}#{attribute}"]
+    return [PROGRAM, *features, *options, "--flake", f"{flake}#{configurations(is_nixos=is_nixos)}"]
 
 
 def parse(lines: Iterable[str], directory: Path) -> dict[str, Evaluated | FleetError]:

@@ -105,8 +105,8 @@ class Evaluator:
         if isinstance(result, FleetError):
             raise result
         if result is None:
-            place = "nixosConfigurations" if is_nixos else "homeConfigurations"
-            raise FleetError(f"{self.path}/flake.nix: it has no {place}.{host_id}; add it")
+            place = f"{nix.configurations(is_nixos=is_nixos)}.{host_id}"
+            raise FleetError(f"{self.path}/flake.nix: it has no {place}; add it")
         return result
 
     def ahead(self, host_ids: Sequence[str]) -> None:
@@ -121,12 +121,11 @@ class Evaluator:
         found = self._all(host_ids, is_nixos=is_nixos)
         self._tell_warnings()
         revision = before if before == self.source.revision else None
-        return {
-            host_id: replace(config, revision=revision or config.configuration_revision)
-            if isinstance(config, Evaluated)
-            else config
-            for host_id, config in found.items()
-        }
+
+        def dated(config: Evaluated) -> Evaluated:
+            return replace(config, revision=revision or config.configuration_revision)
+
+        return {id: dated(each) if isinstance(each, Evaluated) else each for id, each in found.items()}
 
     def _all(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
         found: dict[str, Evaluated | FleetError | None] = {}

@@ -37,9 +37,8 @@ def resolve(reference: str) -> Flake:
         if not error.stderr:
             raise
         if "requires lock file changes" in error.stderr:
-            raise FleetError(
-                f"flake={reference}: its flake.lock is missing or lacks an input; `nix flake lock` there, and commit it"
-            ) from error
+            what = "its flake.lock is missing or lacks an input; `nix flake lock` there, and commit it"
+            raise FleetError(f"flake={reference}: {what}") from error
         raise FleetError(f"flake={reference}: {last_error(error.stderr)}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise FleetError(f"flake={reference}: nix flake metadata printed something unexpected ({error!r})") from error

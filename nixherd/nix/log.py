@@ -22,9 +22,10 @@ HOST_MARK = "nixherd evaluates "
 """the beginning of what an evaluation traces before it comes to a host"""
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_BUILDER_OUTPUT = 101  # a result; source: logging.hh
 _CHECKS = "while checking"  # of what `nix flake check --keep-going` goes on after
-_ERROR, _WARNING = 0, 1  # levels
+_ERROR, _WARNING = 0, 1  # levels; source of these numbers: logging.hh
+_COPIES, _BUILDS, _BUILD = 103, 104, 105  # activities
+_LOG_LINE, _PROGRESS = 101, 105  # results
 _TRACE = "trace: "
 # Without builtins.warn (before Nix 2.23) nixpkgs' lib.warn traces; nix-eval-jobs writes plain lines.
 _OLD_WARNING = re.compile(r"^(?:trace: )?(?:evaluation )?warning: ")
@@ -88,7 +89,7 @@ def builder_output(stderr: str) -> list[str]:
 
 
 def _output_of(entry: dict[str, Any]) -> list[str]:
-    is_output = entry.get("type") == _BUILDER_OUTPUT and entry.get("action") == "result" and entry.get("fields")
+    is_output = entry.get("type") == _LOG_LINE and entry.get("action") == "result" and entry.get("fields")
     return [_ANSI.sub("", str(entry["fields"][0]))] if is_output else []
 
 
@@ -157,8 +158,6 @@ def shown(text: str, hosts: Iterable[str]) -> str:
     return " ".join(text.split()) + (f" ({hosts})" if hosts else "")
 
 
-_COPIES, _BUILDS, _BUILD = 103, 104, 105  # activities
-_LOG_LINE, _PROGRESS = 101, 105  # results
 PAUSE = 1.0  # seconds between two lines for people
 _DRV = re.compile(r"/nix/store/[0-9a-z]{32}-(.+?)\.drv")
 

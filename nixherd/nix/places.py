@@ -104,10 +104,10 @@ class Fleet:
         """Tell whether a tree in the store may be a copy of the fleet's repository, which no input's tree is."""
         if self.input_of(copy):
             return False
-        relative = [os.path.relpath(self.directory / "flake.nix", base) for base in self.bases]
-        return not Path(copy).exists() or any(
-            _is_same(f"{copy}{each}", self.directory / "flake.nix") for each in relative if Path(copy, each).exists()
-        )
+        flake = self.directory / "flake.nix"
+        relative = (os.path.relpath(flake, base) for base in self.bases)
+        copies = [f"{copy}{each}" for each in relative if Path(copy, each).exists()]
+        return not Path(copy).exists() or any(_is_same(each, flake) for each in copies)
 
     def submodule_of(self, path: str) -> str | None:
         """Return the git submodule that a path below the fleet's directory is in; Nix leaves those out."""

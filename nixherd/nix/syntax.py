@@ -17,9 +17,12 @@ def parse(source: bytes) -> Node:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    yield node
-    for child in node.children:
-        yield from walk(child)
+    """Yield a node and all below it, in their order; without recursion, for a file may be of any depth."""
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += reversed(node.children)
 
 
 def text_of(node: Node) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from nixherd.base.errors import FleetError, ProcessFailed
 from nixherd.base.process import run
-from nixherd.ssh.keys import PublicKey, pair_of, parse_public_key
+from nixherd.ssh.keys import PublicKey, parse_public_key, private_key
 
 RECIPIENT_PREFIX, IDENTITY_PREFIX = "age", "age-secret-key-"
 ED25519 = "ssh-ed25519"
@@ -41,14 +41,8 @@ def recipient_of(public: str | PublicKey) -> str:
 
 def identity_of(private_openssh: str) -> str:
     """The age identity (`AGE-SECRET-KEY-1…`) of an SSH private key in OpenSSH's PEM form. ValueError as above."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-
-    pair_of(private_openssh)
-    key = load_ssh_private_key(private_openssh.encode(), password=None)
-    assert isinstance(key, Ed25519PrivateKey), "pair_of takes no other"
     # not clamped, as ssh-to-age has it: X25519 sets and clears its bits whenever it is used
-    scalar = hashlib.sha512(key.private_bytes_raw()).digest()[:32]
+    scalar = hashlib.sha512(private_key(private_openssh).private_bytes_raw()).digest()[:32]
     return _encode(IDENTITY_PREFIX, scalar).upper()
 
 
@@ -80,9 +74,7 @@ def _converted(text: str, options: list[str], convert: Callable[[str], str]) -> 
     except ProcessFailed as error:
         raise FleetError(f"{SSH_TO_AGE}: status {error.status}; remove it from PATH, or mend it") from None
     if converted != expected:
-        raise FleetError(
-            f"{SSH_TO_AGE} on PATH converts this key to another one than expected; nothing was done with it"
-        )
+        raise FleetError(f"{SSH_TO_AGE} on PATH converts this key otherwise than expected; nothing was done with it")
     return converted
 
 

@@ -111,6 +111,11 @@ def generate_ed25519(comment: str) -> KeyPair:
 
 def pair_of(private_openssh: str, comment: str = "") -> KeyPair:
     """The pair of an ed25519 private key in OpenSSH's PEM form, unencrypted. ValueError says what is wrong with it."""
+    return KeyPair(private_openssh, _public_line(private_key(private_openssh), comment))
+
+
+def private_key(private_openssh: str) -> "Ed25519PrivateKey":
+    """The ed25519 key in OpenSSH's PEM form, unencrypted. ValueError says what is wrong with it."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_ssh_private_key
@@ -125,7 +130,7 @@ def pair_of(private_openssh: str, comment: str = "") -> KeyPair:
         raise ValueError("it is not a private key in OpenSSH's form, or damaged") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise ValueError("it is not an ed25519 key")
-    return KeyPair(private_openssh, _public_line(key, comment))
+    return key
 
 
 def _public_line(key: "Ed25519PrivateKey", comment: str) -> str:

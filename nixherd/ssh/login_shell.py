@@ -164,10 +164,8 @@ class Answer:
         else:
             words = f'"{self.shown}"' if self.noise else "nothing"
             problem = f"the login shell of {user} runs no command there, and says {words}"
-        return (
-            f"{problem}; give {user} one that is there and runs commands: users.users.{user}.shell in its "
-            f"configuration, or `chsh -s /bin/sh {user}` on its console"
-        )
+        remedy = f"users.users.{user}.shell in its configuration, or `chsh -s /bin/sh {user}` on its console"
+        return f"{problem}; give {user} one that is there and runs commands: {remedy}"
 
     def breaks(self, what: str) -> str | None:
         """Why a protocol on stdout that a program speaks through the login shell cannot work; None where it can."""

@@ -241,9 +241,8 @@ def _ssh_g(options: Sequence[str], names: Sequence[str]) -> tuple[list[str], lis
         words = [line.strip() for line in error.stderr.splitlines() if line.strip() and not line.startswith("debug")]
         raise Usage(f"your ssh_config cannot be read: {'; '.join(words[-2:]) or error}; correct it") from error
     except DeadlineExceeded as error:
-        raise Usage(
-            f"your ssh_config cannot be read: `ssh -G {names[-1]}` took over {DEADLINE:g} s; look at its `Match exec`"
-        ) from error
+        what = f"`ssh -G {names[-1]}` took over {DEADLINE:g} s; look at its `Match exec`"
+        raise Usage(f"your ssh_config cannot be read: {what}") from error
     files = [line.split(_READS, 1)[1] for line in done.stderr.splitlines() if _READS in line]
     return done.stdout.split("\n\n"), [Path(file) for file in dict.fromkeys(files)]
 

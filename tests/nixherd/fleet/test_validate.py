@@ -94,7 +94,7 @@ _PATHS = [path for path in _paths({"hosts": HOSTS, "definitions": DEFINITIONS}) 
 def _parsed(hosts: Any, definitions: Any) -> Fleet:
     from pathlib import Path
 
-    return _fleet(Path("/f"), hosts, definitions or {})
+    return _fleet(Path("/f"), hosts, definitions or {}, [])
 
 
 def test_the_example_is_sound() -> None:
@@ -120,7 +120,7 @@ def test_the_example_is_sound() -> None:
             "10.0.0.0/16 has 65536 addresses, which is too many to try them; name networks of",
         ),
         ({"discover": "10.0.0.5/24"}, "'10.0.0.5/24' is an address in 10.0.0.0/24; write \"10.0.0.0/24\""),
-        ({"discover": ["10.0.0.0/24", "1.1.1.0/24"]}, "discover[1]: 1.1.1.0/24 is not a private network; name one of"),
+        ({"discover": ["10.0.0.0/24", "1.1.1.0/24"]}, "discover[1]: 1.1.1.0/24 is not a private network; name one in"),
         ({"discover": "127.0.0.0/24"}, "127.0.0.0/24 is not a private network"),
         ({"discover": "fd00::/120"}, "'fd00::/120' is not an IPv4 network; write networks such as"),
         ({"discover": "10.0.0.0"}, "'10.0.0.0' is not an IPv4 network"),

@@ -130,5 +130,5 @@ def test_the_tool_on_path_is_asked_and_must_agree(tmp_path: object, monkeypatch:
     assert (tmp_path / "argv").read_text() == "-private-key\n"  # type: ignore[operator]
     assert (tmp_path / "stdin").read_text() == pair.private_openssh  # type: ignore[operator]
     answers("age1somethingelse")
-    with pytest.raises(FleetError, match="converts this key to another one than expected"):
+    with pytest.raises(FleetError, match="converts this key otherwise than expected"):
         recipient(pair.public)

@@ -240,7 +240,7 @@ def test_a_merge_that_is_going_on_is_waited_out(fleet: Path) -> None:
 def test_without_a_repository_nothing_is_committed_and_that_is_said(fleet: Path) -> None:
     (fleet / ".git").rename(fleet.parent / "git")
     before = contents(fleet)
-    with pytest.raises(FleetError, match="is in no git repository"):
+    with pytest.raises(FleetError, match="is not in a git repository"):
         attempt(fleet)
     assert contents(fleet) == before
     attempt(fleet, commit=False)

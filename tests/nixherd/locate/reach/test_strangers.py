@@ -102,7 +102,7 @@ def test_another_key_of_another_machine_is_no_ed25519_key(shared: Shared) -> Non
             b"".join(len(part).to_bytes(4, "big") + part for part in (b"ecdsa-sha2-nistp256", b"nistp256", bytes(65)))
         ).decode()
     )
-    assert "as its ed25519 host key is of type ecdsa-sha2-nistp256" in refusal(
+    assert "its agent tells an ed25519 host key of type ecdsa-sha2-nistp256" in refusal(
         shared, FakeClient(system=INSTALLER, key=key)
     )
 
