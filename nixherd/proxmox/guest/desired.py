@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from nixherd.base.errors import FleetError
 from nixherd.base.sizes import format_size
 from nixherd.fleet.models import DEFINITIONS, Device, Fleet, Host, Vm
-from nixherd.proxmox.config import VmConfig, encode_ssh_keys, is_true, net_values, properties, tags_of
+from nixherd.proxmox.config import VmConfig, encode_ssh_keys, is_true, net_values, properties, tags_of, written
 from nixherd.proxmox.guest.identity import label, marked, unmarked
-from nixherd.proxmox.steps import Cannot, Change, Configure, Create, Resize, Row, Step, sent
+from nixherd.proxmox.steps import Cannot, Change, Configure, Create, Resize, Row, Step, sent, whole_gib
 
 ADDRESSING = "ip=dhcp"
 
@@ -119,9 +119,8 @@ def device_changes(device: Device, config: VmConfig) -> Iterator[Change]:
     if all(_same(values.get(key), value) for key, value in target.items()) and actual is not None:
         return
     merged = {key: value for key, value in {**values, **target}.items() if key != "host" or "mapping" not in target}
-    text = ",".join(f"{key}={value}" for key, value in (_headed(merged) if is_net else merged).items())
-    before = "none" if actual is None else ",".join(f"{key}={values.get(key, 'unset')}" for key in target)
-    yield Change(device.name, before, ",".join(f"{key}={value}" for key, value in target.items()), text)
+    before = "none" if actual is None else written({key: values.get(key, "unset") for key in target})
+    yield Change(device.name, before, written(target), written(_headed(merged) if is_net else merged))
 
 
 def _headed(values: Mapping[str, str]) -> dict[str, str]:
@@ -146,15 +145,9 @@ def grown(
     """Grow a disk to the declared size; Cannot where it is larger."""
     if actual > target:
         whose = "its template's " if of_template else ""
-        yield Cannot(
-            node,
-            vm.vmid,
-            label(vm),
-            f"{whose}{disk} has {format_size(actual)}, {DEFINITIONS} wants {format_size(target)}",
-            f"disks are never shrunk, correct {where}",
-            type=vm.type,
-            of_row=Row.RESIZE,
-        )
+        why = f"{whose}{disk} has {format_size(actual)}, {DEFINITIONS} wants {format_size(target)}"
+        remedy = f"disks are never shrunk, correct {where}"
+        yield Cannot(node, vm.vmid, label(vm), why, remedy, type=vm.type, of_row=Row.RESIZE)
     elif actual < target:
         yield Resize(node, vm.vmid, disk, actual, target, config.digest, type=vm.type)
 
@@ -163,22 +156,14 @@ def impossible(vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
     """Return what cannot be changed on a machine that exists."""
     bios = vm.settings.bios
     if bios is not None and config.bios != bios:
-        yield Cannot(
-            node,
-            vm.vmid,
-            "bios",
-            f"{label(vm)} has {config.bios}, {vm.attribute}.bios says {bios}; its boot loader would not start",
-            "clone a template with that firmware and install anew, or correct the definitions",
-        )
+        why = f"{label(vm)} has {config.bios}, {vm.attribute}.bios says {bios}; its boot loader would not start"
+        remedy = "clone a template with that firmware and install anew, or correct the definitions"
+        yield Cannot(node, vm.vmid, "bios", why, remedy)
     disk = config.boot_disk
     if vm.storage is not None and disk is not None and config.digest is not None and disk.storage != vm.storage:
-        yield Cannot(
-            node,
-            vm.vmid,
-            "storage",
-            f"{disk.name} of {label(vm)} is on {disk.storage}, {vm.attribute}.storage says {vm.storage}",
-            f"move it (operations.proxmox.move_disk disk={disk.name} storage={vm.storage}) or correct that",
-        )
+        why = f"{disk.name} of {label(vm)} is on {disk.storage}, {vm.attribute}.storage says {vm.storage}"
+        remedy = f"move it (operations.proxmox.move_disk disk={disk.name} storage={vm.storage}) or correct that"
+        yield Cannot(node, vm.vmid, "storage", why, remedy)
 
 
 # Cloud-init
@@ -208,7 +193,6 @@ def cloud_init(vm: Vm, host: Host, config: VmConfig) -> Iterator[Change]:
         yield Change("upgrade", "on" if upgrade else "off", "off" if upgrade else "on", not upgrade)
 
 
-GIB = 1 << 30
 BOOT_DISK = "scsi0"
 _CARD = Device("net0", {"model": "virtio", "bridge": "vmbr0"})
 
@@ -239,11 +223,6 @@ def empty_vm(fleet: Fleet, vm: Vm, host: Host) -> Create:
         **sent(cloud_init(vm, host, VmConfig({"ide2": f"{storage}:cloudinit,media=cdrom"}))),
     }
     return Create(fleet.node_of(vm), vm.vmid, vm.name, {key: each for key, each in values.items() if each is not None})
-
-
-def whole_gib(size: int) -> int:
-    """Round up to whole GiB, in which the API makes volumes."""
-    return -(-size // GIB)
 
 
 def volume(disk: Device, storage: str | None) -> str:
@@ -300,7 +279,7 @@ def _text(device: Device) -> str:
     values = {**({"name": f"eth{device.name[3:]}"} if "name" not in device.values else {}), **device.values}
     if "macaddr" in values:
         values["hwaddr"] = values.pop("macaddr")
-    return ",".join(f"{key}={value}" for key, value in values.items())
+    return written(values)
 
 
 def container_steps(fleet: Fleet, vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
@@ -341,6 +320,5 @@ def card_changes(card: Device, config: VmConfig) -> Iterator[Change]:
     if all(values.get(key, "").lower() == value.lower() for key, value in target.items()):
         return
     merged = {"type": "veth", **values, **target} if actual else target
-    before = "none" if actual is None else ",".join(f"{key}={values.get(key, 'unset')}" for key in target)
-    text = ",".join(f"{key}={value}" for key, value in merged.items())
-    yield Change(card.name, before, ",".join(f"{key}={value}" for key, value in target.items()), text)
+    before = "none" if actual is None else written({key: values.get(key, "unset") for key in target})
+    yield Change(card.name, before, written(target), written(merged))

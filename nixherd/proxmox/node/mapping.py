@@ -8,8 +8,9 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from nixherd.fleet.models import Device, GuestType, Vm
+from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.answers import PciMapping
+from nixherd.proxmox.config import written
 from nixherd.proxmox.node.states import PciDevice
 
 _SLOT = re.compile(r"hostpci\d+")
@@ -56,11 +57,7 @@ def slots_wanted_of(vm: Vm, requested: Mapping[str, Mapping[str, str]]) -> Mappi
     for key in names_of(vm):
         if key in requested:
             return requested[key]
-    return {device.name: _text(device) for device in vm.settings.pci}
-
-
-def _text(device: Device) -> str:
-    return ",".join(f"{key}={value}" for key, value in device.values.items())
+    return {device.name: written(device.values) for device in vm.settings.pci}
 
 
 def properties(text: str) -> dict[str, str]:
@@ -169,8 +166,8 @@ def _mapping(
         what = "has nothing on" if mapping else "is not there, for"
         only = passed[0] if len(passed) == 1 else None
         verb = f"set /cluster/mapping/pci/{name}" if mapping else f"create /cluster/mapping/pci --id {name}"
-        others = [_entry(entry) for entry in mapping.entries] if mapping else []
-        line = _pvesh(verb, [*others, _entry(_of(only, node))]) if only else None
+        others = [written(entry) for entry in mapping.entries] if mapping else []
+        line = _pvesh(verb, [*others, written(_of(only, node))]) if only else None
         yield Line(f"PCI mapping {name} {what} {node}", line)
         return
     assert mapping is not None
@@ -181,7 +178,7 @@ def _mapping(
             yield Line(f"PCI mapping {name}: {node} has no device {entry.get('id')} at {entry.get('path')}")
         elif differs:
             what = ", ".join(f"{key} is {entry.get(key)}, the node has {value}" for key, value in differs.items())
-            rest = [_entry(each if each is not entry else {**entry, **differs}) for each in mapping.entries]
+            rest = [written(each if each is not entry else {**entry, **differs}) for each in mapping.entries]
             yield Line(f"PCI mapping {name}: {what}", _pvesh(f"set /cluster/mapping/pci/{name}", rest))
 
 
@@ -207,10 +204,6 @@ def _corrected(
 def _of(device: PciDevice, node: str) -> dict[str, str]:
     group = {} if device["group"] is None else {"iommugroup": str(device["group"])}
     return {"node": node, "path": device["address"], "id": device["id"], **group}
-
-
-def _entry(entry: Mapping[str, str]) -> str:
-    return ",".join(f"{key}={value}" for key, value in entry.items())
 
 
 def _pvesh(verb: str, entries: Sequence[str]) -> str:
