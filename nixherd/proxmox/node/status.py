@@ -3,21 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from nixherd.proxmox.node import states
 from nixherd.proxmox.node.kernel import dkms_rows, installed, lacking_words, next_kernel, order
 from nixherd.proxmox.node.passthrough import MODULES, cards
-from nixherd.proxmox.node.states import (
-    CARD_RULE,
-    GRUB,
-    VENDOR_RESET,
-    VFIO,
-    VFIO_MODULES,
-    BootState,
-    DkmsState,
-    ModuleState,
-    NodeState,
-    PciDevice,
-    PciState,
-)
+from nixherd.proxmox.node.states import GRUB, VENDOR_RESET
 
 
 @dataclass(frozen=True)
@@ -36,12 +25,12 @@ class Pending:
 class Seen:
     """All that was read of a node, of the `devices` that are passed through, and what the kernel is to be told."""
 
-    node: NodeState
-    boot: BootState
-    modules: ModuleState
-    pci: PciState
-    dkms: DkmsState | None
-    devices: Sequence[PciDevice]
+    node: states.NodeState
+    boot: states.BootState
+    modules: states.ModuleState
+    pci: states.PciState
+    dkms: states.DkmsState | None
+    devices: Sequence[states.PciDevice]
     words: Sequence[str]
     version: str | None = None
     """of vendor-reset, where it is asked for"""
@@ -68,13 +57,13 @@ def _due_words(seen: Seen) -> Iterator[Pending]:
 
 
 def _due_modules(seen: Seen) -> Iterator[Pending]:
-    since = _booted_since(seen, seen.modules["times"].get(VFIO_MODULES))
+    since = _booted_since(seen, seen.modules["times"].get(states.VFIO_MODULES))
     if away := [module for module in MODULES if module not in seen.modules["loaded"]]:
         yield Pending(f"not loaded: {', '.join(away)}", since, "see `journalctl -b -u systemd-modules-load`")
 
 
 def _due_devices(seen: Seen) -> Iterator[Pending]:
-    since = _booted_since(seen, seen.modules["times"].get(VFIO))
+    since = _booted_since(seen, seen.modules["times"].get(states.VFIO))
     for device in seen.devices:
         if device["driver"] != "vfio-pci":
             who = f"driven by {device['driver']}" if device["driver"] else "driven by nothing"
@@ -85,7 +74,7 @@ def _due_devices(seen: Seen) -> Iterator[Pending]:
 
 
 def _due_reset(seen: Seen) -> Iterator[Pending]:
-    since = _booted_since(seen, seen.modules["times"].get(CARD_RULE))
+    since = _booted_since(seen, seen.modules["times"].get(states.CARD_RULE))
     if VENDOR_RESET.replace("-", "_") not in seen.modules["loaded"]:
         remedy = f"`modprobe {VENDOR_RESET}` on the node says why"
         if seen.node["secure_boot"]:
