@@ -132,12 +132,6 @@ class Storages(Calls):
         """
         return str(self._get("nodes", node, "vzdump", "extractconfig", volume=archive))
 
-    def remove_volume(self, node: str, volid: str) -> answers.Upid | None:
-        """Begin to remove a volume; None where the server did it at once."""
-        storage = volid.partition(":")[0]
-        data = self._delete("nodes", node, "storage", storage, "content", *volid.split("/"))
-        return None if data is None else upid_of(data)
-
     def download(self, node: str, storage: str, url: str, filename: str, sha256: str) -> answers.Upid:
         """Have the node fetch an image to import from; one of another SHA-256 is thrown away by it."""
         checksum = {"checksum": sha256, "checksum-algorithm": "sha256"}
@@ -148,7 +142,7 @@ class Storages(Calls):
         """Send an image to import from there; the task that follows compares its SHA-256."""
         fields = {"content": "import", "checksum": sha256, "checksum-algorithm": "sha256"}
         body = Upload(file, filename, fields)
-        return upid_of(self._send(body, "nodes", node, "storage", storage, "upload"))
+        return upid_of(self._ask("POST", ("nodes", node, "storage", storage, "upload"), body))
 
 
 QEMU = GuestType.QEMU
@@ -227,7 +221,7 @@ class Guests(Cluster):
         self, node: str, vmid: int, values: Mapping[str, object], type: GuestType = QEMU, *, digest: str | None = None
     ) -> None:
         """Set options. With the digest of the configuration they were decided on, a change since is an error."""
-        self._put(*guest_path(node, vmid, type), "config", **values, digest=digest)
+        self._ask("PUT", (*guest_path(node, vmid, type), "config"), {**values, "digest": digest})
 
 
 AGENT_CALLS = 2  # in flight per node: each may block one of pvedaemon's three workers for seconds
@@ -244,11 +238,6 @@ class Agent(Calls):
             slots = self._agent_slots.setdefault(node, threading.Semaphore(AGENT_CALLS))
         with slots:
             yield
-
-    def agent_ping(self, node: str, vmid: int) -> None:
-        """Return when the agent answers, else raise AgentUnavailable after some 3 s. A changing call."""
-        with self._agent(node):
-            self._post("nodes", node, "qemu", vmid, "agent", "ping")
 
     def agent_info(self, node: str, vmid: int) -> dict[str, Any]:
         """Return the agent's version and commands. Raise AgentUnavailable when it does not answer."""

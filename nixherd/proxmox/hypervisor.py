@@ -61,7 +61,7 @@ class Hypervisor:
         node = self.fleet.endpoint.node if self.fleet.endpoint else ""
         if node not in nodes:
             raise Unusable(
-                f"{DEFINITIONS}: proxmox.node: node {node} does not exist; correct it (there are: {', '.join(nodes)})"
+                f"{DEFINITIONS}: proxmox.node: {node} does not exist; correct it (there are: {', '.join(nodes)})"
             )
         return client
 

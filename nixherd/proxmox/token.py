@@ -199,9 +199,7 @@ def _read_private(file: Path) -> str:
                     f"token file {file}: group or others may use it (mode {mode:04o}); run: chmod 600 {file}"
                 )
             if status.st_uid not in (os.geteuid(), 0):
-                raise FleetError(
-                    f"token file {file}: belongs to another user (uid {status.st_uid}); make your own copy"
-                )
+                raise FleetError(f"token file {file}: belongs to another user (uid {status.st_uid}); make a copy")
             text = stream.read(16384)
     except FileNotFoundError:
         raise FleetError(

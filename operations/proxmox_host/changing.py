@@ -245,9 +245,7 @@ def edited(boot: states.BootState, file: str, words: Sequence[str]) -> str | Non
     if text is None:
         raise FleetError(f"{file} is not there, by which this node is booted; write it as /proc/cmdline has it")
     if "\ufffd" in text:
-        raise Refused(
-            f"{file}: it holds bytes that are no UTF-8, which an edit might lose; take them out, then run this again"
-        )
+        raise Refused(f"{file}: it is not UTF-8, which an edit might lose; correct it, then run this again")
     words_now = (boot["effective"] or "").split() if file == states.GRUB else text.split()
     added = missing_words(words_now, words)
     return with_words(file, text, added) if added else None
@@ -288,6 +286,4 @@ def _require_told(loader: Loader, words: Sequence[str]) -> None:
     if entries is None:
         host.log(f"what {loader.name} has could not be read, and is unknown")
     elif still := lacking_words(entries, words):
-        raise FleetError(
-            f"{host.data.node}: {loader.update} ended well, and {loader.name} still lacks {' '.join(still)}"
-        )
+        raise FleetError(f"{host.data.node}: {loader.update} ended well, but {loader.name} lacks {' '.join(still)}")

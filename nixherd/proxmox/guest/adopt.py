@@ -92,7 +92,7 @@ def adopt(
             return ()
         if changed := _changed(shown, actual):
             raise FleetError(
-                f"{label(vm)} has changed since it was shown ({', '.join(changed)}) and was not adopted; look again"
+                f"{label(vm)} changed since it was shown ({', '.join(changed)}), it was not adopted; look again"
             )
         sent.append(_mark(client, fleet, vm, actual, waiting=True))
         return (sent[-1],)
@@ -248,9 +248,7 @@ def _ask_for_fate(vm: Vm) -> str:
     if vm.may_change:
         return f"{what}: --destroy {vm.vmid}, after a backup, or --keep-vm"
     why = "readonly" if vm.readonly else f"{vm.origin}, never changed"
-    return (
-        f"{what}: --keep-vm leaves it; it is {why} in vms/definitions.nix, so it can be destroyed only when they say so"
-    )
+    return f"{what}: --keep-vm leaves it; it is {why} in {DEFINITIONS}, which must let it be destroyed"
 
 
 def _backups(client: Client, fleet: Fleet, vm: Vm) -> tuple[str, ...] | None:

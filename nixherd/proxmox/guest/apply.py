@@ -151,9 +151,7 @@ def _left_to_do(client: Client, vm: Vm, replan: Replan, actual: ActualVm | None,
     if isinstance(last, Reboot):
         waits = planned[0].because if isinstance(planned[0], Reboot) else ()
         if waits:
-            raise FleetError(
-                f"{label(vm)} was rebooted, and {', '.join(waits)} still wait for its next start; look at it"
-            )
+            raise FleetError(f"{label(vm)} was rebooted, and {', '.join(waits)} wait for its next start; look at it")
         return ()
     where = tasks.seen(client, last.node, vm.vmid, vm.type)
     tasks_ = tasks.tasks_of(client, last.node, vm.vmid)

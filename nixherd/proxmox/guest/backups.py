@@ -60,7 +60,7 @@ class BackupGuest(Verb):
     name = command = "backup"
     verb = "back up"
     storage: str | None = option(
-        text_of, help="Else proxmox.backupStorage, else the node's only one for backups.", metavar="NAME"
+        text_of, help="Else proxmox.backupStorage, else the only one for backups.", metavar="NAME"
     )
     newer_than: int | None = option(
         Whole(unit="seconds"), None, "None while one is newer than this.", deploys_default=AN_HOUR
@@ -232,10 +232,7 @@ class RestoreGuest(Verb):
         just = self._last_restored(client, vm, replaced) if replaced else None
         if replaced is not None:
             if just and same_settings(replaced.config, held.restored) and not (by_person and self.overwrite):
-                return nothing(
-                    f"it was restored from {self.archive} by {just.upid}, and nothing that this token can see was "
-                    "done to it since"
-                )
+                return nothing(f"it was restored from {self.archive} by {just.upid}, nothing was seen to be done since")
             self._require_replaceable(vm, replaced)
         place = self.storage or fleet.storage_of(vm)
         step = Restore(
@@ -248,8 +245,7 @@ class RestoreGuest(Verb):
     def _require_replaceable(self, vm: Vm, replaced: ActualVm) -> None:
         if not self.overwrite:
             raise Usage(
-                f"{label(vm)} is there on {replaced.node}, nothing was done; to put the backup in its place, for good, "
-                "add --overwrite"
+                f"{label(vm)} is there on {replaced.node}, nothing was done; to replace it for good add --overwrite"
             )
         if replaced.config.flag("protection"):
             raise Refused(
@@ -362,7 +358,5 @@ def _seen(client: Client, fleet: Fleet, vm: Vm, done: Steps) -> Outcome:
     observed, lines = read_back(client, vm, now)
     if not is_ours(fleet, vm, now.config):
         observed |= {"ours": False}
-        lines += [
-            f"it is not this fleet's yet, its notes lack `{mark(fleet, vm)}`: nixherd vm adopt {vm.name} {vm.vmid}"
-        ]
+        lines += [f"it is not ours yet, its notes lack `{mark(fleet, vm)}`: nixherd vm adopt {vm.name} {vm.vmid}"]
     return Outcome(done, observed=observed, lines=lines)

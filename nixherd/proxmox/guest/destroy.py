@@ -62,9 +62,7 @@ class DestroyGuest(Verb):
 
     def require(self, fleet: Fleet, vm: Vm) -> None:
         if (self.vm, self.vmid) != (vm.name, vm.vmid):
-            raise Usage(
-                f"to destroy {label(vm)} name both, {vm.name} and {vm.vmid}; {self.vm} and {self.vmid} were given"
-            )
+            raise Usage(f"to destroy {label(vm)} name both, {vm.name} and {vm.vmid}, not {self.vm} and {self.vmid}")
         super().require(fleet, vm)
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:

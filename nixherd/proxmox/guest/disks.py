@@ -61,10 +61,7 @@ class ResizeDisk(Verb):
         if drive.size is None:
             raise Usage(f"{guest.label}: the size of {drive.name} is not known; look at `qm config {vm.vmid}`")
         if drive.size > size:
-            raise Usage(
-                f"{guest.label}: {drive.name} has {format_size(drive.size)}, more than {format_size(size)}; "
-                "disks only grow, ask for more"
-            )
+            raise Usage(f"{guest.label}: {drive.name} has {format_size(drive.size)}, and disks only grow; ask for more")
         if drive.size == size:
             return nothing(f"{drive.name} has {format_size(size)}")
         return (Resize(seen.node, vm.vmid, drive.name, drive.size, size, seen.config.digest, type=vm.type),)

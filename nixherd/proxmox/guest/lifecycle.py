@@ -102,9 +102,7 @@ class RebootGuest(Switch):
         if not (waiting or self.always):
             return nothing("nothing waits for a reboot")
         if seen.paused:
-            raise Usage(
-                f"{guest.label} is paused and cannot shut down for a reboot; resume it first, or stop and start it"
-            )
+            raise Usage(f"{guest.label} is paused and cannot shut down for a reboot; resume it, or stop and start it")
         return (Reboot(seen.node, vm.vmid, self.timeout, waiting, type=vm.type),)
 
 
@@ -159,10 +157,10 @@ class CreateGuest(Verb):
     name = verb = "create"
     command = "clone"
     full: bool = flag(
-        "A linked clone of the template: quick, and bound to it.", default=True, option="--linked", negated=True
+        "A linked clone: quick, and bound to the template.", default=True, option="--linked", negated=True
     )
     source: str | None = option(
-        text_of, help="Copy this managed guest instead of the template.", option="--from", metavar="GUEST", guest=True
+        text_of, help="Copy this guest, not the template.", option="--from", metavar="GUEST", guest=True
     )
     empty: bool = flag("No template: a VM from its definition alone, with empty disks.")
 

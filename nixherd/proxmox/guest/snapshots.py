@@ -141,9 +141,7 @@ class RollbackGuest(_OfSnapshot):
             then = client.config(now.node, vm.vmid, vm.type, snapshot=self.snapname)
             status = client.status(now.node, vm.vmid, vm.type)
         except (ApiError, Refused) as error:
-            raise Undecided(
-                f"{who}, its task ended well; whether it is as the snapshot has it is not known: {error}"
-            ) from error
+            raise Undecided(f"{who}; whether it is as the snapshot has it is not known: {error}") from error
         differs = unlike_snapshot(now.config, then) if then else ()
         observed, lines = self._disks(client, vm, now)
         power = (status.paused and "paused") or status.status if status else None
@@ -161,7 +159,7 @@ class RollbackGuest(_OfSnapshot):
         if then is None:
             raise Undecided(f"{who}, and has no such snapshot any more: whether it is as that was is not known")
         return Outcome(
-            done, observed=observed, lines=[f"its configuration is that of snapshot {self.snapname}", *lines]
+            done, observed=observed, lines=(f"its configuration is that of snapshot {self.snapname}", *lines)
         )
 
     def _disks(self, client: Client, vm: Vm, now: ActualVm) -> tuple[dict[str, object], list[str]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from nixherd.base.errors import ApiError, FleetError, Usage
 from nixherd.base.sizes import format_size
-from nixherd.fleet.models import DEFINITIONS, GuestType, Vm
+from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.answers import Storage
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import Drive, VmConfig
@@ -89,10 +89,7 @@ def template_findings(vmid: int, node: str, storages: Mapping[str, Storage | Non
 def _place(vm: Vm, node: str, name: str, storage: Storage | None, needed: int) -> Iterator[str]:
     """Yield what keeps a storage from holding `needed` bytes more of the VM; 0: from being read."""
     if storage is None:
-        yield (
-            f"{node} has no storage {name}; correct {vm.attribute}.storage, its `disks` or proxmox.defaultStorage "
-            f"in {DEFINITIONS}"
-        )
+        yield (f"{node} has no storage {name}; correct {vm.attribute}.storage, its `disks` or proxmox.defaultStorage")
     elif storage.away:
         yield f"{vm.attribute} needs storage {name} on {node}, which {storage.away}"
     elif needed and "images" not in storage.content:

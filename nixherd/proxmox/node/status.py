@@ -102,27 +102,19 @@ def read_back(seen: Seen) -> str:
     if not seen.version or not seen.dkms:
         return f"read back: the next kernel is {kernel}{told}{unseen}"
     have = ", ".join(sorted(installed(dkms_rows(seen.dkms["status"]), seen.version), key=order)) or "none"
-    return (
-        f"read back: the next kernel is {kernel}{told}{unseen}; {VENDOR_RESET} {seen.version} is installed for {have}"
-    )
+    return f"read back: the next kernel is {kernel}{told}{unseen}; {VENDOR_RESET} {seen.version} is there for {have}"
 
 
 def problems(seen: Seen) -> list[str]:
     """Return what no boot will mend: the kernel of the next boot lacks the module."""
-    lines = []
-    kernel = next_kernel(seen.boot)
-    if seen.version and seen.dkms:
-        have = installed(dkms_rows(seen.dkms["status"]), seen.version)
-        if kernel is None:
-            kernels = [each["version"] for each in seen.boot["kernels"]]
-            if away := [each for each in kernels if each not in have]:
-                lines.append(
-                    f"which kernel boots next is not known, and {VENDOR_RESET} {seen.version} is not installed for "
-                    f"{', '.join(away)}"
-                )
-        elif kernel not in have:
-            lines.append(f"{VENDOR_RESET} {seen.version} is not installed for {kernel}, which boots next")
-    return lines
+    if not seen.version or not seen.dkms:
+        return []
+    kernel, have = next_kernel(seen.boot), installed(dkms_rows(seen.dkms["status"]), seen.version)
+    lacks = f"{VENDOR_RESET} {seen.version} is not installed for"
+    if kernel is not None:
+        return [f"{lacks} {kernel}, which boots next"] if kernel not in have else []
+    away = [each["version"] for each in seen.boot["kernels"] if each["version"] not in have]
+    return [f"which kernel boots next is not known, and {lacks} {', '.join(away)}"] if away else []
 
 
 def remarks(seen: Seen) -> list[str]:

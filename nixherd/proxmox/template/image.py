@@ -195,9 +195,7 @@ def bring(client: Client, spec: TemplateSpec, image: Image, timeout: float, prog
 def _on_storage(client: Client, spec: TemplateSpec, volume: str) -> Image:
     storage = volume.partition(":")[0]
     if ":" not in volume or storage_seen(client, spec.node, storage) is None:
-        raise Usage(
-            f"--image {volume}: {spec.node} has no storage {storage} that this token may see; write STORAGE:import/FILE"
-        )
+        raise Usage(f"--image {volume}: {spec.node} has no storage {storage} that is seen; write STORAGE:import/FILE")
     row = next((row for row in client.volumes(spec.node, storage) if row.volid == volume), None)
     if row is None:
         raise Usage(f"--image {volume} is not there; `nixherd vm storage {storage} --content import` lists what is")
@@ -290,7 +288,7 @@ def try_out(
             except FleetError as error:
                 if lacks:
                     raise FleetError(
-                        f"the image will not do: {'; '.join(lacks)}; and its trial is not known to be gone: {error}"
+                        f"the image will not do: {'; '.join(lacks)}; its trial is not known to be gone: {error}"
                     ) from error
                 if lacks is not None:
                     raise
