@@ -7,8 +7,7 @@ import base64
 import re
 import shlex
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -232,23 +231,20 @@ class Agent(Calls):
         self._agent_slots: dict[str, threading.Semaphore] = {}
         self._agent_lock = threading.Lock()
 
-    @contextmanager
-    def _agent(self, node: str) -> Iterator[None]:
+    def _agent(self, method: str, node: str, vmid: int, call: str, **parameters: Any) -> Any:
         with self._agent_lock:
             slots = self._agent_slots.setdefault(node, threading.Semaphore(AGENT_CALLS))
         with slots:
-            yield
+            return self._ask(method, ("nodes", node, "qemu", vmid, "agent", call), parameters)
 
     def agent_info(self, node: str, vmid: int) -> dict[str, Any]:
         """Return the agent's version and commands. Raise AgentUnavailable when it does not answer."""
-        with self._agent(node):
-            return dict(self._get("nodes", node, "qemu", vmid, "agent", "info")["result"])
+        return dict(self._agent("GET", node, vmid, "info")["result"])
 
     def agent_interfaces(self, node: str, vmid: int) -> tuple[answers.Interface, ...]:
         """Return the guest's network interfaces, in its own order: loopback and docker's may come first."""
-        with self._agent(node):
-            data = self._get("nodes", node, "qemu", vmid, "agent", "network-get-interfaces")
-        return tuple(answers.Interface.of(row) for row in data["result"])
+        rows = self._agent("GET", node, vmid, "network-get-interfaces")["result"]
+        return tuple(map(answers.Interface.of, rows))
 
     def container_interfaces(self, node: str, vmid: int) -> tuple[answers.Interface, ...]:
         """Return a running container's network interfaces, as the node sees them."""
@@ -257,9 +253,7 @@ class Agent(Calls):
 
     def agent_read(self, node: str, vmid: int, path: str) -> str:
         """Return a file of the guest, as text. Raise ApiError when it does not exist."""
-        with self._agent(node):
-            data = self._get("nodes", node, "qemu", vmid, "agent", "file-read", file=path)
-        return wire.guest_text(str(data["content"]))
+        return wire.guest_text(str(self._agent("GET", node, vmid, "file-read", file=path)["content"]))
 
     def agent_exec(
         self, node: str, vmid: int, argv: Sequence[str], *, input: str | None = None, timeout: float = 300
@@ -269,12 +263,10 @@ class Agent(Calls):
         Its result is given out once; when that answer is lost, AgentUnavailable is raised: run only what may
         run again. DeadlineExceeded when it does not end.
         """
-        with self._agent(node):
-            given = {} if input is None else {"input-data": input}
-            pid = self._post("nodes", node, "qemu", vmid, "agent", "exec", command=_plain(argv), **given)["pid"]
+        given = {} if input is None else {"input-data": input}
+        pid = self._agent("POST", node, vmid, "exec", command=_plain(argv), **given)["pid"]
         for _ in poll(timeout, Backoff(0.1, 1.0)):
-            with self._agent(node):
-                data = self._get("nodes", node, "qemu", vmid, "agent", "exec-status", pid=pid)
+            data = self._agent("GET", node, vmid, "exec-status", pid=pid)
             if int(data["exited"]):
                 out, err = (wire.guest_text(str(data.get(key, ""))) for key in ("out-data", "err-data"))
                 code, signal = (None if data.get(key) is None else int(data[key]) for key in ("exitcode", "signal"))

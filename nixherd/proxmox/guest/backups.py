@@ -18,7 +18,7 @@ from nixherd.proxmox.guest.apply import achieve
 from nixherd.proxmox.guest.archive import Archive, is_empty, lost, read_back
 from nixherd.proxmox.guest.identity import ActualVm, is_ours, label, mark, require_ours
 from nixherd.proxmox.guest.observe import observe, still_there, would_be_shown
-from nixherd.proxmox.guest.storages import require_places
+from nixherd.proxmox.guest.storages import only_storage, require_places
 from nixherd.proxmox.guest.tasks import Progress
 from nixherd.proxmox.guest.verb import TASK_SECONDS, Guest, Verb, argument, flag, option
 from nixherd.proxmox.steps import AwaitRestore, Backup, Destroy, Outcome, Restore, Steps, nothing
@@ -33,16 +33,7 @@ def backup_storage(client: Client, fleet: Fleet, node: str, named: str | None) -
     """
     if named or (fleet.endpoint and fleet.endpoint.backup_storage):
         return named or str(fleet.endpoint and fleet.endpoint.backup_storage)
-    able = [each for each in client.storages(node) if "backup" in each.content]
-    fitting = [each.name for each in able if each.away is None]
-    if len(fitting) == 1:
-        return fitting[0]
-    known = f"{', '.join(fitting)} all do" if fitting else "none does"
-    known += "".join(f"; {each.name} {each.away}" for each in able if each.away)
-    raise Usage(
-        f"which storage of {node} takes backups is not clear ({known}); name one, or declare proxmox.backupStorage "
-        "in vms/definitions.nix"
-    )
+    return only_storage(client, node, "backup", "name one, or declare proxmox.backupStorage in vms/definitions.nix")
 
 
 AN_HOUR = 3600
@@ -70,7 +61,7 @@ class BackupGuest(Verb):
     protected: bool = flag("Nobody removes it by accident.")
 
     def __post_init__(self) -> None:
-        names.require_storage(self.storage)
+        super().__post_init__()
         _MODES("mode", self.mode)
 
     def look(self, guest: Guest) -> Steps:
@@ -157,9 +148,6 @@ class RestoreGuest(Verb):
         "What may go although the backup does not hold it: scsi1, mp0, snapshot:clean. May be repeated.",
         metavar="NAME",
     )
-
-    def __post_init__(self) -> None:
-        names.require_storage(self.storage)
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
         self.require(fleet, vm)

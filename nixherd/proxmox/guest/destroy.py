@@ -56,7 +56,6 @@ class DestroyGuest(Verb):
     )
 
     def check(self, fleet: Fleet, vm: Vm) -> None:
-        names.require_storage(self.storage)
         for name in self.discard:
             names.require_part(vm, name)
 

@@ -79,9 +79,6 @@ class AttachDisk(Verb):
     size: int = argument(size_of)
     storage: str | None = option(text_of, metavar="NAME")
 
-    def __post_init__(self) -> None:
-        names.require_storage(self.storage)
-
     def check(self, fleet: Fleet, vm: Vm) -> None:
         if vm.type is not GuestType.QEMU:
             raise Usage(
@@ -120,8 +117,7 @@ class AttachDisk(Verb):
         has = "another one" if drive.size is None else format_size(drive.size)
         raise Usage(f"{guest.label} has a disk {disk} already, of {has}; resize it, or choose another name")
 
-    def judge(self, guest: Guest) -> Steps:
-        return waiting(guest)
+    judge = waiting
 
 
 @dataclass(frozen=True)
@@ -135,9 +131,6 @@ class RelocateDisk(Verb):
     disk: str = argument(text_of)
     storage: str = argument(text_of)
     keep_source: bool = flag("Leave the old one as an unused disk.")
-
-    def __post_init__(self) -> None:
-        names.require_storage(self.storage)
 
     def check(self, fleet: Fleet, vm: Vm) -> None:
         names.require_disk(vm, self.disk, unused=True)

@@ -273,8 +273,8 @@ class MigrateGuest(Verb):
     storage: str | None = option(text_of, help="Where local disks go on the target.", metavar="NAME")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         names.require_node(self.target)
-        names.require_storage(self.storage)
 
     def look(self, guest: Guest) -> Steps:
         seen, vm = guest.ours, guest.vm

@@ -45,6 +45,18 @@ def require_place(client: Client, node: str, name: str, content: str) -> Storage
     return storage
 
 
+def only_storage(client: Client, node: str, content: str, remedy: str) -> str:
+    """Return the only storage of a node that takes this content now. Raise Usage where it is not one."""
+    able = [each for each in client.storages(node) if content in each.content]
+    fitting = [each.name for each in able if each.away is None]
+    if len(fitting) == 1:
+        return fitting[0]
+    known = f"{', '.join(fitting)} all do" if fitting else f"none does; allow `{content}` for one"
+    known += "".join(f"; {each.name} {each.away}" for each in able if each.away)
+    what = {"backup": "backups", "import": "images to import"}[content]
+    raise Usage(f"which storage of {node} takes {what} is not clear ({known}); {remedy}")
+
+
 def growth(vm: Vm, steps: Sequence[Step], config: VmConfig) -> dict[str, int]:
     """Return the bytes that the steps may use on each storage; a cloned disk counts whole, with what it grows."""
     sizes: dict[str, int] = {}

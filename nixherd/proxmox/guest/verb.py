@@ -13,6 +13,7 @@ from nixherd.base.arguments import flag_of
 from nixherd.base.errors import Usage
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.client import Client
+from nixherd.proxmox.guest import names
 from nixherd.proxmox.guest.apply import PATIENCE, achieve, require_awake
 from nixherd.proxmox.guest.identity import ActualVm, label, require_may_change, require_ours
 from nixherd.proxmox.guest.observe import observe
@@ -149,6 +150,9 @@ class Verb:
             raise Usage(f"{cls.name} has no parameter {', '.join(given)}")
         return cls(**values, by_person=by_person)
 
+    def __post_init__(self) -> None:
+        names.require_storage(getattr(self, "storage", None))
+
     # What a verb defines
 
     def check(self, fleet: Fleet, vm: Vm) -> None:
@@ -209,12 +213,10 @@ class Verb:
         return self.judge(Guest(client, fleet, vm, observe(client, fleet, vm)))
 
 
-def waiting(guest: Guest) -> Steps:
-    """Note which options of a guest wait for its next start."""
+def waiting(_verb: Verb, guest: Guest) -> Steps:
+    """Note which options of a guest wait for its next start: how verbs that set some judge."""
     actual = guest.actual
-    keys = ", ".join(each.key for each in actual.pending) if actual else ""
-    return (
-        (Note(actual.node, guest.vm.vmid, f"waits for its next start: {keys}", type=guest.vm.type),)
-        if (actual and keys)
-        else ()
-    )
+    if actual is None or not actual.pending:
+        return ()
+    keys = ", ".join(each.key for each in actual.pending)
+    return (Note(actual.node, guest.vm.vmid, f"waits for its next start: {keys}", type=guest.vm.type),)
