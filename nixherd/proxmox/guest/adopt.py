@@ -22,7 +22,6 @@ from nixherd.proxmox.guest.identity import ActualVm, label
 from nixherd.proxmox.guest.observe import holder, observe
 from nixherd.proxmox.guest.plan import compared, drift
 from nixherd.proxmox.guest.tasks import Progress
-from nixherd.proxmox.guest.verb import TASK_SECONDS
 from nixherd.proxmox.steps import Mark, Note, Outcome, Row, Steps
 
 LONGEST_NOTES = 8192  # characters that the server keeps
@@ -70,15 +69,7 @@ def candidate(client: Client, fleet: Fleet, vm: Vm, host: Host | None) -> Candid
     return Candidate(actual.node, actual.config, actual.running, differs, step)
 
 
-def adopt(
-    client: Client,
-    fleet: Fleet,
-    vm: Vm,
-    shown: Candidate,
-    *,
-    timeout: float = TASK_SECONDS,
-    progress: Progress | None = None,
-) -> Steps:
+def adopt(client: Client, fleet: Fleet, vm: Vm, shown: Candidate, *, timeout: float, progress: Progress) -> Steps:
     """Put the mark on the guest that was shown, and see it there. Returns what was done; nothing where it is ours.
 
     Raise FleetError when the guest has changed since it was shown; otherwise raises as `candidate` and `achieve` do.

@@ -53,14 +53,7 @@ def plan_of(client: Client, fleet: Fleet, vm: Vm, host: Host) -> tuple[Step, ...
 
 
 def ensure(
-    client: Client,
-    fleet: Fleet,
-    vm: Vm,
-    host: Host,
-    row: Row,
-    *,
-    timeout: float,
-    progress: Progress | None = None,
+    client: Client, fleet: Fleet, vm: Vm, host: Host, row: Row, *, timeout: float, progress: Progress | None = None
 ) -> tuple[Step, ...]:
     """Carry out the steps of one row of the plan, and look again until none is left. Raises as `achieve` does."""
     target = desired(client, fleet, vm, host)
@@ -76,14 +69,7 @@ def ensure(
 
 
 def achieve(
-    client: Client,
-    fleet: Fleet,
-    vm: Vm,
-    replan: Replan,
-    *,
-    timeout: float,
-    progress: Progress | None = None,
-    what: str = "",
+    client: Client, fleet: Fleet, vm: Vm, replan: Replan, *, timeout: float, progress: Progress | None = None, what: str
 ) -> tuple[Step, ...]:
     """Carry out what `replan` says of the guest as it is, and look again until that is nothing.
 
@@ -118,17 +104,18 @@ def achieve(
         if in_vain(done, planned[0]):
             raise FleetError(f"{label(vm)}: done twice without effect: {planned[0]}; look at it by hand")
         if (left := waits.left) <= 0:
-            raise Locked(f"{label(vm)}: {what or planned[0]}: not within {timeout:.0f} s: {obstacle or planned[0]}")
+            raise Locked(f"{label(vm)}: {what}: not within {timeout:.0f} s: {obstacle or planned[0]}")
         reason = _obstacle(client, fleet, vm, actual, planned[0]) or held.still()
         if not reason:
             if done or len(planned) > 1:
                 say(str(planned[0]))
             try:
-                reason = _carry_out(client, fleet, vm, actual, planned[0], left, say, done, held)
+                reason = _carry_out(client, fleet, vm, actual, planned[0], left, say, held)
             except _Unknown as error:
                 reason, lost = str(error), planned[0]
-        if not reason:
-            held.won()
+            if not reason:
+                done.append(planned[0])
+                held.won()
         if reason:
             narrate(reason)
             if reason != obstacle:
@@ -191,20 +178,11 @@ class _Unknown(Exception):
 
 
 def _carry_out(
-    client: Client,
-    fleet: Fleet,
-    vm: Vm,
-    actual: ActualVm | None,
-    step: Step,
-    timeout: float,
-    say: Progress,
-    done: list[Step],
-    held: Held,
+    client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, step: Step, timeout: float, say: Progress, held: Held
 ) -> str:
     """Apply the step; return what to wait for before looking again, empty when all went well."""
     try:
         apply(client, step, timeout=timeout, progress=say)
-        done.append(step)
     except Undecided as error:
         aftermath.add_seen(error, client, fleet, vm, step)
         raise
@@ -225,7 +203,7 @@ def _carry_out(
         if _LOOK_AGAIN.search(str(error)):
             return str(error)
         if isinstance(step, steps.Power) and isinstance(error, TaskFailed):
-            _where_it_stands(client, vm, step, error, say, done)
+            _where_it_stands(client, vm, step, error, say)
             return ""
         refusal = error if actual is None else aftermath.after_refusal(client, step, actual, error)
         if refusal is error:
@@ -234,16 +212,13 @@ def _carry_out(
     return ""
 
 
-def _where_it_stands(
-    client: Client, vm: Vm, step: steps.Power, error: TaskFailed, say: Progress, done: list[Step]
-) -> None:
+def _where_it_stands(client: Client, vm: Vm, step: steps.Power, error: TaskFailed, say: Progress) -> None:
     """Accept a failed switch of power if the guest is in the state that was asked for, else raise TaskFailed."""
     if isinstance(step, Reboot) and Upid.parse(error.upid).type in reboots.STARTS:
         raise error  # which says where the guest stands
     status = client.status(step.node, vm.vmid, vm.type)
     if status is not None and step.is_reached(status):
         say(f"{label(vm)} {tasks.stands(status)}, all the same: {error}")
-        done.append(step)
         return
     raise TaskFailed(f"{error}; {label(vm)} {tasks.stands(status)}", error.upid, error.exitstatus) from error
 

@@ -4,7 +4,7 @@ import re
 import time
 from dataclasses import dataclass
 
-from nixherd.base.arguments import OneOf, Whole, any_text, some_names, text_of
+from nixherd.base.arguments import OneOf, Whole, any_text, text_of
 from nixherd.base.errors import ApiError, FleetError, Refused, TaskFailed, Usage
 from nixherd.base.sizes import human
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
@@ -20,7 +20,7 @@ from nixherd.proxmox.guest.identity import ActualVm, is_ours, label, mark, requi
 from nixherd.proxmox.guest.observe import observe, still_there, would_be_shown
 from nixherd.proxmox.guest.storages import only_storage, require_places
 from nixherd.proxmox.guest.tasks import Progress
-from nixherd.proxmox.guest.verb import TASK_SECONDS, Guest, Verb, argument, flag, option
+from nixherd.proxmox.guest.verb import TASK_SECONDS, Guest, Verb, argument, discarded, flag, option
 from nixherd.proxmox.steps import AwaitRestore, Backup, Destroy, Outcome, Restore, Steps, nothing
 
 _TOUCHED = re.compile(r"new volume ID is|successfully (?:removed|created)|\b(?:map|restoring) '|Formatting '")
@@ -142,12 +142,7 @@ class RestoreGuest(Verb):
     archive: str = argument(text_of)
     storage: str | None = option(text_of, metavar="NAME")
     overwrite: bool = flag("In the place of the guest that is there; it must be off.")
-    discard: tuple[str, ...] = option(
-        some_names,
-        (),
-        "What may go although the backup does not hold it: scsi1, mp0, snapshot:clean. May be repeated.",
-        metavar="NAME",
-    )
+    discard: tuple[str, ...] = discarded("the backup does not hold it")
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
         self.require(fleet, vm)

@@ -156,18 +156,9 @@ def clone_of_template(fleet: Fleet, vm: Vm, *, full: bool = True) -> steps.Clone
 
 def clone_of(fleet: Fleet, vm: Vm, source: int, node: str, *, full: bool = True) -> steps.Clone:
     """Return the step that clones another VM, which is on this node."""
-    return steps.Clone(
-        node=fleet.node_of(vm),
-        vmid=vm.vmid,
-        name=vm.name,
-        template=source,
-        template_node=node,
-        description=identity.marked(fleet, vm, vm.settings.description or ""),
-        storage=fleet.storage_of(vm) if full else None,
-        pool=vm.settings.pool,
-        full=full,
-        is_template=False,
-    )
+    notes, storage = identity.marked(fleet, vm, vm.settings.description or ""), fleet.storage_of(vm) if full else None
+    copy = (fleet.node_of(vm), vm.vmid, vm.name, source, node, notes, storage, vm.settings.pool)
+    return steps.Clone(*copy, full=full, is_template=False)
 
 
 def cloned(clone: steps.Clone, template: VmConfig) -> ActualVm:

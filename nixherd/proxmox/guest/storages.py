@@ -142,15 +142,9 @@ def require_can_snapshot(client: Client, vm: Vm, actual: ActualVm) -> None:
 
 def require_in_no_snapshot(client: Client, vm: Vm, step: MoveDisk) -> None:
     """Refuse (Usage) to move a volume that snapshots name: a server does not delete it then."""
-    rows = client.snapshots(step.node, vm.vmid, vm.type)
-    named = [
-        row.name
-        for row in rows
-        if any(
-            drive.volume == step.source
-            for drive in client.snapshot_config(step.node, vm.vmid, row.name, vm.type).volumes.values()
-        )
-    ]
+    names = [row.name for row in client.snapshots(step.node, vm.vmid, vm.type)]
+    configs = {name: client.snapshot_config(step.node, vm.vmid, name, vm.type) for name in names}
+    named = [name for name in names if step.source in (drive.volume for drive in configs[name].volumes.values())]
     if named:
         raise Usage(
             f"{label(vm)}: {step.disk} ({step.source}) is in its snapshots {', '.join(named)}, so that it cannot be "

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Protocol, Self
 
-from nixherd.base.arguments import flag_of
+from nixherd.base.arguments import flag_of, some_names
 from nixherd.base.errors import Usage
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.client import Client
@@ -108,6 +108,12 @@ def argument(read: Read, *, kw_only: bool = False, **more: Any) -> Any:
 def option(read: Read, default: Any = None, help: str = "", **more: Any) -> Any:
     """Declare a parameter that may be left out. One whose default is None is not read then."""
     return field(default=default, metadata={"parameter": Parameter(read, help, **more)})
+
+
+def discarded(otherwise: str) -> Any:
+    """Declare the names of parts that may be lost."""
+    help = f"What may go although {otherwise}: scsi1, unused0, snapshot:clean. May be repeated."
+    return option(some_names, (), help, metavar="NAME")
 
 
 def flag(help: str = "", *, default: bool = False, **more: Any) -> Any:

@@ -200,16 +200,10 @@ class DkmsRow:
 def dkms_rows(text: str) -> tuple[DkmsRow, ...]:
     """Parse the rows of `dkms status`; other lines are left out."""
     matches = (_DKMS_ROW.fullmatch(line.strip()) for line in text.splitlines())
+    rows = (each.group("name", "version", "kernel", "state", "more") for each in matches if each)
     return tuple(
-        DkmsRow(
-            each["name"],
-            each["version"],
-            each["kernel"],
-            each["state"],
-            each["more"].strip() if "WARNING" in each["more"] else "",
-        )
-        for each in matches
-        if each
+        DkmsRow(name, version, kernel, state, more.strip() if "WARNING" in more else "")
+        for name, version, kernel, state, more in rows
     )
 
 

@@ -105,7 +105,7 @@ def create(
     """
     tried = list[int]()
     try:
-        return _create(client, fleet, spec, tried, timeout=timeout, boots=boots, progress=progress)
+        return _create(client, fleet, spec, tried, timeout, boots, progress)
     except UNKNOWN as error:
         words = (_stands(client, spec.node, vmid) for vmid in (spec.vmid, *tried))
         error.args = (f"{error}; {', '.join(words)}; run again to go on", *error.args[1:])
@@ -113,14 +113,7 @@ def create(
 
 
 def _create(
-    client: Client,
-    fleet: Fleet,
-    spec: TemplateSpec,
-    tried: list[int],
-    *,
-    timeout: float,
-    boots: float,
-    progress: Progress,
+    client: Client, fleet: Fleet, spec: TemplateSpec, tried: list[int], timeout: float, boots: float, progress: Progress
 ) -> list[str]:
     """Carry the plan out; VMIDs of clones that are made or removed to try the image are added to `tried`."""
     _await_earlier(client, fleet, spec, timeout, progress)
