@@ -26,13 +26,13 @@ def options(fleet: Fleet, vm: Vm, config: VmConfig, template: VmConfig | None) -
     elif declared.agent is False and config.agent_enabled:
         yield Change("agent", "on", "off", "enabled=0")
     for key, first in (("cpu", "cputype"), ("machine", "type")):
-        yield from _typed(key, first, getattr(declared, key), config.text(key))
+        yield from _typed(key, first, getattr(declared, key), config)
     if declared.boot is not None and config.boot_order != declared.boot:
         before, after = (";".join(order) or "default" for order in (config.boot_order, declared.boot))
         yield Change("boot", before, after, f"order={after}")
     yield from tags(vm, config)
     yield from flags(vm, config, template)
-    yield from startup(vm, config)
+    yield from _typed("startup", "order", declared.startup, config, "any")
     yield from description(fleet, vm, config)
     for device in (*declared.networks, *declared.pci):
         yield from device_changes(device, config)
@@ -48,11 +48,11 @@ def _memory(vm: Vm, config: VmConfig) -> Iterator[Change]:
         yield Change("balloon", before, f"{balloon} MiB" if balloon else "off", balloon)
 
 
-def _typed(key: str, first: str, target: str | None, actual: str | None) -> Iterator[Change]:
-    """Compare an option whose type comes first, with or without its name `first`; further properties may follow."""
-    if target is None or properties(target, first) == properties(actual or "", first):
-        return
-    yield Change(key, actual or "default", target, target)
+def _typed(key: str, first: str, target: str | None, config: VmConfig, otherwise: str = "default") -> Iterator[Change]:
+    """Compare an option with properties, the first with or without its name; `otherwise` is in force without any."""
+    actual = config.text(key)
+    if target is not None and properties(target, first) != properties(actual or "", first):
+        yield Change(key, actual or otherwise, target, target)
 
 
 def tags(vm: Vm, config: VmConfig) -> Iterator[Change]:
@@ -79,13 +79,6 @@ def flags(vm: Vm, config: VmConfig, template: VmConfig | None) -> Iterator[Chang
         target = bool(declared)
         if config.flag(key) != target:
             yield Change(key, "off" if target else "on", "on" if target else "off", target)
-
-
-def startup(vm: Vm, config: VmConfig) -> Iterator[Change]:
-    """Compare the order and pauses of starting with the node; the server takes the order without its name as well."""
-    target, actual = vm.settings.startup, config.text("startup")
-    if target is not None and properties(target, "order") != properties(actual or "", "order"):
-        yield Change("startup", actual or "any", target, target)
 
 
 def description(fleet: Fleet, vm: Vm, config: VmConfig) -> Iterator[Change]:
@@ -302,12 +295,10 @@ def _changes(fleet: Fleet, vm: Vm, config: VmConfig) -> Iterator[Change]:
     swap = declared.container.swap
     if swap is not None and (512 if config.number("swap") is None else config.number("swap")) != swap:
         yield Change("swap", config.text("swap") or "512", f"{swap} MiB", swap)
-    features = declared.container.features
-    if features is not None and properties(features, "") != properties(config.text("features") or "", ""):
-        yield Change("features", config.text("features") or "none", features, features)
+    yield from _typed("features", "", declared.container.features, config, "none")
     yield from tags(vm, config)
     yield from flags(vm, config, None)
-    yield from startup(vm, config)
+    yield from _typed("startup", "order", declared.startup, config, "any")
     yield from description(fleet, vm, config)
     for card in declared.networks:
         yield from card_changes(card, config)

@@ -24,7 +24,7 @@ from nixherd.proxmox.guest.identity import ActualVm, label
 from nixherd.proxmox.guest.observe import lacking, memory_of, observe
 from nixherd.proxmox.guest.storages import require_can_snapshot
 from nixherd.proxmox.guest.tasks import Progress, stands
-from nixherd.proxmox.guest.verb import TASK_SECONDS, Action, Guest, Verb, argument, flag, option
+from nixherd.proxmox.guest.verb import TASK_SECONDS, Guest, Verb, argument, flag, option
 from nixherd.proxmox.steps import DeleteSnapshot, MoveDisk, Outcome, Rollback, Snapshot, Step, Steps, nothing
 
 
@@ -185,7 +185,7 @@ class Reversible:
     When the action fails the snapshot stays, and the error says how to go back to it.
     """
 
-    action: Action
+    action: Verb
     keep: bool
     began: float = field(default_factory=time.time)
     run_id: str = field(default_factory=lambda: name_of_this_run())
@@ -281,7 +281,10 @@ def _told(row: SnapshotRow) -> str:
     )
 
 
-def reversible(action: Action, snapshot: str | None) -> Action:
+Action = Verb | Reversible
+
+
+def reversible(action: Verb, snapshot: str | None) -> Action:
     """Return the action, or with a snapshot before it that is kept (`keep`) or removed (`remove`) after it.
 
     Raise Usage for any other word.

@@ -7,7 +7,7 @@ guest, and what is left when they were carried out. The operation, the `vm` comm
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 from nixherd.base.arguments import flag_of, some_names
 from nixherd.base.errors import Usage
@@ -22,27 +22,6 @@ from nixherd.proxmox.guest.tasks import Progress
 from nixherd.proxmox.steps import Note, Row, Steps, why_nothing
 
 TASK_SECONDS = PATIENCE
-
-
-class Action(Protocol):
-    """Something asked of one guest; `verb` is how a refusal names it: "shut down"."""
-
-    @property
-    def verb(self) -> str: ...
-
-    def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
-        """Return the steps that would be carried out now; empty where nothing is left to do."""
-
-    def run(
-        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
-    ) -> Steps:
-        """Carry the steps out and look again until none is left; returns those that were."""
-
-    def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
-        """Return what still differs from the request and this does not change, and what should be known.
-
-        None where there is nothing to judge.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +103,9 @@ def flag(help: str = "", *, default: bool = False, **more: Any) -> Any:
 class Verb:
     """An action that is repeated until looking finds nothing left to do.
 
-    Its class is called `name` among the operations, and `command` on the command line, where that is not None. `undo`:
-    a snapshot may be taken before it. `row`: without any parameter its operation carries out this row of provisioning.
+    `verb` is how a refusal names it: "shut down". Its class is called `name` among the operations, and `command` on the
+    command line, where that is not None. `undo`: a snapshot may be taken before it. `row`: without any parameter its
+    operation carries out this row of provisioning.
     `by_person`: by a person who wants it now; then `look` may refuse what would be nothing to do otherwise.
     """
 
@@ -183,6 +163,7 @@ class Verb:
     # What all have in common
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
+        """Return the steps that would be carried out now; empty where nothing is left to do."""
         self.require(fleet, vm)
         guest = Guest(client, fleet, vm, observe(client, fleet, vm))
         steps = require_places(client, self.look_now(guest, first=True))
@@ -192,6 +173,7 @@ class Verb:
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
     ) -> Steps:
+        """Carry the steps out and look again until none is left; returns those that were."""
         self.require(fleet, vm)
         looks: list[ActualVm | None] = []
 
@@ -214,6 +196,10 @@ class Verb:
         self.check(fleet, vm)
 
     def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
+        """Return what still differs from the request and this does not change, and what should be known.
+
+        None where there is nothing to judge.
+        """
         if type(self).judge is Verb.judge:
             return None
         return self.judge(Guest(client, fleet, vm, observe(client, fleet, vm)))

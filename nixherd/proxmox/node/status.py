@@ -132,7 +132,9 @@ def remarks(seen: Seen) -> list[str]:
         lines.append(f"the next boot brings kernel {kernel}; {seen.node['kernel']} runs")
     ours = {device["address"] for device in seen.devices}
     for device in seen.devices:
-        group = [each for each in seen.pci["devices"] if each["group"] == device["group"] is not None]
+        group = [
+            each for each in seen.pci["devices"] if device["group"] is not None and each["group"] == device["group"]
+        ]
         others = [each for each in group if each["address"] not in ours and not each["kind"].startswith("06")]
         shared = [f"{each['address']} ({each['id']})" for each in others]  # bridges, 06, stay with the host
         if shared:

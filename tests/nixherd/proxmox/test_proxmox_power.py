@@ -28,8 +28,7 @@ from nixherd.proxmox.guest.lifecycle import (
     StopGuest,
     SuspendGuest,
 )
-from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest, TakeSnapshot
-from nixherd.proxmox.guest.verb import Action
+from nixherd.proxmox.guest.snapshots import Action, RemoveSnapshot, RollbackGuest, TakeSnapshot
 from nixherd.proxmox.steps import Reboot, Shutdown, Start, Stop
 from tests.nixherd.proxmox.conftest import GIB, TOKEN, WIDER, Emulator, granted
 from tests.nixherd.proxmox.dev import begin, do, running

@@ -17,7 +17,7 @@ from nixherd.proxmox.guest.lifecycle import (
     StopGuest,
     SuspendGuest,
 )
-from nixherd.proxmox.guest.verb import Action
+from nixherd.proxmox.guest.snapshots import Action
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.dev import begin, config_of, do, running, twice
 from tests.nixherd.proxmox.fleets import DEV, FLEET

@@ -11,7 +11,7 @@ from nixherd.fleet.models import Device
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guest.disks import AttachDisk
 from nixherd.proxmox.guest.hardware import SetDevice, SetOptions
-from nixherd.proxmox.guest.verb import Action
+from nixherd.proxmox.guest.snapshots import Action
 from tests.nixherd.proxmox.conftest import GIB, Emulator
 from tests.nixherd.proxmox.dev import MAC, begin, config_of, do
 from tests.nixherd.proxmox.fleets import DEV, FLEET
