@@ -152,11 +152,10 @@ class _GuardedSession(requests.Session):
                 None,
             )
         if isinstance(error, requests.exceptions.Timeout):
+            late = f"{method} {path}: no answer within {READ_TIMEOUT:.0f} s"
             if method == "GET":
-                return ApiError(f"{method} {path}: no answer within {READ_TIMEOUT:.0f} s; try again", None)
-            return OutcomeUnknown(
-                f"{method} {path}: no answer within {READ_TIMEOUT:.0f} s; look before trying again", None
-            )
+                return ApiError(f"{late}; try again", None)
+            return OutcomeUnknown(f"{late}; look at the guest before trying again", None)
         return _HungUp(f"{method} {path}: the server hung up without an answer; look, then try again", None)
 
     def _about_tls(self, error: str) -> str:

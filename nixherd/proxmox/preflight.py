@@ -290,9 +290,7 @@ def survey(hypervisor: Hypervisor, vm: Vm) -> Survey:
     client, fleet = hypervisor.client, hypervisor.fleet
     storage = fleet.storage_of(vm)
     if storage is None:
-        raise FleetError(
-            f"vms/definitions.nix: {vm.attribute}.storage: none is declared; set it or proxmox.defaultStorage"
-        )
+        raise FleetError(f"{DEFINITIONS}: {vm.attribute}.storage: none is declared; set it or proxmox.defaultStorage")
     node, nodes = fleet.node_of(vm), hypervisor.nodes
     exists = node in nodes
     actual = observe(client, fleet, vm) if exists else None

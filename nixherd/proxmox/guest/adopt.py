@@ -82,9 +82,7 @@ def adopt(client: Client, fleet: Fleet, vm: Vm, shown: Candidate, *, timeout: fl
         if identity.is_ours(fleet, vm, actual.config):
             return ()
         if changed := _changed(shown, actual):
-            raise FleetError(
-                f"{label(vm)} changed since it was shown ({', '.join(changed)}), it was not adopted; look again"
-            )
+            raise FleetError(f"{label(vm)} changed since it was shown ({', '.join(changed)}), not adopted; look again")
         sent.append(_mark(client, fleet, vm, actual, waiting=True))
         return (sent[-1],)
 

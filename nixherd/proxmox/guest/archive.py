@@ -117,9 +117,7 @@ def read(client: "Client", node: str, vm: Vm, volid: str, *, exists: bool) -> Ar
         if error.status == 403 and not exists:
             return Archive(volid, vm.type, unread=str(error))
         if error.status == 500 and "does not exist" in str(error):
-            raise Usage(
-                f"backup {volid} does not exist on {node}; `nixherd vm backups {vm.name}` lists them"
-            ) from error
+            raise Usage(f"{volid} does not exist on {node}; `nixherd vm backups {vm.name}` lists them") from error
         if error.status == 500:
             raise FleetError(f"{volid} cannot be read, nothing was done: {error}") from error
         raise

@@ -227,9 +227,7 @@ class RestoreGuest(Verb):
 
     def _require_replaceable(self, vm: Vm, replaced: ActualVm) -> None:
         if not self.overwrite:
-            raise Usage(
-                f"{label(vm)} is there on {replaced.node}, nothing was done; to replace it for good add --overwrite"
-            )
+            raise Usage(f"{label(vm)} is on {replaced.node}, nothing was done; to replace it for good add --overwrite")
         if replaced.config.flag("protection"):
             raise Refused(
                 f"{label(vm)} on {replaced.node} is protected (protection: 1); set protection = false in {DEFINITIONS} "

@@ -43,9 +43,7 @@ class DestroyGuest(Verb):
     vm: str = argument(text_of, itself=True)
     vmid: int = argument(Whole(100))
     stop: bool = flag("Also when it runs.")
-    backup: bool = flag(
-        "Make no backup before: all of it is given up.", default=True, option="--no-backup", negated=True
-    )
+    backup: bool = flag("Make no backup: all of it is given up.", default=True, option="--no-backup", negated=True)
     storage: str | None = option(text_of, help="Where the backup goes.", metavar="NAME")
     purge: bool = flag("Also from backup jobs, replication and HA.")
     discard: tuple[str, ...] = discarded("no backup holds it")

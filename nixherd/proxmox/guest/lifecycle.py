@@ -156,9 +156,7 @@ class CreateGuest(Verb):
 
     name = verb = "create"
     command = "clone"
-    full: bool = flag(
-        "A linked clone: quick, and bound to the template.", default=True, option="--linked", negated=True
-    )
+    full: bool = flag("Link the clone: quick, bound to the template.", default=True, option="--linked", negated=True)
     source: str | None = option(
         text_of, help="Copy this guest, not the template.", option="--from", metavar="GUEST", guest=True
     )

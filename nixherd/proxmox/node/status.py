@@ -66,11 +66,13 @@ def _due_devices(seen: Seen) -> Iterator[Pending]:
     since = _booted_since(seen, seen.modules["times"].get(states.VFIO))
     for device in seen.devices:
         if device["driver"] != "vfio-pci":
-            who = f"driven by {device['driver']}" if device["driver"] else "driven by nothing"
-            remedy = (
-                f"{device['driver'] or 'another module'} takes it first; say blacklist={device['driver'] or 'MODULE'}"
+            driver = device["driver"]
+            remedy = f"{driver or 'another module'} takes it first; say blacklist={driver or 'MODULE'}"
+            yield Pending(
+                f"{device['address']} ({device['id']}) is driven by {driver or 'nothing'}, not by vfio-pci",
+                since,
+                remedy,
             )
-            yield Pending(f"{device['address']} ({device['id']}) is {who}, not by vfio-pci", since, remedy)
 
 
 def _due_reset(seen: Seen) -> Iterator[Pending]:
