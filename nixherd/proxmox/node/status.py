@@ -101,10 +101,11 @@ def read_back(seen: Seen) -> str:
     told = f", told {' '.join(word for word in words if word not in away) or 'nothing of this'}" if words else ""
     unseen = " by its files; what the boot loader has is unknown" if words and entries is None else ""
     kernel = next_kernel(seen.boot) or "unknown"
+    line = f"read back: the next kernel is {kernel}{told}{unseen}"
     if not seen.version or not seen.dkms:
-        return f"read back: the next kernel is {kernel}{told}{unseen}"
+        return line
     have = ", ".join(sorted(installed(dkms_rows(seen.dkms["status"]), seen.version), key=order)) or "none"
-    return f"read back: the next kernel is {kernel}{told}{unseen}; {VENDOR_RESET} {seen.version} is there for {have}"
+    return f"{line}; {VENDOR_RESET} {seen.version} is installed for {have}"
 
 
 def problems(seen: Seen) -> list[str]:

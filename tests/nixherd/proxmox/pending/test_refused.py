@@ -142,7 +142,7 @@ def test_what_cannot_be_looked_at_is_unknown(dev: Emulator, monkeypatch: pytest.
 
     monkeypatch.setattr(client, "pending", pending)
     status, words = refused(dev, SetDevice(NET1), client)
-    assert "what of it waits for the next start is not known (GET: no answer); look: `qm pending 110`" in words
+    assert "what of it waits for the next start is unknown (GET: no answer); look: `qm pending 110`" in words
     assert status is Exit.UNKNOWN
 
 
