@@ -60,12 +60,8 @@ def packages() -> NoChange | Commands:
 def built_for(boot: states.BootState, node: states.NodeState) -> list[states.Kernel]:
     """Return the kernels that need the module: the one that boots next (each, where that is not known) and the one that
     runs."""
-    following = next_kernel(boot)
-    return [
-        kernel
-        for kernel in boot["kernels"]
-        if following in (None, kernel["version"]) or kernel["version"] == node["kernel"]
-    ]
+    following, running = next_kernel(boot), node["kernel"]
+    return [each for each in boot["kernels"] if following in (None, each["version"]) or each["version"] == running]
 
 
 @operation(require=require_node)
@@ -186,11 +182,8 @@ def initramfs() -> Change | NoChange:
     planned = passthrough.differing(passthrough.vfio(settings, passthrough.named(settings, ask(Pci))), modules)
     written, is_begun = modules["times"].get(VFIO), "initramfs" in boot["notes"]
     with_one = [kernel for kernel in boot["kernels"] if kernel["initrd"] is not None]
-    stale = [
-        kernel["version"]
-        for kernel in with_one
-        if VFIO in planned or is_begun or written is None or (kernel["initrd"] or 0) <= written
-    ]
+    all_anew = VFIO in planned or is_begun or written is None
+    stale = [each["version"] for each in with_one if all_anew or (each["initrd"] or 0) <= (written or 0)]
     if not stale:
         names = ", ".join(kernel["version"] for kernel in with_one)
         return NoChange(f"made since {VFIO} was written: the initramfs of {names}")

@@ -218,11 +218,8 @@ class RestoreGuest(Verb):
                 return nothing(f"it was restored from {self.archive} by {just.upid}, nothing was seen to be done since")
             self._require_replaceable(vm, replaced)
         place = self.storage or fleet.storage_of(vm)
-        step = Restore(
-            *(node, vm.vmid, vm.name, self.archive, place, vm.settings.pool, actual is not None),
-            leftover=left_empty,
-            type=vm.type,
-        )
+        what = (node, vm.vmid, vm.name, self.archive, place, vm.settings.pool)
+        step = Restore(*what, overwrite=actual is not None, leftover=left_empty, type=vm.type)
         return (lost(client, vm, replaced, held, step, self.discard, begun=not first, again=just is not None),)
 
     def _require_replaceable(self, vm: Vm, replaced: ActualVm) -> None:

@@ -145,10 +145,8 @@ class RelocateDisk(Verb):
         drive = self._movable(guest, seen)
         if drive.storage == self.storage:
             return nothing(f"{drive.name} is on {self.storage}")
-        step = MoveDisk(
-            *(seen.node, vm.vmid, drive.name, self.storage, self.keep_source, seen.config.digest, drive.volume),
-            type=vm.type,
-        )
+        what = (seen.node, vm.vmid, drive.name, self.storage, self.keep_source, seen.config.digest, drive.volume)
+        step = MoveDisk(*what, type=vm.type)
         if not self.keep_source:
             require_in_no_snapshot(guest.client, vm, step)
         return (step,)

@@ -206,24 +206,18 @@ def _goes(actual: ActualVm, disk: str) -> bool:
 
 
 def _detached(vm: Vm, node: str, disk: str, where: str) -> Cannot:
-    return Cannot(
-        *(node, vm.vmid, disk),
-        f"{label(vm)} loses it at its next start, {where} declares it",
-        f"take that back (`qm set {vm.vmid} --revert {disk}` on {node}), or correct the definitions",
-        of_row=Row.RESIZE,
-    )
+    why = f"{label(vm)} loses it at its next start, {where} declares it"
+    remedy = f"take that back (`qm set {vm.vmid} --revert {disk}` on {node}), or correct the definitions"
+    return Cannot(node, vm.vmid, disk, why, remedy, of_row=Row.RESIZE)
 
 
 def _sized(vm: Vm, node: str, actual: ActualVm, disk: Drive, target: int, where: str) -> Iterator[Step]:
     assert disk.size is not None
     if disk.size < target and identity.is_elsewhere(actual, disk.name):
-        yield Cannot(
-            *(node, vm.vmid, disk.name),
-            f"it waits for the next start of {label(vm)} with {format_size(disk.size)} and cannot be grown to "
-            f"{format_size(target)} before",
-            f"{'reboot' if actual.running else 'start'} it, then run again",
-            of_row=Row.RESIZE,
-        )
+        sizes = f"with {format_size(disk.size)} and cannot be grown to {format_size(target)} before"
+        why = f"it waits for the next start of {label(vm)} {sizes}"
+        remedy = f"{'reboot' if actual.running else 'start'} it, then run again"
+        yield Cannot(node, vm.vmid, disk.name, why, remedy, of_row=Row.RESIZE)
         return
     template = actual.config.digest is None  # planned on what the clone will be
     yield from grown(vm, node, disk.name, disk.size, target, actual.config, where, of_template=template)
@@ -235,13 +229,11 @@ def _missing(fleet: Fleet, vm: Vm, node: str, actual: ActualVm, device: Device) 
     config, size = actual.config, format_size(device.size)
     for name, volume in sorted((name, each.volume) for name, each in config.unused.items()):
         if actual.unused.get(name) in (None, device.size):
-            yield Cannot(
-                *(node, vm.vmid, device.name),
-                f"{label(vm)} lacks it; {name} ({_described(actual, name, volume)}) is attached nowhere and may be it",
-                f"attach that (`qm set {vm.vmid} --{device.name} {volume}` on {node}), or make a new one: "
-                f"`nixherd vm add-disk {vm.name} {device.name} {size}`",
-                of_row=Row.RESIZE,
-            )
+            what = f"{name} ({_described(actual, name, volume)})"
+            new = f"`nixherd vm add-disk {vm.name} {device.name} {size}`"
+            why = f"{label(vm)} lacks it; {what} is attached nowhere and may be it"
+            remedy = f"attach that (`qm set {vm.vmid} --{device.name} {volume}` on {node}), or make a new one: {new}"
+            yield Cannot(node, vm.vmid, device.name, why, remedy, of_row=Row.RESIZE)
             return
     storage = device.storage or fleet.storage_of(vm) or ""
     later = identity.waits(actual, device.name, storage)

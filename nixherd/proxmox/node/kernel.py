@@ -229,8 +229,5 @@ def _conf_value(conf: str, name: str) -> str | None:
 
 def installed(rows: tuple[DkmsRow, ...], version: str) -> frozenset[str]:
     """Return the kernels that this version is installed for."""
-    return frozenset(
-        row.kernel
-        for row in rows
-        if row.kernel and row.version == version and row.is_installed and row.name == VENDOR_RESET
-    )
+    ours = (row for row in rows if row.name == VENDOR_RESET and row.version == version and row.is_installed)
+    return frozenset(row.kernel for row in ours if row.kernel)
