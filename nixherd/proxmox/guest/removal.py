@@ -129,7 +129,7 @@ def require_untouched(client: Client, vm: Vm, step: Step, before: frozenset[str]
     """Refuse when anything was done to the guest since the tasks `before`: then no backup stands for it."""
     for task in client.tasks(step.node, active=False, vmid=step.vmid):
         if str(task.upid) not in before and task.type not in _HARMLESS:
-            raise Refused(f"{label(vm)}: {task.user} did {task.type} since the look ({task.upid}); not destroyed")
+            raise Refused(f"{label(vm)}: {task.user} did {task.type} since it was seen ({task.upid}); not destroyed")
 
 
 # Claim and removal

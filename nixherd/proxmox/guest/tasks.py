@@ -147,7 +147,7 @@ def _look(client: Client, upid: Upid) -> TaskStatus | None:
         if error.status == 400 and "no such task" in str(error):
             client.under_way.discard(str(upid))
             raise TaskForgotten(
-                f"{upid.node} knows no task {upid} (any more), its end is not known; look at the guest", 400
+                f"{upid.node} knows no task {upid} (any more), how it ended is not known; look at the guest", 400
             ) from error
         raise
 
