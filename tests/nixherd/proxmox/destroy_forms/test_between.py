@@ -22,7 +22,9 @@ def test_a_disk_that_appears_is_not_destroyed(moment: tuple[str, str], backup: b
         return
     api = guest()
     between(api, *moment, attach(api))
-    with pytest.raises(Refused, match=r"changed since it was seen; there is now scsi5 nvmeprom:vm-110-disk-1 \(8G\)"):
+    with pytest.raises(
+        Refused, match=r"changed since it was looked at; there is now scsi5 nvmeprom:vm-110-disk-1 \(8G\)"
+    ):
         DestroyGuest("dev", 110, backup=backup).run(api.client, FLEET, DEV, timeout=20)
     assert images(api.node) == {DISK, CLOUD_INIT, "nvmeprom:vm-110-disk-1"}
     assert "nixherd destroys" not in api.node.config(110)["description"]
