@@ -86,14 +86,11 @@ def apply(allow_reboot: bool = False, snapshot: str | None = None) -> Planned:
 def _show_an_unmarked(vm: Vm) -> None:
     """Say what differs of a guest that may be ours and lacks our mark, before it is refused."""
     hypervisor = context_of(host).hypervisor
-    actual = observe(hypervisor.client, hypervisor.fleet, vm)
-    if (
-        actual is None
-        or contradiction(hypervisor.fleet, vm, actual.config)
-        or is_ours(hypervisor.fleet, vm, actual.config)
-    ):
+    fleet = hypervisor.fleet
+    actual = observe(hypervisor.client, fleet, vm)
+    if actual is None or contradiction(fleet, vm, actual.config) or is_ours(fleet, vm, actual.config):
         return
-    steps = compared(desired(hypervisor.client, hypervisor.fleet, vm, fleet_host(host)), actual)
+    steps = compared(desired(hypervisor.client, fleet, vm, fleet_host(host)), actual)
     tell(f"differs: {step}" for step in steps if step.row is not Row.START)
 
 

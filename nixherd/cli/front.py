@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nixherd.proxmox.answers import Resource
     from nixherd.proxmox.client import Client
     from nixherd.proxmox.guard.definitions import Definitions
-    from nixherd.proxmox.guest.verb import Action
+    from nixherd.proxmox.guest.snapshots import Action
     from nixherd.proxmox.steps import Steps
 
 CHECKOUT = Path(nixherd.__path__[0]).parent

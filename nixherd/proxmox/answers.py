@@ -3,10 +3,10 @@
 Sizes are bytes, times are seconds since 1970 on the server's clock, unknown is None."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self, TypeVar, cast
 
 from nixherd.fleet.models import GuestType
 from nixherd.proxmox.config import is_true
@@ -21,6 +21,31 @@ def _number(row: Mapping[str, Any], key: str) -> int | None:
     """Read a number, which the API gives as a number or as text, depending on the call."""
     value = row.get(key)
     return None if value in (None, "") else int(float(value))
+
+
+T = TypeVar("T")
+
+_READ: Mapping[object, Callable[[Mapping[str, Any], str], object]] = {
+    int | None: _number,
+    str | None: _text,
+    bool: lambda row, key: is_true(row.get(key, 0)),
+    str: lambda row, key: str(row.get(key) or ""),
+    int: lambda row, key: _number(row, key) or 0,
+}
+
+
+def _called(key: str, default: Any = MISSING) -> Any:
+    """Declare a field that the API calls otherwise."""
+    return field(default=default, metadata={"key": key})
+
+
+def _read(cls: type[T], row: Mapping[str, Any], **given: Any) -> T:
+    """Read a row, but for the fields that are `given`: each as its type says; without a default it must be there."""
+    for each in fields(cast(Any, cls)):
+        if each.name not in given:
+            key, kind = each.metadata.get("key", each.name), cast(Any, each.type)
+            given[each.name] = kind(row[key]) if each.default is MISSING else _READ[kind](row, key)
+    return cls(**given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +65,15 @@ class Resource:
     lock: str | None = None
     tags: tuple[str, ...] = ()
     pool: str | None = None
-    cores: int | None = None
-    memory: int | None = None
-    disk: int | None = None
+    cores: int | None = _called("maxcpu", None)
+    memory: int | None = _called("maxmem", None)
+    disk: int | None = _called("maxdisk", None)
     uptime: int | None = None
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "Resource":
-        return cls(
-            vmid=int(row["vmid"]),
-            type=GuestType(row["type"]),
-            node=str(row["node"]),
-            status=str(row.get("status") or "unknown"),
-            name=_text(row, "name"),
-            template=is_true(row.get("template", 0)),
-            lock=_text(row, "lock"),
-            tags=tuple(tag for tag in str(row.get("tags") or "").split(";") if tag),
-            pool=_text(row, "pool"),
-            cores=_number(row, "maxcpu"),
-            memory=_number(row, "maxmem"),
-            disk=_number(row, "maxdisk"),
-            uptime=_number(row, "uptime"),
-        )
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        tags = tuple(tag for tag in str(row.get("tags") or "").split(";") if tag)
+        return _read(cls, row, status=str(row.get("status") or "unknown"), tags=tags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +81,9 @@ class Volume:
     """A volume of a storage: `local:backup/vzdump-qemu-110-….vma.zst`, `nvmeprom:vm-110-disk-0`."""
 
     volid: str
-    content: str
-    format: str
-    size: int
+    content: str = ""
+    format: str = ""
+    size: int = 0
     vmid: int | None = None
     ctime: int | None = None
     used: int | None = None
@@ -80,19 +92,8 @@ class Volume:
     parent: str | None = None
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "Volume":
-        return cls(
-            volid=str(row["volid"]),
-            content=str(row.get("content") or ""),
-            format=str(row.get("format") or ""),
-            size=_number(row, "size") or 0,
-            vmid=_number(row, "vmid"),
-            ctime=_number(row, "ctime"),
-            used=_number(row, "used"),
-            notes=_text(row, "notes"),
-            protected=is_true(row.get("protected", 0)),
-            parent=_text(row, "parent"),
-        )
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        return _read(cls, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +103,13 @@ class SnapshotRow:
     name: str
     description: str = ""
     parent: str | None = None
-    time: int | None = None
-    with_memory: bool = False
-    state: str | None = None
+    time: int | None = _called("snaptime", None)
+    with_memory: bool = _called("vmstate", False)
+    state: str | None = _called("snapstate", None)
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "SnapshotRow":
-        return cls(
-            name=str(row["name"]),
-            description=str(row.get("description") or "").strip(),
-            parent=_text(row, "parent"),
-            time=_number(row, "snaptime"),
-            with_memory=is_true(row.get("vmstate", 0)),
-            state=_text(row, "snapstate"),
-        )
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        return _read(cls, row, description=str(row.get("description") or "").strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,17 +198,8 @@ class VmStatus:
     pid: int | None = None
 
     @classmethod
-    def of(cls, vmid: int, row: Mapping[str, Any]) -> "VmStatus":
-        return cls(
-            vmid=vmid,
-            status=str(row["status"]),
-            name=_text(row, "name"),
-            lock=_text(row, "lock"),
-            template=is_true(row.get("template", 0)),
-            uptime=int(row.get("uptime") or 0),
-            paused=row.get("qmpstatus") == "paused",
-            pid=int(row.get("pid") or 0) or None,
-        )
+    def of(cls, row: Mapping[str, Any], **given: Any) -> Self:
+        return _read(cls, row, paused=row.get("qmpstatus") == "paused", pid=_number(row, "pid") or None, **given)
 
     @property
     def running(self) -> bool:
@@ -309,19 +294,13 @@ class Task:
     starttime: int
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "Task":
+    def of(cls, row: Mapping[str, Any]) -> Self:
         """Raise ValueError when its UPID is none."""
         user = str(row["user"])
         if row.get("tokenid") and "!" not in user:
             user = f"{user}!{row['tokenid']}"
-        return cls(
-            upid=Upid.parse(row["upid"]),
-            type=str(row["type"]),
-            id=str(row.get("id") or ""),
-            user=user,
-            status=_text(row, "status"),
-            starttime=int(row["starttime"]),
-        )
+        id, status = str(row.get("id") or ""), _text(row, "status")
+        return _read(cls, row, upid=Upid.parse(row["upid"]), user=user, id=id, status=status)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,31 +7,14 @@ import base64
 import re
 import shlex
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nixherd.base.errors import ApiError, DeadlineExceeded, Usage
 from nixherd.base.poll import Backoff, poll
 from nixherd.fleet.models import GuestType
-from nixherd.proxmox import wire
-from nixherd.proxmox.answers import (
-    ExecResult,
-    Interface,
-    Node,
-    PciMapping,
-    Pending,
-    Permissions,
-    Presence,
-    Resource,
-    SnapshotRow,
-    Storage,
-    Upid,
-    Version,
-    VmStatus,
-    Volume,
-)
+from nixherd.proxmox import answers, wire
 from nixherd.proxmox.config import VmConfig, is_true
 from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.wire import Calls, Upload, guest_path, unless, upid_of
@@ -40,20 +23,20 @@ _RELEASE = re.compile(r"[0-9]{1,4}(\.|$)")
 
 
 class Cluster(Calls):
-    def version(self) -> Version:
+    def version(self) -> answers.Version:
         data = self._get("version")
         if not isinstance(data, dict) or not _RELEASE.match(str(data.get("release"))):
             raise ApiError("GET /version: the answer is not the API's; does Proxmox VE listen there?", 200)
-        return Version(str(data["version"]), str(data["release"]))
+        return answers.Version(str(data["version"]), str(data["release"]))
 
-    def permissions(self) -> Permissions:
+    def permissions(self) -> answers.Permissions:
         """Return what this token may do, as the server computes it."""
         data = self._get("access", "permissions")
         paths = {
             path: {name: bool(int(propagate)) for name, propagate in privileges.items()}
             for path, privileges in data.items()
         }
-        return Permissions(paths)
+        return answers.Permissions(paths)
 
     def token_info(self, user: str, name: str) -> dict[str, Any]:
         """Return what is set of a token (`privsep`, `expire`); only its owner and those with User.Modify may ask."""
@@ -63,8 +46,8 @@ class Cluster(Calls):
     def nodes(self) -> tuple[str, ...]:
         return tuple(node.name for node in self.node_rows())
 
-    def node_rows(self) -> tuple[Node, ...]:
-        return tuple(sorted(map(Node.of, self._get("nodes")), key=lambda node: node.name))
+    def node_rows(self) -> tuple[answers.Node, ...]:
+        return tuple(sorted(map(answers.Node.of, self._get("nodes")), key=lambda node: node.name))
 
     def node_addresses(self) -> dict[str, str]:
         """Return the cluster's nodes by address; empty for a token that may not see them."""
@@ -80,10 +63,10 @@ class Cluster(Calls):
         """Return the node's clock, seconds since 1970."""
         return int(self._get("nodes", node, "time")["time"])
 
-    def resources(self) -> tuple[Resource, ...]:
+    def resources(self) -> tuple[answers.Resource, ...]:
         """Return the guests of the whole cluster that the token may see, by VMID, in one request."""
         rows = self._get("cluster", "resources", type="vm")
-        guests = (Resource.of(row) for row in rows if row.get("type") in ("qemu", "lxc"))
+        guests = (answers.Resource.of(row) for row in rows if row.get("type") in ("qemu", "lxc"))
         return tuple(sorted(guests, key=lambda row: row.vmid))
 
     def pool_members(self, pool: str) -> frozenset[int]:
@@ -105,39 +88,39 @@ class Cluster(Calls):
             raise
         return True
 
-    def presence(self, vmid: int) -> Presence:
+    def presence(self, vmid: int) -> answers.Presence:
         """Tell a free VMID from a taken one that no list shows; the server says so without any right."""
         try:
-            return Presence.ABSENT if self.is_free(vmid) else Presence.NOT_VISIBLE
+            return answers.Presence.ABSENT if self.is_free(vmid) else answers.Presence.NOT_VISIBLE
         except ApiError:
-            return Presence.UNKNOWN
+            return answers.Presence.UNKNOWN
 
-    def pci_mapping(self, name: str) -> PciMapping | None:
+    def pci_mapping(self, name: str) -> answers.PciMapping | None:
         """Return a PCI device that may be passed through by name; None when the mapping does not exist."""
         data = unless("not found", lambda: self._get("cluster", "mapping", "pci", name))
-        return None if data is None else PciMapping.of({"id": name, **data})
+        return None if data is None else answers.PciMapping.of({"id": name, **data})
 
 
 _NO_STORAGE = r"No such storage|storage '[^']*' (does not exist|is not available on node)"
 
 
 class Storages(Calls):
-    def storage(self, node: str, storage: str) -> Storage | None:
+    def storage(self, node: str, storage: str) -> answers.Storage | None:
         """Return a storage as that node sees it; None when the node knows no such storage."""
         data = unless(_NO_STORAGE, lambda: self._get("nodes", node, "storage", storage, "status"))
-        return None if data is None else Storage.of(storage, data)
+        return None if data is None else answers.Storage.of(storage, data)
 
-    def storages(self, node: str) -> tuple[Storage, ...]:
+    def storages(self, node: str) -> tuple[answers.Storage, ...]:
         """Return the storages of a node that the token may see, by name."""
-        rows = (Storage.of(str(row["storage"]), row) for row in self._get("nodes", node, "storage"))
+        rows = (answers.Storage.of(str(row["storage"]), row) for row in self._get("nodes", node, "storage"))
         return tuple(sorted(rows, key=lambda row: row.name))
 
     def volumes(
         self, node: str, storage: str, *, content: str | None = None, vmid: int | None = None
-    ) -> tuple[Volume, ...]:
+    ) -> tuple[answers.Volume, ...]:
         """Return the volumes of a storage, oldest first; of one guest, or of one kind (`images`, `backup`, …)."""
         rows = self._get("nodes", node, "storage", storage, "content", content=content, vmid=vmid)
-        volumes = (Volume.of(row) for row in rows)
+        volumes = (answers.Volume.of(row) for row in rows)
         kept = (each for each in volumes if content is None or each.content == content)
         return tuple(sorted(kept, key=lambda each: (each.ctime or 0, each.volid)))
 
@@ -148,23 +131,17 @@ class Storages(Calls):
         """
         return str(self._get("nodes", node, "vzdump", "extractconfig", volume=archive))
 
-    def remove_volume(self, node: str, volid: str) -> Upid | None:
-        """Begin to remove a volume; None where the server did it at once."""
-        storage = volid.partition(":")[0]
-        data = self._delete("nodes", node, "storage", storage, "content", *volid.split("/"))
-        return None if data is None else upid_of(data)
-
-    def download(self, node: str, storage: str, url: str, filename: str, sha256: str) -> Upid:
+    def download(self, node: str, storage: str, url: str, filename: str, sha256: str) -> answers.Upid:
         """Have the node fetch an image to import from; one of another SHA-256 is thrown away by it."""
         checksum = {"checksum": sha256, "checksum-algorithm": "sha256"}
         path = ("nodes", node, "storage", storage, "download-url")
         return upid_of(self._post(*path, content="import", filename=filename, url=url, **checksum))
 
-    def upload(self, node: str, storage: str, file: Path, filename: str, sha256: str) -> Upid:
+    def upload(self, node: str, storage: str, file: Path, filename: str, sha256: str) -> answers.Upid:
         """Send an image to import from there; the task that follows compares its SHA-256."""
         fields = {"content": "import", "checksum": sha256, "checksum-algorithm": "sha256"}
         body = Upload(file, filename, fields)
-        return upid_of(self._send(body, "nodes", node, "storage", storage, "upload"))
+        return upid_of(self._ask("POST", ("nodes", node, "storage", storage, "upload"), body))
 
 
 QEMU = GuestType.QEMU
@@ -174,9 +151,9 @@ _MISSING = re.compile(r"Configuration file '.*' does not exist")
 class Guests(Cluster):
     # looking
 
-    def guests(self, node: str, type: GuestType = QEMU) -> tuple[VmStatus, ...]:
+    def guests(self, node: str, type: GuestType = QEMU) -> tuple[answers.VmStatus, ...]:
         """Return the guests of a node that the token may see, by VMID."""
-        rows = (VmStatus.of(int(row["vmid"]), row) for row in self._get("nodes", node, type))
+        rows = (answers.VmStatus.of(row) for row in self._get("nodes", node, type))
         return tuple(sorted(rows, key=lambda row: row.vmid))
 
     def config(
@@ -190,17 +167,17 @@ class Guests(Cluster):
         data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "config", **parameters))
         return None if data is None else VmConfig.of(data)
 
-    def status(self, node: str, vmid: int, type: GuestType = QEMU) -> VmStatus | None:
+    def status(self, node: str, vmid: int, type: GuestType = QEMU) -> answers.VmStatus | None:
         """Return a guest's power, asked of the node itself; None when the node has no such guest.
 
         Raises NotVisible, too.
         """
         data = self._unless_missing(vmid, lambda: self._get(*guest_path(node, vmid, type), "status", "current"))
-        return None if data is None else VmStatus.of(vmid, data)
+        return None if data is None else answers.VmStatus.of(data, vmid=vmid)
 
-    def pending(self, node: str, vmid: int, type: GuestType = QEMU) -> tuple[Pending, ...]:
+    def pending(self, node: str, vmid: int, type: GuestType = QEMU) -> tuple[answers.Pending, ...]:
         """Return what waits for the guest's next start."""
-        rows = map(Pending.of, self._get(*guest_path(node, vmid, type), "pending"))
+        rows = map(answers.Pending.of, self._get(*guest_path(node, vmid, type), "pending"))
         return tuple(sorted((row for row in rows if row), key=lambda row: row.key))
 
     def cloudinit_differs(self, node: str, vmid: int) -> bool:
@@ -208,9 +185,9 @@ class Guests(Cluster):
         rows = self._get(*guest_path(node, vmid, QEMU), "cloudinit")
         return any("new" in row or "pending" in row or row.get("delete") for row in rows)
 
-    def snapshots(self, node: str, vmid: int, type: GuestType = QEMU) -> tuple[SnapshotRow, ...]:
+    def snapshots(self, node: str, vmid: int, type: GuestType = QEMU) -> tuple[answers.SnapshotRow, ...]:
         """Return the guest's snapshots, oldest first, without the row for its present state."""
-        rows = (SnapshotRow.of(row) for row in self._get(*guest_path(node, vmid, type), "snapshot"))
+        rows = (answers.SnapshotRow.of(row) for row in self._get(*guest_path(node, vmid, type), "snapshot"))
         return tuple(sorted((row for row in rows if row.name != "current"), key=lambda row: (row.time or 0, row.name)))
 
     def can_snapshot(self, node: str, vmid: int, type: GuestType = QEMU) -> bool:
@@ -231,9 +208,9 @@ class Guests(Cluster):
                 raise
             # Permissions are checked before existence: a token that may only act in a pool sees this.
             presence = self.presence(vmid)
-            if presence is Presence.ABSENT:
+            if presence is answers.Presence.ABSENT:
                 return None
-            if presence is Presence.NOT_VISIBLE:
+            if presence is answers.Presence.NOT_VISIBLE:
                 raise NotVisible(f"guest {vmid}", vmid, self.token_id) from error
             raise ApiError(f"guest {vmid}: whether there is one is unknown: {error}", 403) from error
 
@@ -243,7 +220,7 @@ class Guests(Cluster):
         self, node: str, vmid: int, values: Mapping[str, object], type: GuestType = QEMU, *, digest: str | None = None
     ) -> None:
         """Set options. With the digest of the configuration they were decided on, a change since is an error."""
-        self._put(*guest_path(node, vmid, type), "config", **values, digest=digest)
+        self._ask("PUT", (*guest_path(node, vmid, type), "config"), {**values, "digest": digest})
 
 
 AGENT_CALLS = 2  # in flight per node: each may block one of pvedaemon's three workers for seconds
@@ -254,58 +231,46 @@ class Agent(Calls):
         self._agent_slots: dict[str, threading.Semaphore] = {}
         self._agent_lock = threading.Lock()
 
-    @contextmanager
-    def _agent(self, node: str) -> Iterator[None]:
+    def _agent(self, method: str, node: str, vmid: int, call: str, **parameters: Any) -> Any:
         with self._agent_lock:
             slots = self._agent_slots.setdefault(node, threading.Semaphore(AGENT_CALLS))
         with slots:
-            yield
-
-    def agent_ping(self, node: str, vmid: int) -> None:
-        """Return when the agent answers, else raise AgentUnavailable after some 3 s. A changing call."""
-        with self._agent(node):
-            self._post("nodes", node, "qemu", vmid, "agent", "ping")
+            return self._ask(method, ("nodes", node, "qemu", vmid, "agent", call), parameters)
 
     def agent_info(self, node: str, vmid: int) -> dict[str, Any]:
         """Return the agent's version and commands. Raise AgentUnavailable when it does not answer."""
-        with self._agent(node):
-            return dict(self._get("nodes", node, "qemu", vmid, "agent", "info")["result"])
+        return dict(self._agent("GET", node, vmid, "info")["result"])
 
-    def agent_interfaces(self, node: str, vmid: int) -> tuple[Interface, ...]:
+    def agent_interfaces(self, node: str, vmid: int) -> tuple[answers.Interface, ...]:
         """Return the guest's network interfaces, in its own order: loopback and docker's may come first."""
-        with self._agent(node):
-            data = self._get("nodes", node, "qemu", vmid, "agent", "network-get-interfaces")
-        return tuple(Interface.of(row) for row in data["result"])
+        rows = self._agent("GET", node, vmid, "network-get-interfaces")["result"]
+        return tuple(map(answers.Interface.of, rows))
 
-    def container_interfaces(self, node: str, vmid: int) -> tuple[Interface, ...]:
+    def container_interfaces(self, node: str, vmid: int) -> tuple[answers.Interface, ...]:
         """Return a running container's network interfaces, as the node sees them."""
         rows = self._get(*guest_path(node, vmid, GuestType.LXC), "interfaces") or ()
-        return tuple(Interface.of_container(row) for row in rows)
+        return tuple(answers.Interface.of_container(row) for row in rows)
 
     def agent_read(self, node: str, vmid: int, path: str) -> str:
         """Return a file of the guest, as text. Raise ApiError when it does not exist."""
-        with self._agent(node):
-            data = self._get("nodes", node, "qemu", vmid, "agent", "file-read", file=path)
-        return wire.guest_text(str(data["content"]))
+        return wire.guest_text(str(self._agent("GET", node, vmid, "file-read", file=path)["content"]))
 
     def agent_exec(
         self, node: str, vmid: int, argv: Sequence[str], *, input: str | None = None, timeout: float = 300
-    ) -> ExecResult:
+    ) -> answers.ExecResult:
         """Run a command in the guest as root and wait for its end, `timeout` seconds at most; `input` is its stdin.
 
         Its result is given out once; when that answer is lost, AgentUnavailable is raised: run only what may
         run again. DeadlineExceeded when it does not end.
         """
-        with self._agent(node):
-            given = {} if input is None else {"input-data": input}
-            pid = self._post("nodes", node, "qemu", vmid, "agent", "exec", command=_plain(argv), **given)["pid"]
+        given = {} if input is None else {"input-data": input}
+        pid = self._agent("POST", node, vmid, "exec", command=_plain(argv), **given)["pid"]
         for _ in poll(timeout, Backoff(0.1, 1.0)):
-            with self._agent(node):
-                data = self._get("nodes", node, "qemu", vmid, "agent", "exec-status", pid=pid)
+            data = self._agent("GET", node, vmid, "exec-status", pid=pid)
             if int(data["exited"]):
                 out, err = (wire.guest_text(str(data.get(key, ""))) for key in ("out-data", "err-data"))
                 code, signal = (None if data.get(key) is None else int(data[key]) for key in ("exitcode", "signal"))
-                return ExecResult(code, out, err, signal)
+                return answers.ExecResult(code, out, err, signal)
         raise DeadlineExceeded(f"vm {vmid}: `{shlex.join(argv)}` in the guest: not done within {timeout:.0f} s")
 
 

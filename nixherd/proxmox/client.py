@@ -118,9 +118,7 @@ class _GuardedSession(requests.Session):
         except requests.exceptions.RequestException as error:
             raise self._no_answer(method, path, error) from error
         except UnicodeEncodeError as error:
-            raise Usage(
-                f"{method} {path}: half a character cannot be sent ({error.reason}); nothing was sent"
-            ) from error
+            raise Usage(f"{method} {path}: half a character cannot be sent ({error.reason}); nothing was") from error
         if response.status_code >= 300:
             raise wire.error_of(method, path, response.status_code, response.reason or "", response.content, self._who)
         if method != "GET":
@@ -154,14 +152,11 @@ class _GuardedSession(requests.Session):
                 None,
             )
         if isinstance(error, requests.exceptions.Timeout):
+            late = f"{method} {path}: no answer within {READ_TIMEOUT:.0f} s"
             if method == "GET":
-                return ApiError(f"{method} {path}: no answer within {READ_TIMEOUT:.0f} s; try again", None)
-            return OutcomeUnknown(
-                f"{method} {path}: no answer within {READ_TIMEOUT:.0f} s; look at the guest before trying again", None
-            )
-        return _HungUp(
-            f"{method} {path}: the server closed the connection without an answer; look, then try again", None
-        )
+                return ApiError(f"{late}; try again", None)
+            return OutcomeUnknown(f"{late}; look at the guest before trying again", None)
+        return _HungUp(f"{method} {path}: the server hung up without an answer; look, then try again", None)
 
     def _about_tls(self, error: str) -> str:
         got = re.search(r'got "([0-9a-f]{64})"', error)
@@ -239,25 +234,15 @@ class Client(Guests, Storages, Tasks, Agent):
         finally:
             self.__session.making = before
 
-    def _send(self, upload: Upload, *path: object) -> Any:
-        url = f"{self.__session._origin}{wire.PREFIX}/{'/'.join(_parts(path))}"
-        return answer("POST", path, _Serializer().loads(self.__session.request("POST", url, None, upload)))
-
     def recount(self, by: int) -> None:
         """Correct the number of changes by `by`: one that is taken back, or one that a refused request left behind."""
         self.__session.accepted += by
 
-    def _get(self, *path: object, **params: Any) -> Any:
-        return answer("GET", path, self.__api(_parts(path)).get(**params))
-
-    def _post(self, *path: object, **data: Any) -> Any:
-        return answer("POST", path, self.__api(_parts(path)).post(**data))
-
-    def _put(self, *path: object, **data: Any) -> Any:
-        return answer("PUT", path, self.__api(_parts(path)).put(**data))
-
-    def _delete(self, *path: object, **params: Any) -> Any:
-        return answer("DELETE", path, self.__api(_parts(path)).delete(**params))
+    def _ask(self, method: str, path: Sequence[object], parameters: Mapping[str, object] | Upload) -> Any:
+        if isinstance(parameters, Upload):
+            url = f"{self.__session._origin}{wire.PREFIX}/{'/'.join(_parts(path))}"
+            return answer(method, path, _Serializer().loads(self.__session.request(method, url, None, parameters)))
+        return answer(method, path, getattr(self.__api(_parts(path)), method.lower())(**parameters))
 
 
 def _parts(path: Sequence[object]) -> list[str]:

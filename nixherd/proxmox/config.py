@@ -14,32 +14,14 @@ from urllib.parse import quote, unquote
 from nixherd.base.sizes import parse_size
 
 _DRIVES = r"(?:ide|sata|scsi|virtio)\d+"
-
-
 VM_DISKS = rf"{_DRIVES}|efidisk0|tpmstate0"  # the options of a VM that name a disk
-
-
 CT_DISKS = r"rootfs|mp\d+"
-
-
 _DISK = re.compile(_DRIVES, re.ASCII)
-
-
 _STARTED_WITH = re.compile(f"{VM_DISKS}|{CT_DISKS}", re.ASCII)
-
-
 _UNUSED = re.compile(r"unused\d+", re.ASCII)
-
-
 _NET = re.compile(r"net\d+", re.ASCII)
-
-
 _HOTPLUG = "network,disk,usb"  # where nothing is said
-
-
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}")
-
-
 _TRUE = ("1", "on", "yes", "true")
 
 
@@ -48,6 +30,11 @@ def properties(text: str, default: str) -> dict[str, str]:
     items = [item for item in text.split(",") if item]
     pairs = (item.partition("=") if "=" in item else (default, "=", item) for item in items)
     return {key: value for key, _, value in pairs}
+
+
+def written(values: Mapping[str, str]) -> str:
+    """Write a property string, each item with its key."""
+    return ",".join(f"{key}={value}" for key, value in values.items())
 
 
 def tags_of(text: str) -> tuple[str, ...]:

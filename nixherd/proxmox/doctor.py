@@ -136,9 +136,7 @@ def _protected(client: Client, fleet: Fleet) -> Iterator[Finding]:
 
 def _held(permissions: Permissions, path: str) -> set[str]:
     """Return the VM privileges that the token has at a path."""
-    every = {
-        privilege for granted in permissions.paths.values() for privilege in granted if privilege.startswith("VM.")
-    }
+    every = {each for granted in permissions.paths.values() for each in granted if each.startswith("VM.")}
     return {privilege for privilege in every if permissions.allows(path, privilege)}
 
 

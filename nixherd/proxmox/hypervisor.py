@@ -60,9 +60,7 @@ class Hypervisor:
             raise (Foreign if isinstance(error, Refused) else Unusable)(str(error)) from error
         node = self.fleet.endpoint.node if self.fleet.endpoint else ""
         if node not in nodes:
-            raise Unusable(
-                f"{DEFINITIONS}: proxmox.node: node {node} does not exist; correct it (there are: {', '.join(nodes)})"
-            )
+            raise Unusable(f"{DEFINITIONS}: proxmox.node: node {node} does not exist; name one of {', '.join(nodes)}")
         return client
 
     @property

@@ -222,9 +222,7 @@ def _devices(vm: Vm, facts: HostFacts, config: VmConfig, steps: Sequence[Step]) 
         both = (
             f"are both the disk {few[0]}" if (len(devices), len(few)) == (2, 1) else f"can only be {' and '.join(few)}"
         )
-        yield (
-            f"{facts.hostname}: disko formats {' and '.join(devices)}, which {both} of {whose}; its disks are {known}"
-        )
+        yield (f"{facts.hostname}: disko formats {' and '.join(devices)}, which {both} of {whose}; it has {known}")
 
 
 def _permissions(fleet: Fleet, vm: Vm, seen: Survey, steps: Sequence[Step], config: VmConfig) -> Iterator[str]:
@@ -292,9 +290,7 @@ def survey(hypervisor: Hypervisor, vm: Vm) -> Survey:
     client, fleet = hypervisor.client, hypervisor.fleet
     storage = fleet.storage_of(vm)
     if storage is None:
-        raise FleetError(
-            f"vms/definitions.nix: {vm.attribute}.storage: no storage is declared; set it or proxmox.defaultStorage"
-        )
+        raise FleetError(f"{DEFINITIONS}: {vm.attribute}.storage: none is declared; set it or proxmox.defaultStorage")
     node, nodes = fleet.node_of(vm), hypervisor.nodes
     exists = node in nodes
     actual = observe(client, fleet, vm) if exists else None

@@ -123,16 +123,13 @@ def on_guests(
     effect: Effect,
     parameters: Parameters | None = None,
     *,
-    vm: Parameters | None = None,
     required: tuple[str, ...] = (),
-    template: bool = False,
-    trial: bool = False,
+    vm: Parameters | None = None,
+    **of_vm: bool,
 ) -> Requests:
-    """Declare a request that virtual machines and containers have in common; `vm`: parameters of the former alone.
+    """Declare a request that virtual machines and containers have in common.
 
-    `template` and `trial` are for virtual machines.
+    `vm`: parameters of the former alone; `of_vm`: whether it is for the `template` in the making, or its `trial`.
     """
-    of_vm = {**(parameters or {}), **(vm or {})}
-    return on_vm(method, path, effect, of_vm, required=required, template=template, trial=trial) | on_container(
-        method, path, effect, parameters, required=required
-    )
+    container = on_container(method, path, effect, parameters, required=required)
+    return on_vm(method, path, effect, {**(parameters or {}), **(vm or {})}, required=required, **of_vm) | container

@@ -15,6 +15,7 @@ import stat
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -125,11 +126,11 @@ class Token:
         file = expanded(path)
         text = _read_private(file)
         if _TOKEN.fullmatch(text.strip()):
-            raise FleetError(f"token file {file}: it does not say which server the token belongs to; {_ADD} --replace")
+            raise _error(file, "it does not say which server the token belongs to")
         try:
             values = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError):
-            raise FleetError(f"token file {file}: not what `nixherd token add` writes; {_ADD} --replace") from None
+            raise _error(file, "not what `nixherd token add` writes") from None
         return _token(file, values)
 
     def to_toml(self) -> str:
@@ -146,12 +147,13 @@ class Token:
         )
 
 
+def _error(file: Path, what: str, remedy: str = f"{_ADD} --replace") -> FleetError:
+    return FleetError(f"token file {file}: {what}; {remedy}")
+
+
 def _token(file: Path, values: dict[str, Any]) -> Token:
     """Check the values of a token's file. FleetError, which shows none of them, for one that is wrong."""
-
-    def wrong(what: str) -> FleetError:
-        return FleetError(f"token file {file}: {what}; {_ADD} --replace")
-
+    wrong = partial(_error, file)
     server, fingerprint, authorities, token = map(values.get, ("server", "fingerprint", "authorities", "token"))
     if unknown := values.keys() - {"server", "fingerprint", "authorities", "token"}:
         raise wrong(f"{min(unknown)!r} means nothing here")
@@ -195,22 +197,18 @@ def _read_private(file: Path) -> str:
             status = os.fstat(stream.fileno())
             mode = stat.S_IMODE(status.st_mode)
             if mode & 0o077:
-                raise FleetError(
-                    f"token file {file}: group or others may use it (mode {mode:04o}); run: chmod 600 {file}"
-                )
+                raise _error(file, f"group or others may use it (mode {mode:04o})", f"run: chmod 600 {file}")
             if status.st_uid not in (os.geteuid(), 0):
-                raise FleetError(
-                    f"token file {file}: belongs to another user (uid {status.st_uid}); make your own copy"
-                )
+                raise _error(file, f"belongs to another user (uid {status.st_uid})", "make your own copy")
             text = stream.read(16384)
     except FileNotFoundError:
-        raise FleetError(
-            f"token file {file}: missing; make an API token and {_ADD}, or name another file with PROXMOX_TOKEN_FILE"
+        raise _error(
+            file, "missing", f"make an API token and {_ADD}, or name another file with PROXMOX_TOKEN_FILE"
         ) from None
     except OSError as error:
-        raise FleetError(f"token file {file}: cannot be read: {error.strerror}; check its path and mode") from None
+        raise _error(file, f"cannot be read: {error.strerror}", "check its path and mode") from None
     if not text.strip():
-        raise FleetError(f"token file {file}: empty; {_ADD} --replace")
+        raise _error(file, "empty")
     return text
 
 

@@ -1,6 +1,6 @@
 """The API on the wire: what a request that is about to be sent says, what an answer means, and the calls' base.
 
-Nothing here speaks HTTP; each call goes through `_get`, `_post`, `_put` and `_delete`, and so through the guard.
+Nothing here speaks HTTP; each call goes through `_ask`, and so through the guard.
 """
 
 import inspect
@@ -227,19 +227,13 @@ class Calls:
                 setattr(cls, name, _reading(each))
 
     @abstractmethod
-    def _get(self, *path: object, **params: Any) -> Any: ...
+    def _ask(self, method: str, path: Sequence[object], parameters: Mapping[str, object] | Upload) -> Any: ...
 
-    @abstractmethod
-    def _post(self, *path: object, **data: Any) -> Any: ...
+    def _get(self, *path: object, **params: Any) -> Any:
+        return self._ask("GET", path, params)
 
-    @abstractmethod
-    def _send(self, upload: Upload, *path: object) -> Any: ...
-
-    @abstractmethod
-    def _put(self, *path: object, **data: Any) -> Any: ...
-
-    @abstractmethod
-    def _delete(self, *path: object, **params: Any) -> Any: ...
+    def _post(self, *path: object, **data: Any) -> Any:
+        return self._ask("POST", path, data)
 
     def change(
         self, route: Route, names: Mapping[str, object], parameters: Mapping[str, object], *, at_once: bool = False
@@ -248,8 +242,7 @@ class Calls:
 
         None only with `at_once`, where the server has done it when it answers.
         """
-        send = {"POST": self._post, "PUT": self._put, "DELETE": self._delete}[route.method]
-        data = send(*route.filled(names), **parameters)
+        data = self._ask(route.method, route.filled(names), parameters)
         return None if data is None and at_once else upid_of(data)
 
 

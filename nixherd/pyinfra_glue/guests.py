@@ -13,8 +13,8 @@ from nixherd.base.sizes import parse_seconds
 from nixherd.fleet.models import DEFINITIONS, GuestType, Vm
 from nixherd.proxmox.guest.apply import ensure, plan_of
 from nixherd.proxmox.guest.identity import label, require_may_change
-from nixherd.proxmox.guest.snapshots import reversible
-from nixherd.proxmox.guest.verb import SAME, TASK_SECONDS, Action, Verb
+from nixherd.proxmox.guest.snapshots import Action, reversible
+from nixherd.proxmox.guest.verb import SAME, TASK_SECONDS, Verb
 from nixherd.proxmox.steps import Cannot, Outcome, Row, Steps, rows, why_nothing
 from nixherd.pyinfra_glue.hosts import context_of, fleet_host, vm_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, Planned, operation

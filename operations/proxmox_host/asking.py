@@ -35,9 +35,7 @@ def settings_of(host: Host) -> Passthrough:
 def require_node(host: Host) -> None:
     """Usage for a host that nodes.py did not make, which is never a node."""
     if not isinstance(host.connector, NodeConnector):
-        raise Usage(
-            f"{host.name} is not a node of the hypervisor; run pyinfra nodes.py deploys/proxmox_host.py --limit NODE"
-        )
+        raise Usage(f"{host.name} is not a node; run pyinfra nodes.py deploys/proxmox_host.py --limit NODE")
 
 
 def ask(fact: Any, **arguments: Any) -> Any:

@@ -10,7 +10,7 @@ from pyinfra.operations import apt
 
 from facts.proxmox_host import Boot, Dkms, Kernels, Modules, Pci
 from nixherd.base.errors import FleetError, Refused
-from nixherd.proxmox.node import passthrough
+from nixherd.proxmox.node import passthrough, states
 from nixherd.proxmox.node.kernel import (
     Loader,
     dkms_rows,
@@ -24,31 +24,11 @@ from nixherd.proxmox.node.kernel import (
     words_for,
     words_in,
 )
-from nixherd.proxmox.node.states import (
-    BACKUPS,
-    CMDLINE,
-    GRUB,
-    LOG,
-    NOTES,
-    VENDOR_RESET,
-    VFIO,
-    BootState,
-    Kernel,
-    NodeState,
-    script,
-)
+from nixherd.proxmox.node.states import LOG, NOTES, VENDOR_RESET, VFIO
 from nixherd.pyinfra_glue.hosts import executing
 from nixherd.pyinfra_glue.operation import Change, Commands, NoChange, operation
-from operations.proxmox_host.asking import (
-    LONG,
-    ask,
-    node_of_host,
-    require_node,
-    run_logged,
-    run_there,
-    settings_of,
-    source_version,
-)
+from operations.proxmox_host import asking
+from operations.proxmox_host.asking import ask, require_node, settings_of
 
 _NEWEST = ("proxmox-default-kernel", "linux-image-amd64", "linux-image-arm64")
 
@@ -59,7 +39,7 @@ def packages() -> NoChange | Commands:
     if not settings_of(host).source:
         return NoChange("no module is to be built")
     names = ["dkms"]
-    for kernel in built_for(ask(Boot), node_of_host()):
+    for kernel in built_for(ask(Boot), asking.node_of_host()):
         if kernel["headers"]:
             continue
         headers = headers_of(kernel["package"])
@@ -77,15 +57,11 @@ def packages() -> NoChange | Commands:
     return commands
 
 
-def built_for(boot: BootState, node: NodeState) -> list[Kernel]:
+def built_for(boot: states.BootState, node: states.NodeState) -> list[states.Kernel]:
     """Return the kernels that need the module: the one that boots next (each, where that is not known) and the one that
     runs."""
-    following = next_kernel(boot)
-    return [
-        kernel
-        for kernel in boot["kernels"]
-        if following in (None, kernel["version"]) or kernel["version"] == node["kernel"]
-    ]
+    following, running = next_kernel(boot), node["kernel"]
+    return [each for each in boot["kernels"] if following in (None, each["version"]) or each["version"] == running]
 
 
 @operation(require=require_node)
@@ -97,12 +73,12 @@ def vendor_reset() -> Change | NoChange:
     source = settings_of(host).source
     if not source:
         return NoChange(f"{VENDOR_RESET} is not asked for")
-    state, version = ask(Dkms, source=source), source_version(source)
+    state, version = ask(Dkms, source=source), asking.source_version(source)
     rows = dkms_rows(state["status"])
     others = sorted({row.version for row in rows} - {version})
     is_same = state["registered"] == state["source"]
     built = installed(rows, version) if is_same else frozenset()
-    kernels = [kernel["version"] for kernel in built_for(ask(Boot), node_of_host())]
+    kernels = [kernel["version"] for kernel in built_for(ask(Boot), asking.node_of_host())]
     if not kernels:
         raise FleetError(f"{host.data.node}: /boot has no kernel that {VENDOR_RESET} could be built for")
     lacking_it = [kernel for kernel in kernels if kernel not in built]
@@ -125,7 +101,7 @@ def vendor_reset() -> Change | NoChange:
 
 
 def _build(commands: str, source: str, version: str, kernels: Sequence[str]) -> None:
-    run_logged(commands, what=f"dkms (the whole of it is in {LOG})")
+    asking.run_logged(commands, what=f"dkms (the whole of it is in {LOG})")
     built = installed(dkms_rows(ask(Dkms, source=source)["status"]), version)
     if still := [kernel for kernel in kernels if kernel not in built]:
         raise FleetError(f"{host.data.node}: dkms has not installed it for {', '.join(still)}; see {LOG}")
@@ -149,9 +125,9 @@ def _replacing(source: str, version: str, trial: str) -> str:
     # `remove` fails where the source is gone; what it leaves would count as built of the new one
     lines.append(f"if [ -e {tree} ]; then dkms remove {module} --all || :; rm -rf {tree}; fi")
     if source != target:
-        kept = f"{BACKUPS}/{VENDOR_RESET}-{version}"
+        kept = f"{states.BACKUPS}/{VENDOR_RESET}-{version}"
         lines += [
-            f"if [ -e {target} ]; then mkdir -p {BACKUPS}; rm -rf {kept}; mv {target} {kept}; fi",
+            f"if [ -e {target} ]; then mkdir -p {states.BACKUPS}; rm -rf {kept}; mv {target} {kept}; fi",
             f"rm -rf {target}.nixherd-new; cp -a {given} {target}.nixherd-new; rm -rf {target}.nixherd-new/.git",
             f"mv {target}.nixherd-new {target}",
         ]
@@ -189,7 +165,7 @@ def _files(files: dict[str, str]) -> Change | NoChange:
 
 def _write(files: dict[str, str], differing: Mapping[str, str]) -> None:
     for path, text in differing.items():
-        run_there(
+        asking.run_there(
             f'umask 022; mkdir -p "$(dirname {path})"; new=$(mktemp {path}.XXXXXX); cat >"$new"; chmod 644 "$new"; '
             f'sync -- "$new"; mv -- "$new" {path}',
             stdin=text,
@@ -206,11 +182,8 @@ def initramfs() -> Change | NoChange:
     planned = passthrough.differing(passthrough.vfio(settings, passthrough.named(settings, ask(Pci))), modules)
     written, is_begun = modules["times"].get(VFIO), "initramfs" in boot["notes"]
     with_one = [kernel for kernel in boot["kernels"] if kernel["initrd"] is not None]
-    stale = [
-        kernel["version"]
-        for kernel in with_one
-        if VFIO in planned or is_begun or written is None or (kernel["initrd"] or 0) <= written
-    ]
+    all_anew = VFIO in planned or is_begun or written is None
+    stale = [each["version"] for each in with_one if all_anew or (each["initrd"] or 0) <= (written or 0)]
     if not stale:
         names = ", ".join(kernel["version"] for kernel in with_one)
         return NoChange(f"made since {VFIO} was written: the initramfs of {names}")
@@ -229,7 +202,7 @@ def _make_initramfs(stale: Sequence[str]) -> None:
         "proxmox-boot-tool refresh",
         f"sync; rm -f {NOTES}/initramfs",
     ]
-    run_logged("\n".join(lines), what=f"update-initramfs (the whole of it is in {LOG})")
+    asking.run_logged("\n".join(lines), what=f"update-initramfs (the whole of it is in {LOG})")
     made = {kernel["version"]: kernel["initrd"] or 0 for kernel in ask(Boot)["kernels"]}
     since = ask(Modules)["times"].get(VFIO, 0)
     if old := [kernel for kernel in stale if made.get(kernel, 0) <= since]:
@@ -239,7 +212,7 @@ def _make_initramfs(stale: Sequence[str]) -> None:
 @operation(require=require_node)
 def command_line() -> Change | NoChange:
     """Have the kernel told what the IOMMU needs, from the next boot on; every other word stays as it is."""
-    boot, node, settings = ask(Boot), node_of_host(), settings_of(host)
+    boot, node, settings = ask(Boot), asking.node_of_host(), settings_of(host)
     loader, words = loader_of(boot), words_for(node["vendor"], settings.words)
     edits = {file: new for file in loader.files if (new := edited(boot, file, words)) is not None}
     stale = lacking_words(boot["entries"], words) if boot["entries"] is not None else []
@@ -259,43 +232,41 @@ def command_line() -> Change | NoChange:
     return NoChange("this CPU's IOMMU is on without a word")
 
 
-def edited(boot: BootState, file: str, words: Sequence[str]) -> str | None:
+def edited(boot: states.BootState, file: str, words: Sequence[str]) -> str | None:
     """Return the file with what it lacks; None where it lacks nothing. Refused where it cannot be edited safely."""
     text = boot["texts"].get(file)
     if text is None:
         raise FleetError(f"{file} is not there, by which this node is booted; write it as /proc/cmdline has it")
     if "\ufffd" in text:
-        raise Refused(
-            f"{file}: it holds bytes that are no UTF-8, which an edit might lose; take them out, then run this again"
-        )
-    words_now = (boot["effective"] or "").split() if file == GRUB else text.split()
+        raise Refused(f"{file}: it is not UTF-8, which an edit might lose; correct it, then run this again")
+    words_now = (boot["effective"] or "").split() if file == states.GRUB else text.split()
     added = missing_words(words_now, words)
     return with_words(file, text, added) if added else None
 
 
-def _replace_all(boot: BootState, edits: Mapping[str, str], loader: Loader, words: Sequence[str]) -> None:
+def _replace_all(boot: states.BootState, edits: Mapping[str, str], loader: Loader, words: Sequence[str]) -> None:
     for file, new in edits.items():
         _replace(boot, file, new, loader)
     _require_told(loader, words)
 
 
 def _update_again(loader: Loader, words: Sequence[str]) -> None:
-    run_logged(f"{loader.update}; rm -f {NOTES}/boot-loader", what=f"{loader.update} (see {LOG} on the node)")
+    asking.run_logged(f"{loader.update}; rm -f {NOTES}/boot-loader", what=f"{loader.update} (see {LOG} on the node)")
     _require_told(loader, words)
 
 
-def _replace(boot: BootState, file: str, new: str, loader: Loader) -> None:
+def _replace(boot: states.BootState, file: str, new: str, loader: Loader) -> None:
     old = boot["texts"][file]
-    if file == CMDLINE:
+    if file == states.CMDLINE:
         judge = '[ "$(wc -l <"$1")" -le 1 ] || { echo "it would have more than one line"; exit 1; }'
     else:
         added = [word for word in words_in(file, new) if word not in words_in(file, old)]
         expected = "\n".join(sorted([*(boot["effective"] or "").split(), *added]))
-        judge = f"expected={shlex.quote(expected)}\n{script('judge_grub.sh')}"
+        judge = f"expected={shlex.quote(expected)}\n{states.script('judge_grub.sh')}"
     new = new if new.endswith("\n") else f"{new}\n"
-    arguments = [file, _sum(old), _sum(new), BACKUPS, NOTES, judge, loader.update, LOG]
-    program = f"set -- {' '.join(map(shlex.quote, arguments))}\n{script('replace.sh')}"
-    run_there(program, stdin=new, what=f"replacing {file}", timeout=LONG)
+    arguments = [file, _sum(old), _sum(new), states.BACKUPS, NOTES, judge, loader.update, LOG]
+    program = f"set -- {' '.join(map(shlex.quote, arguments))}\n{states.script('replace.sh')}"
+    asking.run_there(program, stdin=new, what=f"replacing {file}", timeout=asking.LONG)
 
 
 def _sum(text: str) -> str:
@@ -308,6 +279,4 @@ def _require_told(loader: Loader, words: Sequence[str]) -> None:
     if entries is None:
         host.log(f"what {loader.name} has could not be read, and is unknown")
     elif still := lacking_words(entries, words):
-        raise FleetError(
-            f"{host.data.node}: {loader.update} ended well, and {loader.name} still lacks {' '.join(still)}"
-        )
+        raise FleetError(f"{host.data.node}: {loader.update} ended well, but {loader.name} lacks {' '.join(still)}")

@@ -1,6 +1,7 @@
 """What a node and its guests are: whether it is the one that is meant, what is in effect, and what waits for a boot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 
 from pyinfra import host
 from pyinfra.api.host import Host
@@ -12,8 +13,7 @@ from nixherd.proxmox.answers import PciMapping
 from nixherd.proxmox.guest.observe import find
 from nixherd.proxmox.node import passthrough, status
 from nixherd.proxmox.node.kernel import loader_of, words_for
-from nixherd.proxmox.node.mapping import Given, Line, compare, names_of, properties, slots_of, slots_wanted_of
-from nixherd.proxmox.node.states import PciDevice
+from nixherd.proxmox.node.mapping import Devices, Given, Line, compare, names_of, slots_of, slots_wanted_of
 from nixherd.pyinfra_glue.hosts import context_of, executing
 from nixherd.pyinfra_glue.operation import NoChange, operation
 from operations.proxmox_host.asking import ask, node_of_host, require_node, settings_of, source_version
@@ -57,7 +57,7 @@ def report() -> NoChange:
         host.log(text)
     if any(not each.booted for each in waiting):
         host.log(f"a boot of {host.data.node} is due; nixherd never boots a node. {_guests_line(host)}")
-    for line in _given_lines(host, pci["devices"], seen.devices, settings.guests):
+    for line in _given_lines(host, Devices(host.data.node, pci["devices"], seen.devices), settings.guests):
         host.log(line.text)
         if line.command:
             host.log(f"  for a person, as root on {host.data.node}: {line.command}")
@@ -87,12 +87,7 @@ def _guests_line(host: Host) -> str:
     return f"It stops {names or 'no guest that runs now'}{unseen}"
 
 
-def _given_lines(
-    host: Host,
-    devices: Sequence[PciDevice],
-    passed: Sequence[PciDevice],
-    hostpci: Mapping[str, Mapping[str, str]],
-) -> list[Line]:
+def _given_lines(host: Host, here: Devices, hostpci: Mapping[str, Mapping[str, str]]) -> list[Line]:
     """Say what the fleet's guests on this node are given of its devices, where that is not what `hostpci` sets, or is
     not what the node has."""
     fleet = context_of(host).fleet
@@ -109,12 +104,7 @@ def _given_lines(
             unknown.setdefault(given.why, []).append(given.label)
         if given is None or given.devices is None or not (set_for_it or given.devices):
             continue
-        slots = (given.devices, set_for_it)
-        names = {
-            name for passthrough in slots for text in passthrough.values() if (name := properties(text).get("mapping"))
-        }
-        mappings = {name: _mapping(host, name) for name in names}
-        lines += compare(given, set_for_it, node=host.data.node, devices=devices, passed=passed, mappings=mappings)
+        lines += compare(given, set_for_it, here, partial(_mapping, host))
     for why, labels in unknown.items():
         lines.append(Line(f"what {', '.join(labels)} {'is' if len(labels) == 1 else 'are'} given is unknown: {why}"))
     return lines

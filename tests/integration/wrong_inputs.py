@@ -220,7 +220,7 @@ ENDPOINTS = [
     fleet(
         "unknown node",
         (DEFINITIONS, 'node = "prom"', 'node = "porm"'),
-        "vms/definitions.nix: proxmox.node: node porm does not exist; correct it (there are: prom)",
+        "vms/definitions.nix: proxmox.node: node porm does not exist; name one of prom",
     ),
 ]
 

@@ -59,7 +59,6 @@ class Definitions:
             raise Refused(f"the definitions changed and cannot be used: {first}{more}; refusing any change") from error
         if fleet.endpoint != self.fleet.endpoint or fleet.id != self.fleet.id:
             raise Refused(
-                f"{DEFINITIONS} names another fleet or hypervisor than when this run began; refusing any change, "
-                "begin another run"
+                f"{DEFINITIONS} names another fleet or hypervisor than when this run began; refusing any change"
             )
         self._read, self._policy = now.fingerprint, Policy.from_fleet(fleet)

@@ -15,24 +15,13 @@ from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import NotVisible
+from nixherd.proxmox.guest import identity
 from nixherd.proxmox.guest.apply import achieve, desired
 from nixherd.proxmox.guest.destroy import DestroyGuest
-from nixherd.proxmox.guest.identity import (
-    ActualVm,
-    another_machine,
-    contradiction,
-    is_ours,
-    label,
-    mac_of,
-    mark,
-    others_mark,
-    require_may_change,
-    why_not_ours,
-)
+from nixherd.proxmox.guest.identity import ActualVm, label
 from nixherd.proxmox.guest.observe import holder, observe
 from nixherd.proxmox.guest.plan import compared, drift
 from nixherd.proxmox.guest.tasks import Progress
-from nixherd.proxmox.guest.verb import TASK_SECONDS
 from nixherd.proxmox.steps import Mark, Note, Outcome, Row, Steps
 
 LONGEST_NOTES = 8192  # characters that the server keeps
@@ -57,7 +46,7 @@ class Candidate:
         disks = [self.config.root] if self.config.root else [*self.config.drives.values()]
         shown = (f"{disk.name} {format_size(disk.size) if disk.size else '?'}" for disk in disks if not disk.cdrom)
         power = "running" if self.running else "stopped"
-        facts = (f"named {self.config.name}", power, f"net0 {mac_of(self.config) or 'without a MAC'}", *shown)
+        facts = (f"named {self.config.name}", power, f"net0 {identity.mac_of(self.config) or 'without a MAC'}", *shown)
         return f"on {self.node}: {', '.join(facts)}"
 
 
@@ -71,22 +60,16 @@ def candidate(client: Client, fleet: Fleet, vm: Vm, host: Host | None) -> Candid
     if actual is None:
         remedy = "provision it" if vm.may_change else f"correct {vm.attribute} in {DEFINITIONS}"
         raise FleetError(f"{label(vm)} does not exist on {fleet.node_of(vm)}; there is nothing to adopt, {remedy}")
-    if vm.is_managed and (why := contradiction(fleet, vm, actual.config, actual.node)):
+    if vm.is_managed and (why := identity.contradiction(fleet, vm, actual.config, actual.node)):
         raise Refused(why)
-    step = _mark(client, fleet, vm, actual) if vm.may_change and not is_ours(fleet, vm, actual.config) else None
+    step = (
+        _mark(client, fleet, vm, actual) if vm.may_change and not identity.is_ours(fleet, vm, actual.config) else None
+    )
     differs = _differences(client, fleet, vm, host, actual)
     return Candidate(actual.node, actual.config, actual.running, differs, step)
 
 
-def adopt(
-    client: Client,
-    fleet: Fleet,
-    vm: Vm,
-    shown: Candidate,
-    *,
-    timeout: float = TASK_SECONDS,
-    progress: Progress | None = None,
-) -> Steps:
+def adopt(client: Client, fleet: Fleet, vm: Vm, shown: Candidate, *, timeout: float, progress: Progress) -> Steps:
     """Put the mark on the guest that was shown, and see it there. Returns what was done; nothing where it is ours.
 
     Raise FleetError when the guest has changed since it was shown; otherwise raises as `candidate` and `achieve` do.
@@ -96,12 +79,10 @@ def adopt(
     def replan(actual: ActualVm | None) -> Steps:
         if actual is None:
             raise FleetError(f"{label(vm)} went away since it was looked at; nothing was written")
-        if is_ours(fleet, vm, actual.config):
+        if identity.is_ours(fleet, vm, actual.config):
             return ()
         if changed := _changed(shown, actual):
-            raise FleetError(
-                f"{label(vm)} has changed since it was shown ({', '.join(changed)}) and was not adopted; look again"
-            )
+            raise FleetError(f"{label(vm)} changed since it was shown ({', '.join(changed)}), not adopted; look again")
         sent.append(_mark(client, fleet, vm, actual, waiting=True))
         return (sent[-1],)
 
@@ -116,11 +97,11 @@ def _mark(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm, *, waiting: bo
         raise FleetError(f"{name} is suspended to disk, so its notes cannot be written; resume it, then adopt it")
     if config.lock and not waiting:
         raise FleetError(f"{holder(client, fleet, vm, actual)}; adopt it when that is over")
-    if why := another_machine(vm, config, actual.node):
+    if why := identity.another_machine(vm, config, actual.node):
         raise Refused(f"{why}; give it another VMID in {DEFINITIONS}, or correct the MAC there")
-    if others_mark(fleet, vm, config):
-        raise Refused(str(why_not_ours(fleet, vm, config, actual.node)))
-    line = mark(fleet, vm)
+    if identity.others_mark(fleet, vm, config):
+        raise Refused(str(identity.why_not_ours(fleet, vm, config, actual.node)))
+    line = identity.mark(fleet, vm)
     description = f"{line}\n{config.description}".rstrip("\n")  # what is there stays to the letter
     if len(description) > LONGEST_NOTES:
         raise FleetError(
@@ -229,7 +210,7 @@ def partings(
 def _parting(client: Callable[[], Client], fleet: Fleet, vm: Vm, destroy: DestroyGuest | None) -> Parting:
     try:
         if destroy is not None:
-            require_may_change(vm, "destroy")  # which nobody needs to be asked for
+            identity.require_may_change(vm, "destroy")  # which nobody needs to be asked for
             action = replace(destroy, vm=vm.name)
             if steps := action.plan(client(), fleet, vm):
                 return Parting(vm, Fate.DESTROYED, action, tuple(map(str, steps)))
@@ -256,9 +237,7 @@ def _ask_for_fate(vm: Vm) -> str:
     if vm.may_change:
         return f"{what}: --destroy {vm.vmid}, after a backup, or --keep-vm"
     why = "readonly" if vm.readonly else f"{vm.origin}, never changed"
-    return (
-        f"{what}: --keep-vm leaves it; it is {why} in vms/definitions.nix, so it can be destroyed only when they say so"
-    )
+    return f"{what}: --keep-vm leaves it; it is {why} in {DEFINITIONS}, which must let it be destroyed"
 
 
 def _backups(client: Client, fleet: Fleet, vm: Vm) -> tuple[str, ...] | None:

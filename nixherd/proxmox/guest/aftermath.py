@@ -65,9 +65,7 @@ def after_refusal(client: Client, step: Step, before: ActualVm, error: FleetErro
         seen = _look(client, step) if new else seen
     except ApiError as why:
         look = f"{step.tool} pending {step.vmid}"
-        return OutcomeUnknown(
-            f"{error}; what of it waits for the next start is not known ({why}); look: `{look}`", None
-        )
+        return OutcomeUnknown(f"{error}; what of it waits for the next start is unknown ({why}); look: `{look}`", None)
     waiting, spare = _new(step, before, seen), list[tuple[str, str]]()
     done = sorted(key for key in ours if seen.config.text(key) != before.in_force(key))
     words = [f"{_kept(back)} taken back"] if back else []

@@ -12,6 +12,7 @@ from nixherd.base.names import STORAGE
 from nixherd.base.narration import Narrator
 from nixherd.base.poll import Backoff, poll
 from nixherd.fleet.models import Fleet, GuestType, Host, Vm
+from nixherd.proxmox import steps
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import CT_DISKS, VM_DISKS, VmConfig, properties, size_or_none, tags_of
@@ -21,23 +22,7 @@ from nixherd.proxmox.guest.identity import ActualVm, label, marked, sent_text, u
 from nixherd.proxmox.guest.observe import holder, observe, template_or_why
 from nixherd.proxmox.guest.plan import Desired
 from nixherd.proxmox.guest.tasks import Held, Progress
-from nixherd.proxmox.steps import (
-    AwaitClone,
-    AwaitReboot,
-    AwaitRestore,
-    Change,
-    Configure,
-    Power,
-    Reboot,
-    Restore,
-    Resume,
-    Row,
-    Start,
-    Step,
-    doable,
-    rows,
-    sent,
-)
+from nixherd.proxmox.steps import Reboot, Row, Start, Step, doable, sent
 
 PAUSE = 0.5  # seconds before looking again at what another holds or what came to an unknown end
 LONGEST_PAUSE = 5.0
@@ -62,9 +47,9 @@ def desired(client: Client, fleet: Fleet, vm: Vm, host: Host) -> Desired:
 
 def plan_of(client: Client, fleet: Fleet, vm: Vm, host: Host) -> tuple[Step, ...]:
     """Plan the guest's steps; only GETs are sent. Raise Refused when a readonly one needs any."""
-    steps = plan.plan_vm(desired(client, fleet, vm, host), observe(client, fleet, vm))
-    plan.require_changeable(vm, doable(steps))
-    return steps
+    planned = plan.plan_vm(desired(client, fleet, vm, host), observe(client, fleet, vm))
+    plan.require_changeable(vm, doable(planned))
+    return planned
 
 
 def ensure(
@@ -74,24 +59,17 @@ def ensure(
     target = desired(client, fleet, vm, host)
 
     def replan(actual: ActualVm | None) -> tuple[Step, ...]:
-        steps = rows(doable(plan.plan_vm(target, actual)), row)
-        plan.require_changeable(vm, steps)
-        if steps and actual is None and row is not Row.CLONE:
+        planned = steps.rows(doable(plan.plan_vm(target, actual)), row)
+        plan.require_changeable(vm, planned)
+        if planned and actual is None and row is not Row.CLONE:
             raise FleetError(f"{label(vm)} does not exist; {row} comes after {Row.CLONE}")
-        return steps
+        return planned
 
     return achieve(client, fleet, vm, replan, timeout=timeout, progress=progress, what=row)
 
 
 def achieve(
-    client: Client,
-    fleet: Fleet,
-    vm: Vm,
-    replan: Replan,
-    *,
-    timeout: float,
-    progress: Progress | None = None,
-    what: str = "",
+    client: Client, fleet: Fleet, vm: Vm, replan: Replan, *, timeout: float, progress: Progress | None = None, what: str
 ) -> tuple[Step, ...]:
     """Carry out what `replan` says of the guest as it is, and look again until that is nothing.
 
@@ -110,33 +88,34 @@ def achieve(
     before: ActualVm | None = None
     while True:
         actual = observe(client, fleet, vm)
-        steps = _left_to_do(client, vm, replan, actual, done)
-        if lost is not None and str(lost) not in map(str, steps):
+        planned = _left_to_do(client, vm, replan, actual, done)
+        if lost is not None and str(lost) not in map(str, planned):
             done.append(lost)
             client.recount(1)
         others = aftermath.changed_by_others(before, actual, done[-1]) if done else []
         if others:
             say(f"{label(vm)}: somebody else changed {', '.join(others)} meanwhile; planned anew")
         before, lost = actual, None
-        if not steps:
-            return tuple(done) if done else steps
-        require_awake(vm, actual, steps)
-        if not steps[0].repeatable and done and type(done[-1]) is type(steps[0]):
+        if not planned:
+            return tuple(done) if done else planned
+        require_awake(vm, actual, planned)
+        if not planned[0].repeatable and done and type(done[-1]) is type(planned[0]):
             return tuple(done)
-        if in_vain(done, steps[0]):
-            raise FleetError(f"{label(vm)}: done twice without effect: {steps[0]}; look at it by hand")
+        if in_vain(done, planned[0]):
+            raise FleetError(f"{label(vm)}: done twice without effect: {planned[0]}; look at it by hand")
         if (left := waits.left) <= 0:
-            raise Locked(f"{label(vm)}: {what or steps[0]}: not within {timeout:.0f} s: {obstacle or steps[0]}")
-        reason = _obstacle(client, fleet, vm, actual, steps[0]) or held.still()
+            raise Locked(f"{label(vm)}: {what}: not within {timeout:.0f} s: {obstacle or planned[0]}")
+        reason = _obstacle(client, fleet, vm, actual, planned[0]) or held.still()
         if not reason:
-            if done or len(steps) > 1:
-                say(str(steps[0]))
+            if done or len(planned) > 1:
+                say(str(planned[0]))
             try:
-                reason = _carry_out(client, fleet, vm, actual, steps[0], left, say, done, held)
+                reason = _carry_out(client, fleet, vm, actual, planned[0], left, say, held)
             except _Unknown as error:
-                reason, lost = str(error), steps[0]
-        if not reason:
-            held.won()
+                reason, lost = str(error), planned[0]
+            if not reason:
+                done.append(planned[0])
+                held.won()
         if reason:
             narrate(reason)
             if reason != obstacle:
@@ -149,19 +128,17 @@ def _left_to_do(client: Client, vm: Vm, replan: Replan, actual: ActualVm | None,
     """Plan again. Raise FleetError when a switch of power was carried out, and the guest is in another state."""
     last = done[-1] if done else None
     try:
-        steps = replan(actual)
+        planned = replan(actual)
     except Usage as error:
         if last is None:
             raise
         raise FleetError(f"{error}; before that, this was done: {'; '.join(map(str, done))}") from error
-    if last is None or not steps or type(last) is not type(steps[0]) or not isinstance(last, Power):
-        return steps
+    if last is None or not planned or type(last) is not type(planned[0]) or not isinstance(last, steps.Power):
+        return planned
     if isinstance(last, Reboot):
-        waits = steps[0].because if isinstance(steps[0], Reboot) else ()
+        waits = planned[0].because if isinstance(planned[0], Reboot) else ()
         if waits:
-            raise FleetError(
-                f"{label(vm)} was rebooted, and {', '.join(waits)} still wait for its next start; look at it"
-            )
+            raise FleetError(f"{label(vm)} was rebooted, and {', '.join(waits)} wait for its next start; look at it")
         return ()
     where = tasks.seen(client, last.node, vm.vmid, vm.type)
     tasks_ = tasks.tasks_of(client, last.node, vm.vmid)
@@ -172,9 +149,14 @@ def _left_to_do(client: Client, vm: Vm, replan: Replan, actual: ActualVm | None,
     )
 
 
-def require_awake(vm: Vm, actual: ActualVm | None, steps: tuple[Step, ...]) -> None:
+def require_awake(vm: Vm, actual: ActualVm | None, planned: tuple[Step, ...]) -> None:
     """Require that a guest is not suspended to disk, unless it is to go on: waiting for that is vain."""
-    if actual is None or actual.config.lock != "suspended" or not steps or isinstance(steps[0], (Start, Resume)):
+    if (
+        actual is None
+        or actual.config.lock != "suspended"
+        or not planned
+        or isinstance(planned[0], (Start, steps.Resume))
+    ):
         return
     raise Usage(
         f"{label(vm)} on {actual.node} is suspended to disk, and nothing else can be done to it; resume it first "
@@ -184,9 +166,9 @@ def require_awake(vm: Vm, actual: ActualVm | None, steps: tuple[Step, ...]) -> N
 
 def _obstacle(client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, step: Step) -> str:
     lock = actual.config.lock if actual else None
-    if actual is None or lock is None or isinstance(step, (AwaitClone, AwaitRestore)):
+    if actual is None or lock is None or isinstance(step, (steps.AwaitClone, steps.AwaitRestore)):
         return ""
-    if lock == "suspended" and isinstance(step, (Start, Resume)):
+    if lock == "suspended" and isinstance(step, (Start, steps.Resume)):
         return ""
     return holder(client, fleet, vm, actual)
 
@@ -196,26 +178,17 @@ class _Unknown(Exception):
 
 
 def _carry_out(
-    client: Client,
-    fleet: Fleet,
-    vm: Vm,
-    actual: ActualVm | None,
-    step: Step,
-    timeout: float,
-    say: Progress,
-    done: list[Step],
-    held: Held,
+    client: Client, fleet: Fleet, vm: Vm, actual: ActualVm | None, step: Step, timeout: float, say: Progress, held: Held
 ) -> str:
     """Apply the step; return what to wait for before looking again, empty when all went well."""
     try:
         apply(client, step, timeout=timeout, progress=say)
-        done.append(step)
     except Undecided as error:
         aftermath.add_seen(error, client, fleet, vm, step)
         raise
     except OutcomeUnknown as error:
         if not step.repeatable:
-            if not isinstance(step, Restore):  # which says more
+            if not isinstance(step, steps.Restore):  # which says more
                 aftermath.add_seen(error, client, fleet, vm, step)
             raise
         raise _Unknown(
@@ -229,8 +202,8 @@ def _carry_out(
             return held.lost(step.node, str(step), error)
         if _LOOK_AGAIN.search(str(error)):
             return str(error)
-        if isinstance(step, Power) and isinstance(error, TaskFailed):
-            _where_it_stands(client, vm, step, error, say, done)
+        if isinstance(step, steps.Power) and isinstance(error, TaskFailed):
+            _where_it_stands(client, vm, step, error, say)
             return ""
         refusal = error if actual is None else aftermath.after_refusal(client, step, actual, error)
         if refusal is error:
@@ -239,14 +212,13 @@ def _carry_out(
     return ""
 
 
-def _where_it_stands(client: Client, vm: Vm, step: Power, error: TaskFailed, say: Progress, done: list[Step]) -> None:
+def _where_it_stands(client: Client, vm: Vm, step: steps.Power, error: TaskFailed, say: Progress) -> None:
     """Accept a failed switch of power if the guest is in the state that was asked for, else raise TaskFailed."""
     if isinstance(step, Reboot) and Upid.parse(error.upid).type in reboots.STARTS:
         raise error  # which says where the guest stands
     status = client.status(step.node, vm.vmid, vm.type)
     if status is not None and step.is_reached(status):
         say(f"{label(vm)} {tasks.stands(status)}, all the same: {error}")
-        done.append(step)
         return
     raise TaskFailed(f"{error}; {label(vm)} {tasks.stands(status)}", error.upid, error.exitstatus) from error
 
@@ -258,7 +230,7 @@ def apply(client: Client, step: Step, *, timeout: float, progress: Progress | No
     waited for. Raise OutcomeUnknown when there is none.
     """
     began, say = time.monotonic(), progress or (lambda _: None)
-    if isinstance(step, AwaitReboot):
+    if isinstance(step, steps.AwaitReboot):
         reboots.await_end(client, step, timeout=timeout, say=say)
         return step.upid
     before = reboots.look(client, step) if isinstance(step, Reboot) else None
@@ -361,7 +333,7 @@ def _is_card(present: str, text: str) -> bool:
     return has == target
 
 
-def makes_a_volume(change: Change) -> bool:
+def makes_a_volume(change: steps.Change) -> bool:
     """Tell whether a server makes a new volume each time that this is sent."""
     return isinstance(change.value, str) and _NEW.match(change.value) is not None and bool(_DRIVE.fullmatch(change.key))
 
@@ -371,7 +343,7 @@ def in_vain(done: list[Step], step: Step) -> bool:
 
     Once more is allowed, for somebody may have taken it back, unless that makes another volume.
     """
-    if not isinstance(step, Configure):
+    if not isinstance(step, steps.Configure):
         return [str(each) for each in done].count(str(step)) > 1
-    same = [each for each in done if isinstance(each, Configure) and sent(each.changes) == sent(step.changes)]
+    same = [each for each in done if isinstance(each, steps.Configure) and sent(each.changes) == sent(step.changes)]
     return len(same) > (0 if any(map(makes_a_volume, step.changes)) else 1)

@@ -35,9 +35,7 @@ def require_backup_of(vm: Vm, volid: str) -> None:
         raise Usage(f"{volid} is not a backup; `nixherd vm backups {vm.name}` lists those of {label(vm)}")
     vmid = int(match["file"] or match["pbs"])
     if vmid != vm.vmid:
-        raise Usage(
-            f"{volid} is a backup of guest {vmid}, not of {label(vm)}; `nixherd vm backups {vm.name}` lists its own"
-        )
+        raise Usage(f"{volid} is a backup of guest {vmid}, not of {label(vm)}; see `nixherd vm backups {vm.name}`")
     if type is not vm.type:
         kind = "VM" if type is GuestType.QEMU else "container"
         raise Usage(f"{volid} is a backup of a {kind}, {label(vm)} is declared as {vm.type}")
@@ -119,9 +117,7 @@ def read(client: "Client", node: str, vm: Vm, volid: str, *, exists: bool) -> Ar
         if error.status == 403 and not exists:
             return Archive(volid, vm.type, unread=str(error))
         if error.status == 500 and "does not exist" in str(error):
-            raise Usage(
-                f"backup {volid} does not exist on {node}; `nixherd vm backups {vm.name}` lists those of {label(vm)}"
-            ) from error
+            raise Usage(f"{volid} does not exist on {node}; `nixherd vm backups {vm.name}` lists them") from error
         if error.status == 500:
             raise FleetError(f"{volid} cannot be read, nothing was done: {error}") from error
         raise

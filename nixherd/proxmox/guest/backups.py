@@ -4,7 +4,7 @@ import re
 import time
 from dataclasses import dataclass
 
-from nixherd.base.arguments import OneOf, Whole, any_text, some_names, text_of
+from nixherd.base.arguments import OneOf, Whole, any_text, text_of
 from nixherd.base.errors import ApiError, FleetError, Refused, TaskFailed, Usage
 from nixherd.base.sizes import human
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
@@ -18,9 +18,9 @@ from nixherd.proxmox.guest.apply import achieve
 from nixherd.proxmox.guest.archive import Archive, is_empty, lost, read_back
 from nixherd.proxmox.guest.identity import ActualVm, is_ours, label, mark, require_ours
 from nixherd.proxmox.guest.observe import observe, still_there, would_be_shown
-from nixherd.proxmox.guest.storages import require_places
+from nixherd.proxmox.guest.storages import only_storage, require_places
 from nixherd.proxmox.guest.tasks import Progress
-from nixherd.proxmox.guest.verb import TASK_SECONDS, Guest, Verb, argument, flag, option
+from nixherd.proxmox.guest.verb import TASK_SECONDS, Guest, Verb, argument, discarded, flag, option
 from nixherd.proxmox.steps import AwaitRestore, Backup, Destroy, Outcome, Restore, Steps, nothing
 
 _TOUCHED = re.compile(r"new volume ID is|successfully (?:removed|created)|\b(?:map|restoring) '|Formatting '")
@@ -33,16 +33,7 @@ def backup_storage(client: Client, fleet: Fleet, node: str, named: str | None) -
     """
     if named or (fleet.endpoint and fleet.endpoint.backup_storage):
         return named or str(fleet.endpoint and fleet.endpoint.backup_storage)
-    able = [each for each in client.storages(node) if "backup" in each.content]
-    fitting = [each.name for each in able if each.away is None]
-    if len(fitting) == 1:
-        return fitting[0]
-    known = f"{', '.join(fitting)} all do" if fitting else "none does"
-    known += "".join(f"; {each.name} {each.away}" for each in able if each.away)
-    raise Usage(
-        f"which storage of {node} takes backups is not clear ({known}); name one, or declare proxmox.backupStorage "
-        "in vms/definitions.nix"
-    )
+    return only_storage(client, node, "backup", "name one, or declare proxmox.backupStorage in vms/definitions.nix")
 
 
 AN_HOUR = 3600
@@ -60,7 +51,7 @@ class BackupGuest(Verb):
     name = command = "backup"
     verb = "back up"
     storage: str | None = option(
-        text_of, help="Else proxmox.backupStorage, else the node's only one for backups.", metavar="NAME"
+        text_of, help="Else proxmox.backupStorage, else the only one for backups.", metavar="NAME"
     )
     newer_than: int | None = option(
         Whole(unit="seconds"), None, "None while one is newer than this.", deploys_default=AN_HOUR
@@ -70,7 +61,7 @@ class BackupGuest(Verb):
     protected: bool = flag("Nobody removes it by accident.")
 
     def __post_init__(self) -> None:
-        names.require_storage(self.storage)
+        super().__post_init__()
         _MODES("mode", self.mode)
 
     def look(self, guest: Guest) -> Steps:
@@ -151,15 +142,7 @@ class RestoreGuest(Verb):
     archive: str = argument(text_of)
     storage: str | None = option(text_of, metavar="NAME")
     overwrite: bool = flag("In the place of the guest that is there; it must be off.")
-    discard: tuple[str, ...] = option(
-        some_names,
-        (),
-        "What may go although the backup does not hold it: scsi1, mp0, snapshot:clean. May be repeated.",
-        metavar="NAME",
-    )
-
-    def __post_init__(self) -> None:
-        names.require_storage(self.storage)
+    discard: tuple[str, ...] = discarded("the backup does not hold it")
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
         self.require(fleet, vm)
@@ -232,25 +215,16 @@ class RestoreGuest(Verb):
         just = self._last_restored(client, vm, replaced) if replaced else None
         if replaced is not None:
             if just and same_settings(replaced.config, held.restored) and not (by_person and self.overwrite):
-                return nothing(
-                    f"it was restored from {self.archive} by {just.upid}, and nothing that this token can see was "
-                    "done to it since"
-                )
+                return nothing(f"it was restored from {self.archive} by {just.upid}, nothing was seen to be done since")
             self._require_replaceable(vm, replaced)
         place = self.storage or fleet.storage_of(vm)
-        step = Restore(
-            *(node, vm.vmid, vm.name, self.archive, place, vm.settings.pool, actual is not None),
-            leftover=left_empty,
-            type=vm.type,
-        )
+        what = (node, vm.vmid, vm.name, self.archive, place, vm.settings.pool)
+        step = Restore(*what, overwrite=actual is not None, leftover=left_empty, type=vm.type)
         return (lost(client, vm, replaced, held, step, self.discard, begun=not first, again=just is not None),)
 
     def _require_replaceable(self, vm: Vm, replaced: ActualVm) -> None:
         if not self.overwrite:
-            raise Usage(
-                f"{label(vm)} is there on {replaced.node}, nothing was done; to put the backup in its place, for good, "
-                "add --overwrite"
-            )
+            raise Usage(f"{label(vm)} is on {replaced.node}, nothing was done; to replace it for good add --overwrite")
         if replaced.config.flag("protection"):
             raise Refused(
                 f"{label(vm)} on {replaced.node} is protected (protection: 1); set protection = false in {DEFINITIONS} "
@@ -362,7 +336,5 @@ def _seen(client: Client, fleet: Fleet, vm: Vm, done: Steps) -> Outcome:
     observed, lines = read_back(client, vm, now)
     if not is_ours(fleet, vm, now.config):
         observed |= {"ours": False}
-        lines += [
-            f"it is not this fleet's yet, its notes lack `{mark(fleet, vm)}`: nixherd vm adopt {vm.name} {vm.vmid}"
-        ]
+        lines += [f"it is not ours yet, its notes lack `{mark(fleet, vm)}`: nixherd vm adopt {vm.name} {vm.vmid}"]
     return Outcome(done, observed=observed, lines=lines)

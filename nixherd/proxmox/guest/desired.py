@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from nixherd.base.errors import FleetError
 from nixherd.base.sizes import format_size
 from nixherd.fleet.models import DEFINITIONS, Device, Fleet, Host, Vm
-from nixherd.proxmox.config import VmConfig, encode_ssh_keys, is_true, net_values, properties, tags_of
+from nixherd.proxmox.config import VmConfig, encode_ssh_keys, is_true, net_values, properties, tags_of, written
 from nixherd.proxmox.guest.identity import label, marked, unmarked
-from nixherd.proxmox.steps import Cannot, Change, Configure, Create, Resize, Row, Step, sent
+from nixherd.proxmox.steps import Cannot, Change, Configure, Create, Resize, Row, Step, sent, whole_gib
 
 ADDRESSING = "ip=dhcp"
 
@@ -26,13 +26,13 @@ def options(fleet: Fleet, vm: Vm, config: VmConfig, template: VmConfig | None) -
     elif declared.agent is False and config.agent_enabled:
         yield Change("agent", "on", "off", "enabled=0")
     for key, first in (("cpu", "cputype"), ("machine", "type")):
-        yield from _typed(key, first, getattr(declared, key), config.text(key))
+        yield from _typed(key, first, getattr(declared, key), config)
     if declared.boot is not None and config.boot_order != declared.boot:
         before, after = (";".join(order) or "default" for order in (config.boot_order, declared.boot))
         yield Change("boot", before, after, f"order={after}")
     yield from tags(vm, config)
     yield from flags(vm, config, template)
-    yield from startup(vm, config)
+    yield from _typed("startup", "order", declared.startup, config, "any")
     yield from description(fleet, vm, config)
     for device in (*declared.networks, *declared.pci):
         yield from device_changes(device, config)
@@ -48,11 +48,11 @@ def _memory(vm: Vm, config: VmConfig) -> Iterator[Change]:
         yield Change("balloon", before, f"{balloon} MiB" if balloon else "off", balloon)
 
 
-def _typed(key: str, first: str, target: str | None, actual: str | None) -> Iterator[Change]:
-    """Compare an option whose type comes first, with or without its name `first`; further properties may follow."""
-    if target is None or properties(target, first) == properties(actual or "", first):
-        return
-    yield Change(key, actual or "default", target, target)
+def _typed(key: str, first: str, target: str | None, config: VmConfig, otherwise: str = "default") -> Iterator[Change]:
+    """Compare an option with properties, the first with or without its name; `otherwise` is in force without any."""
+    actual = config.text(key)
+    if target is not None and properties(target, first) != properties(actual or "", first):
+        yield Change(key, actual or otherwise, target, target)
 
 
 def tags(vm: Vm, config: VmConfig) -> Iterator[Change]:
@@ -79,13 +79,6 @@ def flags(vm: Vm, config: VmConfig, template: VmConfig | None) -> Iterator[Chang
         target = bool(declared)
         if config.flag(key) != target:
             yield Change(key, "off" if target else "on", "on" if target else "off", target)
-
-
-def startup(vm: Vm, config: VmConfig) -> Iterator[Change]:
-    """Compare the order and pauses of starting with the node; the server takes the order without its name as well."""
-    target, actual = vm.settings.startup, config.text("startup")
-    if target is not None and properties(target, "order") != properties(actual or "", "order"):
-        yield Change("startup", actual or "any", target, target)
 
 
 def description(fleet: Fleet, vm: Vm, config: VmConfig) -> Iterator[Change]:
@@ -119,9 +112,8 @@ def device_changes(device: Device, config: VmConfig) -> Iterator[Change]:
     if all(_same(values.get(key), value) for key, value in target.items()) and actual is not None:
         return
     merged = {key: value for key, value in {**values, **target}.items() if key != "host" or "mapping" not in target}
-    text = ",".join(f"{key}={value}" for key, value in (_headed(merged) if is_net else merged).items())
-    before = "none" if actual is None else ",".join(f"{key}={values.get(key, 'unset')}" for key in target)
-    yield Change(device.name, before, ",".join(f"{key}={value}" for key, value in target.items()), text)
+    before = "none" if actual is None else written({key: values.get(key, "unset") for key in target})
+    yield Change(device.name, before, written(target), written(_headed(merged) if is_net else merged))
 
 
 def _headed(values: Mapping[str, str]) -> dict[str, str]:
@@ -146,15 +138,9 @@ def grown(
     """Grow a disk to the declared size; Cannot where it is larger."""
     if actual > target:
         whose = "its template's " if of_template else ""
-        yield Cannot(
-            node,
-            vm.vmid,
-            label(vm),
-            f"{whose}{disk} has {format_size(actual)}, {DEFINITIONS} wants {format_size(target)}",
-            f"disks are never shrunk, correct {where}",
-            type=vm.type,
-            of_row=Row.RESIZE,
-        )
+        why = f"{whose}{disk} has {format_size(actual)}, {DEFINITIONS} wants {format_size(target)}"
+        remedy = f"disks are never shrunk, correct {where}"
+        yield Cannot(node, vm.vmid, label(vm), why, remedy, type=vm.type, of_row=Row.RESIZE)
     elif actual < target:
         yield Resize(node, vm.vmid, disk, actual, target, config.digest, type=vm.type)
 
@@ -163,22 +149,14 @@ def impossible(vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
     """Return what cannot be changed on a machine that exists."""
     bios = vm.settings.bios
     if bios is not None and config.bios != bios:
-        yield Cannot(
-            node,
-            vm.vmid,
-            "bios",
-            f"{label(vm)} has {config.bios}, {vm.attribute}.bios says {bios}; its boot loader would not start",
-            "clone a template with that firmware and install anew, or correct the definitions",
-        )
+        why = f"{label(vm)} has {config.bios}, {vm.attribute}.bios says {bios}; its boot loader would not start"
+        remedy = "clone a template with that firmware and install anew, or correct the definitions"
+        yield Cannot(node, vm.vmid, "bios", why, remedy)
     disk = config.boot_disk
     if vm.storage is not None and disk is not None and config.digest is not None and disk.storage != vm.storage:
-        yield Cannot(
-            node,
-            vm.vmid,
-            "storage",
-            f"{disk.name} of {label(vm)} is on {disk.storage}, {vm.attribute}.storage says {vm.storage}",
-            f"move it (operations.proxmox.move_disk disk={disk.name} storage={vm.storage}) or correct that",
-        )
+        why = f"{disk.name} of {label(vm)} is on {disk.storage}, {vm.attribute}.storage says {vm.storage}"
+        remedy = f"move it (operations.proxmox.move_disk disk={disk.name} storage={vm.storage}) or correct that"
+        yield Cannot(node, vm.vmid, "storage", why, remedy)
 
 
 # Cloud-init
@@ -208,7 +186,6 @@ def cloud_init(vm: Vm, host: Host, config: VmConfig) -> Iterator[Change]:
         yield Change("upgrade", "on" if upgrade else "off", "off" if upgrade else "on", not upgrade)
 
 
-GIB = 1 << 30
 BOOT_DISK = "scsi0"
 _CARD = Device("net0", {"model": "virtio", "bridge": "vmbr0"})
 
@@ -239,11 +216,6 @@ def empty_vm(fleet: Fleet, vm: Vm, host: Host) -> Create:
         **sent(cloud_init(vm, host, VmConfig({"ide2": f"{storage}:cloudinit,media=cdrom"}))),
     }
     return Create(fleet.node_of(vm), vm.vmid, vm.name, {key: each for key, each in values.items() if each is not None})
-
-
-def whole_gib(size: int) -> int:
-    """Round up to whole GiB, in which the API makes volumes."""
-    return -(-size // GIB)
 
 
 def volume(disk: Device, storage: str | None) -> str:
@@ -300,7 +272,7 @@ def _text(device: Device) -> str:
     values = {**({"name": f"eth{device.name[3:]}"} if "name" not in device.values else {}), **device.values}
     if "macaddr" in values:
         values["hwaddr"] = values.pop("macaddr")
-    return ",".join(f"{key}={value}" for key, value in values.items())
+    return written(values)
 
 
 def container_steps(fleet: Fleet, vm: Vm, node: str, config: VmConfig) -> Iterator[Step]:
@@ -323,12 +295,10 @@ def _changes(fleet: Fleet, vm: Vm, config: VmConfig) -> Iterator[Change]:
     swap = declared.container.swap
     if swap is not None and (512 if config.number("swap") is None else config.number("swap")) != swap:
         yield Change("swap", config.text("swap") or "512", f"{swap} MiB", swap)
-    features = declared.container.features
-    if features is not None and properties(features, "") != properties(config.text("features") or "", ""):
-        yield Change("features", config.text("features") or "none", features, features)
+    yield from _typed("features", "", declared.container.features, config, "none")
     yield from tags(vm, config)
     yield from flags(vm, config, None)
-    yield from startup(vm, config)
+    yield from _typed("startup", "order", declared.startup, config, "any")
     yield from description(fleet, vm, config)
     for card in declared.networks:
         yield from card_changes(card, config)
@@ -341,6 +311,5 @@ def card_changes(card: Device, config: VmConfig) -> Iterator[Change]:
     if all(values.get(key, "").lower() == value.lower() for key, value in target.items()):
         return
     merged = {"type": "veth", **values, **target} if actual else target
-    before = "none" if actual is None else ",".join(f"{key}={values.get(key, 'unset')}" for key in target)
-    text = ",".join(f"{key}={value}" for key, value in merged.items())
-    yield Change(card.name, before, ",".join(f"{key}={value}" for key, value in target.items()), text)
+    before = "none" if actual is None else written({key: values.get(key, "unset") for key in target})
+    yield Change(card.name, before, written(target), written(merged))

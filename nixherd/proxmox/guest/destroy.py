@@ -7,7 +7,7 @@ digest). Whoever changes the guest meanwhile makes the claim fail, and it is jud
 
 from dataclasses import dataclass, replace
 
-from nixherd.base.arguments import Whole, some_names, text_of
+from nixherd.base.arguments import Whole, text_of
 from nixherd.base.errors import FleetError, Refused, Usage
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.belongings import Belongings, Part
@@ -24,7 +24,7 @@ from nixherd.proxmox.guest.observe import belongings_of, observe, pool_of, still
 from nixherd.proxmox.guest.removal import CLAIM, Claim, claim_in
 from nixherd.proxmox.guest.storages import require_places
 from nixherd.proxmox.guest.tasks import Progress
-from nixherd.proxmox.guest.verb import TASK_SECONDS, Guest, Verb, argument, flag, option
+from nixherd.proxmox.guest.verb import TASK_SECONDS, Guest, Verb, argument, discarded, flag, option
 from nixherd.proxmox.steps import AwaitRemoval, Backup, Destroy, Outcome, Steps, nothing
 
 __all__ = ["CLAIM", "DestroyGuest", "claimed_backup"]
@@ -43,28 +43,18 @@ class DestroyGuest(Verb):
     vm: str = argument(text_of, itself=True)
     vmid: int = argument(Whole(100))
     stop: bool = flag("Also when it runs.")
-    backup: bool = flag(
-        "Make no backup before: all of it is given up.", default=True, option="--no-backup", negated=True
-    )
+    backup: bool = flag("Make no backup: all of it is given up.", default=True, option="--no-backup", negated=True)
     storage: str | None = option(text_of, help="Where the backup goes.", metavar="NAME")
     purge: bool = flag("Also from backup jobs, replication and HA.")
-    discard: tuple[str, ...] = option(
-        some_names,
-        (),
-        "What may go although no backup holds it: scsi1, unused0, snapshot:clean. May be repeated.",
-        metavar="NAME",
-    )
+    discard: tuple[str, ...] = discarded("no backup holds it")
 
     def check(self, fleet: Fleet, vm: Vm) -> None:
-        names.require_storage(self.storage)
         for name in self.discard:
             names.require_part(vm, name)
 
     def require(self, fleet: Fleet, vm: Vm) -> None:
         if (self.vm, self.vmid) != (vm.name, vm.vmid):
-            raise Usage(
-                f"to destroy {label(vm)} name both, {vm.name} and {vm.vmid}; {self.vm} and {self.vmid} were given"
-            )
+            raise Usage(f"to destroy {label(vm)} name both, {vm.name} and {vm.vmid}, not {self.vm} and {self.vmid}")
         super().require(fleet, vm)
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
@@ -94,9 +84,9 @@ class DestroyGuest(Verb):
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
     ) -> Steps:
         """Return the steps, with what was removed in the last of them."""
-        first = self.plan(client, fleet, vm)
+        say, first = progress or (lambda _: None), self.plan(client, fleet, vm)
         if first and isinstance(first[0], AwaitRemoval):
-            return self._after_another(client, fleet, vm, first[0], timeout, progress)
+            return self._after_another(client, fleet, vm, first[0], timeout, say)
         if not first:
             return first
         assert isinstance(first[-1], Destroy)
@@ -107,7 +97,7 @@ class DestroyGuest(Verb):
 
         done.append(achieve(client, fleet, vm, off, timeout=timeout, progress=progress, what=self.verb))
         try:
-            return self._save_and_remove(client, fleet, vm, first, target, done, timeout, progress)
+            return self._save_and_remove(client, fleet, vm, first, done, timeout, say)
         except FleetError as error:
             told = [str(error)]
             if did := [str(step) for steps in done for step in steps]:
@@ -118,27 +108,20 @@ class DestroyGuest(Verb):
             raise
 
     def _save_and_remove(
-        self,
-        client: Client,
-        fleet: Fleet,
-        vm: Vm,
-        first: Steps,
-        target: Destroy,
-        done: list[Steps],
-        timeout: float,
-        progress: Progress | None,
+        self, client: Client, fleet: Fleet, vm: Vm, first: Steps, done: list[Steps], timeout: float, say: Progress
     ) -> Steps:
         """Back the guest up and remove it, once it is off; what was done is added to `done`."""
+        target = first[-1]
+        assert isinstance(target, Destroy)
         before = removal.tasks_of(client, target)
         claim = removal.relied_on(client, fleet, vm) if target.backup else Claim()
-        for step in first:
-            if isinstance(step, Backup):
-                _await_unlocked(client, fleet, vm, step, timeout, progress)
-                claim = _save(client, step, timeout, progress)
-                assert claim.archive
-                self._require_saved(vm, target.belongings, saved(client, step.node, claim.archive, claim.task, vm.type))
-                target = replace(target, backup=claim.archive)
-                done.append((step,))
+        for step in (each for each in first if isinstance(each, Backup)):
+            _await_unlocked(client, fleet, vm, step, timeout, say)
+            claim = _save(client, step, timeout, say)
+            assert claim.archive
+            self._require_saved(vm, target.belongings, saved(client, step.node, claim.archive, claim.task, vm.type))
+            target = replace(target, backup=claim.archive)
+            done.append((step,))
 
         def judge(actual: ActualVm) -> Belongings:
             replace(self, stop=False)._judge(client, fleet, vm, actual)
@@ -148,27 +131,22 @@ class DestroyGuest(Verb):
                 removal.require_untouched(client, vm, target, before)
             return belongings_of(client, vm, actual.node)
 
-        removed = removal.claim_and_remove(client, fleet, vm, target, claim, judge, timeout, progress)
+        removed = removal.claim_and_remove(client, fleet, vm, target, claim, judge, timeout, say)
         steps = [step for steps in (*done, (removed,)) for step in steps]
         given_up = removed.given_up if removed.saving else removed.belongings.names
-        observed = {
-            "backup": removed.backup,
-            "given_up": list(given_up),
-            "left": list(removed.left),
-            "unseen": list(removed.unseen),
-        }
-        return Outcome(steps, observed=observed)
+        observed = {"backup": removed.backup, "given_up": list(given_up)}
+        return Outcome(steps, observed=observed | {"left": list(removed.left), "unseen": list(removed.unseen)})
 
     def _after_another(
-        self, client: Client, fleet: Fleet, vm: Vm, step: AwaitRemoval, timeout: float, progress: Progress | None
+        self, client: Client, fleet: Fleet, vm: Vm, step: AwaitRemoval, timeout: float, say: Progress
     ) -> Steps:
         """Wait for the removal that an earlier run began, and do what is left to do then."""
         try:
-            removal.wait_for(client, step.upid, timeout, progress)
+            removal.wait_for(client, step.upid, timeout, say)
         except (OutcomeUnknown, StillRunning) as error:
             error.args = (f"{error}; {_how_it_stands(client, fleet, vm)}", *error.args[1:])
             raise
-        done = (step, *self.run(client, fleet, vm, timeout=timeout, progress=progress))
+        done = (step, *self.run(client, fleet, vm, timeout=timeout, progress=say))
         if len(done) == 1:
             removal.require_removed(client, vm, step.node, step.upid)
         return done
@@ -286,9 +264,7 @@ def claimed_backup(config: VmConfig) -> str | None:
     return claim.archive if claim else None
 
 
-def _await_unlocked(
-    client: Client, fleet: Fleet, vm: Vm, step: Backup, timeout: float, progress: Progress | None
-) -> None:
+def _await_unlocked(client: Client, fleet: Fleet, vm: Vm, step: Backup, timeout: float, say: Progress) -> None:
     """Wait while the guest is locked: a killed run's backup may still be at work.
 
     Raise Locked when that takes too long.
@@ -297,10 +273,10 @@ def _await_unlocked(
     def locked(actual: ActualVm | None) -> Steps:
         return (step,) if actual and actual.config.lock else ()
 
-    achieve(client, fleet, vm, locked, timeout=timeout, progress=progress, what="back up")
+    achieve(client, fleet, vm, locked, timeout=timeout, progress=say, what="back up")
 
 
-def _save(client: Client, step: Backup, timeout: float, progress: Progress | None) -> Claim:
+def _save(client: Client, step: Backup, timeout: float, say: Progress) -> Claim:
     """Back the guest up and see the archive on the storage. Raise FleetError when it is not there."""
 
     def there() -> dict[str, int]:
@@ -308,7 +284,7 @@ def _save(client: Client, step: Backup, timeout: float, progress: Progress | Non
         return {row.volid: row.size for row in rows}
 
     before = there()
-    task = apply(client, step, timeout=timeout, progress=progress)
+    task = apply(client, step, timeout=timeout, progress=say)
     new = {volid: size for volid, size in there().items() if volid not in before and size > 0}
     if not new:
         raise FleetError(f"the backup of {step.guest} is not on {step.storage}, whatever its task says; not destroyed")

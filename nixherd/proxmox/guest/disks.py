@@ -61,10 +61,7 @@ class ResizeDisk(Verb):
         if drive.size is None:
             raise Usage(f"{guest.label}: the size of {drive.name} is not known; look at `qm config {vm.vmid}`")
         if drive.size > size:
-            raise Usage(
-                f"{guest.label}: {drive.name} has {format_size(drive.size)}, more than {format_size(size)}; "
-                "disks only grow, ask for more"
-            )
+            raise Usage(f"{guest.label}: {drive.name} has {format_size(drive.size)}, and disks only grow; ask for more")
         if drive.size == size:
             return nothing(f"{drive.name} has {format_size(size)}")
         return (Resize(seen.node, vm.vmid, drive.name, drive.size, size, seen.config.digest, type=vm.type),)
@@ -81,9 +78,6 @@ class AttachDisk(Verb):
     disk: str = argument(text_of)
     size: int = argument(size_of)
     storage: str | None = option(text_of, metavar="NAME")
-
-    def __post_init__(self) -> None:
-        names.require_storage(self.storage)
 
     def check(self, fleet: Fleet, vm: Vm) -> None:
         if vm.type is not GuestType.QEMU:
@@ -123,8 +117,7 @@ class AttachDisk(Verb):
         has = "another one" if drive.size is None else format_size(drive.size)
         raise Usage(f"{guest.label} has a disk {disk} already, of {has}; resize it, or choose another name")
 
-    def judge(self, guest: Guest) -> Steps:
-        return waiting(guest)
+    judge = waiting
 
 
 @dataclass(frozen=True)
@@ -139,9 +132,6 @@ class RelocateDisk(Verb):
     storage: str = argument(text_of)
     keep_source: bool = flag("Leave the old one as an unused disk.")
 
-    def __post_init__(self) -> None:
-        names.require_storage(self.storage)
-
     def check(self, fleet: Fleet, vm: Vm) -> None:
         names.require_disk(vm, self.disk, unused=True)
         if vm.type is not GuestType.QEMU:
@@ -155,10 +145,8 @@ class RelocateDisk(Verb):
         drive = self._movable(guest, seen)
         if drive.storage == self.storage:
             return nothing(f"{drive.name} is on {self.storage}")
-        step = MoveDisk(
-            *(seen.node, vm.vmid, drive.name, self.storage, self.keep_source, seen.config.digest, drive.volume),
-            type=vm.type,
-        )
+        what = (seen.node, vm.vmid, drive.name, self.storage, self.keep_source, seen.config.digest, drive.volume)
+        step = MoveDisk(*what, type=vm.type)
         if not self.keep_source:
             require_in_no_snapshot(guest.client, vm, step)
         return (step,)

@@ -42,8 +42,7 @@ class _Options(Verb):
         )
         return (Configure(seen.node, vm.vmid, changes, seen.config.digest, type=vm.type),) if changes else _AS_ASKED
 
-    def judge(self, guest: Guest) -> Steps:
-        return waiting(guest)
+    judge = waiting
 
 
 def _after(vm: Vm, seen: ActualVm, key: str, value: object) -> str:
@@ -138,8 +137,7 @@ class SetDevice(Verb):
             return _AS_ASKED
         return (Configure(seen.node, vm.vmid, changes, seen.config.digest, waits, type=vm.type),)
 
-    def judge(self, guest: Guest) -> Steps:
-        return waiting(guest)
+    judge = waiting
 
 
 def property_of(name: str, value: object) -> str:
@@ -175,8 +173,7 @@ class _OneDevice(Verb):
     def look(self, guest: Guest) -> Steps:
         return self._action().look(guest)
 
-    def judge(self, guest: Guest) -> Steps:
-        return waiting(guest)
+    judge = waiting
 
 
 _SPELT = {"mac": "macaddr", "x_vga": "x-vga"}
@@ -281,8 +278,8 @@ class AddCloudInitDrive(Verb):
     storage: str | None = option(text_of)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         names.require_drive(self.device)
-        names.require_storage(self.storage)
 
     def check(self, fleet: Fleet, vm: Vm) -> None:
         _require_vm(vm)
@@ -298,8 +295,7 @@ class AddCloudInitDrive(Verb):
         waits = (self.device,) if of_change(seen, change) else ()
         return (Configure(seen.node, guest.vm.vmid, (change,), seen.config.digest, waits),)
 
-    def judge(self, guest: Guest) -> Steps:
-        return waiting(guest)
+    judge = waiting
 
 
 @dataclass(frozen=True)

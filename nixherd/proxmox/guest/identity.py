@@ -318,11 +318,10 @@ def require_free(client: "Client | None", vmid: int) -> bool | None:
     """Tell whether nobody has this VMID, None if the hypervisor was not asked. Raise Usage when somebody has it."""
     if client is None:
         return None
+    remedy = "has it; take another one (nixherd vm next-id)"
     row = next((row for row in client.resources() if row.vmid == vmid), None)
     if row is not None:
-        raise Usage(
-            f"--vmid {vmid}: {row.name or 'a guest'} on {row.node} has it; take another one (nixherd vm next-id)"
-        )
+        raise Usage(f"--vmid {vmid}: {row.name or 'a guest'} on {row.node} {remedy}")
     if not client.is_free(vmid):
-        raise Usage(f"--vmid {vmid}: a guest that this token may not see has it; take another one (nixherd vm next-id)")
+        raise Usage(f"--vmid {vmid}: a guest that this token may not see {remedy}")
     return True

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from nixherd.base.arguments import SECONDS, flag_of, text_of
 from nixherd.base.errors import FleetError, Usage
 from nixherd.fleet.models import Fleet, GuestType, Host, Vm
+from nixherd.proxmox import steps
 from nixherd.proxmox.guest import names, reboots
 from nixherd.proxmox.guest.apply import desired
 from nixherd.proxmox.guest.desired import empty_vm
@@ -12,26 +13,7 @@ from nixherd.proxmox.guest.identity import label, require_may_change
 from nixherd.proxmox.guest.observe import observe
 from nixherd.proxmox.guest.plan import SHUTDOWN_SECONDS, Desired, clone_of, clone_of_template, in_the_making, plan_vm
 from nixherd.proxmox.guest.verb import Guest, Verb, argument, flag, option
-from nixherd.proxmox.steps import (
-    AwaitClone,
-    AwaitReboot,
-    Cannot,
-    Clone,
-    MakeTemplate,
-    Migrate,
-    Note,
-    Reboot,
-    Resume,
-    Row,
-    Shutdown,
-    Start,
-    Steps,
-    Stop,
-    Suspend,
-    doable,
-    nothing,
-    rows,
-)
+from nixherd.proxmox.steps import Cannot, Note, Reboot, Row, Steps, doable, nothing, rows
 
 
 @dataclass(frozen=True)
@@ -42,7 +24,7 @@ class Switch(Verb):
         actual, vm = guest.actual, guest.vm
         is_off = actual is not None and not actual.running
         if actual and is_off and (upid := reboots.under_way(guest.client, actual.node, vm.vmid)):
-            return (AwaitReboot(guest.ours.node, vm.vmid, upid, type=vm.type),)
+            return (steps.AwaitReboot(guest.ours.node, vm.vmid, upid, type=vm.type),)
         return self.switch(guest)
 
     def switch(self, guest: Guest) -> Steps:
@@ -60,8 +42,8 @@ class StartGuest(Switch):
     def switch(self, guest: Guest) -> Steps:
         seen, vm = guest.ours, guest.vm
         if seen.running:
-            return (Resume(seen.node, vm.vmid, type=vm.type),) if seen.paused else nothing("it runs")
-        return (Start(seen.node, vm.vmid, type=vm.type),)
+            return (steps.Resume(seen.node, vm.vmid, type=vm.type),) if seen.paused else nothing("it runs")
+        return (steps.Start(seen.node, vm.vmid, type=vm.type),)
 
 
 @dataclass(frozen=True)
@@ -72,7 +54,7 @@ class StopGuest(Switch):
 
     def switch(self, guest: Guest) -> Steps:
         seen, vm = guest.ours, guest.vm
-        return (Stop(seen.node, vm.vmid, type=vm.type),) if seen.running else nothing("it does not run")
+        return (steps.Stop(seen.node, vm.vmid, type=vm.type),) if seen.running else nothing("it does not run")
 
 
 @dataclass(frozen=True)
@@ -93,7 +75,7 @@ class ShutdownGuest(Switch):
             return nothing("it does not run")
         if seen.paused and not self.force:
             raise Usage(f"{guest.label} is paused and cannot shut down; resume it first, or stop it")
-        return (Shutdown(seen.node, vm.vmid, self.timeout, self.force, type=vm.type),)
+        return (steps.Shutdown(seen.node, vm.vmid, self.timeout, self.force, type=vm.type),)
 
 
 @dataclass(frozen=True)
@@ -120,9 +102,7 @@ class RebootGuest(Switch):
         if not (waiting or self.always):
             return nothing("nothing waits for a reboot")
         if seen.paused:
-            raise Usage(
-                f"{guest.label} is paused and cannot shut down for a reboot; resume it first, or stop and start it"
-            )
+            raise Usage(f"{guest.label} is paused and cannot shut down for a reboot; resume it, or stop and start it")
         return (Reboot(seen.node, vm.vmid, self.timeout, waiting, type=vm.type),)
 
 
@@ -139,7 +119,7 @@ class SuspendGuest(Verb):
             return nothing("it is suspended to disk" if seen.config.lock else "it is paused")
         if not seen.running:
             raise Usage(f"{guest.label} does not run; there is nothing to suspend")
-        return (Suspend(seen.node, vm.vmid, self.to_disk, type=vm.type),)
+        return (steps.Suspend(seen.node, vm.vmid, self.to_disk, type=vm.type),)
 
 
 @dataclass(frozen=True)
@@ -151,9 +131,9 @@ class ResumeGuest(Verb):
     def look(self, guest: Guest) -> Steps:
         seen, vm = guest.ours, guest.vm
         if seen.config.lock == "suspended":
-            return (Start(seen.node, vm.vmid, type=vm.type),)
+            return (steps.Start(seen.node, vm.vmid, type=vm.type),)
         if seen.running:
-            resume = (Resume(seen.node, vm.vmid, type=vm.type),)
+            resume = (steps.Resume(seen.node, vm.vmid, type=vm.type),)
             return resume if seen.paused else nothing("it runs and is not paused")
         raise Usage(f"{guest.label} does not run and is not suspended; start it")
 
@@ -176,11 +156,9 @@ class CreateGuest(Verb):
 
     name = verb = "create"
     command = "clone"
-    full: bool = flag(
-        "A linked clone of the template: quick, and bound to it.", default=True, option="--linked", negated=True
-    )
+    full: bool = flag("Link the clone: quick, bound to the template.", default=True, option="--linked", negated=True)
     source: str | None = option(
-        text_of, help="Copy this managed guest instead of the template.", option="--from", metavar="GUEST", guest=True
+        text_of, help="Copy this guest, not the template.", option="--from", metavar="GUEST", guest=True
     )
     empty: bool = flag("No template: a VM from its definition alone, with empty disks.")
 
@@ -208,17 +186,17 @@ class CreateGuest(Verb):
         if self.source is not None:
             return self._copy(guest)
         client, fleet, vm, actual = guest.client, guest.fleet, guest.vm, guest.actual
-        steps = rows(doable(plan_vm(desired(client, fleet, vm, host_of(fleet, vm)), actual)), Row.CLONE)
-        if not steps:
+        planned = rows(doable(plan_vm(desired(client, fleet, vm, host_of(fleet, vm)), actual)), Row.CLONE)
+        if not planned:
             return nothing(f"it exists{f' on {actual.node}' if actual else ''}")
-        return (clone_of_template(fleet, vm, full=self.full),) if isinstance(steps[0], Clone) else steps
+        return (clone_of_template(fleet, vm, full=self.full),) if isinstance(planned[0], steps.Clone) else planned
 
     def _copy(self, guest: Guest) -> Steps:
         """Make a VM out of another one: the template has no part in that, and is not asked for."""
         fleet, vm, actual = guest.fleet, guest.vm, guest.actual
         if actual is not None and in_the_making(fleet, vm, actual):
             assert actual.clone_task is not None
-            return (AwaitClone(actual.node or fleet.node_of(vm), vm.vmid, actual.clone_task),)
+            return (steps.AwaitClone(actual.node or fleet.node_of(vm), vm.vmid, actual.clone_task),)
         if actual is not None:
             return nothing(f"it exists on {guest.ours.node}")
         source = self._source(fleet)
@@ -256,8 +234,8 @@ class ApplyDefinition(Verb):
         return plan_vm(desired(guest.client, fleet, vm, host_of(fleet, vm)), guest.actual)
 
     def look(self, guest: Guest) -> Steps:
-        steps = (step for step in doable(self._plan(guest)) if self.allow_reboot or not isinstance(step, Reboot))
-        return tuple(step for step in steps if step.row is not Row.START)
+        planned = (step for step in doable(self._plan(guest)) if self.allow_reboot or not isinstance(step, Reboot))
+        return tuple(step for step in planned if step.row is not Row.START)
 
     def judge(self, guest: Guest) -> Steps:
         undone = (Cannot, Note) if self.allow_reboot else (Cannot, Note, Reboot)
@@ -280,7 +258,7 @@ class ConvertToTemplate(Verb):
             raise Usage(f"{guest.label} is a container; only VMs are converted to templates here")
         if seen.running:
             raise Usage(f"{guest.label} runs; shut it down before it becomes a template")
-        return (MakeTemplate(seen.node, vm.vmid),)
+        return (steps.MakeTemplate(seen.node, vm.vmid),)
 
 
 @dataclass(frozen=True)
@@ -293,8 +271,8 @@ class MigrateGuest(Verb):
     storage: str | None = option(text_of, help="Where local disks go on the target.", metavar="NAME")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         names.require_node(self.target)
-        names.require_storage(self.storage)
 
     def look(self, guest: Guest) -> Steps:
         seen, vm = guest.ours, guest.vm
@@ -303,4 +281,6 @@ class MigrateGuest(Verb):
             raise Usage(f"node {self.target} does not exist; the cluster has {', '.join(known)}")
         if seen.node == self.target:
             return nothing(f"it is on {self.target}")
-        return (Migrate(seen.node, vm.vmid, self.target, seen.running, self.local_disks, self.storage, type=vm.type),)
+        return (
+            steps.Migrate(seen.node, vm.vmid, self.target, seen.running, self.local_disks, self.storage, type=vm.type),
+        )

@@ -12,33 +12,12 @@ from typing import Any
 from nixherd.base.errors import FleetError, Refused
 from nixherd.base.sizes import format_size
 from nixherd.fleet.models import DEFINITIONS, Device, Fleet, GuestType, Host, Vm
-from nixherd.proxmox.config import Drive, VmConfig, size_or_none
+from nixherd.proxmox import steps
+from nixherd.proxmox.config import Drive, VmConfig, size_or_none, written
+from nixherd.proxmox.guest import identity
 from nixherd.proxmox.guest.desired import cloud_init, container_steps, creation, grown, impossible, inheritable, options
-from nixherd.proxmox.guest.identity import (
-    ActualVm,
-    is_elsewhere,
-    is_stuck,
-    label,
-    marked,
-    of_change,
-    waits,
-    why_not_ours,
-)
-from nixherd.proxmox.steps import (
-    AddDisk,
-    AwaitClone,
-    Cannot,
-    Clone,
-    CloudInit,
-    Configure,
-    Drift,
-    Note,
-    Reboot,
-    Resume,
-    Row,
-    Start,
-    Step,
-)
+from nixherd.proxmox.guest.identity import ActualVm, label, why_not_ours
+from nixherd.proxmox.steps import Cannot, Note, Row, Step
 
 SHUTDOWN_SECONDS = 180  # what a guest gets to shut down in before it is started again
 
@@ -80,11 +59,11 @@ def compared(desired: Desired, actual: ActualVm | None) -> tuple[Step, ...]:
     return tuple(_steps(desired, actual))
 
 
-def require_changeable(vm: Vm, steps: tuple[Step, ...]) -> None:
+def require_changeable(vm: Vm, todo: tuple[Step, ...]) -> None:
     """Refuse steps for a readonly guest."""
-    if steps and vm.readonly:
+    if todo and vm.readonly:
         raise Refused(
-            f"{label(vm)} is readonly in {DEFINITIONS}; refusing to {steps[0]} (edit the definitions if it may change)"
+            f"{label(vm)} is readonly in {DEFINITIONS}; refusing to {todo[0]} (edit the definitions if it may change)"
         )
 
 
@@ -101,28 +80,28 @@ def _steps(desired: Desired, actual: ActualVm | None) -> Iterator[Step]:
                 f"template.vmid in {DEFINITIONS}"
             )
         clone = clone_of_template(fleet, vm)
-        yield AwaitClone(clone.node, vm.vmid, actual.clone_task) if actual and actual.clone_task else clone
+        yield steps.AwaitClone(clone.node, vm.vmid, actual.clone_task) if actual and actual.clone_task else clone
         actual = cloned(clone, desired.template)
     node = actual.node or fleet.node_of(vm)
     yield from _place(fleet, vm, actual)
     changes = tuple(options(fleet, vm, actual.config, desired.template))
     changing = {change.key for change in changes}
-    waits = tuple(change.key for change in changes if of_change(actual, change))
+    waits = tuple(change.key for change in changes if identity.of_change(actual, change))
     if changes:
-        yield Configure(node, vm.vmid, changes, actual.config.digest, waits)
+        yield steps.Configure(node, vm.vmid, changes, actual.config.digest, waits)
     yield from disks(fleet, vm, node, actual)
     changes = tuple(cloud_init(vm, desired.host, actual.config))
     if changes:
-        yield CloudInit(node, vm.vmid, changes, actual.config.digest, running=actual.running)
+        yield steps.CloudInit(node, vm.vmid, changes, actual.config.digest, running=actual.running)
     yield from impossible(vm, node, actual.config)
     if desired.unseen is not None and (left := inheritable(vm, actual.config)):
         what = f"whether {' and '.join(left)} came from its template is not known: {desired.unseen}"
         yield Note(node, vm.vmid, what)
     if not actual.running:
         yield from taken_up(vm, node, actual, changing)
-        yield Start(node, vm.vmid)
+        yield steps.Start(node, vm.vmid)
     elif actual.paused:
-        yield Resume(node, vm.vmid)
+        yield steps.Resume(node, vm.vmid)
     else:
         yield from reboot_or_not(vm, node, actual, changing, waits, SHUTDOWN_SECONDS)
 
@@ -135,20 +114,15 @@ def _container_steps(desired: Desired, actual: ActualVm | None) -> Iterator[Step
     yield from _place(fleet, vm, actual)
     yield from container_steps(fleet, vm, actual.node or fleet.node_of(vm), actual.config)
     if not actual.running:
-        yield Start(actual.node or fleet.node_of(vm), vm.vmid, type=vm.type)
+        yield steps.Start(actual.node or fleet.node_of(vm), vm.vmid, type=vm.type)
 
 
 def _place(fleet: Fleet, vm: Vm, actual: ActualVm) -> Iterator[Step]:
     """Say where a guest should run if it runs elsewhere; it is left to people to move it."""
     if vm.node and actual.node and vm.node != actual.node:
-        yield Cannot(
-            actual.node,
-            vm.vmid,
-            "node",
-            f"it runs on {actual.node}, {vm.attribute}.node says {vm.node}",
-            f"`nixherd vm migrate {vm.name} {vm.node}` moves it, or correct the definitions",
-            type=vm.type,
-        )
+        why = f"it runs on {actual.node}, {vm.attribute}.node says {vm.node}"
+        remedy = f"`nixherd vm migrate {vm.name} {vm.node}` moves it, or correct the definitions"
+        yield Cannot(actual.node, vm.vmid, "node", why, remedy, type=vm.type)
 
 
 def in_the_making(fleet: Fleet, vm: Vm, actual: ActualVm) -> bool:
@@ -174,29 +148,20 @@ def template_node(fleet: Fleet) -> str:
     return fleet.template.node or fleet.endpoint.node
 
 
-def clone_of_template(fleet: Fleet, vm: Vm, *, full: bool = True) -> Clone:
+def clone_of_template(fleet: Fleet, vm: Vm, *, full: bool = True) -> steps.Clone:
     """Return the step that clones the declared template. A linked clone stays on the template's storage."""
     assert fleet.template is not None
     return replace(clone_of(fleet, vm, fleet.template.vmid, template_node(fleet), full=full), is_template=True)
 
 
-def clone_of(fleet: Fleet, vm: Vm, source: int, node: str, *, full: bool = True) -> Clone:
+def clone_of(fleet: Fleet, vm: Vm, source: int, node: str, *, full: bool = True) -> steps.Clone:
     """Return the step that clones another VM, which is on this node."""
-    return Clone(
-        node=fleet.node_of(vm),
-        vmid=vm.vmid,
-        name=vm.name,
-        template=source,
-        template_node=node,
-        description=marked(fleet, vm, vm.settings.description or ""),
-        storage=fleet.storage_of(vm) if full else None,
-        pool=vm.settings.pool,
-        full=full,
-        is_template=False,
-    )
+    notes, storage = identity.marked(fleet, vm, vm.settings.description or ""), fleet.storage_of(vm) if full else None
+    copy = (fleet.node_of(vm), vm.vmid, vm.name, source, node, notes, storage, vm.settings.pool)
+    return steps.Clone(*copy, full=full, is_template=False)
 
 
-def cloned(clone: Clone, template: VmConfig) -> ActualVm:
+def cloned(clone: steps.Clone, template: VmConfig) -> ActualVm:
     """Return what the server makes of the template: a copy of its options, without its identity.
 
     Tags and protection are copied, volumes that are attached nowhere are not.
@@ -237,28 +202,22 @@ def disks(fleet: Fleet, vm: Vm, node: str, actual: ActualVm) -> Iterator[Step]:
 
 def _goes(actual: ActualVm, disk: str) -> bool:
     row = actual.waiting(disk)
-    return row is not None and row.after is None and is_elsewhere(actual, disk)
+    return row is not None and row.after is None and identity.is_elsewhere(actual, disk)
 
 
 def _detached(vm: Vm, node: str, disk: str, where: str) -> Cannot:
-    return Cannot(
-        *(node, vm.vmid, disk),
-        f"{label(vm)} loses it at its next start, {where} declares it",
-        f"take that back (`qm set {vm.vmid} --revert {disk}` on {node}), or correct the definitions",
-        of_row=Row.RESIZE,
-    )
+    why = f"{label(vm)} loses it at its next start, {where} declares it"
+    remedy = f"take that back (`qm set {vm.vmid} --revert {disk}` on {node}), or correct the definitions"
+    return Cannot(node, vm.vmid, disk, why, remedy, of_row=Row.RESIZE)
 
 
 def _sized(vm: Vm, node: str, actual: ActualVm, disk: Drive, target: int, where: str) -> Iterator[Step]:
     assert disk.size is not None
-    if disk.size < target and is_elsewhere(actual, disk.name):
-        yield Cannot(
-            *(node, vm.vmid, disk.name),
-            f"it waits for the next start of {label(vm)} with {format_size(disk.size)} and cannot be grown to "
-            f"{format_size(target)} before",
-            f"{'reboot' if actual.running else 'start'} it, then run again",
-            of_row=Row.RESIZE,
-        )
+    if disk.size < target and identity.is_elsewhere(actual, disk.name):
+        sizes = f"with {format_size(disk.size)} and cannot be grown to {format_size(target)} before"
+        why = f"it waits for the next start of {label(vm)} {sizes}"
+        remedy = f"{'reboot' if actual.running else 'start'} it, then run again"
+        yield Cannot(node, vm.vmid, disk.name, why, remedy, of_row=Row.RESIZE)
         return
     template = actual.config.digest is None  # planned on what the clone will be
     yield from grown(vm, node, disk.name, disk.size, target, actual.config, where, of_template=template)
@@ -270,18 +229,15 @@ def _missing(fleet: Fleet, vm: Vm, node: str, actual: ActualVm, device: Device) 
     config, size = actual.config, format_size(device.size)
     for name, volume in sorted((name, each.volume) for name, each in config.unused.items()):
         if actual.unused.get(name) in (None, device.size):
-            yield Cannot(
-                *(node, vm.vmid, device.name),
-                f"{label(vm)} lacks it; {name} ({_described(actual, name, volume)}) is attached nowhere and may be it",
-                f"attach that (`qm set {vm.vmid} --{device.name} {volume}` on {node}), or make a new one: "
-                f"`nixherd vm add-disk {vm.name} {device.name} {size}`",
-                of_row=Row.RESIZE,
-            )
+            what = f"{name} ({_described(actual, name, volume)})"
+            new = f"`nixherd vm add-disk {vm.name} {device.name} {size}`"
+            why = f"{label(vm)} lacks it; {what} is attached nowhere and may be it"
+            remedy = f"attach that (`qm set {vm.vmid} --{device.name} {volume}` on {node}), or make a new one: {new}"
+            yield Cannot(node, vm.vmid, device.name, why, remedy, of_row=Row.RESIZE)
             return
     storage = device.storage or fleet.storage_of(vm) or ""
-    rest = ",".join(f"{key}={value}" for key, value in device.values.items())
-    later = waits(actual, device.name, storage)
-    yield AddDisk(node, vm.vmid, device.name, storage, device.size, rest, config.digest, later)
+    later = identity.waits(actual, device.name, storage)
+    yield steps.AddDisk(node, vm.vmid, device.name, storage, device.size, written(device.values), config.digest, later)
 
 
 def _described(actual: ActualVm, name: str, volume: str) -> str:
@@ -297,7 +253,7 @@ def drift(vm: Vm, node: str, actual: ActualVm | None) -> tuple[Step, ...]:
     if actual is None:
         why = f"documented as {vm.attribute}, not there"
         return (Cannot(node, vm.vmid, vm.name, why, "correct that", type=vm.type),)
-    return tuple(Drift(actual.node, vm.vmid, *pair, type=vm.type) for pair in _pairs(vm, actual))
+    return tuple(steps.Drift(actual.node, vm.vmid, *pair, type=vm.type) for pair in _pairs(vm, actual))
 
 
 def _pairs(vm: Vm, actual: ActualVm) -> Iterator[tuple[str, str, str]]:
@@ -329,7 +285,7 @@ def reboot_or_not(
     No reboot while something waits that could not be plugged in: the next start may fail by it.
     """
     left = [row for row in actual.pending if row.key not in changed]
-    failed = [row.key for row in left if row.after is not None and is_stuck(actual, row)]
+    failed = [row.key for row in left if row.after is not None and identity.is_stuck(actual, row)]
     because = tuple(sorted({*waits, *(row.key for row in left if row.key not in failed)}))
     for key in failed:
         yield Cannot(
@@ -338,7 +294,7 @@ def reboot_or_not(
             f"take it back (`qm set {vm.vmid} --revert {key}` on {node}), or reboot when it is right",
         )
     if because and not failed:
-        yield Reboot(node, vm.vmid, timeout, because)
+        yield steps.Reboot(node, vm.vmid, timeout, because)
     elif because:
         yield Note(node, vm.vmid, f"waits for its next start as well: {', '.join(because)}")
 

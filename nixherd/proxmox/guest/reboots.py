@@ -137,9 +137,7 @@ def _started(client: Client, step: Reboot, before: Before, begun: Upid, waits: P
         since = after(tasks.tasks_of(client, step.node, step.vmid), begun, before.tasks)
         second = next((task for task in since or () if task.type in STARTS), None)
         if answered and status is None:
-            raise FleetError(
-                f"{step.guest} is not on {step.node} any more; it was shut down for its reboot{_seen(since)}"
-            )
+            raise FleetError(f"{step.guest} is not on {step.node} any more, it shut down for its reboot{_seen(since)}")
         if status and status.running and not status.paused and before.is_another(status):
             say(f"{step.guest} runs again, since {status.uptime} s")
             return second
@@ -205,9 +203,7 @@ def _late(
     if status is None:
         return Undecided(f"{step.guest} was shut down for its reboot; {step.node} has not answered for {waited:.0f} s")
     if status.paused:
-        return FleetError(
-            f"{step.guest} is paused, {waited:.0f} s after the task of its reboot has ended{_seen(since)}"
-        )
+        return FleetError(f"{step.guest} is paused, {waited:.0f} s after the task of its reboot ended{_seen(since)}")
     if status.running:
         return FleetError(
             f"{step.guest} runs since {status.uptime} s: it has not been rebooted, though the task of that ended well "

@@ -99,13 +99,12 @@ def _ended_removal(client: Client, vm: Vm, node: str, but: Collection[str]) -> U
     return next((task.upid for task in ours if task.id == str(vm.vmid) and str(task.upid) not in but), None)
 
 
-def wait_for(client: Client, upid: Upid, timeout: float, progress: Progress | None) -> None:
+def wait_for(client: Client, upid: Upid, timeout: float, progress: Progress) -> None:
     """Wait for the removal that an earlier run began; how it ended is for whoever looks then."""
     try:
         tasks.wait(client, upid, timeout, progress)
     except TaskFailed as error:
-        if progress:
-            progress(str(error))
+        progress(str(error))
 
 
 def is_still_good(client: Client, vm: Vm, actual: ActualVm, archive: str) -> bool:
@@ -130,9 +129,7 @@ def require_untouched(client: Client, vm: Vm, step: Step, before: frozenset[str]
     """Refuse when anything was done to the guest since the tasks `before`: then no backup stands for it."""
     for task in client.tasks(step.node, active=False, vmid=step.vmid):
         if str(task.upid) not in before and task.type not in _HARMLESS:
-            raise Refused(
-                f"{label(vm)}: {task.user} did {task.type} since it was looked at ({task.upid}); not destroyed"
-            )
+            raise Refused(f"{label(vm)}: {task.user} did {task.type} since it was seen ({task.upid}); not destroyed")
 
 
 # Claim and removal
@@ -141,14 +138,7 @@ Judge = Callable[[ActualVm], Belongings]
 
 
 def claim_and_remove(
-    client: Client,
-    fleet: Fleet,
-    vm: Vm,
-    target: Destroy,
-    claim: Claim,
-    judge: Judge,
-    timeout: float,
-    progress: Progress | None,
+    client: Client, fleet: Fleet, vm: Vm, target: Destroy, claim: Claim, judge: Judge, timeout: float, say: Progress
 ) -> Destroy:
     """Claim the guest as it was judged and remove it; return the step, with what the server left of its volumes.
 
@@ -157,15 +147,14 @@ def claim_and_remove(
     waits, held = poll(timeout, Backoff(PAUSE, PAUSE)), Held(client, vm, 4 * PAUSE)
     while True:
         _claim(client, fleet, vm, target, claim, judge, timeout)
-        if progress:
-            progress(str(target))
+        say(str(target))
         try:
-            upid = _remove(client, fleet, vm, target, timeout, progress)
+            upid = _remove(client, fleet, vm, target, timeout, say)
         except (ApiError, TaskFailed) as error:
             # it came too late for a lock: what was claimed is looked at again before the next try
             if not tasks.lost_the_lock(error) or not waits.left:
                 raise
-            narrate = Narrator(progress or (lambda _: None), grace=0, timed=False)
+            narrate = Narrator(say, grace=0, timed=False)
             obstacle = held.lost(target.node, "its removal", error)
             while obstacle and waits.pause():
                 narrate(obstacle)
@@ -209,9 +198,7 @@ def _require_same(vm: Vm, seen: Belongings, now: Belongings) -> None:
     raise Refused(f"{label(vm)} changed since it was looked at; {', and '.join(words)}; not destroyed")
 
 
-def _remove(
-    client: Client, fleet: Fleet, vm: Vm, target: Destroy, timeout: float, progress: Progress | None
-) -> Upid | None:
+def _remove(client: Client, fleet: Fleet, vm: Vm, target: Destroy, timeout: float, progress: Progress) -> Upid | None:
     """Remove the guest, and see that it is gone. The task that did it, None where that is not known."""
     upid, ended = None, tasks_of(client, target)
     try:

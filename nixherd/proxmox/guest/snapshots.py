@@ -24,7 +24,7 @@ from nixherd.proxmox.guest.identity import ActualVm, label
 from nixherd.proxmox.guest.observe import lacking, memory_of, observe
 from nixherd.proxmox.guest.storages import require_can_snapshot
 from nixherd.proxmox.guest.tasks import Progress, stands
-from nixherd.proxmox.guest.verb import TASK_SECONDS, Action, Guest, Verb, argument, flag, option
+from nixherd.proxmox.guest.verb import TASK_SECONDS, Guest, Verb, argument, flag, option
 from nixherd.proxmox.steps import DeleteSnapshot, MoveDisk, Outcome, Rollback, Snapshot, Step, Steps, nothing
 
 
@@ -141,9 +141,7 @@ class RollbackGuest(_OfSnapshot):
             then = client.config(now.node, vm.vmid, vm.type, snapshot=self.snapname)
             status = client.status(now.node, vm.vmid, vm.type)
         except (ApiError, Refused) as error:
-            raise Undecided(
-                f"{who}, its task ended well; whether it is as the snapshot has it is not known: {error}"
-            ) from error
+            raise Undecided(f"{who}; whether it is as the snapshot has it is not known: {error}") from error
         differs = unlike_snapshot(now.config, then) if then else ()
         observed, lines = self._disks(client, vm, now)
         power = (status.paused and "paused") or status.status if status else None
@@ -161,7 +159,7 @@ class RollbackGuest(_OfSnapshot):
         if then is None:
             raise Undecided(f"{who}, and has no such snapshot any more: whether it is as that was is not known")
         return Outcome(
-            done, observed=observed, lines=[f"its configuration is that of snapshot {self.snapname}", *lines]
+            done, observed=observed, lines=(f"its configuration is that of snapshot {self.snapname}", *lines)
         )
 
     def _disks(self, client: Client, vm: Vm, now: ActualVm) -> tuple[dict[str, object], list[str]]:
@@ -187,7 +185,7 @@ class Reversible:
     When the action fails the snapshot stays, and the error says how to go back to it.
     """
 
-    action: Action
+    action: Verb
     keep: bool
     began: float = field(default_factory=time.time)
     run_id: str = field(default_factory=lambda: name_of_this_run())
@@ -283,7 +281,10 @@ def _told(row: SnapshotRow) -> str:
     )
 
 
-def reversible(action: Action, snapshot: str | None) -> Action:
+Action = Verb | Reversible
+
+
+def reversible(action: Verb, snapshot: str | None) -> Action:
     """Return the action, or with a snapshot before it that is kept (`keep`) or removed (`remove`) after it.
 
     Raise Usage for any other word.

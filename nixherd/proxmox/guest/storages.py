@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from nixherd.base.errors import ApiError, FleetError, Usage
 from nixherd.base.sizes import format_size
-from nixherd.fleet.models import DEFINITIONS, GuestType, Vm
+from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.answers import Storage
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import Drive, VmConfig
@@ -43,6 +43,18 @@ def require_place(client: Client, node: str, name: str, content: str) -> Storage
     if content not in storage.content:
         raise FleetError(f"storage {name} on {node} takes no {content}; allow `{content}` there, or name another one")
     return storage
+
+
+def only_storage(client: Client, node: str, content: str, remedy: str) -> str:
+    """Return the only storage of a node that takes this content now. Raise Usage where it is not one."""
+    able = [each for each in client.storages(node) if content in each.content]
+    fitting = [each.name for each in able if each.away is None]
+    if len(fitting) == 1:
+        return fitting[0]
+    known = f"{', '.join(fitting)} all do" if fitting else f"none does; allow `{content}` for one"
+    known += "".join(f"; {each.name} {each.away}" for each in able if each.away)
+    what = {"backup": "backups", "import": "images to import"}[content]
+    raise Usage(f"which storage of {node} takes {what} is not clear ({known}); {remedy}")
 
 
 def growth(vm: Vm, steps: Sequence[Step], config: VmConfig) -> dict[str, int]:
@@ -89,10 +101,7 @@ def template_findings(vmid: int, node: str, storages: Mapping[str, Storage | Non
 def _place(vm: Vm, node: str, name: str, storage: Storage | None, needed: int) -> Iterator[str]:
     """Yield what keeps a storage from holding `needed` bytes more of the VM; 0: from being read."""
     if storage is None:
-        yield (
-            f"{node} has no storage {name}; correct {vm.attribute}.storage, its `disks` or proxmox.defaultStorage "
-            f"in {DEFINITIONS}"
-        )
+        yield (f"{node} has no storage {name}; correct {vm.attribute}.storage, its `disks` or proxmox.defaultStorage")
     elif storage.away:
         yield f"{vm.attribute} needs storage {name} on {node}, which {storage.away}"
     elif needed and "images" not in storage.content:
@@ -133,15 +142,9 @@ def require_can_snapshot(client: Client, vm: Vm, actual: ActualVm) -> None:
 
 def require_in_no_snapshot(client: Client, vm: Vm, step: MoveDisk) -> None:
     """Refuse (Usage) to move a volume that snapshots name: a server does not delete it then."""
-    rows = client.snapshots(step.node, vm.vmid, vm.type)
-    named = [
-        row.name
-        for row in rows
-        if any(
-            drive.volume == step.source
-            for drive in client.snapshot_config(step.node, vm.vmid, row.name, vm.type).volumes.values()
-        )
-    ]
+    names = [row.name for row in client.snapshots(step.node, vm.vmid, vm.type)]
+    configs = {name: client.snapshot_config(step.node, vm.vmid, name, vm.type) for name in names}
+    named = [name for name in names if step.source in (drive.volume for drive in configs[name].volumes.values())]
     if named:
         raise Usage(
             f"{label(vm)}: {step.disk} ({step.source}) is in its snapshots {', '.join(named)}, so that it cannot be "

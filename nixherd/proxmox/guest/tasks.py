@@ -179,11 +179,8 @@ def _failure(client: Client, upid: Upid, status: TaskStatus) -> TaskFailed:
     log = f"; log: {' | '.join(lines[-LAST_LINES:])}" if lines and why == exitstatus else ""
     if why.startswith("403 "):  # what a request is refused for at once, a job finds out later
         log += "; this token lacks that permission: grant it on the node with `pveum acl modify`"
-    return TaskFailed(
-        f"task {upid.type} {upid.id} on {upid.node} failed: {why}{log} (all of it: `pvenode task log {upid}`)",
-        str(upid),
-        exitstatus,
-    )
+    what = f"task {upid.type} {upid.id} on {upid.node} failed: {why}{log} (all of it: `pvenode task log {upid}`)"
+    return TaskFailed(what, str(upid), exitstatus)
 
 
 LONGEST_WAIT = 60.0  # seconds between two tries of what leaves a failed task behind

@@ -7,12 +7,13 @@ guest, and what is left when they were carried out. The operation, the `vm` comm
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
-from nixherd.base.arguments import flag_of
+from nixherd.base.arguments import flag_of, some_names
 from nixherd.base.errors import Usage
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.client import Client
+from nixherd.proxmox.guest import names
 from nixherd.proxmox.guest.apply import PATIENCE, achieve, require_awake
 from nixherd.proxmox.guest.identity import ActualVm, label, require_may_change, require_ours
 from nixherd.proxmox.guest.observe import observe
@@ -21,27 +22,6 @@ from nixherd.proxmox.guest.tasks import Progress
 from nixherd.proxmox.steps import Note, Row, Steps, why_nothing
 
 TASK_SECONDS = PATIENCE
-
-
-class Action(Protocol):
-    """Something asked of one guest; `verb` is how a refusal names it: "shut down"."""
-
-    @property
-    def verb(self) -> str: ...
-
-    def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
-        """Return the steps that would be carried out now; empty where nothing is left to do."""
-
-    def run(
-        self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
-    ) -> Steps:
-        """Carry the steps out and look again until none is left; returns those that were."""
-
-    def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
-        """Return what still differs from the request and this does not change, and what should be known.
-
-        None where there is nothing to judge.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +89,12 @@ def option(read: Read, default: Any = None, help: str = "", **more: Any) -> Any:
     return field(default=default, metadata={"parameter": Parameter(read, help, **more)})
 
 
+def discarded(otherwise: str) -> Any:
+    """Declare the names of parts that may be lost."""
+    help = f"What may go although {otherwise}: scsi1, unused0, snapshot:clean. May be repeated."
+    return option(some_names, (), help, metavar="NAME")
+
+
 def flag(help: str = "", *, default: bool = False, **more: Any) -> Any:
     return option(flag_of, default, help, **more)
 
@@ -117,8 +103,9 @@ def flag(help: str = "", *, default: bool = False, **more: Any) -> Any:
 class Verb:
     """An action that is repeated until looking finds nothing left to do.
 
-    Its class is called `name` among the operations, and `command` on the command line, where that is not None. `undo`:
-    a snapshot may be taken before it. `row`: without any parameter its operation carries out this row of provisioning.
+    `verb` is how a refusal names it: "shut down". Its class is called `name` among the operations, and `command` on the
+    command line, where that is not None. `undo`: a snapshot may be taken before it. `row`: without any parameter its
+    operation carries out this row of provisioning.
     `by_person`: by a person who wants it now; then `look` may refuse what would be nothing to do otherwise.
     """
 
@@ -149,6 +136,9 @@ class Verb:
             raise Usage(f"{cls.name} has no parameter {', '.join(given)}")
         return cls(**values, by_person=by_person)
 
+    def __post_init__(self) -> None:
+        names.require_storage(getattr(self, "storage", None))
+
     # What a verb defines
 
     def check(self, fleet: Fleet, vm: Vm) -> None:
@@ -173,6 +163,7 @@ class Verb:
     # What all have in common
 
     def plan(self, client: Client, fleet: Fleet, vm: Vm) -> Steps:
+        """Return the steps that would be carried out now; empty where nothing is left to do."""
         self.require(fleet, vm)
         guest = Guest(client, fleet, vm, observe(client, fleet, vm))
         steps = require_places(client, self.look_now(guest, first=True))
@@ -182,6 +173,7 @@ class Verb:
     def run(
         self, client: Client, fleet: Fleet, vm: Vm, *, timeout: float = TASK_SECONDS, progress: Progress | None = None
     ) -> Steps:
+        """Carry the steps out and look again until none is left; returns those that were."""
         self.require(fleet, vm)
         looks: list[ActualVm | None] = []
 
@@ -204,17 +196,19 @@ class Verb:
         self.check(fleet, vm)
 
     def left(self, client: Client, fleet: Fleet, vm: Vm) -> Steps | None:
+        """Return what still differs from the request and this does not change, and what should be known.
+
+        None where there is nothing to judge.
+        """
         if type(self).judge is Verb.judge:
             return None
         return self.judge(Guest(client, fleet, vm, observe(client, fleet, vm)))
 
 
-def waiting(guest: Guest) -> Steps:
-    """Note which options of a guest wait for its next start."""
+def waiting(_verb: Verb, guest: Guest) -> Steps:
+    """Note which options of a guest wait for its next start: how verbs that set some judge."""
     actual = guest.actual
-    keys = ", ".join(each.key for each in actual.pending) if actual else ""
-    return (
-        (Note(actual.node, guest.vm.vmid, f"waits for its next start: {keys}", type=guest.vm.type),)
-        if (actual and keys)
-        else ()
-    )
+    if actual is None or not actual.pending:
+        return ()
+    keys = ", ".join(each.key for each in actual.pending)
+    return (Note(actual.node, guest.vm.vmid, f"waits for its next start: {keys}", type=guest.vm.type),)

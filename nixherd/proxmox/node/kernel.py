@@ -43,9 +43,7 @@ def loader_of(boot: BootState) -> Loader:
         return Loader(name, files, "proxmox-boot-tool refresh")
     if GRUB in boot["texts"]:
         return Loader("GRUB", (GRUB,), "update-grub")
-    raise FleetError(
-        f"neither {GRUB} nor an ESP of proxmox-boot-tool: this node is booted by something that is not known here"
-    )
+    raise FleetError(f"neither {GRUB} nor an ESP of proxmox-boot-tool: what boots this node is not known")
 
 
 def order(version: str) -> tuple[tuple[int, int | str], ...]:
@@ -97,9 +95,7 @@ def words_for(vendor: str | None, more: Sequence[str]) -> tuple[str, ...]:
     Raise FleetError for a CPU of another vendor.
     """
     if vendor not in (INTEL, AMD):
-        raise FleetError(
-            f"the CPU calls itself {vendor or 'nothing'}: whether its IOMMU needs a word is not known here"
-        )
+        raise FleetError(f"the CPU calls itself {vendor or 'nothing'}: whether its IOMMU needs a word is not known")
     default = ("intel_iommu=on",) if vendor == INTEL else ()
     return tuple(dict.fromkeys((*default, *more)))
 
@@ -163,9 +159,7 @@ def _grub(text: str, words: Sequence[str]) -> str:
 
 def _cmdline(text: str, words: Sequence[str]) -> str:
     if len(text.split("\n", 1)) == 2 and text.split("\n", 1)[1].strip():
-        raise Refused(
-            f"{CMDLINE}: more than one line, of which the first alone may count; make it one, then run this again"
-        )
+        raise Refused(f"{CMDLINE}: more than one line, of which only the first may count; make it one, run this again")
     line, newline, rest = text.partition("\n")
     if not line.strip():
         raise Refused(f"{CMDLINE}: it is empty; write root=… into it first, as /proc/cmdline has it")
@@ -206,16 +200,10 @@ class DkmsRow:
 def dkms_rows(text: str) -> tuple[DkmsRow, ...]:
     """Parse the rows of `dkms status`; other lines are left out."""
     matches = (_DKMS_ROW.fullmatch(line.strip()) for line in text.splitlines())
+    rows = (each.group("name", "version", "kernel", "state", "more") for each in matches if each)
     return tuple(
-        DkmsRow(
-            each["name"],
-            each["version"],
-            each["kernel"],
-            each["state"],
-            each["more"].strip() if "WARNING" in each["more"] else "",
-        )
-        for each in matches
-        if each
+        DkmsRow(name, version, kernel, state, more.strip() if "WARNING" in more else "")
+        for name, version, kernel, state, more in rows
     )
 
 
@@ -228,9 +216,7 @@ def version_of(conf: str | None, directory: str) -> str:
         )
     name, version = _conf_value(conf, "PACKAGE_NAME"), _conf_value(conf, "PACKAGE_VERSION")
     if name != VENDOR_RESET:
-        raise FleetError(
-            f"{directory}/dkms.conf is of {name or 'no module'}, not of {VENDOR_RESET}; name its directory"
-        )
+        raise FleetError(f"{directory}/dkms.conf is of {name or 'no module'}, not {VENDOR_RESET}; name its directory")
     if version is None or not _VERSION.fullmatch(version):
         raise FleetError(f"{directory}/dkms.conf: PACKAGE_VERSION is not a plain version; write one")
     return version
@@ -243,8 +229,5 @@ def _conf_value(conf: str, name: str) -> str | None:
 
 def installed(rows: tuple[DkmsRow, ...], version: str) -> frozenset[str]:
     """Return the kernels that this version is installed for."""
-    return frozenset(
-        row.kernel
-        for row in rows
-        if row.kernel and row.version == version and row.is_installed and row.name == VENDOR_RESET
-    )
+    ours = (row for row in rows if row.name == VENDOR_RESET and row.version == version and row.is_installed)
+    return frozenset(row.kernel for row in ours if row.kernel)

@@ -5,11 +5,12 @@ Nothing here changes a guest: what differs becomes the line that a person would 
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from nixherd.fleet.models import Device, GuestType, Vm
+from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.answers import PciMapping
+from nixherd.proxmox.config import written
 from nixherd.proxmox.node.states import PciDevice
 
 _SLOT = re.compile(r"hostpci\d+")
@@ -29,6 +30,20 @@ class Given:
     @property
     def label(self) -> str:
         return f"VM {self.vmid} ({self.name})"
+
+
+@dataclass(frozen=True)
+class Devices:
+    """All of a node's devices, and those `named` that the operator passes through."""
+
+    node: str
+    devices: Sequence[PciDevice]
+    named: Sequence[PciDevice]
+
+    @property
+    def only(self) -> PciDevice | None:
+        """The one that is named, where it is one."""
+        return self.named[0] if len(self.named) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -56,11 +71,7 @@ def slots_wanted_of(vm: Vm, requested: Mapping[str, Mapping[str, str]]) -> Mappi
     for key in names_of(vm):
         if key in requested:
             return requested[key]
-    return {device.name: _text(device) for device in vm.settings.pci}
-
-
-def _text(device: Device) -> str:
-    return ",".join(f"{key}={value}" for key, value in device.values.items())
+    return {device.name: written(device.values) for device in vm.settings.pci}
 
 
 def properties(text: str) -> dict[str, str]:
@@ -90,30 +101,23 @@ def at(address: str, devices: Iterable[PciDevice]) -> list[PciDevice]:
 
 
 def compare(
-    given: Given,
-    expected: Mapping[str, str],
-    *,
-    node: str,
-    devices: Sequence[PciDevice],
-    passed: Sequence[PciDevice],
-    mappings: Mapping[str, PciMapping | str | None],
+    given: Given, expected: Mapping[str, str], here: Devices, mapping_of: Callable[[str], PciMapping | str | None]
 ) -> list[Line]:
-    """Return what to say of a guest: `devices` are all of the node's, `passed` those that the operator names.
+    """Return what to say of a guest whose devices are known.
 
-    `mappings` are those that the guest has or is to have: None where it does not exist, a text why it could not be
-    read. The guest's own devices are known.
+    `mapping_of` asks for a mapping by its name: None where it does not exist, a text why it could not be read.
     """
     assert given.devices is not None
     lines = list(_against_wanted(given, expected))
     for slot, text in given.devices.items():
         if expected and properties(expected.get(slot, "")) != properties(text):
             continue  # it is to be another or none, and is looked at when it is
-        lines += _on_node(given, slot, text, node, devices, passed)
+        lines += _on_node(given, slot, text, here)
     names = dict.fromkeys(
         name for text in (*given.devices.values(), *expected.values()) if (name := properties(text).get("mapping"))
     )
     for name in names:
-        lines += _mapping(name, mappings.get(name), node, devices, passed)
+        lines += _mapping(name, mapping_of(name), here)
     return lines or [Line(f"{given.label}: {_slots(given.devices)}{', as wanted' if expected else ''}")]
 
 
@@ -134,20 +138,19 @@ def _against_wanted(given: Given, expected: Mapping[str, str]) -> Iterator[Line]
                 yield Line(f"{given.label}: {slot} is {text}, wanted is none", f"qm set {given.vmid} --delete {slot}")
 
 
-def _on_node(
-    given: Given, slot: str, text: str, node: str, devices: Sequence[PciDevice], passed: Sequence[PciDevice]
-) -> Iterator[Line]:
+def _on_node(given: Given, slot: str, text: str, here: Devices) -> Iterator[Line]:
     """Check that the node has what a guest is given by address: firmware updates and new cards move addresses."""
     named = properties(text).get("host")
     for address in named.split(";") if named else ():
-        present = at(address, devices)
-        elsewhere = [each["address"] for each in passed]
+        present = at(address, here.devices)
+        elsewhere = [each["address"] for each in here.named]
         if not present:
-            moved = elsewhere[0] if len(elsewhere) == 1 else None
-            line = f"qm set {given.vmid} --{slot} {shlex.quote(_moved(text, moved))}" if moved else None
+            line = (
+                f"qm set {given.vmid} --{slot} {shlex.quote(_moved(text, here.only['address']))}" if here.only else None
+            )
             where = f"; the devices named are at {', '.join(elsewhere)}" if elsewhere else ""
-            yield Line(f"{given.label}: {slot} is {text}, and {node} has no device there{where}", line)
-        elif not any(each in passed for each in present):
+            yield Line(f"{given.label}: {slot} is {text}, and {here.node} has no device there{where}", line)
+        elif not any(each in here.named for each in present):
             what = ", ".join(f"{each['id']} at {each['address']}" for each in present)
             yield Line(f"{given.label}: {slot} gives it {what}, which is not among the devices named here")
 
@@ -157,42 +160,38 @@ def _moved(text: str, address: str) -> str:
     return f"{'host=' if first.startswith('host=') else ''}{address}{comma}{rest}"
 
 
-def _mapping(
-    name: str, mapping: PciMapping | str | None, node: str, devices: Sequence[PciDevice], passed: Sequence[PciDevice]
-) -> Iterator[Line]:
+def _mapping(name: str, mapping: PciMapping | str | None, here: Devices) -> Iterator[Line]:
     """Check that a mapping fits this node: Proxmox VE starts no guest with one that does not."""
     if isinstance(mapping, str):
         yield Line(f"PCI mapping {name}: unknown: {mapping}")
         return
-    entries = [entry for entry in mapping.entries if entry.get("node") == node] if mapping else []
+    node, entries = here.node, [entry for entry in mapping.entries if entry.get("node") == here.node] if mapping else []
     if not entries:
         what = "has nothing on" if mapping else "is not there, for"
-        only = passed[0] if len(passed) == 1 else None
         verb = f"set /cluster/mapping/pci/{name}" if mapping else f"create /cluster/mapping/pci --id {name}"
-        others = [_entry(entry) for entry in mapping.entries] if mapping else []
-        line = _pvesh(verb, [*others, _entry(_of(only, node))]) if only else None
+        others = [written(entry) for entry in mapping.entries] if mapping else []
+        line = _pvesh(verb, [*others, written(_of(here.only, node))]) if here.only else None
         yield Line(f"PCI mapping {name} {what} {node}", line)
         return
     assert mapping is not None
-    right = [_corrected(entry, devices, passed) for entry in mapping.entries if entry.get("node") == node]
-    for entry, corrected in zip(entries, right, strict=True):
+    for entry in entries:
+        corrected = _corrected(entry, here)
         differs = {key: value for key, value in (corrected or {}).items() if entry.get(key) not in (value, None)}
         if corrected is None:
             yield Line(f"PCI mapping {name}: {node} has no device {entry.get('id')} at {entry.get('path')}")
         elif differs:
             what = ", ".join(f"{key} is {entry.get(key)}, the node has {value}" for key, value in differs.items())
-            rest = [_entry(each if each is not entry else {**entry, **differs}) for each in mapping.entries]
+            rest = [written(each if each is not entry else {**entry, **differs}) for each in mapping.entries]
             yield Line(f"PCI mapping {name}: {what}", _pvesh(f"set /cluster/mapping/pci/{name}", rest))
 
 
-def _corrected(
-    entry: Mapping[str, str], devices: Sequence[PciDevice], passed: Sequence[PciDevice]
-) -> dict[str, str] | None:
+def _corrected(entry: Mapping[str, str], here: Devices) -> dict[str, str] | None:
     """Return path, id and group as the node has them: of the device at the path, if its id fits, else of the id."""
     path, id = entry.get("path", ""), entry.get("id", "")
-    same = [each for each in at(path.split(";")[0], devices) if each["id"] == id]
-    moved = [each for each in passed if each["id"] == id]
-    at_path = [each for each in at(path.split(";")[0], devices) if each in passed]
+    there = at(path.split(";")[0], here.devices)
+    same = [each for each in there if each["id"] == id]
+    moved = [each for each in here.named if each["id"] == id]
+    at_path = [each for each in there if each in here.named]
     device = next(iter((*same, *moved, *at_path)), None)
     if device is None:
         return None
@@ -207,10 +206,6 @@ def _corrected(
 def _of(device: PciDevice, node: str) -> dict[str, str]:
     group = {} if device["group"] is None else {"iommugroup": str(device["group"])}
     return {"node": node, "path": device["address"], "id": device["id"], **group}
-
-
-def _entry(entry: Mapping[str, str]) -> str:
-    return ",".join(f"{key}={value}" for key, value in entry.items())
 
 
 def _pvesh(verb: str, entries: Sequence[str]) -> str:

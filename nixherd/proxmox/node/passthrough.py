@@ -7,17 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from nixherd.base.errors import FleetError, Refused, Usage
+from nixherd.proxmox.node import states
 from nixherd.proxmox.node.kernel import WORD
-from nixherd.proxmox.node.states import (
-    CARD_RULE,
-    RESET_MODULE,
-    VENDOR_RESET,
-    VFIO,
-    VFIO_MODULES,
-    ModuleState,
-    PciDevice,
-    PciState,
-)
 
 _DEVICE = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
 _MODULE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
@@ -96,7 +87,7 @@ _DISPLAYS = ("0300", "0302", "0380")
 _IDS = re.compile(r"\bids=")
 
 
-def named(request: Passthrough, pci: PciState) -> list[PciDevice]:
+def named(request: Passthrough, pci: states.PciState) -> list[states.PciDevice]:
     """Return the node's devices that the request names. Raise FleetError for an id that the node lacks."""
     for id in request.devices:
         if not any(device["id"] == id for device in pci["devices"]):
@@ -104,12 +95,12 @@ def named(request: Passthrough, pci: PciState) -> list[PciDevice]:
     return [device for device in pci["devices"] if device["id"] in request.devices]
 
 
-def cards(devices: Sequence[PciDevice]) -> list[PciDevice]:
+def cards(devices: Sequence[states.PciDevice]) -> list[states.PciDevice]:
     """Return those that vendor-reset is for: AMD's graphics cards."""
     return [device for device in devices if device["id"].startswith("1002:") and device["kind"] in _DISPLAYS]
 
 
-def drivers_of(devices: Sequence[PciDevice]) -> list[str]:
+def drivers_of(devices: Sequence[states.PciDevice]) -> list[str]:
     """Return the drivers that the host would use for these devices."""
     drivers: list[str] = []
     for device in devices:
@@ -118,15 +109,15 @@ def drivers_of(devices: Sequence[PciDevice]) -> list[str]:
     return sorted(set(drivers))
 
 
-def vfio(request: Passthrough, devices: Sequence[PciDevice]) -> dict[str, str]:
+def vfio(request: Passthrough, devices: Sequence[states.PciDevice]) -> dict[str, str]:
     """Return the files that bind these devices to vfio-pci, by path."""
     lines = [f"options vfio-pci ids={','.join(request.devices)}"]
     lines += [f"softdep {driver} pre: vfio-pci" for driver in drivers_of(devices)]
     lines += [f"blacklist {module}" for module in request.blacklist]
-    return {VFIO: _HEAD + "\n".join(lines) + "\n", VFIO_MODULES: _HEAD + "\n".join(MODULES) + "\n"}
+    return {states.VFIO: _HEAD + "\n".join(lines) + "\n", states.VFIO_MODULES: _HEAD + "\n".join(MODULES) + "\n"}
 
 
-def reset(devices: Sequence[PciDevice]) -> dict[str, str]:
+def reset(devices: Sequence[states.PciDevice]) -> dict[str, str]:
     """Return the files that load vendor-reset and have the kernel reset these cards by it, by path.
 
     Since Linux 5.15 a device has a list of ways to be reset, and the module's is `device_specific`, which is accepted
@@ -137,13 +128,13 @@ def reset(devices: Sequence[PciDevice]) -> dict[str, str]:
         vendor, _, device = id.partition(":")
         rules.append(
             f'ACTION=="add", SUBSYSTEM=="pci", ATTR{{vendor}}=="0x{vendor}", ATTR{{device}}=="0x{device}", '
-            f'RUN+="/sbin/modprobe {VENDOR_RESET}", '
+            f'RUN+="/sbin/modprobe {states.VENDOR_RESET}", '
             "RUN+=\"/bin/sh -c 'echo device_specific >/sys$devpath/reset_method'\""
         )
-    return {CARD_RULE: _HEAD + "\n".join(rules) + "\n", RESET_MODULE: f"{_HEAD}{VENDOR_RESET}\n"}
+    return {states.CARD_RULE: _HEAD + "\n".join(rules) + "\n", states.RESET_MODULE: f"{_HEAD}{states.VENDOR_RESET}\n"}
 
 
-def require_no_others(modules: ModuleState) -> None:
+def require_no_others(modules: states.ModuleState) -> None:
     """Refuse another file that says which devices vfio-pci gets: of two such lists the kernel takes one."""
     for line in modules["options"]:
         if _IDS.search(line):
@@ -154,6 +145,6 @@ def require_no_others(modules: ModuleState) -> None:
             )
 
 
-def differing(texts: dict[str, str], modules: ModuleState) -> dict[str, str]:
+def differing(texts: dict[str, str], modules: states.ModuleState) -> dict[str, str]:
     """Return those of these files that are missing or differ on the node."""
     return {path: text for path, text in texts.items() if modules["texts"].get(path) != text}

@@ -3,21 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from nixherd.proxmox.node import states
 from nixherd.proxmox.node.kernel import dkms_rows, installed, lacking_words, next_kernel, order
 from nixherd.proxmox.node.passthrough import MODULES, cards
-from nixherd.proxmox.node.states import (
-    CARD_RULE,
-    GRUB,
-    VENDOR_RESET,
-    VFIO,
-    VFIO_MODULES,
-    BootState,
-    DkmsState,
-    ModuleState,
-    NodeState,
-    PciDevice,
-    PciState,
-)
+from nixherd.proxmox.node.states import GRUB, VENDOR_RESET
 
 
 @dataclass(frozen=True)
@@ -36,12 +25,12 @@ class Pending:
 class Seen:
     """All that was read of a node, of the `devices` that are passed through, and what the kernel is to be told."""
 
-    node: NodeState
-    boot: BootState
-    modules: ModuleState
-    pci: PciState
-    dkms: DkmsState | None
-    devices: Sequence[PciDevice]
+    node: states.NodeState
+    boot: states.BootState
+    modules: states.ModuleState
+    pci: states.PciState
+    dkms: states.DkmsState | None
+    devices: Sequence[states.PciDevice]
     words: Sequence[str]
     version: str | None = None
     """of vendor-reset, where it is asked for"""
@@ -68,24 +57,26 @@ def _due_words(seen: Seen) -> Iterator[Pending]:
 
 
 def _due_modules(seen: Seen) -> Iterator[Pending]:
-    since = _booted_since(seen, seen.modules["times"].get(VFIO_MODULES))
+    since = _booted_since(seen, seen.modules["times"].get(states.VFIO_MODULES))
     if away := [module for module in MODULES if module not in seen.modules["loaded"]]:
         yield Pending(f"not loaded: {', '.join(away)}", since, "see `journalctl -b -u systemd-modules-load`")
 
 
 def _due_devices(seen: Seen) -> Iterator[Pending]:
-    since = _booted_since(seen, seen.modules["times"].get(VFIO))
+    since = _booted_since(seen, seen.modules["times"].get(states.VFIO))
     for device in seen.devices:
         if device["driver"] != "vfio-pci":
-            who = f"driven by {device['driver']}" if device["driver"] else "driven by nothing"
-            remedy = (
-                f"{device['driver'] or 'another module'} takes it first; say blacklist={device['driver'] or 'MODULE'}"
+            driver = device["driver"]
+            remedy = f"{driver or 'another module'} takes it first; say blacklist={driver or 'MODULE'}"
+            yield Pending(
+                f"{device['address']} ({device['id']}) is driven by {driver or 'nothing'}, not by vfio-pci",
+                since,
+                remedy,
             )
-            yield Pending(f"{device['address']} ({device['id']}) is {who}, not by vfio-pci", since, remedy)
 
 
 def _due_reset(seen: Seen) -> Iterator[Pending]:
-    since = _booted_since(seen, seen.modules["times"].get(CARD_RULE))
+    since = _booted_since(seen, seen.modules["times"].get(states.CARD_RULE))
     if VENDOR_RESET.replace("-", "_") not in seen.modules["loaded"]:
         remedy = f"`modprobe {VENDOR_RESET}` on the node says why"
         if seen.node["secure_boot"]:
@@ -110,30 +101,23 @@ def read_back(seen: Seen) -> str:
     told = f", told {' '.join(word for word in words if word not in away) or 'nothing of this'}" if words else ""
     unseen = " by its files; what the boot loader has is unknown" if words and entries is None else ""
     kernel = next_kernel(seen.boot) or "unknown"
+    line = f"read back: the next kernel is {kernel}{told}{unseen}"
     if not seen.version or not seen.dkms:
-        return f"read back: the next kernel is {kernel}{told}{unseen}"
+        return line
     have = ", ".join(sorted(installed(dkms_rows(seen.dkms["status"]), seen.version), key=order)) or "none"
-    return (
-        f"read back: the next kernel is {kernel}{told}{unseen}; {VENDOR_RESET} {seen.version} is installed for {have}"
-    )
+    return f"{line}; {VENDOR_RESET} {seen.version} is installed for {have}"
 
 
 def problems(seen: Seen) -> list[str]:
     """Return what no boot will mend: the kernel of the next boot lacks the module."""
-    lines = []
-    kernel = next_kernel(seen.boot)
-    if seen.version and seen.dkms:
-        have = installed(dkms_rows(seen.dkms["status"]), seen.version)
-        if kernel is None:
-            kernels = [each["version"] for each in seen.boot["kernels"]]
-            if away := [each for each in kernels if each not in have]:
-                lines.append(
-                    f"which kernel boots next is not known, and {VENDOR_RESET} {seen.version} is not installed for "
-                    f"{', '.join(away)}"
-                )
-        elif kernel not in have:
-            lines.append(f"{VENDOR_RESET} {seen.version} is not installed for {kernel}, which boots next")
-    return lines
+    if not seen.version or not seen.dkms:
+        return []
+    kernel, have = next_kernel(seen.boot), installed(dkms_rows(seen.dkms["status"]), seen.version)
+    lacks = f"{VENDOR_RESET} {seen.version} is not installed for"
+    if kernel is not None:
+        return [f"{lacks} {kernel}, which boots next"] if kernel not in have else []
+    away = [each["version"] for each in seen.boot["kernels"] if each["version"] not in have]
+    return [f"which kernel boots next is not known, and {lacks} {', '.join(away)}"] if away else []
 
 
 def remarks(seen: Seen) -> list[str]:
@@ -151,14 +135,11 @@ def remarks(seen: Seen) -> list[str]:
         lines.append(f"the next boot brings kernel {kernel}; {seen.node['kernel']} runs")
     ours = {device["address"] for device in seen.devices}
     for device in seen.devices:
-        shared = [
-            f"{each['address']} ({each['id']})"
-            for each in seen.pci["devices"]
-            if device["group"] is not None
-            and each["group"] == device["group"]
-            and each["address"] not in ours
-            and not each["kind"].startswith("06")  # bridges stay with the host
+        group = [
+            each for each in seen.pci["devices"] if device["group"] is not None and each["group"] == device["group"]
         ]
+        others = [each for each in group if each["address"] not in ours and not each["kind"].startswith("06")]
+        shared = [f"{each['address']} ({each['id']})" for each in others]  # bridges, 06, stay with the host
         if shared:
             lines.append(f"{device['address']} is in one IOMMU group with {', '.join(shared)}: they go with it")
     return lines

@@ -84,8 +84,9 @@ class Step:
         return self.options
 
     def places(self) -> Iterator[tuple[str, str, str]]:
-        """Return node, storage and content of each volume that the step makes."""
-        yield from ()
+        """Return node, storage and content of each volume that the step makes: of one, if it has a `storage`."""
+        if storage := getattr(self, "storage", None):
+            yield self.node, storage, self.content
 
     @property
     def content(self) -> str:
@@ -103,9 +104,13 @@ class Await(Step):
     """A task that an earlier run began is still at work: wait for it instead of beginning another."""
 
     upid: Upid
+    what: ClassVar[str]
 
     def begin(self, client: Guests) -> Upid | None:
         return self.upid
+
+    def __str__(self) -> str:
+        return f"wait for the {self.what} of {self.guest} that is under way"
 
 
 @dataclass(frozen=True, slots=True)

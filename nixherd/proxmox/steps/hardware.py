@@ -122,9 +122,6 @@ class AddDisk(SetsOptions):
     def options(self) -> frozenset[str]:
         return frozenset((self.disk,))
 
-    def places(self) -> Iterator[tuple[str, str, str]]:
-        yield self.node, self.storage, self.content
-
     def __str__(self) -> str:
         later = " (from its next start on)" if self.waits else ""
         return f"add {self.disk}, {format_size(self.size)} on {self.storage}{later}"
@@ -181,9 +178,6 @@ class MoveDisk(OfDisk):
 
     def parameters(self) -> Mapping[str, object]:
         return {"disk": self.disk, "storage": self.storage, "delete": not self.keep_source, "digest": self.digest}
-
-    def places(self) -> Iterator[tuple[str, str, str]]:
-        yield self.node, self.storage, self.content
 
     def __str__(self) -> str:
         kept = "stays as an unused disk" if self.keep_source else "is deleted then"

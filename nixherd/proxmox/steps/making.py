@@ -47,10 +47,6 @@ class Clone(Step):
             "target": self.node if self.node != self.template_node else None,
         }
 
-    def places(self) -> Iterator[tuple[str, str, str]]:
-        if self.storage:
-            yield self.node, self.storage, self.content
-
     def __str__(self) -> str:
         where = f" on {self.storage}" if self.storage else ""
         source = f"template {self.template}" if self.is_template else f"vm {self.template}"
@@ -60,9 +56,7 @@ class Clone(Step):
 @dataclass(frozen=True, slots=True)
 class AwaitClone(Await):
     row = Row.CLONE
-
-    def __str__(self) -> str:
-        return f"wait for the clone of vm {self.vmid} that is under way"
+    what = "clone"
 
 
 def _settable(options: Mapping[str, Kind]) -> dict[str, Kind]:
@@ -145,10 +139,6 @@ class Restore(Step):
         source = {"archive": self.archive} if self.type is QEMU else {"ostemplate": self.archive, "restore": True}
         force = {"force": True} if self.overwrite else {}
         return {"vmid": self.vmid, "storage": self.storage, "pool": self.pool, **source, **force}
-
-    def places(self) -> Iterator[tuple[str, str, str]]:
-        if self.storage:
-            yield self.node, self.storage, self.content
 
     def __str__(self) -> str:
         over = ", over the one that is there" if self.overwrite else ""
@@ -255,21 +245,21 @@ class Destroy(Step):
 
     def __str__(self) -> str:
         what = self.belongings.shown(self.belongings.parts) or "no disk"
-        rest = [
-            f"destroy {self.guest} ({self.name}), net0 {self.mac or 'without a MAC'}, with {what}",
-            self._goes_too(),
-        ]
-        if not self.saving:
-            rest.append("no backup is made, all of it is given up")
-        elif self.given_up:
-            rest.append(f"given up: {', '.join(self.given_up)}")
-        if self.belongings.stays:
-            rest.append(f"stays: {', '.join(map(str, self.belongings.stays))}")
-        if self.left:
-            rest.append(f"left on the storage: {', '.join(self.left)}")
-        if self.unseen:
-            rest.append(f"perhaps left on the storage, where this token no longer sees it: {', '.join(self.unseen)}")
-        return "; ".join([*rest, *([f"backup: {self.backup}"] if self.backup else [])])
+        rest = {
+            "given up": self.given_up if self.saving else (),
+            "stays": tuple(map(str, self.belongings.stays)),
+            "left on the storage": self.left,
+            "perhaps left on the storage, where this token no longer sees it": self.unseen,
+            "backup": (self.backup,) if self.backup else (),
+        }
+        return "; ".join(
+            (
+                f"destroy {self.guest} ({self.name}), net0 {self.mac or 'without a MAC'}, with {what}",
+                self._goes_too(),
+                *(() if self.saving else ("no backup is made, all of it is given up",)),
+                *(f"{key}: {', '.join(names)}" for key, names in rest.items() if names),
+            )
+        )
 
     def _goes_too(self) -> str:
         pool = f"pool {self.pool}" if self.pool else "a pool if it is in one"
@@ -280,6 +270,4 @@ class Destroy(Step):
 @dataclass(frozen=True, slots=True)
 class AwaitRemoval(Await):
     interrupts = True
-
-    def __str__(self) -> str:
-        return f"wait for the removal of {self.guest} that is under way"
+    what = "removal"

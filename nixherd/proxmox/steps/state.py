@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import VmStatus
@@ -11,10 +12,8 @@ from nixherd.proxmox.route import NODE, Effect, Kind, Parameters, Requests, Rout
 from nixherd.proxmox.steps.base import QEMU, Await, Row, Step
 
 
-def _switch(
-    verb: str, parameters: Parameters | None = None, *, vm: Parameters | None = None, trial: bool = False
-) -> Requests:
-    return on_guests("POST", f"/status/{verb}", Effect.POWER, parameters, vm=vm, trial=trial)
+def _switch(verb: str, parameters: Parameters | None = None, **rest: Any) -> Requests:
+    return on_guests("POST", f"/status/{verb}", Effect.POWER, parameters, **rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +92,7 @@ class Reboot(Power):
 class AwaitReboot(Await):
     """The guest is off in the middle of a reboot, and about to be started again: wait for that."""
 
-    def __str__(self) -> str:
-        return f"wait for the reboot of {self.guest} that is under way"
+    what = "reboot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +237,9 @@ class Backup(Step):
         rest = {"mode": self.mode, "compress": self.compress, "protected": self.protected or None, **notes}
         return {"vmid": str(self.vmid), "storage": self.storage, "remove": False, **rest}
 
-    def places(self) -> Iterator[tuple[str, str, str]]:
-        yield self.node, self.storage, "backup"
+    @property
+    def content(self) -> str:
+        return "backup"
 
     def __str__(self) -> str:
         return f"back {self.guest} up to {self.storage}"

@@ -23,16 +23,8 @@ from nixherd.proxmox.guest.storages import require_place
 from nixherd.proxmox.guest.tasks import Progress, stands
 from nixherd.proxmox.preflight import template_findings
 from nixherd.proxmox.steps import Create, Destroy, MakeTemplate
-from nixherd.proxmox.template.image import (
-    MADE_OF,
-    Image,
-    TemplateSpec,
-    bring,
-    image_of,
-    remove_trial,
-    trials_left,
-    try_out,
-)
+from nixherd.proxmox.template import image
+from nixherd.proxmox.template.image import Image, TemplateSpec
 
 HOW = (
     "make one that has it (`virt-customize -a FILE.qcow2 --install cloud-init,qemu-guest-agent`) and give that: "
@@ -85,7 +77,7 @@ def plan(client: Client, fleet: Fleet, spec: TemplateSpec) -> Plan:
     Raise Refused where somebody else's guest is in the way, FleetInvalid with every right that the token lacks.
     """
     state = _state(client, fleet, spec)
-    others, leftovers = trials_left(client, fleet, spec)
+    others, leftovers = image.trials_left(client, fleet, spec)
     if state is State.FINISHED:
         return Plan(state, leftovers=leftovers)
     for vmid, who in others.items():
@@ -94,14 +86,14 @@ def plan(client: Client, fleet: Fleet, spec: TemplateSpec) -> Plan:
             f"when nothing of it runs, see to it by hand (`qm destroy {vmid}`)"
         )
     require_place(client, spec.node, spec.storage, "images")
-    image = image_of(client, spec)
+    made_of = image.image_of(client, spec)
     config = client.config(spec.node, spec.vmid) if state is State.UNFINISHED else None
-    if config is not None and not is_made_of(spec, config, image.volume):
+    if config is not None and not is_made_of(spec, config, made_of.volume):
         state = State.STALE
     vmid = next_vmid(client, fleet, spec.trials)
-    if lacking := list(missing_rights(client.permissions(), spec, vmid, image, client.version().major)):
+    if lacking := list(missing_rights(client.permissions(), spec, vmid, made_of, client.version().major)):
         raise FleetInvalid(lacking)
-    return Plan(state, image, vmid, leftovers)
+    return Plan(state, made_of, vmid, leftovers)
 
 
 def create(
@@ -113,7 +105,7 @@ def create(
     """
     tried = list[int]()
     try:
-        return _create(client, fleet, spec, tried, timeout=timeout, boots=boots, progress=progress)
+        return _create(client, fleet, spec, tried, timeout, boots, progress)
     except UNKNOWN as error:
         words = (_stands(client, spec.node, vmid) for vmid in (spec.vmid, *tried))
         error.args = (f"{error}; {', '.join(words)}; run again to go on", *error.args[1:])
@@ -121,21 +113,14 @@ def create(
 
 
 def _create(
-    client: Client,
-    fleet: Fleet,
-    spec: TemplateSpec,
-    tried: list[int],
-    *,
-    timeout: float,
-    boots: float,
-    progress: Progress,
+    client: Client, fleet: Fleet, spec: TemplateSpec, tried: list[int], timeout: float, boots: float, progress: Progress
 ) -> list[str]:
     """Carry the plan out; VMIDs of clones that are made or removed to try the image are added to `tried`."""
     _await_earlier(client, fleet, spec, timeout, progress)
     todo = plan(client, fleet, spec)
     tried += todo.leftovers
     for vmid in todo.leftovers:
-        remove_trial(client, spec, vmid, timeout=timeout, progress=progress)
+        image.remove_trial(client, spec, vmid, timeout=timeout, progress=progress)
     if todo.state is State.FINISHED:
         return list(todo.steps(spec))
     assert todo.trial is not None
@@ -144,12 +129,12 @@ def _create(
             _remove(client, fleet, spec, timeout, progress)
         if todo.image and todo.state is not State.UNFINISHED:
             if todo.image.sha256:
-                bring(client, spec, todo.image, timeout, progress)
+                image.bring(client, spec, todo.image, timeout, progress)
             values = options(spec, todo.image.volume)
             tasks.carry_out(client, Create(spec.node, spec.vmid, spec.name, values), timeout, progress)
         _require_unfinished(client, fleet, spec)
     tried.append(todo.trial)
-    lacks = try_out(client, spec, todo.trial, boots=boots, timeout=timeout, progress=progress)
+    lacks = image.try_out(client, spec, todo.trial, boots=boots, timeout=timeout, progress=progress)
     with client.making(spec.vmid):
         if lacks:
             why = f"the image will not do: {'; '.join(lacks)}"
@@ -302,20 +287,20 @@ _GUEST_RIGHTS = (
 
 
 def missing_rights(
-    permissions: Permissions, spec: TemplateSpec, trial: int, image: Image | None, major: int
+    permissions: Permissions, spec: TemplateSpec, trial: int, made_of: Image | None, major: int
 ) -> Iterator[str]:
     """Yield a line for each path with the rights that the token lacks there.
 
-    `image` has to be brought or imported; `major` is of the server's version. With a pool its path counts: the rights
+    `made_of` has to be brought or imported; `major` is of the server's version. With a pool its path counts: the rights
     on the two guests go with them.
     """
     agent = "VM.GuestAgent.Unrestricted" if major >= 9 else "VM.Monitor"
-    guests = [f"/pool/{spec.pool}"] if spec.pool else [f"/vms/{spec.vmid}", f"/vms/{image}"]
+    guests = [f"/pool/{spec.pool}"] if spec.pool else [f"/vms/{spec.vmid}", f"/vms/{trial}"]
     needs: list[tuple[str, Sequence[str]]] = [(path, (*_GUEST_RIGHTS, agent)) for path in guests]
     needs.append((f"/storage/{spec.storage}", ("Datastore.AllocateSpace",)))
     needs.append((f"/sdn/zones/localnetwork/{spec.bridge}", ("SDN.Use",)))
-    if image and image.sha256:
-        needs.append((f"/storage/{image.storage}", ("Datastore.AllocateTemplate",)))
+    if made_of and made_of.sha256:
+        needs.append((f"/storage/{made_of.storage}", ("Datastore.AllocateTemplate",)))
         cluster = permissions.allows("/", "Sys.Audit") and permissions.allows("/", "Sys.Modify")
         if spec.source.url and not cluster:
             needs.append((f"/nodes/{spec.node}", ("Sys.AccessNetwork",)))
@@ -341,10 +326,10 @@ def is_made_of(spec: TemplateSpec, config: VmConfig, volume: str) -> bool:
 def foreign_notes(spec: TemplateSpec, config: VmConfig) -> str:
     """Return what its notes say that no run of ours wrote, or lack; empty where a run wrote them."""
     lines = _notes(config)
-    more = [line for line in lines if line != spec.mark and not line.startswith(MADE_OF)]
+    more = [line for line in lines if line != spec.mark and not line.startswith(image.MADE_OF)]
     if more:
         return f"its notes say {more[0]!r}"
-    made = [line for line in lines if line.startswith(MADE_OF)]
+    made = [line for line in lines if line.startswith(image.MADE_OF)]
     return "" if lines == [spec.mark, *made] and len(made) == 1 else "its notes were changed"
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from nixherd.base.errors import ApiError, FleetError, Usage
@@ -22,7 +22,7 @@ from nixherd.proxmox.errors import AgentUnavailable, NotVisible, OutcomeUnknown
 from nixherd.proxmox.guest import tasks
 from nixherd.proxmox.guest.identity import range_of
 from nixherd.proxmox.guest.plan import template_node
-from nixherd.proxmox.guest.storages import require_place, storage_seen
+from nixherd.proxmox.guest.storages import only_storage, require_place, storage_seen
 from nixherd.proxmox.guest.tasks import Progress
 from nixherd.proxmox.steps import Clone, Destroy, Start, Stop
 from nixherd.proxmox.wire import TRANSIENT
@@ -91,19 +91,12 @@ class TemplateSpec:
 
 
 def template_spec(
-    fleet: Fleet,
-    source: Source,
-    *,
-    storage: str | None,
-    images: str | None,
-    bios: str | None,
-    pool: str | None,
-    bridge: str,
-    cores: int,
-    memory: int,
-    trials: str,
+    fleet: Fleet, source: Source, *, storage: str | None, bios: str | None, pool: str | None, trials: str, **rest: Any
 ) -> TemplateSpec:
-    """Combine the definitions with options, which come first. Raise Usage where neither says enough."""
+    """Combine the definitions with options, which come first; `rest` as TemplateSpec has it.
+
+    Raise Usage where neither says enough.
+    """
     declared, endpoint = fleet.template, fleet.endpoint
     if declared is None or endpoint is None:
         what = "`template`" if endpoint else "`proxmox`"
@@ -119,21 +112,9 @@ def template_spec(
     span = range_of(fleet, trials)
     if not any(span.start in each and span.end in each for each in fleet.ranges):
         raise Usage(f"{trials} is in none of vmidRanges in {DEFINITIONS}; the guard lets a trial have no other VMID")
-    return TemplateSpec(
-        template_node(fleet),
-        declared.vmid,
-        name,
-        place,
-        bios or declared.bios or FIRMWARES[0],
-        pool or declared.pool,
-        bridge,
-        cores,
-        memory,
-        trials,
-        source,
-        images,
-        fleet.id,
-    )
+    bios, pool = bios or declared.bios or FIRMWARES[0], pool or declared.pool
+    where = (template_node(fleet), declared.vmid, name, place, bios, pool)
+    return TemplateSpec(*where, trials=trials, source=source, fleet_id=fleet.id, **rest)
 
 
 _FORMATS = {".qcow2": "qcow2", ".img": "qcow2", ".raw": "raw", ".vmdk": "vmdk"}  # cloud images call qcow2 so, too
@@ -170,7 +151,7 @@ def image_of(client: Client, spec: TemplateSpec) -> Image:
     else:
         assert source.file is not None
         form, sha256 = _format_and_digest(source.file)
-    storage = spec.images or _only_storage(client, spec.node)
+    storage = spec.images or only_storage(client, spec.node, "import", "name one with --images")
     require_place(client, spec.node, storage, "import")
     # whose it is and what is in it, so that no file is taken for another one
     volume = f"{storage}:import/nixherd-{spec.vmid}-{sha256[:16]}.{form}"
@@ -195,9 +176,7 @@ def bring(client: Client, spec: TemplateSpec, image: Image, timeout: float, prog
 def _on_storage(client: Client, spec: TemplateSpec, volume: str) -> Image:
     storage = volume.partition(":")[0]
     if ":" not in volume or storage_seen(client, spec.node, storage) is None:
-        raise Usage(
-            f"--image {volume}: {spec.node} has no storage {storage} that this token may see; write STORAGE:import/FILE"
-        )
+        raise Usage(f"--image {volume}: {spec.node} has no storage {storage} that is seen; write STORAGE:import/FILE")
     row = next((row for row in client.volumes(spec.node, storage) if row.volid == volume), None)
     if row is None:
         raise Usage(f"--image {volume} is not there; `nixherd vm storage {storage} --content import` lists what is")
@@ -207,14 +186,6 @@ def _on_storage(client: Client, spec: TemplateSpec, volume: str) -> Image:
             "allow that for a storage and put the image there (--url, or --from FILE)"
         )
     return Image(volume)
-
-
-def _only_storage(client: Client, node: str) -> str:
-    fitting = [each.name for each in client.storages(node) if each.active and "import" in each.content]
-    if len(fitting) == 1:
-        return fitting[0]
-    candidates = f"{', '.join(fitting)} all do" if fitting else "none does; allow `import` for one"
-    raise Usage(f"which storage of {node} takes images to import is not clear ({candidates}); name one with --images")
 
 
 def _format_and_digest(file: Path) -> tuple[str, str]:
@@ -290,7 +261,7 @@ def try_out(
             except FleetError as error:
                 if lacks:
                     raise FleetError(
-                        f"the image will not do: {'; '.join(lacks)}; and its trial is not known to be gone: {error}"
+                        f"the image will not do: {'; '.join(lacks)}; its trial is not known to be gone: {error}"
                     ) from error
                 if lacks is not None:
                     raise

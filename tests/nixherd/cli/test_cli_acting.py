@@ -156,7 +156,7 @@ def test_a_backup_comes_back(nixherd: Nixherd, emulator: Emulator) -> None:
     assert nixherd("start", "dev").status == nixherd("stop", "dev").status == 0
     again = nixherd("restore", "dev", backup["volid"])
     assert (again.status, again.out) == (2, "")
-    assert "is there on prom, nothing was done; to put the backup in its place, for good, add --overwrite" in again.err
+    assert "is on prom, nothing was done; to replace it for good add --overwrite" in again.err
     assert nixherd("restore", "dev", backup["volid"], "--overwrite").json["changed"]
 
 
@@ -230,11 +230,11 @@ def test_what_is_not_declared_is_refused(nixherd: Nixherd, emulator: Emulator, v
     [
         (["start", "deb"], "deb: no guest of vms/definitions.nix has this name, host or alias; the nearest are dev"),
         (["resize", "dev", "many"], "Error: Invalid value for 'SIZE': 'many' is not a size; write one like 64G"),
-        (["resize", "dev", "1G"], "vm 110 (dev): scsi0 has 64G, more than 1G; disks only grow, ask for more"),
+        (["resize", "dev", "1G"], "vm 110 (dev): scsi0 has 64G, and disks only grow; ask for more"),
         (["snapshot", "dev", "x"], "x is not a name for a snapshot"),
         (["snapshot", "dev", "--delete"], "Error: --delete needs the NAME of a snapshot"),
-        (["destroy", "dev", "111"], "to destroy vm 110 (dev) name both, dev and 110; dev and 111 were given"),
-        (["destroy", "110", "110"], "to destroy vm 110 (dev) name both, dev and 110; 110 and 110 were given"),
+        (["destroy", "dev", "111"], "to destroy vm 110 (dev) name both, dev and 110, not dev and 111"),
+        (["destroy", "110", "110"], "to destroy vm 110 (dev) name both, dev and 110, not 110 and 110"),
         (["destroy", "dev"], "Error: Missing argument 'VMID'; see `nixherd vm destroy --help`"),
         (["destroy", "dev", "110"], "vm 110 (dev) runs; shut it down first, or say that it may be stopped (--stop)"),
         (["migrate", "dev", "prom9"], "node prom9 does not exist; the cluster has prom"),

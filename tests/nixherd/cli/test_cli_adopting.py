@@ -169,7 +169,7 @@ def test_a_change_in_between_is_noticed(
     monkeypatch.setattr(*where)
     ended = nixherd("adopt", "dev", "110", "--yes")
     assert ended.status == 4, ended.err
-    assert f"has changed since it was shown ({next(iter(change))}) and was not adopted" in ended.err
+    assert f"changed since it was shown ({next(iter(change))}), not adopted" in ended.err
     assert LINE not in config_of(elsewhere).description
     monkeypatch.undo()
 

@@ -208,7 +208,7 @@ def nothing(fleet: Path) -> None: ...
         (nothing, ("--keep-vm", "--stop"), 2, "--stop, --no-backup, --discard, --storage and --purge belong to"),
         (nothing, ("--keep-vm", "--identity", "/no/such"), 4, "/no/such: no age identity there"),
         (readonly, DESTROY, 3, "vm 110 (dev) is readonly in vms/definitions.nix; refusing to destroy it (edit the de"),
-        (readonly, (), 2, "--keep-vm leaves it; it is readonly in vms/definitions.nix, so it can be destroyed only"),
+        (readonly, (), 2, "--keep-vm leaves it; it is readonly in vms/definitions.nix, which must let it be destroyed"),
         (readonly_and_nowhere, DESTROY, 3, "vm 110 (dev) is readonly in vms/definitions.nix; refusing to destroy it"),
         (imported, DESTROY, 3, "documented, never changed; refusing to destroy it"),
         (nowhere, DESTROY, 4, "whether vm 110 (dev) is there is not known: "),

@@ -6,7 +6,7 @@ from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest.identity import mark
-from nixherd.proxmox.guest.verb import Action
+from nixherd.proxmox.guest.snapshots import Action
 from tests.nixherd.proxmox.conftest import GIB, Emulator
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 

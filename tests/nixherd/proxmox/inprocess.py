@@ -1,7 +1,7 @@
 """The lab's emulator in this process, behind the typed calls and the guard, without HTTP: a look takes microseconds."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from lab.api.errors import ApiError as Answer
@@ -50,9 +50,11 @@ class InProcess(Guests, Storages, Tasks, Agent):
     def changes(self) -> list[str]:
         return [each for each in self.sent if not each.startswith("GET ")]
 
-    def _call(self, method: str, path: tuple[object, ...], params: dict[str, Any]) -> Any:
+    def _ask(self, method: str, path: Sequence[object], parameters: Mapping[str, object] | Upload) -> Any:
+        if isinstance(parameters, Upload):
+            raise NotImplementedError("nothing is uploaded here")
         where = "/" + "/".join(map(str, path))
-        given = {key: value for key, value in params.items() if value is not None}
+        given = {key: value for key, value in parameters.items() if value is not None}
         form = {key: str(int(value) if isinstance(value, bool) else value) for key, value in given.items()}
         self.policy.check(method, where, form)
         for each in self.before:
@@ -65,21 +67,6 @@ class InProcess(Guests, Storages, Tasks, Agent):
             body = json.dumps({"message": error.message, "errors": getattr(error, "errors", {})}).encode()
             raise error_of(method, where, error.status, "", body, WHO.name) from error
         return answer(method, path, json.loads(json.dumps(data)))
-
-    def _send(self, upload: Upload, *path: object) -> Any:
-        raise NotImplementedError("nothing is uploaded here")
-
-    def _get(self, *path: object, **params: Any) -> Any:
-        return self._call("GET", path, params)
-
-    def _post(self, *path: object, **data: Any) -> Any:
-        return self._call("POST", path, data)
-
-    def _put(self, *path: object, **data: Any) -> Any:
-        return self._call("PUT", path, data)
-
-    def _delete(self, *path: object, **params: Any) -> Any:
-        return self._call("DELETE", path, params)
 
 
 def state(

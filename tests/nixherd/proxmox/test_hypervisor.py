@@ -34,7 +34,7 @@ def test_the_way_in_is_proven_at_once(hypervisor: Hypervisor, emulator: Emulator
         ({"fingerprint": "0" * 64}, "^token nixherd@pve!lab knows 127"),
         (
             {"node": "porm"},
-            r"^vms/definitions.nix: proxmox.node: node porm does not exist; correct it \(there are: prom\)",
+            r"^vms/definitions.nix: proxmox.node: node porm does not exist; name one of prom",
         ),
         (
             {"port": 1},

@@ -14,8 +14,7 @@ from nixherd.proxmox.guest import aftermath, apply, removal, tasks
 from nixherd.proxmox.guest.backups import BackupGuest
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.lifecycle import RebootGuest
-from nixherd.proxmox.guest.snapshots import RollbackGuest, TakeSnapshot
-from nixherd.proxmox.guest.verb import Action
+from nixherd.proxmox.guest.snapshots import Action, RollbackGuest, TakeSnapshot
 from nixherd.proxmox.steps import Change, Configure, DeleteSnapshot, MoveDisk, Outcome, Resize, Step
 from nixherd.proxmox.template import create
 from nixherd.proxmox.template.image import TemplateSpec

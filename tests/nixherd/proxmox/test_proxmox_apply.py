@@ -279,7 +279,6 @@ def test_runs_a_command_through_the_agent(emulator: Emulator) -> None:
     wait = {"argv": ["cloud-init", "status", "--wait"], "stdout": shown, "exitcode": 0, "seconds": 0.3}
     emulator.control("outside", do="guest-booted", vmid=110, guest={"commands": [wait]})
     client = emulator.client()
-    client.agent_ping("prom", 110)
     done = client.agent_exec("prom", 110, ["cloud-init", "status", "--wait"])
     assert (done.exitcode, done.stdout) == (0, said)
 
@@ -296,7 +295,7 @@ def every_change(client: Client, vmid: int) -> list[object]:
         lambda: Stop("prom", vmid).begin(client),
         lambda: Shutdown("prom", vmid, 60).begin(client),
         lambda: Reboot("prom", vmid, 60).begin(client),
-        lambda: client.agent_ping("prom", vmid),
+        lambda: client._post("nodes", "prom", "qemu", vmid, "agent", "ping"),
         lambda: client.agent_exec("prom", vmid, ["/bin/true"]),
     ]
 

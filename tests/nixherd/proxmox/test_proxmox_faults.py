@@ -22,8 +22,8 @@ from nixherd.proxmox.guest.hardware import SetOptions
 from nixherd.proxmox.guest.identity import mark
 from nixherd.proxmox.guest.lifecycle import CreateGuest, MigrateGuest, ShutdownGuest, StartGuest
 from nixherd.proxmox.guest.observe import find
-from nixherd.proxmox.guest.snapshots import TakeSnapshot
-from nixherd.proxmox.guest.verb import Action, Verb
+from nixherd.proxmox.guest.snapshots import Action, TakeSnapshot
+from nixherd.proxmox.guest.verb import Verb
 from nixherd.proxmox.steps import Backup
 from tests.nixherd.proxmox.conftest import GIB, Emulator, running, state
 from tests.nixherd.proxmox.dev import begin

@@ -15,8 +15,7 @@ from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
 from nixherd.proxmox.guest.hardware import AddCloudInitDrive, RegenerateCloudInit, SetDevice, SetOptions
 from nixherd.proxmox.guest.lifecycle import MigrateGuest
-from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest, TakeSnapshot
-from nixherd.proxmox.guest.verb import Action
+from nixherd.proxmox.guest.snapshots import Action, RemoveSnapshot, RollbackGuest, TakeSnapshot
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
 CT = Vm("dns", 210, Origin.MANAGED, readonly=False, host_id="dev", type=GuestType.LXC)

@@ -13,8 +13,7 @@ from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
 from nixherd.proxmox.guest.hardware import SetOptions
 from nixherd.proxmox.guest.identity import mark
 from nixherd.proxmox.guest.lifecycle import CreateGuest, StopGuest
-from nixherd.proxmox.guest.snapshots import TakeSnapshot, reversible
-from nixherd.proxmox.guest.verb import Action
+from nixherd.proxmox.guest.snapshots import Action, TakeSnapshot, reversible
 from tests.nixherd.proxmox.conftest import GIB, Emulator, granted
 from tests.nixherd.proxmox.dev import begin, config_of, do, twice
 from tests.nixherd.proxmox.fleets import DEV, FLEET

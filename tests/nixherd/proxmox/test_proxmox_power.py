@@ -28,8 +28,7 @@ from nixherd.proxmox.guest.lifecycle import (
     StopGuest,
     SuspendGuest,
 )
-from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest, TakeSnapshot
-from nixherd.proxmox.guest.verb import Action
+from nixherd.proxmox.guest.snapshots import Action, RemoveSnapshot, RollbackGuest, TakeSnapshot
 from nixherd.proxmox.steps import Reboot, Shutdown, Start, Stop
 from tests.nixherd.proxmox.conftest import GIB, TOKEN, WIDER, Emulator, granted
 from tests.nixherd.proxmox.dev import begin, do, running
@@ -227,12 +226,12 @@ def test_options_that_wait_again_are_no_success(dev: Emulator) -> None:
 
     done, said = outcome(dev, RebootGuest(), on=changes)
     assert (done, rebooted(dev)) == (Exit.FAILED, 1)
-    assert "vm 110 (dev) was rebooted, and cores still wait for its next start" in said
+    assert "vm 110 (dev) was rebooted, and cores wait for its next start" in said
 
 
 def test_a_paused_guest_is_not_rebooted(dev: Emulator) -> None:
     do(dev, SuspendGuest())
-    with pytest.raises(Usage, match=r"vm 110 \(dev\) is paused and cannot shut down for a reboot; resume it first"):
+    with pytest.raises(Usage, match=r"vm 110 \(dev\) is paused and cannot shut down for a reboot; resume it, or"):
         do(dev, REBOOT)
     do(dev, SuspendGuest(to_disk=True))
     with pytest.raises(Usage, match="is suspended to disk and does not run; resume it"):

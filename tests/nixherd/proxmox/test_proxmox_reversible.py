@@ -94,21 +94,15 @@ def test_a_run_neither_uses_nor_deletes_what_another_run_made(dev: Emulator) -> 
 def test_two_runs_at_once_have_each_their_own(dev: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second one begins while the first is at work, elsewhere: each goes back to what it saw itself."""
     second: list[str] = []
-    inner = ResizeDisk(size=parse_size("70G"))
 
-    class Meanwhile:
-        verb = inner.verb
-        plan = staticmethod(inner.plan)
-        left = staticmethod(inner.left)
-
-        @staticmethod
-        def run(*args: Any, **rest: Any) -> Any:
+    class Meanwhile(ResizeDisk):
+        def run(self, *args: Any, **rest: Any) -> Any:
             monkeypatch.setattr(snapshots, "_where", lambda: "ffffffff")
             second.extend(do(dev, grown("68G", run_id="ffffff")))
             monkeypatch.undo()
-            return inner.run(*args, **rest)
+            return super().run(*args, **rest)
 
-    done = do(dev, Reversible(Meanwhile(), keep=False, run_id="0a1b2c"))
+    done = do(dev, Reversible(Meanwhile(size=parse_size("70G")), keep=False, run_id="0a1b2c"))
     assert [done[0], done[-1]] == [
         "snapshot vm 110 as undo-resize-0a1b2c",
         "delete snapshot undo-resize-0a1b2c of vm 110",

@@ -16,8 +16,8 @@ from nixherd.cli.vm_change import command_of
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.guest.disks import ResizeDisk
 from nixherd.proxmox.guest.lifecycle import RebootGuest
-from nixherd.proxmox.guest.snapshots import Reversible
-from nixherd.proxmox.guest.verb import Action, Guest, Verb, argument, flag, option
+from nixherd.proxmox.guest.snapshots import Action, Reversible
+from nixherd.proxmox.guest.verb import Guest, Verb, argument, flag, option
 from nixherd.proxmox.guest.verbs import COMMANDS, VERBS
 from nixherd.proxmox.steps import Start, Steps
 from nixherd.pyinfra_glue.guests import operation_of

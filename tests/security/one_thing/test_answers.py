@@ -7,7 +7,7 @@ import itertools
 import json
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -62,23 +62,8 @@ class Answering(Guests, Storages, Tasks, Agent):
         super().__init__()
         self._answers = answers
 
-    def _asked(self, method: str, path: tuple[object, ...]) -> Any:
+    def _ask(self, method: str, path: Sequence[object], parameters: object) -> Any:
         return answer(method, path, next(self._answers))
-
-    def _get(self, *path: object, **_: Any) -> Any:
-        return self._asked("GET", path)
-
-    def _post(self, *path: object, **_: Any) -> Any:
-        return self._asked("POST", path)
-
-    def _put(self, *path: object, **_: Any) -> Any:
-        return self._asked("PUT", path)
-
-    def _delete(self, *path: object, **_: Any) -> Any:
-        return self._asked("DELETE", path)
-
-    def _send(self, _body: object, *path: object) -> Any:
-        return self._asked("POST", path)
 
 
 CALLS = sorted(name for name, each in inspect.getmembers(Answering, inspect.isfunction) if not name.startswith("_"))

@@ -44,7 +44,7 @@ class FakeClient:
     executed: list[list[str]] = field(default_factory=list)
 
     def status(self, node: str, vmid: int, type: object) -> VmStatus | None:
-        return VmStatus.of(vmid, {"name": "dev", "status": self.power}) if self.exists else None
+        return VmStatus.of({"name": "dev", "status": self.power}, vmid=vmid) if self.exists else None
 
     def config(self, node: str, vmid: int, type: object = None) -> VmConfig | None:
         ours = {"name": "dev", "description": mark(FLEET, DEV), "net0": f"virtio={self.card.upper()},bridge=vmbr0"}

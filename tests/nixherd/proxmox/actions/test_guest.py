@@ -17,7 +17,7 @@ from nixherd.proxmox.guest.lifecycle import (
     StopGuest,
     SuspendGuest,
 )
-from nixherd.proxmox.guest.verb import Action
+from nixherd.proxmox.guest.snapshots import Action
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.dev import begin, config_of, do, running, twice
 from tests.nixherd.proxmox.fleets import DEV, FLEET
@@ -108,7 +108,7 @@ def test_a_changed_configuration_is_looked_at_again(dev: Emulator) -> None:
 
 def test_disks_only_grow(dev: Emulator) -> None:
     assert twice(dev, ResizeDisk(size=parse_size("65G"))) == ["grow scsi0 64G → 65G"]
-    with pytest.raises(Usage, match="scsi0 has 65G, more than 1G; disks only grow"):
+    with pytest.raises(Usage, match="scsi0 has 65G, and disks only grow"):
         do(dev, ResizeDisk(size=parse_size("1G")))
     with pytest.raises(Usage, match="has no disk scsi7; its disks: scsi0"):
         do(dev, ResizeDisk(size=parse_size("99G"), disk="scsi7"))

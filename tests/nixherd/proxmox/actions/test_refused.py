@@ -27,8 +27,8 @@ from nixherd.proxmox.guest.lifecycle import (
     StopGuest,
     SuspendGuest,
 )
-from nixherd.proxmox.guest.snapshots import RemoveSnapshot, RollbackGuest, TakeSnapshot, reversible
-from nixherd.proxmox.guest.verb import Action, Guest
+from nixherd.proxmox.guest.snapshots import Action, RemoveSnapshot, RollbackGuest, TakeSnapshot, reversible
+from nixherd.proxmox.guest.verb import Guest
 from tests.nixherd.proxmox.actions.conftest import ct
 from tests.nixherd.proxmox.conftest import GIB, Emulator
 from tests.nixherd.proxmox.dev import begin, config_of, do, twice

@@ -126,11 +126,11 @@ def every_change(client: Client, vmid: int) -> list[object]:
         lambda: Stop("prom", vmid).begin(client),
         lambda: Shutdown("prom", vmid, 60).begin(client),
         lambda: Reboot("prom", vmid, 60).begin(client),
-        lambda: client.agent_ping("prom", vmid),
+        lambda: client._post("nodes", "prom", "qemu", vmid, "agent", "ping"),
         lambda: client.agent_exec("prom", vmid, ["/bin/true"]),
         lambda: client._post("nodes", "prom", "stopall"),
         lambda: client._post("nodes", "prom", "stopall", vms=str(vmid)),
-        lambda: client._put("pools", "x", vms=str(vmid)),
+        lambda: client._ask("PUT", ("pools", "x"), {"vms": str(vmid)}),
         lambda: client._get("nodes", "prom", "qemu", vmid, "vncwebsocket"),
     ]
 

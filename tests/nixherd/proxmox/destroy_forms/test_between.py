@@ -46,6 +46,6 @@ def test_a_guest_that_ran_after_its_backup_is_not_destroyed() -> None:
             assert api.node.run("POST", f"/nodes/prom/qemu/110/status/{verb}", WHO) == "OK"
 
     between(api, "PUT", "/config", used)
-    with pytest.raises(Refused, match=r"nixherd@pve\!fleet did qmst\w+ since it was looked at"):
+    with pytest.raises(Refused, match=r"nixherd@pve\!fleet did qmst\w+ since it was seen"):
         DestroyGuest("dev", 110).run(api.client, FLEET, DEV, timeout=20)
     assert DISK in images(api.node)

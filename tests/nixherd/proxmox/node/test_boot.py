@@ -41,7 +41,7 @@ def test_what_is_not_known() -> None:
     for state, why in (
         (boot(tool=AWAY), "what boots this node is not known"),
         (boot(tool="sh: proxmox-boot-tool: not found"), "not found: what boots this node is not known"),
-        (boot(texts={}), "something that is not known here"),
+        (boot(texts={}), "what boots this node is not known"),
     ):
         with pytest.raises(FleetError, match=why):
             loader_of(state)

@@ -52,7 +52,7 @@ def test_whose_source_it_is() -> None:
     assert version_of("PACKAGE_VERSION=0.1 # x\n  PACKAGE_NAME='vendor-reset'\n", "/s") == "0.1"
     for conf, why in (
         (None, "/s/dkms.conf is not there: put the source of vendor-reset"),
-        ('PACKAGE_NAME="zfs"\nPACKAGE_VERSION="1"', "is of zfs, not of vendor-reset"),
+        ('PACKAGE_NAME="zfs"\nPACKAGE_VERSION="1"', "is of zfs, not vendor-reset"),
         ("", "is of no module"),
         ('PACKAGE_NAME="vendor-reset"\nPACKAGE_VERSION="#MODULE_VERSION#"', "not a plain version"),
         ('PACKAGE_NAME="vendor-reset"\nPACKAGE_VERSION="$(git describe)"', "not a plain version"),

@@ -7,7 +7,7 @@ import pytest
 
 from nixherd.fleet.models import Device, Origin, Settings, Vm
 from nixherd.proxmox.answers import PciMapping
-from nixherd.proxmox.node.mapping import Given, Line, compare, properties, slots_of, slots_wanted_of
+from nixherd.proxmox.node.mapping import Devices, Given, Line, compare, properties, slots_of, slots_wanted_of
 from tests.nixherd.proxmox.node.nodes import AUDIO, GPU, USB
 
 
@@ -21,8 +21,8 @@ RIGHT = "node=prom,path=0000:7a:00.0,id=1002:13c0,iommugroup=14,subsystem-id=145
 def say(given: dict[str, str], wanted: dict[str, str], *found: PciMapping | str | None, **changes: Any) -> list[Line]:
     about = Given(109, "igp", given)
     mappings = {"igpu": found[0]} if found else {}
-    more = {"devices": [GPU, AUDIO, USB], "passed": [GPU], **changes}
-    return compare(about, wanted, node="prom", mappings=mappings, **more)
+    more = {"devices": [GPU, AUDIO, USB], "named": [GPU], **changes}
+    return compare(about, wanted, Devices("prom", **more), mappings.get)
 
 
 def test_as_wanted() -> None:
@@ -47,7 +47,7 @@ def test_a_device_that_moved() -> None:
     [line] = say({"hostpci0": "0000:79:00.0,pcie=1,romfile=a.rom"}, {})
     assert "prom has no device there; the devices named are at 0000:7a:00.0" in line.text
     assert line.command == "qm set 109 --hostpci0 0000:7a:00.0,pcie=1,romfile=a.rom"
-    [two] = say({"hostpci0": "79:00.0"}, {}, passed=[GPU, AUDIO])
+    [two] = say({"hostpci0": "79:00.0"}, {}, named=[GPU, AUDIO])
     assert two.command is None  # which of them is a person's to say
     [foreign] = say({"hostpci0": "7a:00.3"}, {})
     assert foreign.text.endswith("gives it 1022:15b6 at 0000:7a:00.3, which is not among the devices named here")

@@ -11,7 +11,7 @@ from nixherd.fleet.models import Device
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guest.disks import AttachDisk
 from nixherd.proxmox.guest.hardware import SetDevice, SetOptions
-from nixherd.proxmox.guest.verb import Action
+from nixherd.proxmox.guest.snapshots import Action
 from tests.nixherd.proxmox.conftest import GIB, Emulator
 from tests.nixherd.proxmox.dev import MAC, begin, config_of, do
 from tests.nixherd.proxmox.fleets import DEV, FLEET
@@ -142,7 +142,7 @@ def test_what_cannot_be_looked_at_is_unknown(dev: Emulator, monkeypatch: pytest.
 
     monkeypatch.setattr(client, "pending", pending)
     status, words = refused(dev, SetDevice(NET1), client)
-    assert "what of it waits for the next start is not known (GET: no answer); look: `qm pending 110`" in words
+    assert "what of it waits for the next start is unknown (GET: no answer); look: `qm pending 110`" in words
     assert status is Exit.UNKNOWN
 
 
