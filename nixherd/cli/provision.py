@@ -93,9 +93,7 @@ def _installable(fleet: Fleet, name: str) -> Vm:
 def _compare(front: Front, vm: Vm, ip: str | None, vmid: int | None) -> None:
     """Refuse an address or a VMID that the definitions or the hypervisor do not confirm."""
     if vmid is not None and vmid != vm.vmid:
-        raise Usage(
-            f"--vmid {vmid}: {DEFINITIONS} declares {vm.attribute} as vm {vm.vmid}; correct the one or the other"
-        )
+        raise Usage(f"--vmid {vmid}: {DEFINITIONS} declares {vm.attribute} as vm {vm.vmid}; correct one of them")
     address = plain_address(ip) if ip is not None else None
     if ip is not None and address is None:
         raise Usage(f"--ip {ip} is not an address; write one like 192.0.2.10, or leave it out")

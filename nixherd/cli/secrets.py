@@ -28,12 +28,7 @@ _COLUMNS = ("file", "format", "rule", "recipients", "state")
 
 
 @click.group()
-@click.option(
-    "--directory",
-    metavar="DIR",
-    callback=standing("secrets_directory", "secrets"),
-    help="Where .sops.yaml is, below the fleet; else group data's secrets_directory, else secrets.",
-)
+@standing("--directory", "secrets_directory", "secrets", "Where .sops.yaml is, in the fleet", metavar="DIR")
 @click.pass_context
 def secrets(ctx: click.Context, directory: str) -> None:
     """Secret files encrypted with sops for age keys.
@@ -74,24 +69,18 @@ def status(front: Front, /, machines: bool) -> int:
     people = People.of(front.fleet, store.rules)
     plan = store.plan(people)
     wrong = {rekey.path: ", ".join(rekey.names) for rekey in plan.rekeys}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for file in store.files:
         rule, keys = store.rules.rule_of(file.path), file.encrypted.recipients if file.encrypted else ()
         state = file.problem or wrong.get(file.path) or ("ok" if file.encrypted and rule else None)
-        rows.append(
-            {
-                **{"file": file.path, "format": str(Format.of(file.path)), "rule": rule.number if rule else None},
-                "recipients": [people.name(key) for key in keys],
-                "state": state or ("no rule" if rule is None else "not encrypted"),
-            }
-        )
+        row = {"file": file.path, "format": str(Format.of(file.path)), "rule": rule.number if rule else None}
+        state = state or ("no rule" if rule is None else "not encrypted")
+        rows.append({**row, "recipients": [people.name(key) for key in keys], "state": state})
     hosts, findings = _hosts(front.fleet, store), list(plan.findings)
     if machines:
         findings += _compare(front, hosts)
     if interrupted(front.root):
-        findings.insert(
-            0, "a run was interrupted while it published its changes; `nixherd secrets apply` finishes them"
-        )
+        findings.insert(0, "a run was interrupted while it published; `nixherd secrets apply` finishes it")
     bad = bool(plan.rekeys or findings)
     if front.wants_json:
         show_json({"drift": bad, "files": rows, "hosts": hosts, "findings": findings})
@@ -116,10 +105,8 @@ def _compare(front: Front, rows: list[dict[str, Any]]) -> list[str]:
         if scan.fault:
             findings.append(str(scan.problem))
         if scan.differs_from(host.public_key):
-            findings.append(
-                f"hosts.nix: {host.id}.publicKey is not the key that {scan.address} shows; look whether it is that "
-                "machine, and enroll it anew if it has a new key"
-            )
+            text = f"hosts.nix: {host.id}.publicKey is not the key that {scan.address} shows"
+            findings.append(f"{text}; see whether it is that machine, and enroll it if its key is new")
     return findings
 
 
