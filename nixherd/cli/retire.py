@@ -26,7 +26,7 @@ from nixherd.proxmox.guest.adopt import Fate, Parting, partings
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import label
 from nixherd.trust import retire as retirement_of
-from nixherd.trust.enrol import Wanted, is_named_after, stage, swap_in
+from nixherd.trust.enrol import Wanted, stage, swap_in
 from nixherd.trust.rehearsal import require_evaluates
 from nixherd.trust.retire import Retirement
 from nixherd.trust.secrets.rules import CONFIG
@@ -164,7 +164,7 @@ def _require_nothing_left(front: Front, name: str, options: Options, commit: str
         raise FleetError(f"{name} was retired by commit {commit}, and is there again: {', '.join(left)}")
     if store is not None and options.remove_secrets:
         machines = recipients_of_hosts(front.fleet)
-        named = [rule for rule in store.rules.rules if is_named_after(rule, name)]
+        named = [rule for rule in store.rules.rules if rule.is_named_after(name)]
         labels = [rule.label for rule in named if not machines.keys() & set(rule.recipients)]
         if labels:
             stayed = f"{', '.join(labels)} stayed in {store.config}"

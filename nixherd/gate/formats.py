@@ -122,9 +122,8 @@ def annotations(results: Sequence[Result], prefix: str = "") -> Iterator[str]:
 
 def _command(level: str, properties: Mapping[str, object], text: str) -> str:
     given = {name: str(value) for name, value in properties.items() if value is not None}
-    return (
-        f"::{level} {','.join(f'{name}={_escaped(given[name], _PROPERTY)}' for name in given)}::{_escaped(text, _DATA)}"
-    )
+    words = ",".join(f"{name}={_escaped(value, _PROPERTY)}" for name, value in given.items())
+    return f"::{level} {words}::{_escaped(text, _DATA)}"
 
 
 def _escaped(text: str, table: Mapping[str, str]) -> str:

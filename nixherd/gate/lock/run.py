@@ -26,9 +26,7 @@ def current(repository: Repository) -> str:
     """The branch that is checked out. Usage when there is none."""
     done = repository.read("symbolic-ref", "--quiet", "--short", "HEAD", answers=(0, 1))
     if done.status:
-        raise Usage(
-            f"{repository.directory}: HEAD is not on a branch; say with --base BRANCH what the update starts from"
-        )
+        raise Usage(f"{repository.directory}: HEAD is not on a branch; say with --base BRANCH what to start from")
     return done.stdout.strip()
 
 
@@ -96,10 +94,8 @@ class Remote:
         known = self.repository.read("remote").stdout.split()
         if self.name not in known:
             there = f"; there is {', '.join(known)}" if known else ""
-            raise Usage(
-                f"{self.repository.directory}: no remote is called {self.name}{there}; "
-                "`git remote add`, or --remote NAME"
-            )
+            what = f"no remote is called {self.name}{there}"
+            raise Usage(f"{self.repository.directory}: {what}; `git remote add`, or --remote NAME")
 
     def tip(self, branch: str) -> str | None:
         """Where the branch is there, with that commit brought here; None where the branch does not exist."""
@@ -141,10 +137,8 @@ class Remote:
         if now != old:
             raise Moved(f"{self.name}/{branch} moved")
         if taken:
-            raise Undecided(
-                f"{self.name}: took the push of {new} to {branch}, as it says, and {branch} is where it was; does the "
-                "remote push to another place than it is read from (remote.*.pushurl), does a review come first?"
-            )
+            what = f"took the push of {new} to {branch}, as it says, and {branch} is where it was"
+            raise Undecided(f"{self.name}: {what}; does it push elsewhere (remote.*.pushurl), is there a review first?")
         raise FleetError(f"{self.name}: {branch} takes no push: {reason}; is it protected, may this user write there?")
 
 
@@ -228,9 +222,8 @@ def update(fleet: Path, request: Wanted, gate: TreeGate, is_signed: Callable[[Pa
                 return _once(repository, remote, directory, request, base, gate, is_signed, say, until)
             except Moved as error:
                 if not left:
-                    raise FleetError(
-                        f"{error}, {request.tries} times while the gate ran; run it again later"
-                    ) from error
+                    tries = f"{request.tries} times while the gate ran"
+                    raise FleetError(f"{error}, {tries}; run it again later") from error
                 say(f"{error} meanwhile: once more on that")
     raise AssertionError
 

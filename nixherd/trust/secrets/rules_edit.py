@@ -71,11 +71,8 @@ def remove(text: str, recipient: str) -> str:
     before, tree = _read(text, by_hand)
     editor = _Editor(text, tree, by_hand)
     editor.remove(recipient)
-    changed = {
-        rule.number: tuple(key for key in rule.recipients if key != recipient)
-        for rule in before.rules
-        if recipient in rule.recipients
-    }
+    rules = [rule for rule in before.rules if recipient in rule.recipients]
+    changed = {rule.number: tuple(key for key in rule.recipients if key != recipient) for rule in rules}
     if any(not keys for keys in changed.values()):
         raise CannotEdit(f".sops.yaml: a rule has no recipient but {recipient}; name another one there first")
     return _checked(text, before, editor.splices, changed, by_hand)
@@ -178,9 +175,7 @@ class _Editor:
             return recipient
         anchor = re.sub(r"[^A-Za-z0-9_-]", "_", name)
         if anchor in self.tree.anchors:
-            raise CannotEdit(
-                f".sops.yaml: the anchor &{anchor} is another key's; rename it, or replace its key if it is {name}'s"
-            )
+            raise CannotEdit(f".sops.yaml: the anchor &{anchor} is another key's; rename it, or replace its key")
         self._append(best, f"&{anchor} {recipient}", None)
         return f"*{anchor}"
 
@@ -232,9 +227,8 @@ class _Editor:
         end = self._line_end(last.end)
         behind = re.match(r"(\s+#+\s*)\S", self.text[last.end : end])
         above = name is not None and behind is None and self._comment_above(begin)
-        line = f"{lead}{word}" + (
-            f"{behind[1]}{name}" if name and behind else f" # {name}" if name and not above else ""
-        )
+        comment = "" if name is None or above else f"{behind[1] if behind else ' # '}{name}"
+        line = f"{lead}{word}{comment}"
         if above:
             line = f"{lead[: len(lead) - len(lead.lstrip())]}# {name}{self.newline}{line}"
         at_end = end == len(self.text) and not self.text.endswith("\n")
