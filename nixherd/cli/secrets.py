@@ -24,6 +24,7 @@ from nixherd.trust.secrets.files import Format
 from nixherd.trust.secrets.sops import identity_file, operator
 from nixherd.trust.secrets.store import People, Store
 
+Change = Callable[[Wanted], Wanted]
 _COLUMNS = ("file", "format", "rule", "recipients", "state")
 
 
@@ -196,14 +197,7 @@ def edit(front: Front, file: str, identity: str | None) -> int:
 
 
 def _carry_out(
-    front: Front,
-    change: Callable[[Wanted], Wanted],
-    subject: str,
-    *,
-    identity: str | None,
-    rotate: bool,
-    commit: bool,
-    message: str | None,
+    front: Front, change: Change, subject: str, *, identity: str | None, message: str | None, **how: bool
 ) -> None:
     if front.dry_run:
         _show(front, change(Wanted(front.fleet, _store(front))), None)
@@ -215,10 +209,10 @@ def _carry_out(
             result = change(Wanted(front.fleet, store.result()))
         text = message or "\n".join([subject, "", *(f"- {step}" for step in result.steps)]).strip()
         sops = partial(operator, front.run, identity_file(identity))
-        done = publish(changeset, result, text, sops=sops, rotate=rotate, commit=commit, say=tell)
+        done = publish(changeset, result, text, sops=sops, say=tell, **how)
         front.wrote = bool(done.paths)
     _show(front, result, done)
-    if not rotate and any(rekey.removed for rekey in result.rekeys):
+    if not how["rotate"] and any(rekey.removed for rekey in result.rekeys):
         text = "whoever was removed may have kept what the files held and their data keys"
         say(f"{text}; change the secrets, and use --rotate for new data keys", err=True)
 

@@ -216,10 +216,15 @@ def update(fleet: Path, request: Wanted, gate: TreeGate, is_signed: Callable[[Pa
     if tree := checked_out(repository, request.branch):
         raise FleetError(f"the branch {request.branch} is checked out in {tree}; leave it there, or say --branch NAME")
     until = math.inf if request.deadline is None else time.monotonic() + request.deadline
+
+    def combined(place: Place, start: str, where: str) -> Outcome:
+        groups = groups_of(place.lock(where), request.groups, request.only)
+        return Combiner(place, gate, start, where, is_signed(place.fleet), say, until).update(groups)
+
     with alone(repository) as directory:
         for left in reversed(range(request.tries)):
             try:
-                return _once(repository, remote, directory, request, base, gate, is_signed, say, until)
+                return _once(repository, remote, directory, request, base, combined)
             except Moved as error:
                 if not left:
                     tries = f"{request.tries} times while the gate ran"
@@ -234,10 +239,7 @@ def _once(
     directory: Path,
     request: Wanted,
     base: str,
-    gate: TreeGate,
-    is_signed: Callable[[Path], bool],
-    say: Say,
-    until: float,
+    combined: Callable[[Place, str, str], Outcome],
 ) -> Ended:
     here = Here(repository)
     where = f"{remote.name}/{base}" if remote else base
@@ -253,9 +255,7 @@ def _once(
     require_ours(repository, f"{remote.name}/{request.branch}" if remote else "", theirs, start)
     with Place.made(repository, directory, start) as place:
         place.require_able()
-        groups = groups_of(place.lock(where), request.groups, request.only)
-        combiner = Combiner(place, gate, start, where, is_signed(place.fleet), say, until)
-        outcome = combiner.update(groups)
+        outcome = combined(place, start, where)
         if outcome.commit is None:
             return Ended(outcome, where, None)
         here.move(request.branch, local, outcome.commit)  # from here on it is held by a name
