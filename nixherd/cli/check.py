@@ -242,11 +242,11 @@ def install(front: Front) -> None:
     directory = _directory(repository)
     if os.path.lexists(directory) and not directory.is_dir():
         raise FleetError(f"{directory}: is not a directory, so git runs no hooks; see `git config core.hooksPath`")
-    if (scope := _scope(repository)) in ("global", "system"):
-        raise FleetError(
-            f"{directory}: holds the hooks of all repositories (core.hooksPath, {scope} configuration); give this one "
-            "its own (`git config core.hooksPath .git/hooks`), or call `nixherd check --changed --table` there"
-        )
+    scope = repository.write("config", "--show-scope", "--get", "core.hooksPath", answers=(0, 1)).stdout.split()
+    if scope and scope[0] in ("global", "system"):
+        what = f"holds the hooks of all repositories (core.hooksPath, {scope[0]} configuration)"
+        remedy = "give this one its own (`git config core.hooksPath .git/hooks`)"
+        raise FleetError(f"{directory}: {what}; {remedy}, or call `nixherd check --changed --table` there")
     path = directory / "pre-commit"
     program = shutil.which("nixherd") or str(Path(sys.argv[0]).absolute())  # where it is not on PATH
     prefix = repository.prefix.rstrip("/") or "."
@@ -270,9 +270,3 @@ def _directory(repository: Repository) -> Path:
     """Give the directory of git's hooks; a relative core.hooksPath is below the work tree's top."""
     top = Repository.around(repository.top) or repository
     return top.directory / top.write("rev-parse", "--git-path", "hooks").stdout.removesuffix("\n")
-
-
-def _scope(repository: Repository) -> str | None:
-    """Give the scope of git's core.hooksPath, such as global; None where it is not set."""
-    setting = repository.write("config", "--show-scope", "--get", "core.hooksPath", answers=(0, 1)).stdout
-    return setting.split()[0] if setting else None

@@ -223,7 +223,7 @@ class Front:
 
         Status 1 where the guest is not as asked for then, and the action cannot make it so.
         """
-        from nixherd.cli.guests import declared
+        from nixherd.cli.guests import declared, difference, differing
         from nixherd.proxmox.guest.identity import label, require_may_change
 
         vm = declared(self.fleet, name, action.verb)
@@ -235,20 +235,14 @@ class Front:
             act = partial(action.run, self.client, self.fleet, vm, timeout=self.timeout)
             done, seconds = self.timed(label(vm), vm.host_id or vm.name, act)
         try:
-            left = self._left(action, vm)
+            steps = action.left(self.client, self.fleet, vm)
+            left = None if steps is None else [difference(vm, step) for step in differing(vm, steps)]
         finally:
             self._report(vm, done, left, seconds)  # what was done is reported, whatever can be seen after it
         return Exit.FAILED if any(each["remedy"] == "by hand" for each in left or ()) else Exit.DONE
 
-    def _left(self, action: "Action", vm: Vm) -> list[dict[str, Any]] | None:
-        """List what the action leaves undone, in rows of `vm diff`; None where it cannot tell."""
-        from nixherd.cli.guests import difference, differing
-
-        steps = action.left(self.client, self.fleet, vm)
-        return None if steps is None else [difference(vm, step) for step in differing(vm, steps)]
-
     def _report(self, vm: Vm, done: "Steps", left: list[dict[str, Any]] | None, seconds: float | None) -> None:
-        """Show the steps, or why there were none; what was read back in the end, and what is left undone."""
+        """Show the steps, or why there were none; what was read back; what is `left`, None where unknown."""
         from nixherd.proxmox.guest.identity import label
         from nixherd.proxmox.steps import Outcome, why_nothing
 

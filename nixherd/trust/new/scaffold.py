@@ -18,6 +18,7 @@ from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet
 from nixherd.nix.commands import Evaluated
+from nixherd.nix.edit import NixText
 from nixherd.nix.evaluator import Evaluator
 from nixherd.nix.flakes import Flake
 from nixherd.proxmox import preflight
@@ -112,7 +113,8 @@ def scaffold(
     if host.secrets:
         secrets = secrets_.plan(Store.load(root), fleet, host, recipients)
         say(f"encrypt {secrets.path} for {', '.join(secrets.names)}")
-        contents |= {secrets.config: secrets.rules, secrets.path: _encrypted(sops(), secrets, host, scratch)}
+        encrypted = secrets_.encrypt(sops(), secrets, host.secrets, scratch / "secrets-staged")
+        contents |= {secrets.config: secrets.rules, secrets.path: encrypted}
     say(f"evaluate {HOSTS} and {DEFINITIONS} before and after")
     intended = {leaf: value for entry in edits for leaf, value in entry.intended.items()}
     world = require_exactly(root, contents, intended, scratch)
@@ -135,18 +137,8 @@ def _entries(root: Path, fleet: Fleet, host: NewHost) -> list[files.Entry]:
 
 
 def _managed(fleet: Fleet, source: bytes) -> int | None:
-    from nixherd.nix.edit import NixText
-
     number = sum(vm.is_managed for vm in fleet.vms.values())
     return number if number or NixText(DEFINITIONS, source).mentions(("managed",)) else None
-
-
-def _encrypted(sops: Sops, secrets: Secrets, host: NewHost, scratch: Path) -> bytes:
-    staged = scratch / "secrets-staged"
-    config = staged / secrets.config
-    config.parent.mkdir(parents=True)
-    config.write_bytes(secrets.rules)
-    return secrets_.encrypt(sops, secrets, host.secrets, staged)
 
 
 def _proven(

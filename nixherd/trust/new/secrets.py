@@ -102,12 +102,14 @@ def _recipient(store: Store, people: People, given: str) -> str:
 
 
 def encrypt(sops: Sops, secrets: Secrets, names: Sequence[str], staged: Path) -> bytes:
-    """The file's content: a random value for each name, for whom the rule names. `staged` has the rules in their place.
+    """The file's content: a random value for each name, for whom the rule names, which is written below `staged`.
 
     FleetError when sops encrypts it for others, or not at all.
     """
-    place = staged / Path(secrets.config).parent
-    content = sops.encrypt(place, Path(secrets.path).name, _document(names))
+    config = staged / secrets.config
+    config.parent.mkdir(parents=True)
+    config.write_bytes(secrets.rules)
+    content = sops.encrypt(config.parent, Path(secrets.path).name, _document(names))
     found = files.read(secrets.path, content)
     if found is None or set(found.recipients) != set(secrets.recipients) or found.others:
         raise FleetError(f"{secrets.path}: sops encrypted it for others than {secrets.config} names; nothing was done")
