@@ -134,14 +134,14 @@ commit_option = click.option(
 )
 
 
-def _front(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    """Make a callback that sets an attribute of the Front where the option is given."""
+def _of_front(name: str, option: str, help: str, **more: Any) -> Callable[[F], F]:
+    """Make an option that sets an attribute of the Front where it is given."""
 
     def assign(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         if value is not None:
             setattr(ctx.ensure_object(Front), name, value)
 
-    return assign
+    return click.option(option, expose_value=False, callback=assign, help=help, **more)
 
 
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -155,26 +155,9 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-json_option = click.option(
-    "--json/--table",
-    default=None,
-    is_eager=True,
-    expose_value=False,
-    callback=_front("as_json"),
-    help="JSON or a table; by default as stdout is.",
-)
-dry_run_option = click.option(
-    "--dry-run", is_flag=True, expose_value=False, callback=_front("dry_run"), help="Show the steps, do none."
-)
+_JSON = "JSON or a table; by default as stdout is."
+json_option = _of_front("as_json", "--json/--table", _JSON, default=None, is_eager=True)
+dry_run_option = _of_front("dry_run", "--dry-run", "Show the steps, do none.", is_flag=True)
+_DEADLINE = "For the task, and for whoever holds the guest's lock; else group data's task_deadline, else 3600."
 # what every command takes that changes a guest
-changing = together(
-    json_option,
-    click.option(
-        "--deadline",
-        type=SECONDS,
-        callback=_front("timeout"),
-        expose_value=False,
-        help="For the task, and for whoever holds the guest's lock; else group data's task_deadline, else 3600.",
-    ),
-    dry_run_option,
-)
+changing = together(json_option, _of_front("timeout", "--deadline", _DEADLINE, type=SECONDS), dry_run_option)

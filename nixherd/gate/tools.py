@@ -69,7 +69,7 @@ class Scope:
                 raise FleetError(f"{self.root}: has no Nix file{' that git knows' if self.repository else ''}")
             return place
         if self.repository is None:
-            raise FleetError(f"{self.root}: is not in a git repository that knows changes; leave --changed out")
+            raise FleetError(f"{self.root}: is not in a git repository; leave --changed out")
         changes = files.changed(self.repository)
         contents = {**changes.staged, **files.read_all(self.root, changes.others)}
         return self._held.enter_context(files.copied(self.root, contents))

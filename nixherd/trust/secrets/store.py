@@ -191,7 +191,7 @@ class Store:
             sync(place / rekey.path)  # here, where another process of sops is at work meanwhile
             back = files.read(rekey.path, (place / rekey.path).read_bytes())
             if back is None or set(back.recipients) != rekey.wanted:
-                what = f"sops did not encrypt it for whom {self.config} names"
+                what = f"sops encrypted it for others than {self.config} names"
                 raise FleetError(f"{self.path(rekey.path)}: {what}; nothing was changed, see which rule matches it")
 
 
