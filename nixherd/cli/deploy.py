@@ -105,7 +105,8 @@ def reboot(front: Front, /, **options: Any) -> int:
     Each is proven by another boot_id, the system that runs, its units and its health checks. A readonly VM is only
     listed, with the command for its owner.
     """
-    return rollout(front, REBOOT, dry=options.pop("dry_run"), **options)
+    dry = options.pop("dry_run")
+    return rollout(front, REBOOT, dry=dry, **options)
 
 
 DEPLOY, REBOOT = "deploys/deploy.py", "deploys/reboot.py"

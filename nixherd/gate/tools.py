@@ -70,9 +70,7 @@ class Scope:
             return place
         if self.repository is None:
             raise FleetError(f"{self.root}: is not in a git repository; leave --changed out")
-        changes = files.changed(self.repository)
-        contents = {**changes.staged, **files.read_all(self.root, changes.others)}
-        return self._held.enter_context(files.copied(self.root, contents))
+        return self._held.enter_context(files.copied(self.root, files.changed(self.repository)))
 
     @once_property
     def fleet(self) -> Fleet:

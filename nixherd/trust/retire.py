@@ -208,7 +208,8 @@ def _without_files(
         if repository is None:
             stays.append(f"{target} stays: no git could bring it back")
             continue
-        regular = [path for path in files if _is_regular(change.root, path)]
+        places = {path: change.root / path for path in files}
+        regular = [path for path, place in places.items() if place.is_file() and not place.is_symlink()]
         if regular:
             many = f" ({len(regular)} files)" if regular != [target] else ""
             change = change.removed(regular, f"remove {target}{many}")
@@ -249,10 +250,6 @@ def _files_in(root: Path, target: str, repository: Repository | None) -> list[st
         return [path for path in repository.tracked([target]) if target == "." or f"{path}/".startswith(f"{target}/")]
     place = root / target
     return [target] if place.is_file() else [str(each.relative_to(root)) for each in place.rglob("*") if each.is_file()]
-
-
-def _is_regular(root: Path, path: str) -> bool:
-    return (root / path).is_file() and not (root / path).is_symlink()
 
 
 # What names it
