@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nixherd.base.errors import FleetError, Refused, Usage
@@ -102,31 +102,26 @@ def differing(vm: Vm, steps: Iterable[Step]) -> list[Step]:
 
 
 def entry_of(
-    vmid: int,
-    kind: GuestType,
-    config: VmConfig,
-    *,
-    node: str | None = None,
-    status: str | None = None,
-    host: str | None = None,
-    taken: Collection[str] = (),
-    housed: Collection[str] = (),
+    fleet: Fleet, node: str, vmid: int, kind: GuestType, config: VmConfig, status: str | None, host: str | None = None
 ) -> tuple[str, str]:
     """Write the entry, and return it with its name: with `host` a managed guest of it, else an imported one, readonly.
 
-    The VMID is added to a name that is `taken` by another guest's entry, and to a hostname that is among the `housed`,
-    those of hosts in other guests; both in lower case.
+    The VMID is added to a name that another guest's entry has, and to a hostname of a host in another guest.
     """
     from nixherd.nix.edit import attribute_name  # with it comes a parser, which few commands need
 
     name = guest_name(config.name or f"guest{vmid}")
-    name = f"{name}-{vmid}" if name.lower() in taken else name
+    name = f"{name}-{vmid}" if name.lower() in map(str.lower, fleet.vms) else name
+    homes = (fleet.hosts.get(vm.host_id or "") for vm in fleet.vms.values())
+    housed = {home.hostname.lower() for home in homes if home}
+    is_elsewhere = fleet.endpoint is None or node != fleet.endpoint.node
     attribute = attribute_name(name)
     cores = config.number("cores") if kind is GuestType.LXC else config.cores
     disk = config.root if kind is GuestType.LXC else config.boot_disk
     size = nix_string(format_size(disk.size)) if disk and disk.size else None
     place = nix_string(disk.storage) if disk else None
-    common = {"vmid": str(vmid), "type": '"lxc"' if kind is GuestType.LXC else None, "node": node and nix_string(node)}
+    common = {"vmid": str(vmid), "type": '"lxc"' if kind is GuestType.LXC else None}
+    common["node"] = nix_string(node) if is_elsewhere else None
     if host is not None:
         machine = {"cores": str(cores or 1), "memory": str(config.memory or 512), "disk": size or '"1G"'}
         tags = f"[ {' '.join(map(nix_string, config.tags))} ]" if config.tags else None

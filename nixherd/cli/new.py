@@ -24,7 +24,6 @@ from nixherd.trust.new.files import ByHand
 from nixherd.trust.new.host import SIZES, Kind, NewHost
 from nixherd.trust.new.request import Request, decide
 from nixherd.trust.new.scaffold import Scaffold, scaffold
-from nixherd.trust.secrets.sops import nobody
 
 _INTERRUPTED = "a run was interrupted while it published its changes; the next that changes anything finishes them"
 _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"
@@ -119,11 +118,10 @@ def _scaffold(
     token_file = None if how["offline"] or not front.token_path.exists() else front.token_path
     ask = partial(_ask, quiet=how["yes"])
     host = decide(request, fleet, lambda: _client(front) if token_file else None, partial(tree.read, front.root), ask)
-    who = {"sops": lambda: nobody(front.run), "recipients": how["recipients"], "token_file": token_file}
+    options = {"recipients": how["recipients"], "evaluated": not how["no_eval"], "token_file": token_file}
     try:
         with progress(request.name) as tell:
-            evaluated = not how["no_eval"]
-            return scaffold(front.run, fleet, host, scratch, repository, evaluated=evaluated, say=tell, **who)
+            return scaffold(front.run, fleet, host, scratch, repository, say=tell, **options)
     except ByHand as error:
         say_text("\n".join((f"add to {error.place}:", *(f"  {line}" for line in error.lines))), err=True)
         raise

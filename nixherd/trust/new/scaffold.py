@@ -29,7 +29,7 @@ from nixherd.trust.new import files
 from nixherd.trust.new import secrets as secrets_
 from nixherd.trust.new.host import Kind, NewHost
 from nixherd.trust.new.secrets import Secrets
-from nixherd.trust.secrets.sops import Sops
+from nixherd.trust.secrets.sops import nobody
 from nixherd.trust.secrets.store import Store
 
 Say = Callable[[str], None]
@@ -94,7 +94,6 @@ def scaffold(
     scratch: Path,
     repository: Repository | None,
     *,
-    sops: Callable[[], Sops],
     recipients: Collection[str] = (),
     evaluated: bool = True,
     token_file: Path | None = None,
@@ -113,7 +112,7 @@ def scaffold(
     if host.secrets:
         secrets = secrets_.plan(Store.load(root), fleet, host, recipients)
         say(f"encrypt {secrets.path} for {', '.join(secrets.names)}")
-        encrypted = secrets_.encrypt(sops(), secrets, host.secrets, scratch / "secrets-staged")
+        encrypted = secrets_.encrypt(nobody(run), secrets, host.secrets, scratch / "secrets-staged")
         contents |= {secrets.config: secrets.rules, secrets.path: encrypted}
     say(f"evaluate {HOSTS} and {DEFINITIONS} before and after")
     intended = {leaf: value for entry in edits for leaf, value in entry.intended.items()}
