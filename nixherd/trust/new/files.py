@@ -33,21 +33,13 @@ def file_names(host: NewHost) -> tuple[str, ...]:
 
 def _values(host: NewHost) -> Mapping[str, Any]:
     return {
-        "id": host.id,
-        "attribute": attribute_name(host.id),
+        "host": host,
         "about": about(host),
-        "kind": str(host.kind),
         "size": host.guest.size.name if host.guest else "",
-        "disk": host.kind.has_disk,
-        "firmware": host.machine.firmware,
+        "attribute": attribute_name(host.id),
         "device": nix_string(host.machine.device),
         "user": attribute_name(host.user),
-        "login": host.user,
-        "up": host.up,
         "secrets": [attribute_name(name) for name in host.secrets],
-        "root_keys": host.root_keys,
-        "imports": host.home_imports,
-        "state_version": host.state_version,
     }
 
 
