@@ -24,7 +24,8 @@ _CAUSES = tuple(
         # nix copy, store, build
         r"lacks a (valid )?signature by a trusted key",
         r"protocol mismatch.*, got '",
-        r"No space left on device|Disk quota exceeded|Read-only file system|Cannot allocate memory|out of memory",
+        r"No space left on device|not enough space available on",
+        r"Disk quota exceeded|Read-only file system|Cannot allocate memory|out of memory",
         r"hash mismatch in|is required to build|path '.*' is corrupted|was modified! expected hash",
         # ssh
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed",
@@ -65,6 +66,7 @@ _LEVELS = re.compile(r"^(?:(?:error|fatal|ERROR|warning): )+(?=\S)")
 # How things go on, and what does not end a program.
 _NARRATION = re.compile(
     r"^(copying|building|these \d+|this (derivation|path) will|fetching|activating|setting up|reloading|(re)?starting"
+    r"|\S*/tmpfiles\.d/\S+:\d+: "
     r"|stopping|Activating |warning: (?!the following)|evaluating|unpacking|downloading|debug\d?:|Warning: Permanently)"
 )
 

@@ -15,7 +15,7 @@ from nixherd.base.errors import (
 )
 from nixherd.base.faults import foreseen, worded
 from nixherd.base.poll import Backoff, poll
-from nixherd.base.reasons import went_back
+from nixherd.base.reasons import reason, went_back
 from nixherd.deploy.health import failing
 from nixherd.deploy.journal import is_of
 from nixherd.deploy.machine import output_of
@@ -301,10 +301,13 @@ class _Activation:
     def _stuck(self) -> Undecided:
         """It can neither keep nor go back, and is not ours to reboot; it goes on trying."""
         standing, host_run = self.standing, self.host_run
+        obstacle, cause = standing.stuck or "nobody knows why", reason(standing.log, "")
+        if cause and cause not in obstacle:  # the machine tells the last line, which only follows from it
+            obstacle = f"{cause}; {obstacle}"
         boot = why_not_rebootable(host_run) or f"`ssh {host_run.host.ssh_alias or host_run.id} sudo systemctl reboot`"
         why = (
             f"{standing.why}; it is stuck on {standing.current}, since going back fails "
-            f"({standing.stuck or 'nobody knows why'}), and goes on trying; mend that there, or reboot it, which "
+            f"({obstacle}), and goes on trying; mend that there, or reboot it, which "
             f"brings {standing.was or standing.old}: {boot}; see {how_to_ask(host_run.id)}"
         )
         host_run.end(Outcome.UNKNOWN, why)

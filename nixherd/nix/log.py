@@ -67,7 +67,8 @@ def _logged(entries: Iterable[dict[str, Any]]) -> Iterator[LoggedError]:
             continue
         trace = _ANSI.sub("", str(entry.get("msg", "")))
         raw = entry.get("raw_msg")
-        if raw is None and not re.match(r"\s*error:", trace):  # builtins.trace
+        # `error (ignored)` is what `nix flake check --keep-going` goes on after; builtins.trace says neither
+        if raw is None and not re.match(r"\s*error(?: \(ignored\))?:", trace):
             continue
         message = _ANSI.sub("", str(raw)) if raw is not None else _innermost(trace)
         yield LoggedError(_REPEATED.split(message)[0], trace, tuple(output))

@@ -137,7 +137,7 @@ PLANTS = [
     ),
     plant("hosts", "clash", value("wsl", "hostname", '"dev"'), "definitions", "hosts.nix", "hostname", "is also"),
     plant("hosts", "misspelt", host("dev", "canery = true;"), "definitions", "hosts.nix", "canery", "dev.canery"),
-    plant("hosts", "access", host("igpu", 'access = "triger";'), "definitions", "hosts.nix", "access", "no way in"),
+    plant("hosts", "access", host("igpu", 'access = "triger";'), "definitions", "hosts.nix", "access", "is not a way in"),
     plant("hosts", "no user", value("caddy", "user", "3"), "definitions", "hosts.nix", "user", "caddy.user"),
     plant(
         *("hosts", "no such file", value("framework", "homeFile", "./no/home.nix"), "definitions", "hosts.nix"),

@@ -200,7 +200,7 @@ def test_nobody_else_speaks_http() -> None:
     connection = [f"pyinfra_glue/{name}.py" for name in ("machine", "ssh_client")]
     names = ["proxmox/hypervisor.py", "ssh/ssh_config.py"]
     assert importing("socket") == sorted(
-        [*connection, *names, "locate/keyscan.py", "locate/guest_agent.py", "process.py"]
+        [*connection, *names, "locate/keyscan.py", "locate/guest_agent.py", "base/process.py"]
     )
 
 

@@ -188,7 +188,7 @@ def test_who_answers_for_the_cache_can_withhold(pulling: Pulling) -> None:
     assert parse(pulling.pointer.read_text().partition(begin)[0]).serial > serial
     pulling.takes(third)
     pulling.pointer.write_text(honest)
-    pulling.refuses("it is older")
+    pulling.refuses("is older than the last one seen here")
     pulling.on(f"echo {serial} >/run/nixherd/pull-older")
     pulling.takes(published[HOST])
     assert pulling.on("ls /run/nixherd; stat -c %a /var/lib/nixherd/pull/seen").output.split() == ["deploy", "600"]

@@ -323,7 +323,7 @@ def _what_else_it_may_not(fleet: Fleet, key: Path) -> None:
     for words in ("id", "nixherd watch x", "nixherd look ../../etc none 0", "nixherd begin a;id b c"):
         output = fleet.on("root@dev3", f"'{words}'", check=False).output
         assert "uid=" not in output
-        assert "state=none" in output or "refused=" in output or "this key may push closures" in output, output
+        assert "state=none" in output or "refused=" in output or "this key may only push closures" in output, output
     assert fleet.on("dev3", "ls /pwned /nix/var/nix/gcroots/nixherd/new", check=False).output.count("No such") == 2
 
 

@@ -10,7 +10,7 @@ from nixherd.base import names
 from nixherd.fleet.models import DEFINITIONS
 from nixherd.ssh.keys import HOST_KEY, HOST_KEY_FILE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PATTERNS = {name: value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
 
 

@@ -107,7 +107,7 @@ def test_when_not_even_the_vmid_is_told_it_is_unknown(
     assert found["doc1"].startswith("guest 104: whether there is one is unknown: GET /nodes/prom/qemu/104/config")
     assert "dev" in found
     asked = nixherd("status", "106")
-    assert asked.err == "this token sees no guest 106; whether it exists is unknown\n"
+    assert asked.err == "this token may see no guest 106; whether one exists is unknown\n"
 
 
 def test_backups_of_a_guest_that_is_gone_may_be_hidden(nixherd: Nixherd, emulator: Emulator) -> None:

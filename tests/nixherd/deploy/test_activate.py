@@ -147,6 +147,10 @@ def test_what_inhibits_a_switch_needs_a_boot(machine: Sandbox) -> None:
 ANSWER = "protocol=3\nid=20261130T050000-1\nwho=me\nhostname=dev\ncurrent={}\nprofile={}\nold=" + OLD + "\n"
 
 
+NO_SPACE = "Failed to reload daemon: Refusing to reload, not enough space available on /run/systemd"
+NOISE = "/usr/lib/tmpfiles.d/man-db.conf:1: Failed to resolve user 'man': No such process"
+
+
 def answers(*states: str, current: str = NEW, profile: str = NEW, more: str = "") -> list[str]:
     return [f"{ANSWER.format(current, profile)}state={state}\n{more}" for state in states]
 
@@ -156,6 +160,11 @@ def answers(*states: str, current: str = NEW, profile: str = NEW, more: str = ""
     [
         (answers("lost"), "its process is gone", Undecided),
         (answers("stuck", more="why=no room\nstuck=/run is full\n"), "it is stuck on .*`ssh dev sudo", Undecided),
+        (
+            answers("stuck", more=f"why=no\nstuck={NOISE}; /run has 9 KiB left\nlog={NO_SPACE}\nlog={NOISE}\n"),
+            rf"going back fails \({NO_SPACE}; {NOISE}; /run has 9 KiB left\)",
+            Undecided,
+        ),
         (answers("kept", profile=OLD), "its profile leads to", Undecided),
         (answers("kept", current=OLD), "it runs", Undecided),
         (answers("reverted", more=f"why=told to\nwas={THIRD}\n"), "told to; it went back to", FleetError),

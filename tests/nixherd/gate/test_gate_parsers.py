@@ -146,7 +146,10 @@ def test_statix_that_says_something_else_is_not_believed(done: Completed) -> Non
 
 
 def log(*messages: str) -> str:
-    entries = [{"action": "msg", "level": 0, "msg": f"\x1b[31;1merror:\x1b[0m{each}"} for each in messages]
+    """As Nix 2.26 logs with --keep-going: what it goes on after is `error (ignored)`, and has no `raw_msg`."""
+    error = "\x1b[31;1merror:\x1b[0m"
+    marks = [*[f"error (ignored): {error}"] * (len(messages) - 1), error]
+    entries = [{"action": "msg", "level": 0, "msg": mark + each} for mark, each in zip(marks, messages, strict=True)]
     return "".join(f"@nix {json.dumps(each)}\n" for each in entries)
 
 

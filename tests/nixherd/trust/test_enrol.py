@@ -188,7 +188,7 @@ def change(fleet: Path, name: str, old: str, new: str, *, commit: bool = True) -
         ("secrets/.sops.yaml", "*igp", "*nobody", "undefined alias"),
         ("secrets/.sops.yaml", "&igp", "&dev", "undefined alias"),
         ("secrets/.sops.yaml", "creation_rules:", "rules:", "the list creation_rules is missing"),
-        ("secrets/.sops.yaml", "^dev", "(^dev", "no regular expression"),
+        ("secrets/.sops.yaml", "^dev", "(^dev", "not a regular expression"),
         ("hosts.nix", "placeholder", '" + "placeholder', None),
         ("hosts.nix", 'publicKey = "placeholder";', "inherit (import ./key.nix) publicKey;", "not written here by"),
     ],

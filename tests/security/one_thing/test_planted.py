@@ -188,7 +188,7 @@ SCENARIOS = {
     "nixherd/cli/main.py:run:1": Scenario(lambda place: place.nixherd("check", "--only", "merge")),
     "nixherd/cli/parameters.py:_completions:1": Scenario(complete, harmless=True, status=0),
     "nixherd/cli/publish.py:_built:1": Scenario(publish, "host_id"),
-    "nixherd/cli/publish.py:_built:2": Scenario(publish, "about.host_id"),
+    "nixherd/cli/publish.py:_built:2": Scenario(publish, "config.host_id"),
     "nixherd/cli/publish.py:publish:1": Scenario(publish, "host_id"),
     "nixherd/cli/run_pyinfra.py:despite:1": Scenario(reboot, "what == 'stdout' and 'a'", harmless=True),
     "nixherd/cli/run_pyinfra.py:run_pyinfra.child:1": Scenario(reboot),

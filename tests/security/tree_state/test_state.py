@@ -111,7 +111,7 @@ def test_no_link_is_followed(fleet: Path, tmp_path: Path, kind: Callable[[Path, 
     kind(fleet, elsewhere)
     commit(fleet, "--allow-empty")
     before, there, head = contents(fleet, pipes=False), contents(elsewhere), git(fleet, "rev-parse", "HEAD")
-    refused(lambda: publish(fleet), r"(hosts\.nix|vms|docs|docs/new\.md): is (a symbolic link; only files|no file)")
+    refused(lambda: publish(fleet), r"(hosts\.nix|vms|docs|docs/new\.md): is (a symbolic link; only files|not a file)")
     assert (contents(fleet, pipes=False), contents(elsewhere), git(fleet, "rev-parse", "HEAD")) == (before, there, head)
     assert git(fleet, "status", "--porcelain").strip() in ("", "?? docs/")
 

@@ -70,7 +70,7 @@ def test_who_has_it_already(make_fleet: Any) -> None:
     assert [line.split(":")[0] for line in both] == ["dev", "--ssh-alias doc1", "--vmid 104"]
     assert "template.vmid" in next(names_taken(fleet, "web", "web", 9002))
     assert "group" in next(names_taken(fleet, "web", "lxc", None))
-    assert "no alias" in next(names_taken(fleet, "web", "a b", None))
+    assert "is not an alias" in next(names_taken(fleet, "web", "a b", None))
 
 
 def test_vmids_of_the_definitions_alone(make_fleet: Any) -> None:
