@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from nixherd.base.files import expanded, write_whole
 from nixherd.base.terminal import put, say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import show_json, wants_json
-from nixherd.cli.parameters import Seconds, json_option
+from nixherd.cli.parameters import SECONDS, json_option
 from nixherd.fleet.git import Repository
 from nixherd.gate import formats, programs
 from nixherd.gate.files import Place, of_fleet
@@ -29,36 +30,22 @@ from nixherd.gate.tools import QUICK, TOOLS, Scope, require_known, run_all
 from nixherd.trust.secrets.check import look_at_secrets
 
 _NAMES = ", ".join(TOOLS)
-_without = click.option(
-    "--without", multiple=True, metavar="TOOL", help="Leave this tool out, and say so; may be repeated."
-)
+_SAY = partial(say, err=True)
+_without = click.option("--without", multiple=True, metavar="TOOL", help="Leave this tool out; may be repeated.")
 
 
 @click.command(epilog=f"The tools: {_NAMES}.")
 @_without
 @click.option("--only", multiple=True, metavar="TOOL", help="Run this tool alone; may be repeated.")
-@click.option("--changed", is_flag=True, help="For a commit hook: the quick tools, on files that git says are changed.")
+@click.option("--changed", "only_changed", is_flag=True, help="For a commit hook: quick tools, changed files.")
 @click.option("--fix", is_flag=True, help="Let statix, deadnix and alejandra mend what they can, then check.")
-@click.option("--junit", "junit_file", metavar="FILE", help="Write the results as JUnit's XML, too.")
-@click.option("--sarif", "sarif_file", metavar="FILE", help="Write the results as SARIF 2.1.0, too.")
-@click.option(
-    "--deadline",
-    type=Seconds(),
-    metavar="SECONDS",
-    help="For each program that looks at files, else 300, and for nix flake check, else 4 hours.",
-)
+@click.option("--junit", metavar="FILE", help="Write the results as JUnit's XML, too.")
+@click.option("--sarif", metavar="FILE", help="Write the results as SARIF 2.1.0, too.")
+@click.option("--deadline", type=SECONDS, help="For each tool; else 300, and 4 hours for nix flake check.")
 @json_option
 @pass_front
 def check(
-    front: Front,
-    /,
-    without: tuple[str, ...],
-    only: tuple[str, ...],
-    changed: bool,
-    fix: bool,
-    junit_file: str | None,
-    sarif_file: str | None,
-    deadline: float | None,
+    front: Front, /, without: Sequence[str], only: Sequence[str], fix: bool, junit: str, sarif: str, **options: Any
 ) -> int:
     """Check the fleet's files with every tool, side by side, and build all configurations: the quality gate.
 
@@ -66,16 +53,16 @@ def check(
     """
     require_known(without, "--without")
     require_known(only, "--only")
-    with Scope(front.root, look_at_secrets, only_changed=changed, deadline=deadline) as scope:
+    with Scope(front.root, look_at_secrets, **options) as scope:
         if fix:
             names = [name for name in MENDERS if name not in without and (not only or name in only)]
             _fix(front, scope.place.nix, names, scope.limit(QUICK), "; `git add` it" if scope.only_changed else "")
-        results = show(front, scope, run(scope, without, only))
+        results = _show(front, scope, run_all(scope, without, only, _SAY))
         prefix = scope.repository.prefix if scope.repository else ""
-    if junit_file:
-        _write(junit_file, formats.junit(results))
-    if sarif_file:
-        _write(sarif_file, json.dumps(formats.sarif(results, prefix), indent=2) + "\n")
+    if junit:
+        _write(junit, formats.junit(results))
+    if sarif:
+        _write(sarif, json.dumps(formats.sarif(results, prefix), indent=2) + "\n")
     return int(Exit.DONE if passed(results) else Exit.FAILED)
 
 
@@ -89,20 +76,7 @@ def _write(file: str, text: str) -> None:
         write_whole(path.resolve(), text, 0o644)
 
 
-def run(scope: Scope, without: Sequence[str] = (), only: Sequence[str] = ()) -> Iterator[Result]:
-    """Yield the tools' results as they come, and say what is waited for, each time that it changes."""
-    last = ""
-
-    def tell(line: str) -> None:
-        nonlocal last
-        if line != last:
-            say(line, err=True)
-        last = line
-
-    yield from run_all(scope, without, only, tell)
-
-
-def show(front: Front, scope: Scope, coming: Iterator[Result]) -> list[Result]:
+def _show(front: Front, scope: Scope, coming: Iterator[Result]) -> list[Result]:
     """Show each result as it comes, or all of them as one document."""
     in_actions = os.environ.get("GITHUB_ACTIONS") == "true"
     as_json = front.as_json is True if in_actions else wants_json(front.as_json)
@@ -212,8 +186,8 @@ def lint(front: Front, /, paths: tuple[str, ...], fix: bool, without: tuple[str,
         names = [name for name in _LINTERS if name not in without]
         if fix and names:
             _fix(front, files, names, QUICK)
-        coming = (each for each in run(scope, without, _LINTERS) if each.tool in _LINTERS)
-        results = show(front, scope, coming)
+        coming = run_all(scope, without, _LINTERS, _SAY)
+        results = _show(front, scope, (each for each in coming if each.tool in _LINTERS))
     return int(Exit.DONE if passed(results) else Exit.FAILED)
 
 
@@ -223,9 +197,7 @@ def chosen(root: Path, paths: Sequence[str]) -> list[str]:
     Usage for a path that does not exist or lies elsewhere.
     """
     known = of_fleet(root, Repository.around(root)).nix
-    if not paths:
-        return _some(root, known)
-    files: list[str] = []
+    files = [] if paths else known
     for path in paths:
         whole = expanded(path).absolute()
         if not os.path.lexists(whole):
@@ -239,13 +211,9 @@ def chosen(root: Path, paths: Sequence[str]) -> list[str]:
             raise Usage(f"{path}: is not a Nix file; name .nix files or directories")
         else:
             files.append(below)
-    return _some(root, sorted(set(files)))
-
-
-def _some(root: Path, files: list[str]) -> list[str]:
     if not files:
         raise Usage(f"{root}: git knows no Nix file there; `git add` it, or name it")
-    return files
+    return sorted(set(files))
 
 
 _MARK = "# Written by `nixherd hooks install`"
@@ -273,18 +241,16 @@ def install(front: Front) -> None:
         raise FleetError(f"{front.root}: is not in a git repository; `git init` it")
     directory = _directory(repository)
     if os.path.lexists(directory) and not directory.is_dir():
-        raise FleetError(
-            f"{directory}: is not a directory, so git runs no hooks; `git config --show-origin core.hooksPath`"
-        )
-    if (scope := _scope(repository)) in ("global", "system"):
-        raise FleetError(
-            f"{directory}: holds the hooks of all repositories (core.hooksPath, {scope} configuration); give this one "
-            "its own (`git config core.hooksPath .git/hooks`), or call `nixherd check --changed --table` there"
-        )
+        raise FleetError(f"{directory}: is not a directory, so git runs no hooks; see `git config core.hooksPath`")
+    scope = repository.write("config", "--show-scope", "--get", "core.hooksPath", answers=(0, 1)).stdout.split()
+    if scope and scope[0] in ("global", "system"):
+        what = f"holds the hooks of all repositories (core.hooksPath, {scope[0]} configuration)"
+        remedy = "give this one its own (`git config core.hooksPath .git/hooks`)"
+        raise FleetError(f"{directory}: {what}; {remedy}, or call `nixherd check --changed --table` there")
     path = directory / "pre-commit"
-    text = _HOOK.format(
-        mark=_MARK, prefix=shlex.quote(repository.prefix.rstrip("/") or "."), program=shlex.quote(_program())
-    )
+    program = shutil.which("nixherd") or str(Path(sys.argv[0]).absolute())  # where it is not on PATH
+    prefix = repository.prefix.rstrip("/") or "."
+    text = _HOOK.format(mark=_MARK, prefix=shlex.quote(prefix), program=shlex.quote(program))
     before = path.read_text(errors="replace") if os.path.lexists(path) and path.exists() else None
     if before is None and os.path.lexists(path):
         raise FleetError(f"{path}: is a link that leads nowhere; remove it, or mend it")
@@ -304,14 +270,3 @@ def _directory(repository: Repository) -> Path:
     """Give the directory of git's hooks; a relative core.hooksPath is below the work tree's top."""
     top = Repository.around(repository.top) or repository
     return top.directory / top.write("rev-parse", "--git-path", "hooks").stdout.removesuffix("\n")
-
-
-def _scope(repository: Repository) -> str | None:
-    """Give the scope of git's core.hooksPath, such as global; None where it is not set."""
-    setting = repository.write("config", "--show-scope", "--get", "core.hooksPath", answers=(0, 1)).stdout
-    return setting.split()[0] if setting else None
-
-
-def _program() -> str:
-    """Give the path of this program, for where it is not on PATH."""
-    return shutil.which("nixherd") or str(Path(sys.argv[0]).absolute())

@@ -18,7 +18,7 @@ from nixherd.base.sizes import human
 from nixherd.base.terminal import is_terminal, say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate
-from nixherd.cli.parameters import WholeSeconds, data_option, json_option, together
+from nixherd.cli.parameters import data_option, json_option, together, whole_seconds
 from nixherd.cli.run_pyinfra import own_error, run_deploys
 from nixherd.deploy.journal import NAME, entries, runs
 from nixherd.deploy.options import LONGEST, Goal
@@ -26,7 +26,7 @@ from nixherd.deploy.report import HostReport, Outcome, Report, report
 from nixherd.fleet.groups import check_selection, groups_of, separate
 from nixherd.fleet.revisions import shown
 
-_AT_LEAST_ONE = WholeSeconds(1, LONGEST)
+_AT_LEAST_ONE = whole_seconds(1, LONGEST)
 
 
 # what the three commands take
@@ -42,9 +42,7 @@ _selection = together(
 
 
 # What hosts.nix or group data may set as well has no default here: an option that is not given overrules nothing.
-_dirty = click.option(
-    "--allow-dirty", is_flag=True, default=None, help="Deploy what nobody committed; the report says so."
-)
+_dirty = click.option("--allow-dirty", is_flag=True, default=None, help="Deploy what nobody committed; it is reported.")
 
 
 @click.command()
@@ -66,12 +64,10 @@ _dirty = click.option(
     default=None,
     help="Boot into the new system where that is needed, and prove it after that; else what hosts.nix says.",
 )
-@click.option(
-    "--no-check", is_flag=True, default=None, help="Switch to it whatever it says against that itself (NIXOS_NO_CHECK)."
-)
-@click.option("--soak", type=WholeSeconds(0, LONGEST), help="Watch the new system for so long before it is kept.")
+@click.option("--no-check", is_flag=True, default=None, help="Switch whatever it says against that (NIXOS_NO_CHECK).")
+@click.option("--soak", type=whole_seconds(0, LONGEST), help="Watch the new system for so long before it is kept.")
 @pass_front
-def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **options: Any) -> int:
+def deploy(front: Front, /, hosts: Sequence[str], **options: Any) -> int:
     """Bring hosts to what the flake says: all of them, or those named.
 
     Everything is evaluated and built once. Each machine activates its system under a guard of its own; what is not
@@ -82,7 +78,7 @@ def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: 
         if not hosts:
             say("the last deployment of this fleet left no host to run again", err=True)
             return int(Exit.DONE)
-    return rollout(front, DEPLOY, hosts, exclude, data, options, dry=False)
+    return rollout(front, DEPLOY, dry=False, hosts=hosts, **options)
 
 
 @click.command()
@@ -90,11 +86,11 @@ def deploy(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: 
 @_dirty
 @click.option("--dry-copy", is_flag=True, help="Copy it too, and ask each machine which services would change.")
 @pass_front
-def plan(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **options: Any) -> int:
+def plan(front: Front, /, **options: Any) -> int:
     """Show what a deployment would change: evaluated and built, nothing copied, nothing activated."""
     if options.pop("dry_copy"):
-        return rollout(front, DEPLOY, hosts, exclude, data, {**options, "goal": Goal.DRY_ACTIVATE}, dry=False)
-    return rollout(front, DEPLOY, hosts, exclude, data, options, dry=True)
+        return rollout(front, DEPLOY, dry=False, goal=Goal.DRY_ACTIVATE, **options)
+    return rollout(front, DEPLOY, dry=True, **options)
 
 
 @click.command()
@@ -103,30 +99,22 @@ def plan(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Se
 @click.option("--force", is_flag=True, default=None, help="Also those that need none.")
 @click.option("--max-fail", metavar="N|N%", help="So many may fail before the rest is held.")
 @pass_front
-def reboot(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], **options: Any) -> int:
+def reboot(front: Front, /, **options: Any) -> int:
     """Reboot hosts whose next boot brings another kernel, initrd, modules or systemd; one of a role at a time.
 
     Each is proven by another boot_id, the system that runs, its units and its health checks. A readonly VM is only
     listed, with the command for its owner.
     """
     dry = options.pop("dry_run")
-    return rollout(front, REBOOT, hosts, exclude, data, options, dry=dry)
+    return rollout(front, REBOOT, dry=dry, **options)
 
 
 DEPLOY, REBOOT = "deploys/deploy.py", "deploys/reboot.py"
 
 
-def rollout(
-    front: Front,
-    deploy_file: str,
-    hosts: Sequence[str],
-    exclude: Sequence[str],
-    data: Sequence[str],
-    options: dict[str, Any],
-    *,
-    dry: bool,
-) -> int:
+def rollout(front: Front, deploy_file: str, hosts: Sequence[str], *, dry: bool, **options: Any) -> int:
     """Run a rollout to its end and report it; return the status. `options` are host data by name, None: not given."""
+    exclude, data = options.pop("exclude"), options.pop("data")
     if flake := options.pop("flake"):
         reference, _, host = flake.partition("#")
         hosts, data = [*hosts, *([host] if host else [])], (*data, f"flake={reference}")
@@ -165,10 +153,7 @@ def failed_last(front: Front, named: Sequence[str] = ()) -> list[str]:
     groups = groups_of(front.fleet)
     selected = check_selection(separate(named, groups), groups, "HOST")
     if not selected.intersection(failed):
-        raise Usage(
-            f"--rerun-failed {' '.join(named)}: the last deployment of this fleet failed on none of these; "
-            f"it failed on {', '.join(failed)}"
-        )
+        raise Usage(f"--rerun-failed {' '.join(named)}: the last deployment failed on {', '.join(failed)} alone")
     return [host for host in failed if host in selected]
 
 
@@ -244,9 +229,8 @@ def _change(host: HostReport) -> tuple[Any, ...]:
 def _without_name(host: HostReport, lines: Iterable[str]) -> Iterator[str]:
     systems = (_SYSTEM.match(str(host.found.get(name))) for name in ("old", "new"))
     names = {host.host, *(system["hostname"] for system in systems if system)}
-    name = re.compile(
-        rf"(?<![0-9A-Za-z])(?:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))})(?![0-9A-Za-z])"
-    )
+    either = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    name = re.compile(rf"(?<![0-9A-Za-z])(?:{either})(?![0-9A-Za-z])")
     return (name.sub(_ANY, line) for line in lines)
 
 

@@ -2,11 +2,11 @@
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -29,12 +29,12 @@ from nixherd.proxmox.hypervisor import Hypervisor
 # What asks the hypervisor is imported where it is used: other commands start in half the time without it.
 if TYPE_CHECKING:
     from nixherd.deploy.commit_policy import Gate, Verified
-    from nixherd.proxmox.answers import Resource
     from nixherd.proxmox.client import Client
     from nixherd.proxmox.guard.definitions import Definitions
     from nixherd.proxmox.guest.snapshots import Action
     from nixherd.proxmox.steps import Steps
 
+T = TypeVar("T")
 CHECKOUT = Path(nixherd.__path__[0]).parent
 DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
 
@@ -199,13 +199,7 @@ class Front:
         from nixherd.proxmox.guest.identity import label
         from nixherd.proxmox.guest.observe import find
 
-        def name_of(row: "Resource") -> str | None:
-            config = self.client.config(row.node, row.vmid, row.type)
-            return config.name if config else None
-
-        meant = placed_named(
-            self.fleet, name, lambda: self.client.resources(), name_of, lambda vmid: self.client.presence(vmid)
-        )
+        meant = placed_named(self.fleet, name, self.client)
         if not isinstance(meant, Vm):  # it may be declared under another name
             vm = next((vm for vm in self.fleet.vms.values() if vm.vmid == meant.vmid), None)
             return meant.node, meant.vmid, meant.type, vm
@@ -217,40 +211,38 @@ class Front:
             raise FleetError(f"{label(meant)} does not exist on {self.fleet.node_of(meant)}")
         return seen[0], meant.vmid, meant.type, meant
 
+    def timed(self, label: str, name: str, act: Callable[..., T]) -> tuple[T, float]:
+        """Claim what has this name, and act with `progress` shown; return the result, and how many seconds it took."""
+        self.run.claim(name)
+        began = time.monotonic()
+        with progress(label) as tell:
+            return act(progress=tell), time.monotonic() - began
+
     def act(self, name: str, action: "Action") -> int:
         """Carry the action out on a declared guest, or show what it would do; return the status.
 
         Status 1 where the guest is not as asked for then, and the action cannot make it so.
         """
-        from nixherd.cli.guests import declared
+        from nixherd.cli.guests import declared, difference, differing
         from nixherd.proxmox.guest.identity import label, require_may_change
 
         vm = declared(self.fleet, name, action.verb)
         require_may_change(vm, action.verb)
-        began, seconds = time.monotonic(), None
+        seconds = left = None
         if self.dry_run:
             done = action.plan(self.client, self.fleet, vm)
         else:
-            self.run.claim(vm.host_id or vm.name)
-            with progress(label(vm)) as tell:
-                done = action.run(self.client, self.fleet, vm, timeout=self.timeout, progress=tell)
-            seconds = time.monotonic() - began
-        left = None
+            act = partial(action.run, self.client, self.fleet, vm, timeout=self.timeout)
+            done, seconds = self.timed(label(vm), vm.host_id or vm.name, act)
         try:
-            left = self._left(action, vm)
+            steps = action.left(self.client, self.fleet, vm)
+            left = None if steps is None else [difference(vm, step) for step in differing(vm, steps)]
         finally:
             self._report(vm, done, left, seconds)  # what was done is reported, whatever can be seen after it
         return Exit.FAILED if any(each["remedy"] == "by hand" for each in left or ()) else Exit.DONE
 
-    def _left(self, action: "Action", vm: Vm) -> list[dict[str, Any]] | None:
-        """List what the action leaves undone, in rows of `vm diff`; None where it cannot tell."""
-        from nixherd.cli.guests import difference, differing
-
-        steps = action.left(self.client, self.fleet, vm)
-        return None if steps is None else [difference(vm, step) for step in differing(vm, steps)]
-
     def _report(self, vm: Vm, done: "Steps", left: list[dict[str, Any]] | None, seconds: float | None) -> None:
-        """Show the steps, or why there were none; what was read back in the end, and what is left undone."""
+        """Show the steps, or why there were none; what was read back; what is `left`, None where unknown."""
         from nixherd.proxmox.guest.identity import label
         from nixherd.proxmox.steps import Outcome, why_nothing
 

@@ -2,8 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from nixherd.base.errors import FleetError, Refused, Usage
 from nixherd.base.names import DNS_NAME, is_a
@@ -15,6 +15,9 @@ from nixherd.proxmox.answers import Presence, Resource
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest.identity import label
 from nixherd.proxmox.steps import Cannot, Note, Step
+
+if TYPE_CHECKING:
+    from nixherd.proxmox.client import Client
 
 
 def names_of(fleet: Fleet) -> dict[str, Vm]:
@@ -48,22 +51,20 @@ _UNSEEN = {
 }
 
 
-def placed_named(
-    fleet: Fleet,
-    text: str,
-    resources: Callable[[], Iterable[Resource]],
-    name_of: Callable[[Resource], str | None],
-    presence: Callable[[int], Presence] = lambda vmid: Presence.UNKNOWN,
-) -> Vm | Resource:
+def placed_named(fleet: Fleet, text: str, client: "Client") -> Vm | Resource:
     """Find a guest that is declared, or that the server shows under this name or VMID. Usage unless it is one.
 
-    `resources` lists the guests that the token may see, `name_of` the name of one that is listed without (it is new, or
-    the node's statistics are down), `presence` tells what a VMID is that is not listed.
+    One that is listed without a name (it is new, or the node's statistics are down) is asked itself.
     """
+
+    def name_of(row: Resource) -> str:
+        config = None if row.name else client.config(row.node, row.vmid, row.type)
+        return (row.name or (config and config.name) or "").lower()
+
     try:
         guest = guest_named(fleet, text)
     except Usage as unknown:
-        rows = [row for row in resources() if (row.name or name_of(row) or "").lower() == text.lower()]
+        rows = [row for row in client.resources() if name_of(row) == text.lower()]
         if not rows:
             raise Usage(f"{unknown}; nor does a guest that this token may see") from None
         if len(rows) > 1:
@@ -72,9 +73,9 @@ def placed_named(
         return rows[0]
     if isinstance(guest, Vm):
         return guest
-    row = next((row for row in resources() if row.vmid == guest), None)
+    row = next((row for row in client.resources() if row.vmid == guest), None)
     if row is None:
-        raise FleetError(_UNSEEN[presence(guest)].format(guest))
+        raise FleetError(_UNSEEN[client.presence(guest)].format(guest))
     return row
 
 
@@ -101,35 +102,26 @@ def differing(vm: Vm, steps: Iterable[Step]) -> list[Step]:
 
 
 def entry_of(
-    vmid: int,
-    kind: GuestType,
-    config: VmConfig,
-    *,
-    node: str | None = None,
-    status: str | None = None,
-    host: str | None = None,
-    taken: Collection[str] = (),
-    housed: Collection[str] = (),
+    fleet: Fleet, node: str, vmid: int, kind: GuestType, config: VmConfig, status: str | None, host: str | None = None
 ) -> tuple[str, str]:
     """Write the entry, and return it with its name: with `host` a managed guest of it, else an imported one, readonly.
 
-    The VMID is added to a name that is `taken` by another guest's entry, and to a hostname that is among the `housed`,
-    those of hosts in other guests; both in lower case.
+    The VMID is added to a name that another guest's entry has, and to a hostname of a host in another guest.
     """
     from nixherd.nix.edit import attribute_name  # with it comes a parser, which few commands need
 
     name = guest_name(config.name or f"guest{vmid}")
-    name = f"{name}-{vmid}" if name.lower() in taken else name
+    name = f"{name}-{vmid}" if name.lower() in map(str.lower, fleet.vms) else name
+    homes = (fleet.hosts.get(vm.host_id or "") for vm in fleet.vms.values())
+    housed = {home.hostname.lower() for home in homes if home}
+    is_elsewhere = fleet.endpoint is None or node != fleet.endpoint.node
     attribute = attribute_name(name)
     cores = config.number("cores") if kind is GuestType.LXC else config.cores
     disk = config.root if kind is GuestType.LXC else config.boot_disk
     size = nix_string(format_size(disk.size)) if disk and disk.size else None
     place = nix_string(disk.storage) if disk else None
-    common = {
-        "vmid": str(vmid),
-        "type": '"lxc"' if kind is GuestType.LXC else None,
-        "node": nix_string(node) if node else None,
-    }
+    common = {"vmid": str(vmid), "type": '"lxc"' if kind is GuestType.LXC else None}
+    common["node"] = nix_string(node) if is_elsewhere else None
     if host is not None:
         machine = {"cores": str(cores or 1), "memory": str(config.memory or 512), "disk": size or '"1G"'}
         tags = f"[ {' '.join(map(nix_string, config.tags))} ]" if config.tags else None

@@ -1,6 +1,5 @@
 """`nixherd lock`: update the fleet's inputs through the gate."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from nixherd.base.files import expanded
 from nixherd.base.terminal import say
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import narrate
-from nixherd.cli.parameters import Seconds, json_option
+from nixherd.cli.parameters import SECONDS, json_option
 from nixherd.deploy import commit_policy as commits_gate
 from nixherd.deploy.commit_policy import Gate
 from nixherd.fleet.load import load_fleet
@@ -26,7 +25,7 @@ def lock() -> None:
 
 
 @lock.command("update")
-@click.argument("inputs", nargs=-1, metavar="[INPUT|GROUP]...")
+@click.argument("only", nargs=-1, metavar="[INPUT|GROUP]...")
 @click.option("--group", "groups", multiple=True, metavar="NAME=INPUT,INPUT", help="Inputs that move together, or not.")
 @click.option("--branch", default=BRANCH, show_default=True, metavar="NAME", help="The branch that the update is on.")
 @click.option("--base", metavar="NAME", help="The branch that it starts from; else the one that is checked out.")
@@ -34,29 +33,13 @@ def lock() -> None:
 @click.option("--push", is_flag=True, help="Start from the remote's branch, and push what passed the gate.")
 @click.option("--remote", metavar="NAME", help="Else the one of the branch that it starts from, else origin.")
 @click.option("--gate", metavar="COMMAND", help="What says whether a tree may be merged; else `nixherd check`.")
-@click.option("--gate-deadline", type=Seconds(), default=4 * 3600.0, show_default=True, metavar="SECONDS")
-@click.option(
-    "--deadline",
-    type=Seconds(),
-    metavar="SECONDS",
-    help="After it the gate is asked nothing more; what passed goes on.",
-)
-@click.option(
-    "--tries", type=click.IntRange(1, 50), default=5, show_default=True, help="How often others may be faster."
-)
+@click.option("--gate-deadline", type=SECONDS, default=4 * 3600.0, show_default=True)
+@click.option("--deadline", type=SECONDS, help="After it the gate is asked nothing more; what passed goes on.")
+@click.option("--tries", type=click.IntRange(1, 50), default=5, show_default=True, help="How often to begin anew.")
 @click.option("--summary", type=click.Path(dir_okay=False), metavar="FILE", help="Write what moved there, as Markdown.")
 @json_option
 @pass_front
-def update_command(
-    front: Front,
-    /,
-    inputs: Sequence[str],
-    groups: Sequence[str],
-    gate: str | None,
-    gate_deadline: float,
-    summary: str | None,
-    **options: Any,
-) -> int:
+def update_command(front: Front, /, gate: str | None, gate_deadline: float, summary: str | None, **options: Any) -> int:
     """Update flake.lock on a branch of its own: all inputs, or those named, each one a group by itself.
 
     Only a tree that passed the gate is merged or pushed. If all updates together do not pass, the gate judges one group
@@ -69,13 +52,8 @@ def update_command(
     """
     if summary and not expanded(summary).is_fifo():
         expanded(summary).open("a").close()  # fails now rather than after the update
-    ended = update(
-        front.root,
-        Wanted(groups=groups, only=inputs, **options),
-        TreeGate(gate, gate_deadline),
-        _must_be_signed,
-        lambda line: say(line, err=True),
-    )
+    tree_gate = TreeGate(gate, gate_deadline)
+    ended = update(front.root, Wanted(**options), tree_gate, _must_be_signed, lambda line: say(line, err=True))
     front.wrote = ended.at is not None
     outcome = ended.outcome
     if summary:
@@ -85,8 +63,8 @@ def update_command(
     front.show(_document(ended), [*moves, _ended(ended)])
     narrate(f"left behind: {left.group}: {left.reasons[0] if left.reasons else 'unknown'}" for left in outcome.left)
     narrate(f"unknown, not updated: {input}: {why}" for input, why in outcome.unknown)
-    statuses = [Exit.FAILED] if outcome.left else []
-    return int(worst([*statuses, *([Exit.UNKNOWN] if outcome.unknown else [])]))
+    statuses = {Exit.FAILED: outcome.left, Exit.UNKNOWN: outcome.unknown}
+    return int(worst([status for status, reasons in statuses.items() if reasons]))
 
 
 def _must_be_signed(fleet: Path) -> bool:

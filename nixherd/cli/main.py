@@ -26,23 +26,10 @@ class Lazy(click.Group):
     """Commands by their modules, each imported when it is called: imports take most of a command's time."""
 
     groups: ClassVar = {
-        "check": "nixherd.cli.check",
-        "deploy": "nixherd.cli.deploy",
-        "fmt": "nixherd.cli.check",
-        "hooks": "nixherd.cli.check",
-        "lint": "nixherd.cli.check",
-        "lock": "nixherd.cli.lock",
-        "new": "nixherd.cli.new",
-        "plan": "nixherd.cli.deploy",
-        "post-provision": "nixherd.cli.provision",
-        "provision": "nixherd.cli.provision",
-        "publish": "nixherd.cli.publish",
-        "reboot": "nixherd.cli.deploy",
-        "retire": "nixherd.cli.retire",
-        "secrets": "nixherd.cli.secrets",
-        "template": "nixherd.cli.template",
-        "token": "nixherd.cli.token",
-        "vm": "nixherd.cli.vm",
+        **{name: name for name in ("lock", "new", "publish", "retire", "secrets", "template", "token", "vm")},
+        **dict.fromkeys(("check", "fmt", "hooks", "lint"), "check"),
+        **dict.fromkeys(("deploy", "plan", "reboot"), "deploy"),
+        **dict.fromkeys(("provision", "post-provision"), "provision"),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -51,7 +38,8 @@ class Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.groups:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(import_module(self.groups[cmd_name]), cmd_name.replace("-", "_"))
+        module = import_module(f"nixherd.cli.{self.groups[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
 

@@ -24,7 +24,6 @@ from nixherd.trust.new.files import ByHand
 from nixherd.trust.new.host import SIZES, Kind, NewHost
 from nixherd.trust.new.request import Request, decide
 from nixherd.trust.new.scaffold import Scaffold, scaffold
-from nixherd.trust.secrets.sops import nobody
 
 _INTERRUPTED = "a run was interrupted while it published its changes; the next that changes anything finishes them"
 _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"
@@ -37,9 +36,7 @@ _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"
 @click.option("--home-only", is_flag=True, help="A home alone, on a system that somebody else keeps.")
 @click.option("--vmid", type=VMID, help="Its VMID; else the next free one of the range.")
 @click.option("--range", "range", metavar="RANGE", help="A range of vmidRanges, or FIRST-LAST.")
-@click.option(
-    "--offline", is_flag=True, help="Do not ask the hypervisor: VMID and template from the definitions alone."
-)
+@click.option("--offline", is_flag=True, help="Do not ask the hypervisor; the definitions alone decide.")
 @click.option("--cores", type=click.IntRange(1, 8192), help="Instead of the size's.")
 @click.option("--memory", type=click.IntRange(16, 1 << 24), metavar="MIB", help="Instead of the size's.")
 @click.option("--disk", metavar="SIZE", help="Instead of the size's; such as 64G.")
@@ -57,9 +54,7 @@ _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"
 @click.option("--home/--no-home", default=None, help="With a home of its own; else as most hosts.")
 @click.option("--sudo-passwordless/--sudo-asks", default=None, help="Else as most managed guests' hosts.")
 @click.option("--state-version", metavar="RELEASE", help="NixOS' release that it begins with; else the fleet's newest.")
-@click.option(
-    "--secret", "secrets", multiple=True, metavar="NAME", help="It declares this secret, in a file of its own."
-)
+@click.option("--secret", "secrets", multiple=True, metavar="NAME", help="It declares this secret, in its own file.")
 @click.option("--recipient", "recipients", multiple=True, metavar="WHO", help="Who reads it: a person of .sops.yaml.")
 @click.option("--no-eval", is_flag=True, help="Leave the evaluation by Nix out; that it was not run is said.")
 @click.option("--commit/--no-commit", default=None, help="One commit of it; else git add.")
@@ -79,13 +74,12 @@ def new(front: Front, /, name: str, **options: Any) -> None:
     request = Request(name, **options)
     if how["recipients"] and not request.secrets:
         raise Usage("--recipient: says who reads a secret, and none is declared; add --secret NAME, or leave it out")
-    ask = partial(_ask, quiet=how["yes"])
     if how["dry_run"]:
         if interrupted(front.root):
             narrate([_INTERRUPTED])
         scratch = front.run.directory / "new"
         scratch.mkdir()
-        done = _scaffold(front, request, ask, scratch, Repository.around(front.root), **how)
+        done = _scaffold(front, request, how, scratch, Repository.around(front.root))
         _show(front, done)
         _report(front, done, None)
         return
@@ -93,7 +87,7 @@ def new(front: Front, /, name: str, **options: Any) -> None:
         if _resumed(front, changeset, name):
             return
         changeset.scratch.mkdir(parents=True, exist_ok=True)
-        done = _scaffold(front, request, ask, changeset.scratch, changeset.repository, **how)
+        done = _scaffold(front, request, how, changeset.scratch, changeset.repository)
         _show(front, done)
         confirm("Write all of this?", f"{name} was not written", yes=how["yes"])
         published = _publish(changeset, done, commit=bool(how["commit"]))
@@ -117,35 +111,17 @@ def _resumed(front: Front, changeset: Changeset, name: str) -> bool:
 
 
 def _scaffold(
-    front: Front,
-    request: Request,
-    ask: Any,
-    scratch: Path,
-    repository: Repository | None,
-    *,
-    offline: bool,
-    recipients: Sequence[str],
-    no_eval: bool,
-    **_: bool,
+    front: Front, request: Request, how: Mapping[str, Any], scratch: Path, repository: Repository | None
 ) -> Scaffold:
     fleet = load_fleet(front.root)
     front.__dict__["fleet"] = fleet
-    online = not offline and front.token_path.exists()
-    host = decide(request, fleet, lambda: _client(front) if online else None, partial(tree.read, front.root), ask)
+    token_file = None if how["offline"] or not front.token_path.exists() else front.token_path
+    ask = partial(_ask, quiet=how["yes"])
+    host = decide(request, fleet, lambda: _client(front) if token_file else None, partial(tree.read, front.root), ask)
+    options = {"recipients": how["recipients"], "evaluated": not how["no_eval"], "token_file": token_file}
     try:
         with progress(request.name) as tell:
-            return scaffold(
-                front.run,
-                fleet,
-                host,
-                scratch,
-                repository=repository,
-                sops=lambda: nobody(front.run),
-                recipients=recipients,
-                evaluated=not no_eval,
-                token_file=front.token_path if online else None,
-                say=tell,
-            )
+            return scaffold(front.run, fleet, host, scratch, repository, say=tell, **options)
     except ByHand as error:
         say_text("\n".join((f"add to {error.place}:", *(f"  {line}" for line in error.lines))), err=True)
         raise
@@ -220,20 +196,14 @@ def _findings(done: Scaffold) -> list[str]:
     """List what is not known, and what will be in the way."""
     host, findings = done.host, []
     if host.guest is not None and host.guest.free is None:
-        findings.append(
-            f"{host.id}: VMID {host.guest.vmid} is from the definitions alone; whether another guest has it is unknown"
-        )
+        findings.append(f"{host.id}: whether another guest has VMID {host.guest.vmid} is unknown")
     if host.kind is Kind.VM and host.machine.told_by is None:
-        findings.append(
-            f"{host.id}: what the template starts with is unknown; {host.machine.firmware} is taken for granted"
-        )
+        findings.append(f"{host.id}: what the template starts with is unknown; assuming {host.machine.firmware}")
     if done.evaluated is None:
         findings.append(f"{host.id}: {_NOT_RUN}")
     if host.is_nixos and not host.sudo_passwordless and host.user != "root":
-        findings.append(
-            f"{host.id}: sudo will ask {host.user} for a password that is not set yet; set one "
-            "(initialHashedPassword, or passwd as root), or say --sudo-passwordless"
-        )
+        text = f"{host.id}: sudo will ask {host.user} for a password that is not set yet"
+        findings.append(f"{text}; set one (initialHashedPassword, passwd), or say --sudo-passwordless")
     return [*findings, *done.obstacles]
 
 

@@ -20,11 +20,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 VMID = click.IntRange(100, 999_999_999)
 
 
-class _Text(click.ParamType):  # type: ignore[type-arg]
+class Text(click.ParamType):  # type: ignore[type-arg]
     """A parameter that `read` makes of its text; its ValueError is wrong usage."""
 
-    def read(self, text: str) -> Any:
-        raise NotImplementedError
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name, self.read = name, read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
@@ -33,52 +33,36 @@ class _Text(click.ParamType):  # type: ignore[type-arg]
             self.fail(str(error), param, ctx)
 
 
-class Seconds(_Text):
-    """A number of seconds, 1 to a month."""
-
-    name = "seconds"
-
-    def read(self, text: str) -> float:
-        return parse_seconds(text)
-
-
-class WholeSeconds(_Text):
+def whole_seconds(least: int, most: int = LONGEST) -> Text:
     """A whole number of seconds, as servers and machines take them."""
 
-    name = "seconds"
-
-    def __init__(self, least: int, most: int = LONGEST) -> None:
-        self.least, self.most = least, most
-
-    def read(self, text: str) -> int:
+    def read(text: str) -> int:
         seconds = int(text) if re.fullmatch(r"[0-9]{1,15}", text, re.ASCII) else -1
-        if not self.least <= seconds <= self.most:
-            raise ValueError(f"{text} is not a number of seconds from {self.least} to {self.most}; write one like 60")
+        if not least <= seconds <= most:
+            raise ValueError(f"{text} is not a number of seconds from {least} to {most}; write one like 60")
         return seconds
 
-
-class Size(_Text):
-    """Bytes, written like 64G."""
-
-    name = "size"
-
-    def read(self, text: str) -> int:
-        try:
-            return parse_size("" if text.isdecimal() else text)
-        except ValueError:
-            raise ValueError(f"{text!r} is not a size; write one like 64G") from None
+    return Text("seconds", read)
 
 
-class Pair(_Text):
-    """`NAME=VALUE`, as pyinfra takes host data: it ends with a traceback on anything else."""
+def _size(text: str) -> int:
+    try:
+        return parse_size("" if text.isdecimal() else text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a size; write one like 64G") from None
 
-    name = "pair"
 
-    def read(self, text: str) -> str:
-        name, equals, _ = text.partition("=")
-        if not (name and equals):
-            raise ValueError(f"{text!r} is not NAME=VALUE")
-        return text
+def _pair(text: str) -> str:
+    """Require `NAME=VALUE`, as pyinfra takes host data: it ends with a traceback on anything else."""
+    name, equals, _ = text.partition("=")
+    if not (name and equals):
+        raise ValueError(f"{text!r} is not NAME=VALUE")
+    return text
+
+
+SECONDS = Text("seconds", parse_seconds)
+SIZE = Text("size", _size)
+PAIR = Text("name=value", _pair)
 
 
 class Guest(click.ParamType):  # type: ignore[type-arg]
@@ -87,13 +71,9 @@ class Guest(click.ParamType):  # type: ignore[type-arg]
     name = "guest"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        names = _completions(_fleet_of(ctx))
+        root = ctx.find_root()
+        names = _completions(str(root.params.get("fleet") or os.environ.get("FLEET") or "fleet"))
         return [CompletionItem(name) for name in names if name.startswith(incomplete.lower())]
-
-
-def _fleet_of(ctx: click.Context) -> str:
-    root = ctx.find_root()
-    return str(root.params.get("fleet") or os.environ.get("FLEET") or "fleet")
 
 
 def _completions(directory: str) -> list[str]:
@@ -121,12 +101,10 @@ def _completions(directory: str) -> list[str]:
 guest = click.argument("guest", type=Guest())
 
 
-data_option = click.option(
-    "--data", multiple=True, type=Pair(), metavar="NAME=VALUE", help="Host data, as pyinfra takes it."
-)
+data_option = click.option("--data", multiple=True, type=PAIR, help="Host data, as pyinfra takes it.")
 
 
-def standing(name: str, usual: Any = None) -> Callable[[click.Context, click.Parameter, Any], Any]:
+def _standing(name: str, usual: Any = None) -> Callable[[click.Context, click.Parameter, Any], Any]:
     """Make a callback that gives an option which is not set the value in group data, else `usual`."""
 
     def value_or_standing(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
@@ -136,28 +114,34 @@ def standing(name: str, usual: Any = None) -> Callable[[click.Context, click.Par
     return value_or_standing
 
 
+def standing(option: str, name: str, usual: Any, help: str, **more: Any) -> Callable[[F], F]:
+    """Make an option that is the value in group data, or else `usual`, where it is not given; its help says so."""
+    otherwise = f"; else group data's {name}{'' if usual is None else f', else {usual}'}."
+    return click.option(option, callback=_standing(name, usual), help=f"{help}{otherwise}", **more)
+
+
 identity_option = click.option(
     "--identity",
     metavar="FILE",
-    callback=standing("age_identity"),
+    callback=_standing("age_identity"),
     help="Who decrypts: age identities or an Ed25519 SSH key; else group data's age_identity, else sops' usual file.",
 )
 commit_option = click.option(
     "--commit/--no-commit",
     default=None,
-    callback=standing("commit", usual=True),
+    callback=_standing("commit", usual=True),
     help="One commit of what changed; else as group data's commit says, else one.",
 )
 
 
-def _front(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    """Make a callback that sets an attribute of the Front where the option is given."""
+def _of_front(name: str, option: str, help: str, **more: Any) -> Callable[[F], F]:
+    """Make an option that sets an attribute of the Front where it is given."""
 
     def assign(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         if value is not None:
             setattr(ctx.ensure_object(Front), name, value)
 
-    return assign
+    return click.option(option, expose_value=False, callback=assign, help=help, **more)
 
 
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -171,27 +155,9 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-json_option = click.option(
-    "--json/--table",
-    default=None,
-    is_eager=True,
-    expose_value=False,
-    callback=_front("as_json"),
-    help="JSON or a table; by default as stdout is.",
-)
-dry_run_option = click.option(
-    "--dry-run", is_flag=True, expose_value=False, callback=_front("dry_run"), help="Show the steps, do none."
-)
+_JSON = "JSON or a table; by default as stdout is."
+json_option = _of_front("as_json", "--json/--table", _JSON, default=None, is_eager=True)
+dry_run_option = _of_front("dry_run", "--dry-run", "Show the steps, do none.", is_flag=True)
+_DEADLINE = "For the task, and for whoever holds the guest's lock; else group data's task_deadline, else 3600."
 # what every command takes that changes a guest
-changing = together(
-    json_option,
-    click.option(
-        "--deadline",
-        type=Seconds(),
-        metavar="SECONDS",
-        callback=_front("timeout"),
-        expose_value=False,
-        help="For the task, and for whoever holds the guest's lock; else group data's task_deadline, else 3600.",
-    ),
-    dry_run_option,
-)
+changing = together(json_option, _of_front("timeout", "--deadline", _DEADLINE, type=SECONDS), dry_run_option)

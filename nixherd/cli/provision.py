@@ -66,11 +66,9 @@ def _declared(fleet: Fleet, name: str, verb: str) -> Vm:
     """Find a declared guest that has a host. Usage or Refused, before anything is sent."""
     host = next((host for host in fleet.hosts.values() if name in (host.id, host.hostname, host.ssh_alias)), None)
     if host is not None and name.lower() not in names_of(fleet):
-        raise Usage(
-            f"{host.id} is a host of hosts.nix, and no guest of {DEFINITIONS} is for it; declare one "
-            f'(managed.{host.id} = {{ …; nixosConfig = "{host.id}"; }};), or use deploys/install.py and '
-            "deploys/post_provision.py, which take machines that SSH reaches"
-        )
+        what = f"{host.id} is a host of hosts.nix, and no guest of {DEFINITIONS} is for it"
+        entry = f'managed.{host.id} = {{ …; nixosConfig = "{host.id}"; }};'
+        raise Usage(f"{what}; declare one ({entry}), or use deploys/install.py where SSH reaches the machine")
     vm = declared(fleet, name, verb)
     if vm.host_id not in fleet.hosts:
         raise Usage(f"{DEFINITIONS}: {vm.attribute} belongs to no host of hosts.nix; add one")
@@ -93,9 +91,7 @@ def _installable(fleet: Fleet, name: str) -> Vm:
 def _compare(front: Front, vm: Vm, ip: str | None, vmid: int | None) -> None:
     """Refuse an address or a VMID that the definitions or the hypervisor do not confirm."""
     if vmid is not None and vmid != vm.vmid:
-        raise Usage(
-            f"--vmid {vmid}: {DEFINITIONS} declares {vm.attribute} as vm {vm.vmid}; correct the one or the other"
-        )
+        raise Usage(f"--vmid {vmid}: {DEFINITIONS} declares {vm.attribute} as vm {vm.vmid}; correct one of them")
     address = plain_address(ip) if ip is not None else None
     if ip is not None and address is None:
         raise Usage(f"--ip {ip} is not an address; write one like 192.0.2.10, or leave it out")

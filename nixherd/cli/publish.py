@@ -14,7 +14,7 @@ from nixherd.base.files import expanded, write_whole
 from nixherd.base.process import run
 from nixherd.base.terminal import say
 from nixherd.cli.front import CHECKOUT, Front, pass_front
-from nixherd.cli.parameters import Pair, json_option, standing
+from nixherd.cli.parameters import PAIR, json_option, standing
 from nixherd.deploy import commit_policy as gate
 from nixherd.deploy.commit_policy import Gate
 from nixherd.fleet.git import Repository
@@ -31,15 +31,9 @@ DEADLINE = 4 * 3600.0  # seconds
 @click.command()
 @click.argument("directory", type=click.Path(file_okay=False))
 @click.argument("hosts", nargs=-1, metavar="[HOST|GROUP]...")
-@click.option(
-    "--key-file", required=True, metavar="FILE", help="Sign with this key, as `nix key generate-secret` makes it."
-)
-@click.option(
-    "--allow-dirty", is_flag=True, default=None, callback=standing("allow_dirty"), help="Publish what nobody committed."
-)
-@click.option(
-    "--data", multiple=True, type=Pair(), metavar="NAME=VALUE", help=f"{', '.join(gate.NAMES)}, as for deploy."
-)
+@click.option("--key-file", required=True, metavar="FILE", help="Sign with this, of `nix key generate-secret`.")
+@standing("--allow-dirty", "allow_dirty", None, "Publish what nobody committed", is_flag=True, default=None)
+@click.option("--data", multiple=True, type=PAIR, help=f"{', '.join(gate.NAMES)}, as for deploy.")
 @json_option
 @pass_front
 def publish(

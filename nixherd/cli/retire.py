@@ -26,7 +26,7 @@ from nixherd.proxmox.guest.adopt import Fate, Parting, partings
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import label
 from nixherd.trust import retire as retirement_of
-from nixherd.trust.enrol import Wanted, is_named_after, stage, swap_in
+from nixherd.trust.enrol import Wanted, stage, swap_in
 from nixherd.trust.rehearsal import require_evaluates
 from nixherd.trust.retire import Retirement
 from nixherd.trust.secrets.rules import CONFIG
@@ -74,59 +74,31 @@ class Plan:
 @click.option("--keep-vm", is_flag=True, help="Leave its guest on the hypervisor, which is not asked at all.")
 @click.option("--stop", is_flag=True, help="Destroy the guest also when it runs.")
 @click.option("--no-backup", is_flag=True, help="Make no backup of the guest: all of it is given up.")
-@click.option(
-    "--discard", multiple=True, metavar="NAME", help="What may go although no backup holds it: scsi1, unused0."
-)
+@click.option("--discard", multiple=True, metavar="NAME", help="What may go although no backup holds it: scsi1.")
 @click.option("--storage", metavar="NAME", help="Where the backup goes.")
 @click.option("--purge", is_flag=True, help="Also from backup jobs, replication and HA.")
 @click.option("--remove-secrets", is_flag=True, help="Also rules and secret files that no other machine uses.")
 @identity_option
-@click.option(
-    "--secrets",
-    metavar="DIR",
-    callback=standing("secrets_directory", "secrets"),
-    help="Where .sops.yaml is; else group data's secrets_directory, else secrets.",
-)
-@click.option(
-    "--docs-file",
-    metavar="FILE",
-    callback=standing("docs_file", "docs/machines.md"),
-    help="The overview; else group data's docs_file, else docs/machines.md.",
-)
-@click.option(
-    "--docs-template", metavar="FILE", callback=standing("docs_template"), help="A template of your own for it."
-)
+@standing("--secrets", "secrets_directory", "secrets", "Where .sops.yaml is", metavar="DIR")
+@standing("--docs-file", "docs_file", "docs/machines.md", "The overview", metavar="FILE")
+@standing("--docs-template", "docs_template", None, "A template of your own for it", metavar="FILE")
 @commit_option
 @click.option("--yes", is_flag=True, help="Do not ask; there must have been a look at the plan.")
 @changing_options
 @pass_front
-def retire(
-    front: Front,
-    /,
-    name: str,
-    vmid: int | None,
-    keep_vm: bool,
-    stop: bool,
-    no_backup: bool,
-    discard: tuple[str, ...],
-    storage: str | None,
-    purge: bool,
-    **options: Any,
-) -> None:
+def retire(front: Front, /, name: str, vmid: int | None, no_backup: bool, **options: Any) -> None:
     """Take host NAME out of the fleet: its guest, its access to secrets, and every file that is its alone; one commit.
 
     All of it is planned, evaluated without the host and encrypted anew before anything is done. A run that was killed
     is finished by running it again.
     """
-    if vmid is not None and keep_vm:
+    how = {each: options.pop(each) for each in ("stop", "discard", "storage", "purge")}
+    if vmid is not None and options["keep_vm"]:
         raise click.UsageError("--destroy and --keep-vm exclude each other")
-    destroy = None
-    if vmid is not None:
-        backup = not no_backup
-        destroy = DestroyGuest("", vmid, stop=stop, backup=backup, storage=storage, purge=purge, discard=discard)
-    elif stop or no_backup or discard or storage or purge:
+    if vmid is None and (no_backup or any(how.values())):
         raise click.UsageError("--stop, --no-backup, --discard, --storage and --purge belong to --destroy VMID")
-    _run(front, name, Options(keep_vm=keep_vm, destroy=destroy, **options))
+    destroy = None if vmid is None else DestroyGuest("", vmid, backup=not no_backup, **how)
+    _run(front, name, Options(destroy=destroy, **options))
 
 
 def _run(front: Front, name: str, options: Options) -> None:
@@ -192,13 +164,11 @@ def _require_nothing_left(front: Front, name: str, options: Options, commit: str
         raise FleetError(f"{name} was retired by commit {commit}, and is there again: {', '.join(left)}")
     if store is not None and options.remove_secrets:
         machines = recipients_of_hosts(front.fleet)
-        named = [rule for rule in store.rules.rules if is_named_after(rule, name)]
+        named = [rule for rule in store.rules.rules if rule.is_named_after(name)]
         labels = [rule.label for rule in named if not machines.keys() & set(rule.recipients)]
         if labels:
-            raise FleetError(
-                f"{name} was retired by commit {commit}, and {', '.join(labels)} stayed in "
-                f"{store.config}; take what is its alone out by hand, with its files"
-            )
+            stayed = f"{', '.join(labels)} stayed in {store.config}"
+            raise FleetError(f"{name} was retired by commit {commit}, and {stayed}; remove it by hand, with its files")
     if options.destroy is None:
         return
     vmid = options.destroy.vmid
@@ -211,11 +181,8 @@ def _require_nothing_left(front: Front, name: str, options: Options, commit: str
         failure.args = (f"{name} was retired by commit {commit}; whether {what} is there is not known: {failure}",)
         raise failure from error
     if is_there:
-        name_of = f" ({row.name})" if row and row.name else ""
-        raise Refused(
-            f"{name} was retired by commit {commit}; {what} is there{name_of}, but no definition declares it, so it "
-            "is not destroyed; declare it under managed again, or remove it by hand"
-        )
+        seen = f"{what}{f' ({row.name})' if row and row.name else ''} is there, and no definition declares it"
+        raise Refused(f"{name} was retired by commit {commit}; {seen}; declare it under managed, or remove it by hand")
 
 
 def _store(front: Front, options: Options) -> Store | None:

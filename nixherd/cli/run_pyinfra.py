@@ -33,6 +33,7 @@ _NO_HOSTS = "No hosts remaining!"  # why each of them failed is in the report
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)|--> An (internal )?exception occurred")
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b")
 Look = Callable[[], None]
+Names = Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,7 @@ class Ended:
 
 
 def run_deploys(
-    front: Front,
-    files: Sequence[str],
-    hosts: Sequence[str],
-    data: Sequence[str],
-    *,
-    dry: bool,
-    exclude: Sequence[str] = (),
-    **how: Any,
+    front: Front, files: Names, hosts: Names, data: Names, *, dry: bool, exclude: Names = (), **how: Any
 ) -> Ended:
     """Run deploy files for hosts and groups, or all hosts, to their end; `how` is passed to `run_pyinfra`."""
     directory = new_directory()

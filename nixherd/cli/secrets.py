@@ -24,16 +24,12 @@ from nixherd.trust.secrets.files import Format
 from nixherd.trust.secrets.sops import identity_file, operator
 from nixherd.trust.secrets.store import People, Store
 
+Change = Callable[[Wanted], Wanted]
 _COLUMNS = ("file", "format", "rule", "recipients", "state")
 
 
 @click.group()
-@click.option(
-    "--directory",
-    metavar="DIR",
-    callback=standing("secrets_directory", "secrets"),
-    help="Where .sops.yaml is, below the fleet; else group data's secrets_directory, else secrets.",
-)
+@standing("--directory", "secrets_directory", "secrets", "Where .sops.yaml is, in the fleet", metavar="DIR")
 @click.pass_context
 def secrets(ctx: click.Context, directory: str) -> None:
     """Secret files encrypted with sops for age keys.
@@ -74,24 +70,18 @@ def status(front: Front, /, machines: bool) -> int:
     people = People.of(front.fleet, store.rules)
     plan = store.plan(people)
     wrong = {rekey.path: ", ".join(rekey.names) for rekey in plan.rekeys}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for file in store.files:
         rule, keys = store.rules.rule_of(file.path), file.encrypted.recipients if file.encrypted else ()
         state = file.problem or wrong.get(file.path) or ("ok" if file.encrypted and rule else None)
-        rows.append(
-            {
-                **{"file": file.path, "format": str(Format.of(file.path)), "rule": rule.number if rule else None},
-                "recipients": [people.name(key) for key in keys],
-                "state": state or ("no rule" if rule is None else "not encrypted"),
-            }
-        )
+        row = {"file": file.path, "format": str(Format.of(file.path)), "rule": rule.number if rule else None}
+        state = state or ("no rule" if rule is None else "not encrypted")
+        rows.append({**row, "recipients": [people.name(key) for key in keys], "state": state})
     hosts, findings = _hosts(front.fleet, store), list(plan.findings)
     if machines:
         findings += _compare(front, hosts)
     if interrupted(front.root):
-        findings.insert(
-            0, "a run was interrupted while it published its changes; `nixherd secrets apply` finishes them"
-        )
+        findings.insert(0, "a run was interrupted while it published; `nixherd secrets apply` finishes it")
     bad = bool(plan.rekeys or findings)
     if front.wants_json:
         show_json({"drift": bad, "files": rows, "hosts": hosts, "findings": findings})
@@ -116,10 +106,8 @@ def _compare(front: Front, rows: list[dict[str, Any]]) -> list[str]:
         if scan.fault:
             findings.append(str(scan.problem))
         if scan.differs_from(host.public_key):
-            findings.append(
-                f"hosts.nix: {host.id}.publicKey is not the key that {scan.address} shows; look whether it is that "
-                "machine, and enroll it anew if it has a new key"
-            )
+            text = f"hosts.nix: {host.id}.publicKey is not the key that {scan.address} shows"
+            findings.append(f"{text}; see whether it is that machine, and enroll it if its key is new")
     return findings
 
 
@@ -209,14 +197,7 @@ def edit(front: Front, file: str, identity: str | None) -> int:
 
 
 def _carry_out(
-    front: Front,
-    change: Callable[[Wanted], Wanted],
-    subject: str,
-    *,
-    identity: str | None,
-    rotate: bool,
-    commit: bool,
-    message: str | None,
+    front: Front, change: Change, subject: str, *, identity: str | None, message: str | None, **how: bool
 ) -> None:
     if front.dry_run:
         _show(front, change(Wanted(front.fleet, _store(front))), None)
@@ -228,10 +209,10 @@ def _carry_out(
             result = change(Wanted(front.fleet, store.result()))
         text = message or "\n".join([subject, "", *(f"- {step}" for step in result.steps)]).strip()
         sops = partial(operator, front.run, identity_file(identity))
-        done = publish(changeset, result, text, sops=sops, rotate=rotate, commit=commit, say=tell)
+        done = publish(changeset, result, text, sops=sops, say=tell, **how)
         front.wrote = bool(done.paths)
     _show(front, result, done)
-    if not rotate and any(rekey.removed for rekey in result.rekeys):
+    if not how["rotate"] and any(rekey.removed for rekey in result.rekeys):
         text = "whoever was removed may have kept what the files held and their data keys"
         say(f"{text}; change the secrets, and use --rotate for new data keys", err=True)
 

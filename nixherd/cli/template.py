@@ -1,14 +1,13 @@
 """`nixherd template`: what new machines are cloned from."""
 
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import progress
-from nixherd.cli.parameters import Seconds, changing, standing
+from nixherd.cli.parameters import SECONDS, changing, standing
 from nixherd.proxmox.template.create import create, plan
 from nixherd.proxmox.template.image import FIRMWARES, Source
 from nixherd.proxmox.template.image import template_spec as described
@@ -36,40 +35,21 @@ def template() -> None:
 @click.option("--cores", type=click.IntRange(1, MOST_CORES), default=2, show_default=True)
 @click.option("--memory", type=click.IntRange(512, MOST_MEMORY), default=2048, show_default=True, metavar="MIB")
 @click.option("--range", "trials", default="templates", show_default=True, help="Of vmidRanges: where it is tried.")
-@click.option(
-    "--boot-deadline",
-    type=Seconds(),
-    metavar="SECONDS",
-    callback=standing("boot_deadline", 300.0),
-    help="For the trial to come up; else group data's boot_deadline, else 300.",
-)
+@standing("--boot-deadline", "boot_deadline", 300, "For the trial to come up", type=SECONDS)
 @changing
 @pass_front
-def create_(
-    front: Front,
-    /,
-    image: str | None,
-    url: str | None,
-    checksum: str | None,
-    file: Path | None,
-    boot_deadline: float,
-    **options: Any,
-) -> None:
+def create_(front: Front, /, boot_deadline: float, **options: Any) -> None:
     """Make the declared template from a cloud image, and prove that a clone of it boots and answers.
 
     A template that exists is never changed. One clone tries the image before it becomes a template.
     """
-    source = Source.of(image, url, checksum, file)
+    source = Source.of(*(options.pop(each) for each in ("image", "url", "checksum", "file")))
     template = described(front.fleet, source, **options)
-    label, began, seconds = f"template {template.vmid}", time.monotonic(), None
+    label, seconds = f"template {template.vmid}", None
     if front.dry_run:
         steps = list(plan(front.client, front.fleet, template).steps(template))
     else:
-        front.run.claim(f"template-{template.vmid}")
-        with progress(f"{label} ({template.name})") as tell:
-            steps = create(
-                front.client, front.fleet, template, timeout=front.timeout, boots=boot_deadline, progress=tell
-            )
-        seconds = time.monotonic() - began
+        make = partial(create, front.client, front.fleet, template, timeout=front.timeout, boots=boot_deadline)
+        steps, seconds = front.timed(f"{label} ({template.name})", f"template-{template.vmid}", make)
     document = {"name": template.name, "vmid": template.vmid}
     front.show_steps(label, document, steps, seconds=seconds, reason="" if steps else NOTHING)

@@ -22,16 +22,11 @@ def token() -> None:
 @click.option("--endpoint", metavar="HOST[:PORT]", help="The server; else the one in the definitions, after asking.")
 @click.option("--fingerprint", metavar="SHA256", help="Its certificate's, as `pvenode cert info` shows it there.")
 @click.option("--ca-file", type=click.Path(dir_okay=False), help="Who signed its certificate, instead: a PEM file.")
-@click.option("--system-authorities", is_flag=True, help="Whom this system trusts signed it, instead.")
+@click.option("--system-authorities", "system", is_flag=True, help="Whom this system trusts signed it, instead.")
 @click.option("--replace", is_flag=True, help="In place of the token that is there.")
 @pass_front
 def add(
-    front: Front,
-    endpoint: str | None,
-    fingerprint: str | None,
-    ca_file: str | None,
-    system_authorities: bool,
-    replace: bool,
+    front: Front, endpoint: str | None, fingerprint: str | None, ca_file: str | None, system: bool, replace: bool
 ) -> None:
     """Write the token file, for one server alone.
 
@@ -41,7 +36,7 @@ def add(
     file = front.token_path
     if file.exists() and not replace:
         raise Usage(f"token file {file} is there already; --replace puts this one in its place, --token-file elsewhere")
-    ways = sum((bool(fingerprint), bool(ca_file), system_authorities))
+    ways = sum((bool(fingerprint), bool(ca_file), system))
     if ways > 1 or (ways and not endpoint):
         raise Usage("say --endpoint with one of --fingerprint, --ca-file and --system-authorities")
     server = _server_given(endpoint, fingerprint, ca_file) if endpoint and ways else _server_confirmed(front, endpoint)

@@ -317,13 +317,7 @@ def import_(front: Front, guest: str, managed: str | None) -> None:
         raise Usage(f"vm {vmid} is declared already, as the template; a template is not a guest")
     config = _still_there(vmid, front.client.config(node, vmid, kind))
     power = front.client.status(node, vmid, kind)
-    endpoint = front.fleet.endpoint
-    other_node = node if endpoint is None or node != endpoint.node else None
-    status, fleet = power.status if power else None, front.fleet
-    taken = {each.lower() for each in fleet.vms}
-    homes = (fleet.hosts.get(vm.host_id or "") for vm in fleet.vms.values())
-    housed = {host.hostname.lower() for host in homes if host}
-    text, name = entry_of(vmid, kind, config, node=other_node, status=status, host=managed, taken=taken, housed=housed)
+    text, name = entry_of(front.fleet, node, vmid, kind, config, power.status if power else None, managed)
     say_text(text)
     if managed:
         then = f"`nixherd vm adopt {name} {vmid}` marks it as this fleet's"

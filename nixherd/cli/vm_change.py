@@ -1,7 +1,7 @@
 """The `vm` commands that change a guest: each made from its verb in `nixherd.proxmox.guest`, and `adopt`."""
 
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -11,8 +11,8 @@ from nixherd.base.exit_codes import Exit
 from nixherd.base.terminal import say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import declared, guest_named
-from nixherd.cli.output import confirm, progress
-from nixherd.cli.parameters import Guest, Size, WholeSeconds, changing, guest
+from nixherd.cli.output import confirm
+from nixherd.cli.parameters import SIZE, Guest, changing, guest, whole_seconds
 from nixherd.cli.vm_storage import snapshots_of_guest
 from nixherd.fleet.models import Vm
 from nixherd.proxmox.guest.adopt import adopt, candidate, needs_none, require_both_names
@@ -22,9 +22,7 @@ from nixherd.proxmox.guest.verb import Parameter, Verb
 from nixherd.proxmox.guest.verbs import COMMANDS as VERBS
 from nixherd.proxmox.steps import Steps
 
-_undo = click.option(
-    "--snapshot", type=click.Choice([KEEP, REMOVE]), help="Take a snapshot before; keep or remove it after."
-)
+_undo = click.option("--snapshot", type=click.Choice([KEEP, REMOVE]), help="Snapshot it before; keep or remove that.")
 
 
 def command_of(verb: type[Verb]) -> click.Command:
@@ -57,12 +55,12 @@ def _name_typed(front: Front, text: str) -> str:
 
 def _written(name: str, parameter: Parameter, default: Any) -> Callable[[Any], Any]:
     """Make click's argument or option for a parameter."""
-    type = _TYPES.get(parameter.read) if not parameter.guest else Guest()
+    type: Any = Guest() if parameter.guest else SIZE if parameter.read is arguments.size_of else None
     if isinstance(parameter.read, arguments.OneOf):
         type = click.Choice(parameter.read.words)
     elif isinstance(parameter.read, arguments.Whole):
         read = parameter.read
-        type = WholeSeconds(read.least, read.most) if read.unit == "seconds" else click.INT
+        type = whole_seconds(read.least, read.most) if read.unit == "seconds" else click.INT
     if parameter.positional:
         return click.argument(name, type=type, metavar=parameter.metavar)
     option = parameter.option or f"--{name.replace('_', '-')}"
@@ -70,12 +68,8 @@ def _written(name: str, parameter: Parameter, default: Any) -> Callable[[Any], A
         return click.option(option, name, is_flag=True, help=parameter.help)
     if parameter.read is arguments.some_names:
         return click.option(option, name, multiple=True, help=parameter.help, metavar=parameter.metavar)
-    metavar = parameter.metavar or ("SECONDS" if isinstance(type, WholeSeconds) else None)
-    more: dict[str, Any] = {"help": parameter.help, "metavar": metavar, "show_default": default not in (None, "")}
-    return click.option(option, name, type=type, default=default, **more)
-
-
-_TYPES: dict[Any, Any] = {arguments.size_of: Size()}
+    more: dict[str, Any] = {"help": parameter.help, "show_default": default not in (None, "")}
+    return click.option(option, name, type=type, default=default, metavar=parameter.metavar, **more)
 
 
 @click.command()
@@ -122,11 +116,9 @@ def adopt_(front: Front, guest: str, vmid: int, yes: bool) -> None:
     if steps and not front.dry_run:
         question = "Is this guest the one, and may it be this fleet's? Only its notes are changed"
         confirm(question, f"{label(vm)} was not adopted", yes=yes)
-        front.run.claim(vm.host_id or vm.name)
-        began = time.monotonic()
-        with progress(label(vm)) as tell:
-            steps = adopt(front.client, fleet, vm, shown, timeout=front.timeout, progress=tell)
-        ours, seconds = True, time.monotonic() - began  # adopt() ends when the mark was seen
+        act = partial(adopt, front.client, fleet, vm, shown, timeout=front.timeout)
+        steps, seconds = front.timed(label(vm), vm.host_id or vm.name, act)
+        ours = True  # adopt() ends when the mark was seen
     document = {"name": vm.name, "vmid": vm.vmid, "node": shown.node, "ours": ours}
     document |= {"needs_mark": why_no_mark is None, "differences": list(shown.differs)}
     reason = "" if steps else why_no_mark or "it is this fleet's"

@@ -9,6 +9,8 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
 
@@ -59,9 +61,9 @@ def file_of(fleet: Fleet) -> Callable[[str], str | None]:
     def find(attribute: str) -> str | None:
         kind, _, rest = attribute.partition(".")
         host = fleet.hosts.get(rest.partition(".")[0])
-        if host is None or kind not in ("nixosConfigurations", "homeConfigurations"):
+        if host is None or kind not in (_SYSTEMS, _HOMES):
             return None
-        path = PurePath((host.configuration_file if kind == "nixosConfigurations" else host.home_file) or HOSTS)
+        path = PurePath((host.configuration_file if kind == _SYSTEMS else host.home_file) or HOSTS)
         root = fleet.path
         return str(path.relative_to(root)) if path.is_relative_to(root) else None
 
@@ -74,12 +76,11 @@ def builds(fleet: Fleet, builder: Builder) -> Look:
     That is of all configurations that the flake has: hosts.nix may not name one, and `nix flake check` says nothing of
     homes, nor of a system that is only thrown when it is looked into.
     """
-    found: list[Found] = []
     evaluator = builder.evaluator
     answers = {configuration(fleet, host_id): config for host_id, config in evaluated(fleet, evaluator).items()}
     answers |= _others(evaluator, answers)
     alike = partial(_alike, fleet, evaluator.flake)
-    found += alike({name: str(why) for name, why in answers.items() if isinstance(why, FleetError)})
+    found = [*alike({name: str(why) for name, why in answers.items() if isinstance(why, FleetError)})]
     good = {name: config for name, config in answers.items() if isinstance(config, Evaluated)}
     derivations = {name: config.derivations for name, config in good.items()}
     broken: dict[str, str] = {}
@@ -118,17 +119,14 @@ def _others(evaluator: Evaluator, known: Collection[str]) -> dict[str, Evaluated
 
 def _described(evaluator: Evaluator, kind: str, names: Sequence[str]) -> dict[str, Evaluated | FleetError]:
     try:
-        configs = nix.parse_description(
-            evaluator.ask(nix.describe_built(evaluator.flake, names, is_nixos=kind == _SYSTEMS))
-        )
+        answer = evaluator.ask(nix.describe_built(evaluator.flake, names, is_nixos=kind == _SYSTEMS))
+        configs = nix.parse_description(answer)
     except FleetError as error:
         if len(names) == 1:
             return {names[0]: error}
         return {name: config for each in names for name, config in _described(evaluator, kind, [each]).items()}
-    return {
-        name: config or FleetError(f"{evaluator.flake}: it has no {kind}.{name} any more")
-        for name, config in configs.items()
-    }
+    gone = f"{evaluator.flake}: it has no {kind}."
+    return {name: config or FleetError(f"{gone}{name} any more") for name, config in configs.items()}
 
 
 def _outputs(config: Evaluated) -> list[str]:
@@ -148,12 +146,10 @@ def _alike(fleet: Fleet, flake: str, errors: Mapping[str, str], *, build: bool =
             yield Found(whole, file or "flake.nix", attribute=names, remedy=remedy)
             continue
         found = Found.of_text(whole, fleet.path, names)
-        what = found.what.removeprefix("Nix cannot evaluate the fleet: ")
-        yield (
-            found
-            if found.file
-            else Found(what, file or "flake.nix", attribute=names, remedy=found.remedy or "correct it there")
-        )
+        if found.file is None:
+            what = found.what.removeprefix("Nix cannot evaluate the fleet: ")
+            found = Found(what, file or "flake.nix", attribute=names, remedy=found.remedy or "correct it there")
+        yield found
 
 
 def lockout(fleet: Fleet, evaluator: Evaluator) -> Look:
@@ -161,10 +157,9 @@ def lockout(fleet: Fleet, evaluator: Evaluator) -> Look:
     answers = evaluated(fleet, evaluator)
     found = locks.findings(fleet, answers)
     machines = [host_id for host_id in answers if fleet.hosts[host_id].is_nixos]
-    unsure = [each for each in machines if not isinstance(answers[each], Evaluated)]
-    untold = [
-        each for each in machines if isinstance(config := answers[each], Evaluated) and config.root_access is None
-    ]
+    configs = {each: config for each in machines if isinstance(config := answers[each], Evaluated)}
+    untold = [each for each, config in configs.items() if config.root_access is None]
+    unsure = [each for each in machines if each not in configs]
     unknown = [f"{', '.join(unsure)}: not evaluated (see builds)"] if unsure else []
     unknown += [f"{', '.join(untold)}: no users are declared"] if untold else []
     judged = len(machines) - len(unsure) - len(untold)
@@ -186,16 +181,14 @@ def closures(fleet: Fleet, evaluator: Evaluator) -> Look:
 
 def with_lines(root: Path, findings: list[Found]) -> list[Found]:
     """The same, with the lines of attributes in hosts.nix and vms/definitions.nix."""
-    texts: dict[str, NixText | None] = {}
+    texts: dict[str, NixText] = {}
     for file in (HOSTS, DEFINITIONS):
-        try:
+        with suppress(OSError):
             texts[file] = NixText(file, (root / file).read_bytes())
-        except OSError:
-            texts[file] = None
     return [_with_line(each, texts) for each in findings]
 
 
-def _with_line(found: Found, texts: Mapping[str, NixText | None]) -> Found:
+def _with_line(found: Found, texts: Mapping[str, NixText]) -> Found:
     text = texts.get(found.file or "")
     if text is None or found.line is not None or not found.attribute:
         return found
@@ -204,7 +197,7 @@ def _with_line(found: Found, texts: Mapping[str, NixText | None]) -> Found:
         line = text.line_of(path)
     except CannotEdit:
         return found
-    return Found(found.what, found.file, line, None, found.severity, found.attribute, found.remedy, found.rule)
+    return replace(found, line=line)
 
 
 _OMITTED = re.compile(r"omitted these incompatible systems: ([\w-]+(?:, [\w-]+)*)")

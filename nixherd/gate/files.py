@@ -91,23 +91,18 @@ def unmerged(repository: Repository) -> list[str]:
     return sorted({row.partition("\t")[2] for row in rows})
 
 
-@dataclass(frozen=True)
-class Changed:
-    """What differs from the last commit: `staged` is as git would commit it, the rest as it lies there."""
+def changed(repository: Repository) -> dict[str, bytes]:
+    """The files that differ from the last commit: staged ones as git would commit them, the rest as they lie there.
 
-    staged: Mapping[str, bytes]
-    others: Sequence[str]
-
-
-def changed(repository: Repository) -> Changed:
-    """FleetError where git does not answer."""
+    FleetError where git does not answer.
+    """
     repository = repository.of_hook()
     staged = _names(repository, "diff", "--cached")
     named = _names(repository, "diff")
     others = [path for path in named if path not in staged and _is_regular(repository.directory / path)]
     regular = set(_tracked(repository))
     blobs = {path: repository.read("cat-file", "blob", f":./{path}").raw for path in staged if path in regular}
-    return Changed(blobs, others)
+    return {**blobs, **read_all(repository.directory, others)}
 
 
 def _names(repository: Repository, *words: str) -> list[str]:

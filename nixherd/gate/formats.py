@@ -6,6 +6,7 @@ systems read; SARIF 2.1.0 (OASIS); GitHub's "Workflow commands for GitHub Action
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -21,12 +22,9 @@ SUITE = "nixherd check"
 def junit(results: Sequence[Result]) -> str:
     """A test case a tool: findings are failures, what cannot be told is an error, what was left out is skipped."""
     seconds = f"{sum(result.seconds for result in results):.3f}"
-    counts = {
-        "tests": len(results),
-        "failures": sum(result.status is Status.FAILED for result in results),
-        "errors": sum(result.status in (Status.UNKNOWN, Status.MISSING) for result in results),
-        "skipped": sum(result.status is Status.NOT_RUN for result in results),
-    }
+    ends = Counter(result.status for result in results)
+    errors, skipped = ends[Status.UNKNOWN] + ends[Status.MISSING], ends[Status.NOT_RUN]
+    counts = {"tests": len(results), "failures": ends[Status.FAILED], "errors": errors, "skipped": skipped}
     numbers = {name: str(number) for name, number in counts.items()}
     top = ElementTree.Element("testsuites", {"name": SUITE, **numbers, "time": seconds})
     suite = ElementTree.SubElement(top, "testsuite", {"name": SUITE, **numbers, "time": seconds})
@@ -122,9 +120,8 @@ def annotations(results: Sequence[Result], prefix: str = "") -> Iterator[str]:
 
 def _command(level: str, properties: Mapping[str, object], text: str) -> str:
     given = {name: str(value) for name, value in properties.items() if value is not None}
-    return (
-        f"::{level} {','.join(f'{name}={_escaped(given[name], _PROPERTY)}' for name in given)}::{_escaped(text, _DATA)}"
-    )
+    words = ",".join(f"{name}={_escaped(value, _PROPERTY)}" for name, value in given.items())
+    return f"::{level} {words}::{_escaped(text, _DATA)}"
 
 
 def _escaped(text: str, table: Mapping[str, str]) -> str:

@@ -26,6 +26,7 @@ import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import tree_sitter_nix
@@ -68,11 +69,15 @@ def _run_shares(
         yield _run_tool([*argv, *place.arguments[start : start + _FILES_PER_CALL]], place, deadline, statuses), files
 
 
+def _edit(argv: Sequence[str], place: Place, deadline: float) -> None:
+    """Have a tool change the files themselves. Missing, Unknown."""
+    for _ in _run_shares(argv, place, deadline, (0, 1)):
+        pass
+
+
 def _require(program: str) -> None:
     if shutil.which(program) is None:
-        raise Missing(
-            f"{program} is not on PATH; `nix develop` in the fleet has it, and so has `nix shell nixpkgs#{program}`"
-        )
+        raise Missing(f"{program} is not on PATH; `nix develop` in the fleet or `nix shell nixpkgs#{program}` has it")
 
 
 def _how_it_ended(done: Completed) -> str:
@@ -120,12 +125,6 @@ def alejandra(place: Place, deadline: float) -> Look:
     return Look(findings, f"{len(place.nix)} files")
 
 
-def format_files(place: Place, deadline: float) -> None:
-    """Format the files in place; those that do not parse stay as they are. Missing, Unknown."""
-    for _ in _run_shares([ALEJANDRA, "--quiet"], place, deadline, (0, 1)):
-        pass
-
-
 def parse_alejandra(done: Completed, files: Sequence[str], place: Place | None = None) -> list[Found]:
     """The findings in what `--check` printed of these files. Unknown on anything that it does not print."""
     lines = done.stderr.splitlines()
@@ -169,12 +168,6 @@ def deadnix(place: Place, deadline: float) -> Look:
     for done, files in _run_shares([DEADNIX, "--fail", "--output-format", "json"], place, deadline, (0, 1)):
         findings += parse_deadnix(done, files)
     return Look(findings, f"{len(place.nix)} files")
-
-
-def remove_dead_code(place: Place, deadline: float) -> None:
-    """Remove what nothing uses from the files themselves. Missing, Unknown."""
-    for _ in _run_shares([DEADNIX, "--edit", "--quiet"], place, deadline, (0, 1)):
-        pass
 
 
 def parse_deadnix(done: Completed, files: Sequence[str]) -> list[Found]:
@@ -324,11 +317,11 @@ def _order(found: Found) -> tuple[str, int, int]:
 # Mending: on copies, looked at, and put in place one whole file after the other
 
 _LANGUAGE = Language(tree_sitter_nix.language())
-# The last one formats what the others have left.
+# The last one formats what the others have left; what does not parse it leaves alone.
 MENDERS: Mapping[str, Callable[[Place, float], None]] = {
     STATIX: fix_lints,
-    DEADNIX: remove_dead_code,
-    ALEJANDRA: format_files,
+    DEADNIX: partial(_edit, [DEADNIX, "--edit", "--quiet"]),
+    ALEJANDRA: partial(_edit, [ALEJANDRA, "--quiet"]),
 }
 
 
@@ -369,7 +362,7 @@ def mended(root: Path, files: Sequence[str], names: Collection[str], deadline: f
     differing = {file: content for file, content in after.items() if content != before[file]}
     broken = [file for file, content in differing.items() if file in sound and not parses(content)]
     unmended += [f"{file}: would not parse any more, and stays as it is" for file in broken]
-    return Mended(before, {file: differing[file] for file in differing if file not in broken}, unmended)
+    return Mended(before, {file: content for file, content in differing.items() if file not in broken}, unmended)
 
 
 def put_in_place(root: Path, changes: Mended) -> list[str]:

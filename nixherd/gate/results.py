@@ -10,9 +10,7 @@ from nixherd.base.errors import Finding, FleetError, Severity
 from nixherd.nix.errors import is_circumstance
 
 # `FILE[:LINE[:COLUMN]]: WHAT`, as Nix' errors and our own begin.
-_PLACE = re.compile(
-    r"(?P<file>[^\s:]([^:\n]*[^\s:])?)(?::(?P<line>\d+)(?::(?P<column>\d+))?)?: (?P<what>.+)", re.DOTALL
-)
+_PLACE = re.compile(r"(?s)(?P<file>[^\s:]([^:\n]*[^\s:])?)(?::(?P<line>\d+)(?::(?P<column>\d+))?)?: (?P<what>.+)")
 
 
 class Status(StrEnum):

@@ -5,12 +5,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from nixherd.base.errors import FAILURES, FleetError, FleetInvalid, Usage
 from nixherd.base.faults import worded
-from nixherd.base.once import Once
+from nixherd.base.once import once_property
 from nixherd.base.process import interrupt_all
 from nixherd.base.run import Run
 from nixherd.fleet.changeset import interrupted
@@ -47,10 +47,6 @@ class Scope:
     deadline: float | None = None
     chosen: Sequence[str] | None = None
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
-    _repository: Once[Repository | None] = field(default_factory=lambda: Once("the fleet's repository"), repr=False)
-    _place: Once[Place] = field(default_factory=lambda: Once("the files that are looked at"), repr=False)
-    _fleet: Once[Fleet] = field(default_factory=lambda: Once("the fleet"), repr=False)
-    _builder: Once[Builder] = field(default_factory=lambda: Once("the fleet's evaluation"), repr=False)
 
     def __enter__(self) -> "Scope":
         return self
@@ -58,16 +54,13 @@ class Scope:
     def __exit__(self, *_: object) -> None:
         self._held.close()
 
-    @property
+    @once_property
     def repository(self) -> Repository | None:
-        return self._repository(lambda: Repository.around(self.root))
+        return Repository.around(self.root)
 
-    @property
+    @once_property
     def place(self) -> Place:
         """The files that the tools which take files look at, where they do."""
-        return self._place(self._find_place)
-
-    def _find_place(self) -> Place:
         if self.chosen is not None:
             return Place(self.root, self.chosen, self.root)
         if not self.only_changed:
@@ -76,16 +69,12 @@ class Scope:
                 raise FleetError(f"{self.root}: has no Nix file{' that git knows' if self.repository else ''}")
             return place
         if self.repository is None:
-            raise FleetError(
-                f"{self.root}: is not in a git repository, so nobody knows what is changed; leave --changed out"
-            )
-        changes = files.changed(self.repository)
-        contents = {**changes.staged, **files.read_all(self.root, changes.others)}
-        return self._held.enter_context(files.copied(self.root, contents))
+            raise FleetError(f"{self.root}: is not in a git repository; leave --changed out")
+        return self._held.enter_context(files.copied(self.root, files.changed(self.repository)))
 
-    @property
+    @once_property
     def fleet(self) -> Fleet:
-        return self._fleet(lambda: load_fleet(self.root))
+        return load_fleet(self.root)
 
     @property
     def usable(self) -> Fleet:
@@ -96,14 +85,12 @@ class Scope:
             why = f"{error.findings[0]}" + (f" (and {len(error.findings) - 1} more)" if error.findings[1:] else "")
             raise Unknown(f"the fleet's hosts cannot be told: {why}") from error
 
-    @property
+    @once_property
     def builder(self) -> Builder:
         """Unknown without a flake: Nix would look for one above the directory, and take that."""
         if not (self.root / _FLAKE).is_file():
             raise Unknown(f"{_FLAKE} is missing, so nothing can be evaluated")
-        return self._builder(lambda: self._begin(self.usable))
-
-    def _begin(self, fleet: Fleet) -> Builder:
+        fleet = self.usable
         run = Run(fleet.id)
         self._held.callback(run.close)
         return Builder(Evaluator(fleet, run, partial(Tree, fleet.path)))
@@ -173,7 +160,7 @@ def _evaluates(check: Callable[[Fleet, Evaluator], Look]) -> Callable[[Scope], L
 
 
 def _builds(scope: Scope) -> Look:
-    builder = scope.builder
+    builder = scope.builder  # Unknown without a flake comes first
     return configurations.builds(scope.usable, builder)
 
 
@@ -207,12 +194,13 @@ def run_all(
     """How each tool ends, in the order of TOOLS, as soon as it and all before it have ended.
 
     `without` are left out by the operator's word, as is everything but `only`, where that is given. `say` is told what
-    is waited for.
+    is waited for, each time that it changes.
     """
     if set(only or TOOLS) <= set(without):
         raise Usage("nothing is left to run; leave out fewer tools")
     reasons = {name: _why_not(tool, scope, without, only) for name, tool in TOOLS.items()}
     chosen = [tool for name, tool in TOOLS.items() if not reasons[name]]
+    say = cache(say) if say else None
     pool = ThreadPoolExecutor(max(1, len(chosen)))
     try:
         # The slow ones begin first: the others fit beside them.

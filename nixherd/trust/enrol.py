@@ -5,7 +5,6 @@ protect its guest, the overview shows it. Nothing of that is published before al
 published at once.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -121,9 +120,8 @@ def trusted(change: Wanted, host: Host, public_key: str, rules: Collection[str |
         change = _as_recipient(change, host, recipient, rules)
     if host.public_key is None or host.public_key.split()[:2] != public_key.split()[:2]:
         text = NixText(HOSTS, change.current(HOSTS) or b"").set((host.id, "publicKey"), nix_string(public_key))
-        change = change.edited(
-            HOSTS, text, f"{HOSTS}: {host.id}.publicKey pins its host key", {(HOSTS, host.id, "publicKey"): public_key}
-        )
+        intended: dict[Leaf, Any] = {(HOSTS, host.id, "publicKey"): public_key}
+        change = change.edited(HOSTS, text, f"{HOSTS}: {host.id}.publicKey pins its host key", intended)
         hosts = {**change.fleet.hosts, host.id: replace(host, public_key=public_key)}
         change = replace(change, fleet=replace(change.fleet, hosts=hosts))
     return with_rekeys(change)
@@ -154,18 +152,11 @@ def choose(rules: Rules, people: People, host_id: str, given: Collection[str | i
         return [_named(rules, each) for each in given]
     hosts = {key for key in rules.recipients if people.hosts.get(key, host_id) != host_id}
     shared = [rule for rule in rules.rules if hosts and hosts <= set(rule.recipients)]
-    named = [rule for rule in rules.rules if is_named_after(rule, host_id) and rule not in shared]
+    named = [rule for rule in rules.rules if rule.is_named_after(host_id) and rule not in shared]
     if not shared and not named:
         labels = "; ".join(rule.label for rule in rules.rules)
-        raise Usage(
-            f"{host_id}: which secrets are for it? No rule is every host's; name some by number or path_regex: {labels}"
-        )
+        raise Usage(f"{host_id}: which secrets are for it? No rule is every host's; name some by number: {labels}")
     return sorted([*shared, *named], key=lambda rule: rule.number)
-
-
-def is_named_after(rule: Rule, host_id: str) -> bool:
-    """Whether a host's id is in the rule's path_regex, as a whole word: dev is not dev2."""
-    return re.search(rf"(?<![\w-]){re.escape(host_id)}(?![\w-])", rule.path_regex or "") is not None
 
 
 def _named(rules: Rules, given: str | int) -> Rule:
@@ -222,9 +213,8 @@ def protected(change: Wanted, host_id: str) -> Wanted:
     path = (str(vm.origin), vm.name, "readonly")
     text = NixText(DEFINITIONS, change.current(DEFINITIONS) or b"").set(path, "true")
     vms = {**change.fleet.vms, vm.name: replace(vm, readonly=True)}
-    changed = change.edited(
-        DEFINITIONS, text, f"{DEFINITIONS}: {vm.attribute} is readonly", {(DEFINITIONS, *path): True}
-    )
+    step = f"{DEFINITIONS}: {vm.attribute} is readonly"
+    changed = change.edited(DEFINITIONS, text, step, {(DEFINITIONS, *path): True})
     return replace(changed, fleet=replace(changed.fleet, vms=vms))
 
 
@@ -234,22 +224,12 @@ def documented(change: Wanted, path: str, template: str | None = None) -> Wanted
     return change.edited(path, machines.document(change.current(path), overview, path), f"{path}: the overview")
 
 
-def publish(
-    changeset: Changeset,
-    change: Wanted,
-    message: str,
-    *,
-    sops: Callable[[], Sops] | None = None,
-    as_host: Sops | None = None,
-    rotate: bool = False,
-    commit: bool = True,
-    say: Say,
-) -> Done:
+def publish(changeset: Changeset, change: Wanted, message: str, *, commit: bool = True, say: Say, **how: Any) -> Done:
     """Stage all of it, verify it, and swap it in with one commit. FleetError when anything is not as it should be.
 
-    `sops` makes the identity that can decrypt the files now; `as_host` is that of the host, while its key is here.
+    `how` is passed to `stage`.
     """
-    stage(changeset, change, sops=sops, as_host=as_host, rotate=rotate, commit=commit, say=say)
+    stage(changeset, change, commit=commit, say=say, **how)
     return swap_in(changeset, change, message, commit=commit, say=say)
 
 
@@ -270,30 +250,23 @@ def stage(
     commit: bool = True,
     say: Say,
 ) -> None:
-    """Make all of it beside the fleet's files, and verify it. FleetError when anything is not as it should be."""
+    """Make all of it beside the fleet's files, and verify it. FleetError when anything is not as it should be.
+
+    `sops` makes the identity that can decrypt the files now; `as_host` is that of the host, while its key is here.
+    """
     with ThreadPoolExecutor(1) as pool:
         committable = pool.submit(changeset.require_committable, change.paths, commit=commit)
-        _stage(changeset, change, sops, as_host, rotate, say)
+        for path, content in change.files.items():
+            if content is not None:
+                changeset.stage(path, content)
+        nix = {path: content for path, content in change.files.items() if content and path in (HOSTS, DEFINITIONS)}
+        if nix:
+            say(f"evaluate {' and '.join(sorted(nix))} before and after")
+            require_exactly(change.root, nix, change.intended, changeset.scratch, change.gone)
+        if change.rekeys:
+            assert change.store is not None
+            assert sops is not None
+            say(f"encrypt {len(change.rekeys)} files anew")
+            rules, rekeys = change.rules_text, change.rekeys
+            change.store.stage(changeset.staged, rules, rekeys, sops(), as_host=as_host, rotate=rotate)
         committable.result()
-
-
-def _stage(
-    changeset: Changeset,
-    change: Wanted,
-    sops: Callable[[], Sops] | None,
-    as_host: Sops | None,
-    rotate: bool,
-    say: Say,
-) -> None:
-    for path, content in change.files.items():
-        if content is not None:
-            changeset.stage(path, content)
-    nix = {path: content for path, content in change.files.items() if content and path in (HOSTS, DEFINITIONS)}
-    if nix:
-        say(f"evaluate {' and '.join(sorted(nix))} before and after")
-        require_exactly(change.root, nix, change.intended, changeset.scratch, change.gone)
-    if change.rekeys:
-        assert change.store is not None
-        assert sops is not None
-        say(f"encrypt {len(change.rekeys)} files anew")
-        change.store.stage(changeset.staged, change.rules_text, change.rekeys, sops(), as_host=as_host, rotate=rotate)

@@ -1,6 +1,5 @@
 """docs/machines.md: the fleet's overview, generated between two markers; what people write around them stays."""
 
-from collections.abc import Callable
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -25,19 +24,16 @@ def render(fleet: Fleet, template: str | None = None) -> str:
     """
     values = partial(_values, fleet)
     if template is None:
-        return _ended(templating.render(resources.files("nixherd.trust").joinpath(_TEMPLATE).read_text(), values))
+        text = templating.render(resources.files("nixherd.trust").joinpath(_TEMPLATE).read_text(), values)
+        return text.strip("\n") + "\n"
     path = Path(fleet.path) / template
     content = tree.read(Path(fleet.path), template)
     if content is None:
         raise FleetError(f"{path}: no such template")
     try:
-        return _ended(templating.render_foreign(str(path), content.decode(), values))
+        return templating.render_foreign(str(path), content.decode(), values).strip("\n") + "\n"
     except UnicodeDecodeError as error:
         raise FleetError(f"{path}: is not UTF-8 text ({error.reason})") from None
-
-
-def _ended(text: str) -> str:
-    return text.strip("\n") + "\n"
 
 
 def document(old: bytes | None, overview: str, name: str) -> bytes:
@@ -65,14 +61,11 @@ def _values(fleet: Fleet) -> dict[str, Any]:
         vm = fleet.vm_of(host.id)
         return f"{vm.vmid} ({vm.name})" if vm else ""
 
-    functions: dict[str, Callable[..., str]] = {
+    return {
         "guest": guest,
         "fingerprint": _fingerprint,
         "spec": _spec,
         "cell": _cell,
-    }
-    return {
-        **functions,
         "hosts": sorted(fleet.hosts.values(), key=lambda host: host.id),
         "vms": sorted(fleet.vms.values(), key=lambda vm: vm.vmid),
         "ranges": sorted(fleet.ranges, key=lambda each: each.start),

@@ -23,10 +23,7 @@ _LEFT_OUT = (".git", "result", "result-*", ".direnv")
 
 
 def require_evaluates(
-    evaluator: Evaluator,
-    files: Mapping[str, bytes | None],
-    repository: Repository | None,
-    scratch: Path,
+    evaluator: Evaluator, files: Mapping[str, bytes | None], repository: Repository | None, scratch: Path
 ) -> list[str]:
     """What is wrong with the changed flake and was wrong before, a line each.
 

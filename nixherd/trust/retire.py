@@ -5,8 +5,9 @@ Nothing is written and nobody is asked here: `plan` says what there is to do and
 
 import os
 import posixpath
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from nixherd.base.errors import FleetError
@@ -21,7 +22,7 @@ from nixherd.trust.mentions import Mention
 from nixherd.trust.overview import document, render
 from nixherd.trust.secrets import files as secret_files
 from nixherd.trust.secrets import rules_edit
-from nixherd.trust.secrets.rules import CONFIG, Rule, Rules, parse
+from nixherd.trust.secrets.rules import CONFIG, Rule, parse
 from nixherd.trust.secrets.store import People, recipients_of_hosts
 
 _LARGEST = 1 << 20  # bytes of a file that is searched for names
@@ -81,25 +82,18 @@ def plan(
     change = change.without(HOSTS, (host_id,), f"{HOSTS}: {host_id} goes")
     for vm in guests:
         change = change.without(DEFINITIONS, (str(vm.origin), vm.name), f"{DEFINITIONS}: {vm.attribute} goes")
-    left = _without_host(fleet, host_id)
-    change = replace(change, fleet=left)
+    hosts = {name: host for name, host in fleet.hosts.items() if name != host_id}
+    vms = {name: vm for name, vm in fleet.vms.items() if vm.host_id != host_id}
+    change = replace(change, fleet=replace(fleet, hosts=hosts, vms=vms))
     change, stays = _without_files(change, fleet, host, texts, repository)
     if change.current(docs) is not None:
-        overview = render(left, template)
+        overview = render(change.fleet, template)
         change = change.edited(docs, document(change.current(docs), overview, docs), f"{docs}: the overview")
     after = _after(texts, change)
-    _require_unused(change, rules, after)
+    _require_unused(rules, after)
     after |= _beside(beside, repository.top if repository else change.root)
     found = mentions.named(after, {name for name in (*_names(host), *(vm.name for vm in guests)) if len(name) > 1})
     return Retirement(change, host, guests, known, rules, stays, tuple(found))
-
-
-def _without_host(fleet: Fleet, host_id: str) -> Fleet:
-    return replace(
-        fleet,
-        hosts={name: host for name, host in fleet.hosts.items() if name != host_id},
-        vms={name: vm for name, vm in fleet.vms.items() if vm.host_id != host_id},
-    )
 
 
 def _names(host: Host) -> tuple[str, ...]:
@@ -119,23 +113,24 @@ def _without_secrets(
     store, keys, rules = change.store, set(enrolment.keys_of(change, host.id)), parse(change.rules_text)
     people = People.of(change.fleet, rules)
     known = {file.path for file in store.files if file.encrypted and keys & set(file.encrypted.recipients)}
-    alone, numbers = [], []
+    alone, numbers = list[OwnRule](), set[int]()  # `numbers`: of those that go
     for rule in rules.rules:
         if _is_own(rule, host, keys, people, change.fleet):
             files = tuple(file.path for file in store.files if rules.rule_of(file.path) == rule)
             others = tuple(people.name(key) for key in rule.recipients if key not in keys)
             alone.append(OwnRule(rule.label, tuple(map(store.path, files)), others, remove))
-            numbers.append(rule.number)
             if remove:
+                numbers.add(rule.number)
                 known -= set(files)
-    if alone and remove:
+    if numbers:
         text = rules_edit.remove_rules(change.rules_text, numbers)
         labels = ", ".join(each.label for each in alone)
         change = change.edited(store.config, text.encode(), f"{store.config}: {labels} goes, for {host.id} alone")
-        for path in (path for each in alone for path in each.files):
+        for path in chain.from_iterable(each.files for each in alone):
             change = change.removed([path], f"remove {path}")
     if keys:
-        _require_others(rules, keys, host.id, store.config, removed=numbers if remove else ())
+        left = [rule for rule in rules.rules if rule.number not in numbers]
+        _require_others(left, keys, host.id, store.config)
         if enrolment.keys_of(change, host.id):
             change = enrolment.untrusted(change, host.id)
     return change, tuple(alone), tuple(store.path(path) for path in sorted(known))
@@ -158,47 +153,37 @@ def _require_no_other_store(change: Wanted, host: Host, texts: Mapping[str, byte
         except ValueError:  # nothing that sops would read
             continue
         if is_named:
-            place = change.store.directory if change.store else "a directory of secrets with a .sops.yaml"
-            raise FleetError(
-                f"{path}: {host.id} is a recipient there, outside of {place}; name the directory with --secrets, or "
-                "take it out by hand first (.sops.yaml, sops updatekeys, sops rotate)"
-            )
+            outside = f"outside of {change.store.directory if change.store else 'a directory with a .sops.yaml'}"
+            remedy = "name the directory with --secrets, or take it out by hand first (sops updatekeys, sops rotate)"
+            raise FleetError(f"{path}: {host.id} is a recipient there, {outside}; {remedy}")
 
 
 def _require_own_key(fleet: Fleet, host: Host) -> None:
     for other in fleet.hosts.values():
         if other.id != host.id and host.public_key and other.public_key and same_key(other.public_key, host.public_key):
-            raise FleetError(
-                f"{HOSTS}: {other.id} has the host key of {host.id}, and would lose its secrets with it; each machine "
-                "needs its own"
-            )
+            shared = f"{HOSTS}: {other.id} has the host key of {host.id}, and would lose its secrets with it"
+            raise FleetError(f"{shared}; each machine needs its own")
 
 
 def _is_own(rule: Rule, host: Host, keys: Collection[str], people: People, fleet: Fleet) -> bool:
     """Whether a rule is for this host and no other machine: it is a recipient, or would be one when it is enrolled."""
     others = [key for key in rule.recipients if key not in keys]
     machines = [key for key in others if key in people.hosts or people.others.get(key) in fleet.hosts]
-    is_its = len(others) < len(rule.recipients) or enrolment.is_named_after(rule, host.id)
+    is_its = len(others) < len(rule.recipients) or rule.is_named_after(host.id)
     return is_its and not machines and not rule.others
 
 
-def _require_others(
-    rules: Rules, keys: Collection[str], host_id: str, config: str, *, removed: Collection[int]
-) -> None:
-    for rule in rules.rules:
-        if rule.recipients and set(rule.recipients) <= set(keys) and not rule.others and rule.number not in removed:
-            raise FleetError(
-                f"{config}: nobody but {host_id} can decrypt what {rule.label} is for; name somebody else there and "
-                "`nixherd secrets apply`, or have it go with --remove-secrets"
-            )
+def _require_others(rules: Iterable[Rule], keys: Collection[str], host_id: str, config: str) -> None:
+    for rule in rules:
+        if rule.recipients and set(rule.recipients) <= set(keys) and not rule.others:
+            remedy = "name somebody else there and `nixherd secrets apply`, or have it go with --remove-secrets"
+            raise FleetError(f"{config}: nobody but {host_id} can decrypt what {rule.label} is for; {remedy}")
 
 
-def _require_unused(change: Wanted, rules: Sequence[OwnRule], after: Mapping[str, bytes]) -> None:
+def _require_unused(rules: Sequence[OwnRule], after: Mapping[str, bytes]) -> None:
     gone = [path for rule in rules if rule.goes for path in rule.files]
     if found := mentions.imported(after, gone):
-        raise FleetError(
-            f"{found[0]}: names a secret file that was to go with {change.store and change.store.directory}"
-        )
+        raise FleetError(f"{found[0]}: names a secret file that was to go; correct that first")
 
 
 # Its files
@@ -223,7 +208,8 @@ def _without_files(
         if repository is None:
             stays.append(f"{target} stays: no git could bring it back")
             continue
-        regular = [path for path in files if _is_regular(change.root, path)]
+        places = {path: change.root / path for path in files}
+        regular = [path for path, place in places.items() if place.is_file() and not place.is_symlink()]
         if regular:
             many = f" ({len(regular)} files)" if regular != [target] else ""
             change = change.removed(regular, f"remove {target}{many}")
@@ -259,14 +245,11 @@ def _paths(fleet: Fleet, host: Host) -> list[str]:
 
 
 def _files_in(root: Path, target: str, repository: Repository | None) -> list[str]:
+    """The files of a place in `root`: those that git knows, without git all."""
     if repository is not None:
-        return [path for path in repository.tracked([target]) if path == target or path.startswith(f"{target}/")]
+        return [path for path in repository.tracked([target]) if target == "." or f"{path}/".startswith(f"{target}/")]
     place = root / target
     return [target] if place.is_file() else [str(each.relative_to(root)) for each in place.rglob("*") if each.is_file()]
-
-
-def _is_regular(root: Path, path: str) -> bool:
-    return (root / path).is_file() and not (root / path).is_symlink()
 
 
 # What names it
@@ -275,14 +258,9 @@ def _is_regular(root: Path, path: str) -> bool:
 def _texts(root: Path, repository: Repository | None) -> dict[str, bytes]:
     """The fleet's files that may name a host, by path below its directory: those that git knows, in all of its tree."""
     top = repository.top if repository else root
-    if repository is None:
-        found = [str(each.relative_to(root)) for each in root.rglob("*") if each.is_file()]
-    else:
-        whole = Repository.around(top)
-        found = whole.tracked(["."]) if whole else []
     texts = {}
     with tree.opened(top) as opened:
-        for path in found:
+        for path in _files_in(top, ".", repository and Repository.around(top)):
             if any(part in _NOT_SEARCHED for part in path.split("/")):
                 continue
             if not (top / path).is_file() or (top / path).stat().st_size > _LARGEST:

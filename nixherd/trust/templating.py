@@ -5,7 +5,7 @@ takes and how much it makes no sandbox limits (a loop in a loop, a power of a po
 its own, which gets the template and its values on stdin and gives a text back.
 """
 
-import io
+import copyreg
 import json
 import os
 import pickle
@@ -56,14 +56,8 @@ def render_foreign(name: str, template: str, values: Values) -> str:
     env |= {"PYTHONPATH": os.pathsep.join(each for each in sys.path if each), "PYTHONDONTWRITEBYTECODE": "1"}
     argv = [sys.executable, "-P", "-m", __name__]
     try:
-        done = run(
-            argv,
-            env=env,
-            closed=True,
-            input=_pickled((template, values)),
-            timeout=10 * SECONDS,
-            check=False,
-        )
+        input = pickle.dumps((template, values))
+        done = run(argv, env=env, closed=True, input=input, timeout=10 * SECONDS, check=False)
     except DeadlineExceeded:
         raise FleetError(f"{name}: takes too long; nothing was changed") from None
     if done.status:
@@ -75,21 +69,12 @@ def render_foreign(name: str, template: str, values: Values) -> str:
     return text
 
 
-def _read_only(mapping: dict[Any, Any]) -> Mapping[Any, Any]:
+def _read_only(mapping: dict[Any, Any]) -> MappingProxyType[Any, Any]:
     return MappingProxyType(mapping)
 
 
-class _Pickler(pickle.Pickler):
-    """Takes read-only mappings as well, which the fleet's values are full of."""
-
-    def reducer_override(self, value: object) -> Any:
-        return (_read_only, (dict(value),)) if isinstance(value, MappingProxyType) else NotImplemented
-
-
-def _pickled(value: object) -> bytes:
-    buffer = io.BytesIO()
-    _Pickler(buffer).dump(value)
-    return buffer.getvalue()
+# The fleet's values are full of read-only mappings, of which pickle knows nothing.
+copyreg.pickle(MappingProxyType, lambda mapping: (_read_only, (dict(mapping),)))
 
 
 def _main() -> None:

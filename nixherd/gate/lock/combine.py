@@ -62,16 +62,13 @@ class Combiner:
         """Look the groups' inputs up, and find which may go. FleetError when the base does not pass by itself."""
         old = self.place.lock(self.onto)
         if wrong := self.place.why_inconsistent():
-            raise FleetError(
-                f"{FILE} of {self.onto}: does not fit its flake.nix, or that cannot be read: {wrong}; "
-                "`nix flake lock` there, and commit it"
-            )
+            what = f"does not fit its flake.nix, or that cannot be read: {wrong}"
+            raise FleetError(f"{FILE} of {self.onto}: {what}; `nix flake lock` there, and commit it")
         unknown = dict(self.place.update_inputs(groups))
         new = self.place.lock(f"{self.onto}, updated")
         differing = set(moved(old, new))
-        waiting = [
-            group for group in groups if differing.intersection(group.inputs) and not unknown.keys() & set(group.inputs)
-        ]
+        able = [group for group in groups if unknown.keys().isdisjoint(group.inputs)]
+        waiting = [group for group in able if differing.intersection(group.inputs)]
         commit, taken, left, unsaid = self._combine(old, new, waiting) if waiting else (None, [], (), {})
         moved_inputs = tuple(moves(old, self._locked(old, new, taken))) if commit else ()
         return Outcome(self.base, commit, moved_inputs, left, (*unknown.items(), *unsaid.items()))

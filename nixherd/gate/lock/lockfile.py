@@ -22,11 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*")
 _GROUP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _REVISION = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # Where a page with the changes between two revisions is, by forge.
-_GITHUB = "https://{host}/{owner}/{repo}/compare/{old}...{new}"
-_COMPARE = {
-    "github": ("github.com", _GITHUB),
-    "gitlab": ("gitlab.com", "https://{host}/{owner}/{repo}/-/compare/{old}...{new}"),
-}
+_PAGES = {"github": "compare", "gitlab": "-/compare"}
 _BY_URL = {"github.com": "github", "codeberg.org": "github", "gitlab.com": "gitlab"}
 _URL = re.compile(
     r"(?:git\+)?(?:https|ssh)://(?:git@)?(?P<host>[a-z0-9.-]+)/(?P<owner>[^/]+)/(?P<repo>[^/?]+?)(?:\.git)?/?(?:\?.*)?"
@@ -46,9 +42,7 @@ class Lock:
         """FleetError, with `where` it is, for what is none."""
         if conflict := _CONFLICT.search(text):
             line = text.count("\n", 0, conflict.start()) + 1
-            raise FleetError(
-                f"{where}:{line}: an unsolved conflict is committed there; `nix flake lock`, and commit it"
-            )
+            raise FleetError(f"{where}:{line}: an unsolved conflict is committed there; `nix flake lock`, and commit")
         try:
             document = json.loads(text)
             lock = cls(document["nodes"], document["root"], document["version"])
@@ -59,14 +53,10 @@ class Lock:
                     elif not all(isinstance(each, str) for each in child):
                         raise TypeError(child)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FleetError(
-                f"{where}: is not a lock file ({type(error).__name__}: {error}); restore it from an earlier commit, or "
-                "remove it and `nix flake lock`"
-            ) from None
+            why = f"{type(error).__name__}: {error}"
+            raise FleetError(f"{where}: is not a lock file ({why}); restore an earlier one, or make it anew") from None
         if lock.version not in _VERSIONS:
-            raise FleetError(
-                f"{where}: is of version {lock.version}, which is not known here; nixherd is too old for it"
-            )
+            raise FleetError(f"{where}: is of version {lock.version}, which is not known here; use a newer nixherd")
         return lock
 
     @property
@@ -116,12 +106,9 @@ def compose(old: Lock, new: Lock, names: Collection[str]) -> Lock:
         while key in nodes:
             key, number = f"{name}_{number}", number + 1
         known[id(lock), node] = key
-        nodes[key] = {}
-        nodes[key] |= lock.nodes[node]
-        if children := lock.nodes[node].get("inputs"):
-            nodes[key]["inputs"] = {
-                child: add(lock, of, child) if isinstance(of, str) else of for child, of in sorted(children.items())
-            }
+        nodes[key] = dict(lock.nodes[node])
+        if children := sorted(lock.nodes[node].get("inputs", {}).items()):
+            nodes[key]["inputs"] = {name: add(lock, of, name) if isinstance(of, str) else of for name, of in children}
         return key
 
     nodes["root"] = dict(new.nodes[new.root])
@@ -206,25 +193,18 @@ def _compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     if place is None or before is None or place[1:] != before[1:]:
         return None
     kind, host, owner, repo = place
-    revisions = {"old": old.get("rev"), "new": new.get("rev")}
-    parts = {"host": host, "owner": owner, "repo": repo}
-    if not all(_REVISION.fullmatch(str(each)) for each in revisions.values()):
+    if not all(_REVISION.fullmatch(str(each.get("rev"))) for each in (old, new)):
         return None
-    if not all(_NAME.fullmatch(str(each)) for each in parts.values()):
+    if not all(map(_NAME.fullmatch, (host, owner, repo))):
         return None
-    return _COMPARE[kind][1].format(**parts, **revisions)
+    return f"https://{host}/{owner}/{repo}/{_PAGES[kind]}/{old['rev']}...{new['rev']}"
 
 
 def _place(locked: Mapping[str, Any]) -> tuple[str, str, str, str] | None:
     """Kind of forge, host, owner and repository, where all of it is known."""
-    kind = locked.get("type")
-    if kind in _COMPARE:
-        return (
-            str(kind),
-            str(locked.get("host") or _COMPARE[kind][0]),
-            str(locked.get("owner")),
-            str(locked.get("repo")),
-        )
+    kind = str(locked.get("type"))
+    if kind in _PAGES:
+        return kind, str(locked.get("host") or f"{kind}.com"), str(locked.get("owner")), str(locked.get("repo"))
     if kind == "git" and (found := _URL.fullmatch(str(locked.get("url")))) and found["host"] in _BY_URL:
         return _BY_URL[found["host"]], found["host"], found["owner"], found["repo"]
     return None

@@ -110,10 +110,8 @@ class Place:
         if git.full_head() != commit or (done.status and differing):  # the status may be a hook's alone
             raise FleetError(f"{self.tree}: git checkout: {done.stderr.strip()[:300] or f'status {done.status}'}")
         if differing:
-            raise FleetError(
-                f"{differing[0]}: is not as it is committed once it is checked out (line ends, a filter?); "
-                "`git add --renormalize .`, and commit it"
-            )
+            what = "is not as it is committed once it is checked out (line ends, a filter?)"
+            raise FleetError(f"{differing[0]}: {what}; `git add --renormalize .`, and commit it")
         git.write("clean", "--quiet", "-ffdx", "--", str(self.tree), answers=None)
 
     def lock(self, what: str) -> Lock:
@@ -150,9 +148,9 @@ class Place:
         if self.differs():
             raise FleetError(f"git commit: {commit[:12]} is not what was to be committed (a hook?)")
         if signed and _SIGNED not in content:
+            remedy = "`git config gpg.format ssh`, `git config user.signingkey …`"
             raise FleetError(
-                "git commit: the fleet requires commits signed by an SSH key, and this one is not; "
-                "`git config gpg.format ssh`, `git config user.signingkey …`"
+                f"git commit: the fleet requires commits signed by an SSH key, which this is not; {remedy}"
             )
         return commit
 

@@ -26,9 +26,7 @@ def current(repository: Repository) -> str:
     """The branch that is checked out. Usage when there is none."""
     done = repository.read("symbolic-ref", "--quiet", "--short", "HEAD", answers=(0, 1))
     if done.status:
-        raise Usage(
-            f"{repository.directory}: HEAD is not on a branch; say with --base BRANCH what the update starts from"
-        )
+        raise Usage(f"{repository.directory}: HEAD is not on a branch; say with --base BRANCH what to start from")
     return done.stdout.strip()
 
 
@@ -96,10 +94,8 @@ class Remote:
         known = self.repository.read("remote").stdout.split()
         if self.name not in known:
             there = f"; there is {', '.join(known)}" if known else ""
-            raise Usage(
-                f"{self.repository.directory}: no remote is called {self.name}{there}; "
-                "`git remote add`, or --remote NAME"
-            )
+            what = f"no remote is called {self.name}{there}"
+            raise Usage(f"{self.repository.directory}: {what}; `git remote add`, or --remote NAME")
 
     def tip(self, branch: str) -> str | None:
         """Where the branch is there, with that commit brought here; None where the branch does not exist."""
@@ -141,10 +137,8 @@ class Remote:
         if now != old:
             raise Moved(f"{self.name}/{branch} moved")
         if taken:
-            raise Undecided(
-                f"{self.name}: took the push of {new} to {branch}, as it says, and {branch} is where it was; does the "
-                "remote push to another place than it is read from (remote.*.pushurl), does a review come first?"
-            )
+            what = f"took the push of {new} to {branch}, as it says, and {branch} is where it was"
+            raise Undecided(f"{self.name}: {what}; does it push elsewhere (remote.*.pushurl), is there a review first?")
         raise FleetError(f"{self.name}: {branch} takes no push: {reason}; is it protected, may this user write there?")
 
 
@@ -222,15 +216,19 @@ def update(fleet: Path, request: Wanted, gate: TreeGate, is_signed: Callable[[Pa
     if tree := checked_out(repository, request.branch):
         raise FleetError(f"the branch {request.branch} is checked out in {tree}; leave it there, or say --branch NAME")
     until = math.inf if request.deadline is None else time.monotonic() + request.deadline
+
+    def combined(place: Place, start: str, where: str) -> Outcome:
+        groups = groups_of(place.lock(where), request.groups, request.only)
+        return Combiner(place, gate, start, where, is_signed(place.fleet), say, until).update(groups)
+
     with alone(repository) as directory:
         for left in reversed(range(request.tries)):
             try:
-                return _once(repository, remote, directory, request, base, gate, is_signed, say, until)
+                return _once(repository, remote, directory, request, base, combined)
             except Moved as error:
                 if not left:
-                    raise FleetError(
-                        f"{error}, {request.tries} times while the gate ran; run it again later"
-                    ) from error
+                    tries = f"{request.tries} times while the gate ran"
+                    raise FleetError(f"{error}, {tries}; run it again later") from error
                 say(f"{error} meanwhile: once more on that")
     raise AssertionError
 
@@ -241,10 +239,7 @@ def _once(
     directory: Path,
     request: Wanted,
     base: str,
-    gate: TreeGate,
-    is_signed: Callable[[Path], bool],
-    say: Say,
-    until: float,
+    combined: Callable[[Place, str, str], Outcome],
 ) -> Ended:
     here = Here(repository)
     where = f"{remote.name}/{base}" if remote else base
@@ -260,9 +255,7 @@ def _once(
     require_ours(repository, f"{remote.name}/{request.branch}" if remote else "", theirs, start)
     with Place.made(repository, directory, start) as place:
         place.require_able()
-        groups = groups_of(place.lock(where), request.groups, request.only)
-        combiner = Combiner(place, gate, start, where, is_signed(place.fleet), say, until)
-        outcome = combiner.update(groups)
+        outcome = combined(place, start, where)
         if outcome.commit is None:
             return Ended(outcome, where, None)
         here.move(request.branch, local, outcome.commit)  # from here on it is held by a name

@@ -1,5 +1,6 @@
 """A new host's own files, from templates, and its entries in hosts.nix and vms/definitions.nix."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +19,9 @@ _TEMPLATES = Path(__file__).parents[1] / "templates"
 
 def render(host: NewHost) -> dict[str, bytes]:
     """Their contents, by path below the fleet's directory."""
+    templates = {name: (_TEMPLATES / f"{name}.j2").read_text() for name in file_names(host)}
     values = partial(_values, host)
-    return {
-        f"{host.directory}/{name}": templating.render((_TEMPLATES / f"{name}.j2").read_text(), values).encode()
-        for name in file_names(host)
-    }
+    return {f"{host.directory}/{name}": templating.render(text, values).encode() for name, text in templates.items()}
 
 
 def file_names(host: NewHost) -> tuple[str, ...]:
@@ -34,21 +33,13 @@ def file_names(host: NewHost) -> tuple[str, ...]:
 
 def _values(host: NewHost) -> Mapping[str, Any]:
     return {
-        "id": host.id,
-        "attribute": attribute_name(host.id),
+        "host": host,
         "about": about(host),
-        "kind": str(host.kind),
         "size": host.guest.size.name if host.guest else "",
-        "disk": host.kind.has_disk,
-        "firmware": host.machine.firmware,
+        "attribute": attribute_name(host.id),
         "device": nix_string(host.machine.device),
         "user": attribute_name(host.user),
-        "login": host.user,
-        "up": host.up,
         "secrets": [attribute_name(name) for name in host.secrets],
-        "root_keys": host.root_keys,
-        "imports": host.home_imports,
-        "state_version": host.state_version,
     }
 
 
@@ -90,9 +81,8 @@ def guest_entry(source: bytes, host: NewHost, *, managed: int | None) -> Entry:
     """vms/definitions.nix with the guest. `managed` is how many there are now, None without such an attribute."""
     values = _guest_values(host)
     if managed is None:
-        text = NixText(DEFINITIONS, source).add(
-            ("managed",), ["{", *(f"  {line}" for line in _entry_lines(host.id, values)), "}"]
-        )
+        lines = (f"  {line}" for line in _entry_lines(host.id, values))
+        text = NixText(DEFINITIONS, source).add(("managed",), ["{", *lines, "}"])
         return Entry(DEFINITIONS, text, _leaves((DEFINITIONS, "managed", host.id), values))
     return _added(DEFINITIONS, source, ("managed", host.id), values, "", empty=not managed)
 
@@ -107,8 +97,7 @@ def _added(
         content = NixText(name, source).add(path, value, comment=comment)
     except CannotEdit as error:
         raise ByHand(f"{error}; nothing was changed, add the lines above by hand", name, path, lines) from error
-    emptied = {(name, *path[:-1]): ABSENT} if empty and path[:-1] else {}
-    emptied = {(name,): ABSENT} if empty and not path[:-1] else emptied
+    emptied = {(name, *path[:-1]): ABSENT} if empty else {}
     return Entry(name, content, {**emptied, **_leaves((name, *path), values)})
 
 
@@ -123,8 +112,8 @@ class ByHand(CannotEdit):
 
 def _host_values(host: NewHost) -> dict[str, Any]:
     files = f"./{host.directory}"
-    keys = host.keys
-    written = Written(keys.expression, list(keys.lines)) if keys.expression else list(keys.lines)
+    lines = list(host.keys.lines)
+    written = Written(host.keys.expression, lines) if host.keys.expression else lines
     entry: dict[str, Any] = {
         "hostname": host.id,
         "sshAlias": host.alias,
@@ -153,13 +142,8 @@ def _guest_values(host: NewHost) -> dict[str, Any]:
     if guest.size.kind.value != "qemu":
         entry["type"] = guest.size.kind.value
     entry |= {"cores": guest.cores, "memory": guest.memory, "disk": guest.disk}
-    optional = {
-        "storage": guest.storage,
-        "node": guest.node,
-        "pool": guest.pool,
-        "archive": guest.archive,
-        "pci": list(guest.pci) or None,
-    }
+    optional = {name: getattr(guest, name) for name in ("storage", "node", "pool", "archive")}
+    optional["pci"] = list(guest.pci) or None
     entry |= {name: value for name, value in optional.items() if value is not None}
     entry |= guest.size.settings
     entry["nixosConfig"] = host.id
@@ -176,10 +160,8 @@ def _entry_lines(name: str, values: Mapping[str, Any]) -> list[str]:
             found.append(f"  {attribute_name(key)} = {value.text};")
         elif isinstance(value, Mapping):
             found += [f"  {line}" for line in _entry_lines(key, value)]
-        elif isinstance(value, bool):
-            found.append(f"  {attribute_name(key)} = {'true' if value else 'false'};")
-        elif isinstance(value, int):
-            found.append(f"  {attribute_name(key)} = {value};")
+        elif isinstance(value, int):  # a number or a truth value, which Nix writes as JSON does
+            found.append(f"  {attribute_name(key)} = {json.dumps(value)};")
         elif isinstance(value, str):
             found.append(f"  {attribute_name(key)} = {nix_string(value)};")
         elif not value:

@@ -31,31 +31,15 @@ class Size:
     needs: tuple[str, ...] = ()
 
 
+_Q35 = MappingProxyType({"cpu": "host", "machine": "q35"})
+_NESTING = MappingProxyType({"unprivileged": True, "features": {"nesting": True}})
 SIZES: Mapping[str, Size] = {
     size.name: size
     for size in (
         Size("small", GuestType.QEMU, 2, 2048, "16G", "one small service"),
         Size("docker", GuestType.QEMU, 4, 8192, "64G", "stacks of containers, with Docker"),
-        Size(
-            "gpu",
-            GuestType.QEMU,
-            6,
-            16384,
-            "100G",
-            "a GPU that is passed through, by a PCI mapping of the cluster",
-            MappingProxyType({"cpu": "host", "machine": "q35"}),
-            ("pci",),
-        ),
-        Size(
-            "lxc",
-            GuestType.LXC,
-            2,
-            1024,
-            "16G",
-            "a container of the hypervisor, out of an archive with NixOS in it",
-            MappingProxyType({"unprivileged": True, "features": {"nesting": True}}),
-            ("archive",),
-        ),
+        Size("gpu", GuestType.QEMU, 6, 16384, "100G", "a GPU that is passed through, by a PCI mapping", _Q35, ("pci",)),
+        Size("lxc", GuestType.LXC, 2, 1024, "16G", "a container, out of an archive of NixOS", _NESTING, ("archive",)),
     )
 }
 

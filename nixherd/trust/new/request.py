@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _HOSTS_DIRECTORY = "hosts"
 _FIRMWARE = ("ovmf", "seabios")
+_GUEST_FIELDS = ("vmid", "cores", "memory", "disk", "storage", "node", "pool", "archive")
 _DEVICE = re.compile(r"/dev/[A-Za-z0-9][A-Za-z0-9_.:/+-]*")
 _RELEASE = re.compile(r"\d\d\.(?:05|11)", re.ASCII)
 _STATE_VERSION = re.compile(r'\bstateVersion\s*=\s*"(\d\d\.(?:05|11))"')
@@ -89,7 +90,9 @@ def decide(request: Request, fleet: Fleet, connect: Connect, read: Read, ask: As
     kind, size = _kind(request, ask)
     if kind.is_guest and fleet.endpoint is None:
         raise Usage(f"{DEFINITIONS}: proxmox: no endpoint is declared; add host and node, or say --no-vm")
-    purpose = _purpose(request, ask)
+    purpose = ask("--purpose", "What it is for", "") if request.purpose is None else request.purpose
+    if not (purpose == "" or (purpose.isprintable() and purpose.strip() == purpose)):
+        raise Usage("--purpose: is to be one line of text")
     user = ask("--user", "Its admin user", usual_user(fleet)) if request.user is None else request.user
     alias = ask("--ssh-alias", "Its short name for ssh", request.name) if request.alias is None else request.alias
     if found := list(names_taken(fleet, request.name, alias, request.vmid)):
@@ -135,9 +138,7 @@ def _require_possible(request: Request) -> None:
     }
     no_guest = "--no-vm" if request.bare_metal else "--home-only"
     if request.bare_metal and request.home_only:
-        raise Usage(
-            "--no-vm and --home-only: a host that has only a home here is not a machine of ours; say one of them"
-        )
+        raise Usage("--no-vm and --home-only: a host with only a home here is not a machine of ours; say one of them")
     if request.bare_metal or request.home_only:
         for option, value in guests_own.items():
             if value not in (None, ()):
@@ -168,25 +169,14 @@ def _kind(request: Request, ask: Ask) -> tuple[Kind, Size | None]:
         return Kind.HOME, None
     suits = {size.name: size.suits for size in SIZES.values()}
     name = request.size or ask("--size", "Its size", "small", suits)
-    size = SIZES.get(name)
-    if size is None:
-        raise Usage(f"--size {name}: the size does not exist; there are {', '.join(SIZES)}")
+    size = SIZES[name]  # no other can be said
     return (Kind.CONTAINER if size.kind is GuestType.LXC else Kind.VM), size
-
-
-def _purpose(request: Request, ask: Ask) -> str:
-    purpose = request.purpose if request.purpose is not None else ask("--purpose", "What it is for", "")
-    if not (purpose == "" or (purpose.isprintable() and purpose.strip() == purpose)):
-        raise Usage("--purpose: is to be one line of text")
-    return purpose
 
 
 def _guest(request: Request, fleet: Fleet, size: Size, client: "Client | None", ask: Ask) -> Guest:
     for option, value, kinds in (("--pci", request.pci, GuestType.QEMU), ("--archive", request.archive, GuestType.LXC)):
         if value and size.kind is not kinds:
-            raise Usage(
-                f"{option}: is for a {'VM' if kinds is GuestType.QEMU else 'container'}, which {size.name} is not"
-            )
+            raise Usage(f"{option}: is for a {'VM' if kinds is GuestType.QEMU else 'container'}, not for {size.name}")
     pci, archive = request.pci, request.archive
     if "pci" in size.needs and not pci:
         pci = (ask("--pci", "The PCI mapping of the cluster that is passed through, such as igpu"),)
@@ -201,11 +191,8 @@ def _guest(request: Request, fleet: Fleet, size: Size, client: "Client | None", 
     if request.vmid is not None:
         vmid, free = request.vmid, identity.require_free(client, request.vmid)
     else:
-        span = (
-            request.range
-            or identity.usual_range(fleet, size.kind)
-            or ask("--range", "From which VMIDs, such as 100-199")
-        )
+        span = request.range or identity.usual_range(fleet, size.kind)
+        span = span or ask("--range", "From which VMIDs, such as 100-199")
         vmid, free = identity.next_free(fleet, client, span)
     return Guest(
         size=size,
@@ -230,9 +217,7 @@ def _keys(request: Request, fleet: Fleet, read: Read) -> Keys:
             raise Usage(f"--key-file: no SSH public key: {error}; name a .pub file") from None
         return Keys(request.key_lines)
     if request.keys_of is not None and request.keys_of not in fleet.hosts:
-        raise Usage(
-            f"--keys-of {request.keys_of}: {HOSTS} has no such host; there are {', '.join(sorted(fleet.hosts))}"
-        )
+        raise Usage(f"--keys-of {request.keys_of}: {HOSTS} has no such host; it has {', '.join(sorted(fleet.hosts))}")
     found = usual_keys(fleet, read(HOSTS) or b"", request.keys_of)
     if found is None:
         raise Usage("--key-file: who may log in? No host says it with authorizedKeys; name the file of a public key")
@@ -241,22 +226,14 @@ def _keys(request: Request, fleet: Fleet, read: Read) -> Keys:
 
 def _require_fields(host: NewHost) -> None:
     """Usage where the table of fields says that an attribute may not be so."""
-    values: list[tuple[Place, str, object, str]] = [(Place.HOST, "user", host.user, "--user")]
+    values: list[tuple[Place, str, object]] = [(Place.HOST, "user", host.user)]
     if host.guest is not None:
-        guest = host.guest
-        values += [
-            (Place.MANAGED, name, value, f"--{name}")
-            for name, value in (
-                *(("vmid", guest.vmid), ("cores", guest.cores), ("memory", guest.memory), ("disk", guest.disk)),
-                *(("storage", guest.storage), ("node", guest.node), ("pool", guest.pool)),
-                ("archive", guest.archive),
-                ("pci", list(guest.pci) or None),
-            )
-        ]
-    for place, name, value, option in values:
+        values += [(Place.MANAGED, name, getattr(host.guest, name)) for name in _GUEST_FIELDS]
+        values.append((Place.MANAGED, "pci", list(host.guest.pci) or None))
+    for place, name, value in values:
         field_ = fields_of(place)[name]
         for problem in field_.type.problems(value) if value is not None else ():
-            raise Usage(f"{option}: {problem.what}; {problem.remedy or field_.remedy}")
+            raise Usage(f"--{name}: {problem.what}; {problem.remedy or field_.remedy}")
     if not _DEVICE.fullmatch(host.machine.device):
         raise Usage(f"--device {host.machine.device}: is not a disk's device; name one such as /dev/nvme0n1")
     if not _RELEASE.fullmatch(host.state_version):
@@ -284,10 +261,8 @@ def most_have_homes(fleet: Fleet) -> bool:
 
 def sudo_asks_nobody(fleet: Fleet) -> bool:
     """Whether sudo asks nobody on most hosts that live in managed guests."""
-    managed = [
-        fleet.hosts[vm.host_id or ""] for vm in fleet.vms.values() if vm.is_managed and vm.host_id in fleet.hosts
-    ]
-    return _most(host.sudo_passwordless is True for host in managed) is True
+    managed = {vm.host_id for vm in fleet.vms.values() if vm.is_managed}
+    return _most(host.sudo_passwordless is True for host in fleet.hosts.values() if host.id in managed) is True
 
 
 def usual_pool(fleet: Fleet) -> str | None:
@@ -299,9 +274,8 @@ def usual_directory(fleet: Fleet) -> str:
     """Where the directories of hosts are, below the fleet's: what most have whose files are in one of their own."""
     found = []
     for host in fleet.hosts.values():
-        for file in filter(None, (host.configuration_file, host.home_file)):
-            place = _below(fleet, file)
-            if place is not None and place.parent.name == host.id and len(place.parts) > 2:
+        for place in _below(fleet, host.configuration_file, host.home_file):
+            if place.parent.name == host.id and len(place.parts) > 2:
                 found.append(str(place.parent.parent))
     return _most(found) or _HOSTS_DIRECTORY
 
@@ -310,7 +284,7 @@ def newest_state_version(fleet: Fleet, read: Read) -> str | None:
     """The newest release that a host's files say their state is of; None where none says."""
     found: list[str] = []
     for host in fleet.hosts.values():
-        for place in filter(None, (_below(fleet, file) for file in (host.configuration_file, host.home_file) if file)):
+        for place in _below(fleet, host.configuration_file, host.home_file):
             found += _STATE_VERSION.findall((read(str(place)) or b"").decode(errors="replace"))
     return max(found, default=None)
 
@@ -321,12 +295,11 @@ def shared_imports(fleet: Fleet, read: Read, directory: str) -> tuple[str, ...]:
     counted: Counter[str] = Counter()
     homes = 0
     for host in fleet.hosts.values():
-        place = _below(fleet, host.home_file) if host.home_file else None
-        if place is None or len(place.parts) != depth + 1:
-            continue
-        homes += 1
-        text = (read(str(place)) or b"").decode(errors="replace")
-        counted.update(list(dict.fromkeys(_SHARED.findall(text))))
+        for place in _below(fleet, host.home_file):
+            if len(place.parts) == depth + 1:
+                homes += 1
+                text = (read(str(place)) or b"").decode(errors="replace")
+                counted.update(list(dict.fromkeys(_SHARED.findall(text))))
     return tuple(path for path, number in counted.items() if homes > 1 and number * 2 > homes)
 
 
@@ -347,9 +320,10 @@ def usual_keys(fleet: Fleet, hosts_nix: bytes, of: str | None = None) -> Keys | 
     return Keys(lines, _most(written))
 
 
-def _below(fleet: Fleet, file: str) -> PurePosixPath | None:
-    path = PurePosixPath(file)
-    return path.relative_to(fleet.path) if path.is_relative_to(fleet.path) else None
+def _below(fleet: Fleet, *files: str | None) -> list[PurePosixPath]:
+    """Those of the files that are below the fleet's directory, relative to that."""
+    paths = [PurePosixPath(file) for file in files if file]
+    return [path.relative_to(fleet.path) for path in paths if path.is_relative_to(fleet.path)]
 
 
 def _most(values: Iterable[T]) -> T | None:

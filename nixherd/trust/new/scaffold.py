@@ -18,6 +18,7 @@ from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet
 from nixherd.nix.commands import Evaluated
+from nixherd.nix.edit import NixText
 from nixherd.nix.evaluator import Evaluator
 from nixherd.nix.flakes import Flake
 from nixherd.proxmox import preflight
@@ -28,7 +29,7 @@ from nixherd.trust.new import files
 from nixherd.trust.new import secrets as secrets_
 from nixherd.trust.new.host import Kind, NewHost
 from nixherd.trust.new.secrets import Secrets
-from nixherd.trust.secrets.sops import Sops
+from nixherd.trust.secrets.sops import nobody
 from nixherd.trust.secrets.store import Store
 
 Say = Callable[[str], None]
@@ -67,9 +68,8 @@ class Scaffold:
             before = self.seen[path]
             old = [] if before is None else before.decode(errors="replace").splitlines()
             new = self.files[path].decode(errors="replace").splitlines()
-            yield from difflib.unified_diff(
-                old, new, "/dev/null" if before is None else f"a/{path}", f"b/{path}", lineterm=""
-            )
+            source = "/dev/null" if before is None else f"a/{path}"
+            yield from difflib.unified_diff(old, new, source, f"b/{path}", lineterm="")
 
 
 def there_already(root: Path, fleet: Fleet, host: NewHost, repository: Repository | None) -> list[str]:
@@ -80,10 +80,8 @@ def there_already(root: Path, fleet: Fleet, host: NewHost, repository: Repositor
         found.append(f"{host.directory}: is there already; move it away, or take another name")
     if host.secrets:
         found += secrets_.problems(Store.load(root), fleet, host.id)
-    new = [
-        *(f"{host.directory}/{name}" for name in files.file_names(host)),
-        *((f"secrets/{host.id}.yaml",) * bool(host.secrets)),
-    ]
+    new = [f"{host.directory}/{name}" for name in files.file_names(host)]
+    new += [f"secrets/{host.id}.yaml"] if host.secrets else []
     if not found and repository is not None and (ignored := repository.ignored(new)):
         found.append(f"{ignored[0]}: git ignores it, and a flake has what git knows; see .gitignore")
     return found
@@ -94,9 +92,8 @@ def scaffold(
     fleet: Fleet,
     host: NewHost,
     scratch: Path,
-    *,
     repository: Repository | None,
-    sops: Callable[[], Sops],
+    *,
     recipients: Collection[str] = (),
     evaluated: bool = True,
     token_file: Path | None = None,
@@ -115,21 +112,19 @@ def scaffold(
     if host.secrets:
         secrets = secrets_.plan(Store.load(root), fleet, host, recipients)
         say(f"encrypt {secrets.path} for {', '.join(secrets.names)}")
-        contents |= {secrets.config: secrets.rules, secrets.path: _encrypted(sops(), secrets, host, scratch)}
+        encrypted = secrets_.encrypt(nobody(run), secrets, host.secrets, scratch / "secrets-staged")
+        contents |= {secrets.config: secrets.rules, secrets.path: encrypted}
     say(f"evaluate {HOSTS} and {DEFINITIONS} before and after")
     intended = {leaf: value for entry in edits for leaf, value in entry.intended.items()}
     world = require_exactly(root, contents, intended, scratch)
     after = replace(load_fleet(world.fleet, world), path=fleet.path)
-    _require_no_new_warnings(fleet, after)
-    if repository is not None and (unknown := _unknown_to_git(repository, [entry.path for entry in edits])):
-        raise FleetError(f"{unknown}: git does not know it, and a flake has what git knows; git add it first")
+    if warnings := [each for each in after.warnings if each not in fleet.warnings]:
+        raise FleetInvalid(warnings)
+    paths = [entry.path for entry in edits]
+    if repository is not None and (unknown := set(paths).difference(repository.tracked(paths))):
+        raise FleetError(f"{min(unknown)}: git does not know it, and a flake has what git knows; git add it first")
     done = Scaffold(host, after, contents, {path: tree.read(root, path) for path in contents}, secrets)
     return _proven(run, done, scratch, repository, token_file=token_file, say=say) if evaluated else done
-
-
-def _unknown_to_git(repository: Repository, paths: Collection[str]) -> str | None:
-    known = repository.tracked(paths)
-    return next((path for path in paths if path not in known), None)
 
 
 def _entries(root: Path, fleet: Fleet, host: NewHost) -> list[files.Entry]:
@@ -141,24 +136,8 @@ def _entries(root: Path, fleet: Fleet, host: NewHost) -> list[files.Entry]:
 
 
 def _managed(fleet: Fleet, source: bytes) -> int | None:
-    from nixherd.nix.edit import NixText
-
     number = sum(vm.is_managed for vm in fleet.vms.values())
     return number if number or NixText(DEFINITIONS, source).mentions(("managed",)) else None
-
-
-def _encrypted(sops: Sops, secrets: Secrets, host: NewHost, scratch: Path) -> bytes:
-    staged = scratch / "secrets-staged"
-    config = staged / secrets.config
-    config.parent.mkdir(parents=True)
-    config.write_bytes(secrets.rules)
-    return secrets_.encrypt(sops, secrets, host.secrets, staged)
-
-
-def _require_no_new_warnings(before: Fleet, after: Fleet) -> None:
-    known = set(before.warnings)
-    if found := [warning for warning in after.warnings if warning not in known]:
-        raise FleetInvalid(found)
 
 
 def _proven(

@@ -5,7 +5,6 @@ are random words made here, which nobody is shown; `nixherd secrets edit` puts o
 its stdin, and no file as they are.
 """
 
-import re
 import secrets as random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from nixherd.fleet.models import Fleet
 from nixherd.ssh.age import is_recipient
 from nixherd.trust.new.host import NewHost
 from nixherd.trust.secrets import files, rules_edit
-from nixherd.trust.secrets.rules import Rule
 from nixherd.trust.secrets.sops import Sops
 from nixherd.trust.secrets.store import People, Store
 
@@ -42,9 +40,7 @@ def require_names(names: Sequence[str]) -> None:
     """Usage for what is not a name of a secret in a YAML file, or cannot stand beside another one."""
     for name in names:
         if not is_a(_NAME, name) or name.split("/")[0] == "sops":
-            raise Usage(
-                f"--secret {name}: is not a name for a secret; use letters, digits, '_', '-', '.', with / between"
-            )
+            raise Usage(f"--secret {name}: is not a name for a secret; use letters, digits, '_', '-', '.' and '/'")
         if names.count(name) > 1:
             raise Usage(f"--secret {name}: is given twice")
         if any(other.startswith(f"{name}/") for other in names):
@@ -59,10 +55,8 @@ def problems(store: Store, fleet: Fleet, host_id: str) -> Iterator[str]:
     people = People.of(fleet, store.rules)
     keys = (*store.rules.recipients, *store.rules.names)
     if any(host_id in (people.hosts.get(key), store.rules.names.get(key)) for key in keys):
-        yield (
-            f"{store.config}: {host_id} is a recipient already, of another machine; "
-            f"`nixherd secrets remove-host {host_id}` first"
-        )
+        remedy = f"`nixherd secrets remove-host {host_id}` first"
+        yield f"{store.config}: {host_id} is a recipient already, of another machine; {remedy}"
 
 
 def plan(store: Store, fleet: Fleet, host: NewHost, given: Collection[str] = ()) -> Secrets:
@@ -71,37 +65,26 @@ def plan(store: Store, fleet: Fleet, host: NewHost, given: Collection[str] = ())
     Usage when that is nobody.
     """
     people = People.of(fleet, store.rules)
-    chosen = tuple(dict.fromkeys(_recipient(store, people, each) for each in given)) or _everywhere(
-        store, people, fleet
-    )
+    named = tuple(dict.fromkeys(_recipient(store, people, each) for each in given))
+    chosen = named or _everywhere(store, people, fleet)
     if not chosen:
         known = ", ".join(sorted({people.name(key) for key in store.rules.recipients if key not in people.hosts}))
         raise Usage(f"--recipient: who is to read {host.id}'s secrets? No person is in every rule; name one of {known}")
-    path = f"{host.id}.yaml"
+    path, names, text = f"{host.id}.yaml", tuple(people.name(key) for key in chosen), store.text
     rule = store.rules.rule_of(path)
-    text = store.text
-    if rule is None or not _is_own(rule, host.id):
+    if rule is None or not rule.is_named_after(host.id):  # no rule that it will join when it is enrolled
         text = rules_edit.add_rule(store.text, path, chosen, comment=f"{host.id}'s own.")
     elif set(rule.recipients) != set(chosen) or rule.others or rule.groups > 1:
+        others = f"for others than {', '.join(names)}"
         raise Usage(
-            f"{store.config}: {rule.label} is there for {host.id} already, for others than "
-            f"{', '.join(people.name(key) for key in chosen)}; take it out, or correct it"
+            f"{store.config}: {rule.label} is there for {host.id} already, {others}; take it out, or correct it"
         )
-    return Secrets(store.config, text.encode(), store.path(path), chosen, tuple(people.name(key) for key in chosen))
-
-
-def _is_own(rule: Rule, host_id: str) -> bool:
-    """Whether the host is to join this rule when it is enrolled: it has the host's id in it, as a word."""
-    return re.search(rf"(?<![\w-]){re.escape(host_id)}(?![\w-])", rule.path_regex or "") is not None
+    return Secrets(store.config, text.encode(), store.path(path), chosen, names)
 
 
 def _everywhere(store: Store, people: People, fleet: Fleet) -> tuple[str, ...]:
-    found = [set(rule.recipients) for rule in store.rules.rules]
-    return tuple(
-        key
-        for key in store.rules.recipients
-        if all(key in each for each in found) and key not in people.hosts and people.name(key) not in fleet.hosts
-    )
+    everywhere = [key for key in store.rules.recipients if all(key in rule.recipients for rule in store.rules.rules)]
+    return tuple(key for key in everywhere if key not in people.hosts and people.name(key) not in fleet.hosts)
 
 
 def _recipient(store: Store, people: People, given: str) -> str:
@@ -119,17 +102,17 @@ def _recipient(store: Store, people: People, given: str) -> str:
 
 
 def encrypt(sops: Sops, secrets: Secrets, names: Sequence[str], staged: Path) -> bytes:
-    """The file's content: a random value for each name, for whom the rule names. `staged` has the rules in their place.
+    """The file's content: a random value for each name, for whom the rule names, which is written below `staged`.
 
     FleetError when sops encrypts it for others, or not at all.
     """
-    place = staged / Path(secrets.config).parent
-    content = sops.encrypt(place, Path(secrets.path).name, _document(names))
+    config = staged / secrets.config
+    config.parent.mkdir(parents=True)
+    config.write_bytes(secrets.rules)
+    content = sops.encrypt(config.parent, Path(secrets.path).name, _document(names))
     found = files.read(secrets.path, content)
     if found is None or set(found.recipients) != set(secrets.recipients) or found.others:
-        raise FleetError(
-            f"{secrets.path}: sops encrypted it for others than {secrets.config} names; nothing was changed"
-        )
+        raise FleetError(f"{secrets.path}: sops encrypted it for others than {secrets.config} names; nothing was done")
     return content
 
 

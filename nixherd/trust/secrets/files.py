@@ -13,9 +13,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
-from nixherd.trust.secrets.rules import LOADER
+from nixherd.trust.secrets.rules import load_yaml
 
 _FLAT = re.compile(r"(?:key_groups__list_\d+__map_)?age__list_\d+__map_recipient")
 _OTHERS = ("kms", "gcp_kms", "azure_kv", "hc_vault", "pgp")
@@ -69,13 +67,7 @@ def read(path: str | PurePosixPath, content: bytes) -> Encrypted | None:
 
 
 def _yaml(text: str) -> Encrypted | None:
-    try:
-        return _canonical(text) or _tree(yaml.load(text, Loader=LOADER))
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ValueError(f"{line}{error.problem or 'no YAML'}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"it is not YAML: {str(error).splitlines()[0]}") from None
+    return _canonical(text) or _tree(load_yaml(text))
 
 
 # What sops writes at the end of a YAML file when all of the keys are age keys: read at a glance, 200 files a tenth of a

@@ -35,6 +35,10 @@ class Rule:
         """`path` is relative to the configuration's directory."""
         return self.path_regex is None or re.search(self.path_regex, path) is not None
 
+    def is_named_after(self, host_id: str) -> bool:
+        """Whether a host's id is in its path_regex, as a whole word: dev is not dev2."""
+        return re.search(rf"(?<![\w-]){re.escape(host_id)}(?![\w-])", self.path_regex or "") is not None
+
     @property
     def label(self) -> str:
         return f"rule {self.number}" + (f" ({self.path_regex})" if self.path_regex else " (every file)")
@@ -58,18 +62,22 @@ class Rules:
 
 def parse(text: str) -> Rules:
     """ValueError says what is wrong, and in which line."""
+    document = load_yaml(text)
+    if not isinstance(document, Mapping) or not isinstance(document.get("creation_rules"), list):
+        raise ValueError("the list creation_rules is missing; sops would find no rule for any file")
+    found = (_rule(number, entry) for number, entry in enumerate(document["creation_rules"], 1))
+    return Rules(tuple(found), names_of(text))
+
+
+def load_yaml(text: str) -> Any:
+    """ValueError says what is wrong, and in which line."""
     try:
-        document = yaml.load(text, Loader=LOADER)
+        return yaml.load(text, Loader=LOADER)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"{line}{error.problem or 'no YAML'}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"it is not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(document, Mapping) or not isinstance(document.get("creation_rules"), list):
-        raise ValueError("the list creation_rules is missing; sops would find no rule for any file")
-    return Rules(
-        tuple(_rule(number, entry) for number, entry in enumerate(document["creation_rules"], 1)), names_of(text)
-    )
 
 
 def _rule(number: int, entry: Any) -> Rule:
@@ -169,7 +177,7 @@ class Tree:
     """`root` is the document's mapping; `anchors` are the nodes that aliases stand for."""
 
     root: Node
-    anchors: dict[str, Node] = field(default_factory=dict)
+    anchors: dict[str, Node]
 
     def resolved(self, node: Node | None) -> Node | None:
         return self.anchors.get(node.anchor or "") if node and node.is_alias else node
@@ -182,12 +190,11 @@ def compose(text: str) -> Tree:
     if len(starts) != 1:
         raise ValueError(f"it has {len(starts)} YAML documents, not one")
     nodes = iter(event for event in events if isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent))
-    tree = Tree(Node(0, 0))
-    first = next(nodes)
-    tree.root = _node(first, nodes, tree.anchors)
-    if tree.root.pairs is None:
+    anchors: dict[str, Node] = {}
+    root = _node(next(nodes), nodes, anchors)
+    if root.pairs is None:
         raise ValueError("it is not a mapping")
-    return tree
+    return Tree(root, anchors)
 
 
 def _places(event: yaml.Event) -> tuple[int, int]:

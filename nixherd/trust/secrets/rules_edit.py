@@ -5,14 +5,14 @@ before in exactly what was asked for. What cannot be edited like that is refused
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace as replaced
 
 import yaml
 
 from nixherd.base.errors import FleetError
 from nixherd.nix.splices import Splice, spliced
-from nixherd.trust.secrets.rules import LOADER, Node, Rule, Rules, Tree, compose, parse
+from nixherd.trust.secrets.rules import LOADER, Node, Rule, compose, parse
 
 _RULES = "creation_rules"
 _DOT = r"\."  # the only character of a plain path that means more in a regular expression
@@ -31,15 +31,12 @@ def add(text: str, recipient: str, name: str, rules: Collection[int], *, beside:
     `name` becomes its anchor or its comment, as the others have theirs. Of several key lists it comes into the one
     with most of the keys `beside`. The same text where it is there already. Raises CannotEdit.
     """
-    by_hand = f"add by hand: `- {recipient} # {name}` to the keys of {_list_of(rules)}"
-    before, tree = _read(text, by_hand)
-    joined = [rule for rule in before.rules if rule.number in rules and recipient not in rule.recipients]
-    editor = _Editor(text, tree, by_hand)
-    word = editor.add_key(recipient, name, beside, any(before.names.get(key) for key in before.recipients))
+    editor = _Editor(text, f"add by hand: `- {recipient} # {name}` to the keys of {_list_of(rules)}")
+    joined = [rule for rule in editor.before.rules if rule.number in rules and recipient not in rule.recipients]
+    word = editor.add_key(recipient, name, beside)
     for rule in joined:
         editor.add_to_rule(rule, word, recipient, name)
-    changed = {rule.number: (*rule.recipients, recipient) for rule in joined}
-    return _checked(text, before, editor.splices, changed, by_hand)
+    return editor.changed({rule.number: (*rule.recipients, recipient) for rule in joined})
 
 
 def add_rule(text: str, path: str, recipients: Sequence[str], *, comment: str) -> str:
@@ -50,95 +47,47 @@ def add_rule(text: str, path: str, recipients: Sequence[str], *, comment: str) -
     """
     pattern = f"^{path.replace('.', _DOT)}$"
     assert _PLAIN.fullmatch(path), "made of a host's id"
-    by_hand = f"add a rule by hand: path_regex: {pattern}, age: {','.join(recipients)}"
-    before, tree = _read(text, by_hand)
-    other = before.rule_of(path)
-    editor = _Editor(text, tree, by_hand)
-    place = other.number - 1 if other else len(before.rules)
+    editor = _Editor(text, f"add a rule by hand: path_regex: {pattern}, age: {','.join(recipients)}")
+    other, rules = editor.before.rule_of(path), editor.before.rules
+    place = other.number - 1 if other else len(rules)
     editor.add_rule(place, pattern, recipients, comment)
     rule = Rule(0, pattern, tuple(dict.fromkeys(recipients)))
-    expected = [*before.rules[:place], rule, *before.rules[place:]]
-    return _read_back(text, editor.splices, by_hand, lambda after: [*map(_meant, after)] == [*map(_meant, expected)])
-
-
-def _meant(rule: Rule) -> object:
-    return (rule.path_regex, rule.recipients, rule.others)
+    expected = [*rules[:place], rule, *rules[place:]]
+    return editor.edited(expected, lambda rule: (rule.path_regex, rule.recipients, rule.others))
 
 
 def remove(text: str, recipient: str) -> str:
     """The text without this recipient, in its key list and in every rule; the same text where it is not there."""
-    by_hand = f"take {recipient} out of it by hand"
-    before, tree = _read(text, by_hand)
-    editor = _Editor(text, tree, by_hand)
+    editor = _Editor(text, f"take {recipient} out of it by hand")
     editor.remove(recipient)
-    changed = {
-        rule.number: tuple(key for key in rule.recipients if key != recipient)
-        for rule in before.rules
-        if recipient in rule.recipients
-    }
+    rules = [rule for rule in editor.before.rules if recipient in rule.recipients]
+    changed = {rule.number: tuple(key for key in rule.recipients if key != recipient) for rule in rules}
     if any(not keys for keys in changed.values()):
         raise CannotEdit(f".sops.yaml: a rule has no recipient but {recipient}; name another one there first")
-    return _checked(text, before, editor.splices, changed, by_hand)
+    return editor.changed(changed)
 
 
 def remove_rules(text: str, numbers: Collection[int]) -> str:
     """The text without the rules of these numbers (from 1), each with the comment right above it. Raises CannotEdit."""
-    by_hand = f"take {_list_of(numbers)} out of it by hand"
-    before, tree = _read(text, by_hand)
-    editor = _Editor(text, tree, by_hand)
+    editor = _Editor(text, f"take {_list_of(numbers)} out of it by hand")
     for number in numbers:
         editor.remove_rule(number)
-    left = [replaced(rule, number=0) for rule in before.rules if rule.number not in numbers]
-    return _read_back(text, editor.splices, by_hand, lambda after: [replaced(rule, number=0) for rule in after] == left)
+    left = [rule for rule in editor.before.rules if rule.number not in numbers]
+    return editor.edited(left, lambda rule: replaced(rule, number=0))
 
 
 def replace(text: str, old: str, new: str) -> str:
     """The text with another key in this one's place, name and rules as they were."""
-    by_hand = f"write {new} for {old} by hand"
-    before, tree = _read(text, by_hand)
-    splices: Splices = []
-    for node in tree.root.walk():
+    editor = _Editor(text, f"write {new} for {old} by hand")
+    for node in editor.tree.root.walk():
         if node.value is not None and old in node.value:
-            splices += [Splice(found.start(), found.end(), new) for found in _within(text, node, re.escape(old))]
-    changed = {
-        rule.number: tuple(dict.fromkeys(new if key == old else key for key in rule.recipients))
-        for rule in before.rules
-        if old in rule.recipients
-    }
-    return _checked(text, before, splices, changed, by_hand)
+            editor.splices += [Splice(found.start(), found.end(), new) for found in _within(text, node, re.escape(old))]
+    recipients = {rule.number: [new if key == old else key for key in rule.recipients] for rule in editor.before.rules}
+    return editor.changed({number: tuple(dict.fromkeys(keys)) for number, keys in recipients.items()})
 
 
 def _list_of(rules: Collection[int]) -> str:
     return "rule " + " and ".join(map(str, sorted(rules))) if rules else "no rule"
-
-
-def _read(text: str, by_hand: str) -> tuple[Rules, Tree]:
-    try:
-        return parse(text), compose(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise CannotEdit(f".sops.yaml: {str(error).splitlines()[0]}; correct it, or {by_hand}") from None
-
-
-def _checked(text: str, before: Rules, splices: Splices, changed: dict[int, tuple[str, ...]], by_hand: str) -> str:
-    """The edited text, when reading it back shows exactly the changes that were meant."""
-    expected = [replaced(rule, recipients=changed.get(rule.number, rule.recipients)) for rule in before.rules]
-    return _read_back(text, splices, by_hand, lambda after: [*map(_unordered, after)] == [*map(_unordered, expected)])
-
-
-def _unordered(rule: Rule) -> object:
-    return set(rule.recipients), replaced(rule, recipients=())
-
-
-def _read_back(text: str, splices: Splices, by_hand: str, is_meant: Callable[[Sequence[Rule]], bool]) -> str:
-    """The edited text, when its rules are those that were meant and everything else says what it did."""
-    try:
-        result = spliced(text, splices)
-        same = is_meant(parse(result).rules) and _outside(text) == _outside(result)
-    except (ValueError, yaml.YAMLError):
-        same = False
-    if not same:
-        raise CannotEdit(f".sops.yaml is written in a way that is not edited here; {by_hand}")
-    return result
 
 
 def _outside(text: str) -> object:
@@ -153,18 +102,40 @@ def _within(text: str, node: Node, pattern: str) -> Iterator[re.Match[str]]:
 class _Editor:
     """Collects the splices of one edit."""
 
-    def __init__(self, text: str, tree: Tree, by_hand: str) -> None:
-        self.text, self.tree, self.by_hand = text, tree, by_hand
+    def __init__(self, text: str, by_hand: str) -> None:
+        self.text, self.by_hand = text, by_hand
+        try:
+            self.before, self.tree = parse(text), compose(text)
+        except (ValueError, yaml.YAMLError) as error:
+            raise CannotEdit(f".sops.yaml: {str(error).splitlines()[0]}; correct it, or {by_hand}") from None
         self.newline = "\r\n" if "\r\n" in text else "\n"
         self.splices: Splices = []
         self._edited: set[int] = set()
-        self._rules = tree.resolved(tree.root.get(_RULES))
+        self._rules = self.tree.resolved(self.tree.root.get(_RULES))
+
+    def changed(self, recipients: Mapping[int, tuple[str, ...]]) -> str:
+        """The edited text, when the rules of these numbers have these recipients in it, and no other rule differs."""
+        rules = self.before.rules
+        expected = [replaced(rule, recipients=recipients.get(rule.number, rule.recipients)) for rule in rules]
+        return self.edited(expected, lambda rule: (set(rule.recipients), replaced(rule, recipients=())))
+
+    def edited(self, expected: Sequence[Rule], meant: Callable[[Rule], object]) -> str:
+        """The edited text, when what is `meant` by its rules is as expected and everything else says what it did."""
+        try:
+            result = spliced(self.text, self.splices)
+            same = [*map(meant, parse(result).rules)] == [*map(meant, expected)]
+            same = same and _outside(self.text) == _outside(result)
+        except (ValueError, yaml.YAMLError):
+            same = False
+        if not same:
+            raise CannotEdit(f".sops.yaml is written in a way that is not edited here; {self.by_hand}")
+        return result
 
     def _cannot(self, node: Node) -> CannotEdit:
         line = self.text.count("\n", 0, node.start) + 1
         return CannotEdit(f".sops.yaml:{line}: it is written in a way that is not edited here; {self.by_hand}")
 
-    def add_key(self, recipient: str, name: str, beside: Collection[str], named: bool) -> str:
+    def add_key(self, recipient: str, name: str, beside: Collection[str]) -> str:
         """Put the key into the key list and return how rules name it: by an alias, or literally."""
         if (word := self._word(recipient)) != recipient:
             return word
@@ -178,9 +149,7 @@ class _Editor:
             return recipient
         anchor = re.sub(r"[^A-Za-z0-9_-]", "_", name)
         if anchor in self.tree.anchors:
-            raise CannotEdit(
-                f".sops.yaml: the anchor &{anchor} is another key's; rename it, or replace its key if it is {name}'s"
-            )
+            raise CannotEdit(f".sops.yaml: the anchor &{anchor} is another key's; rename it, or replace its key")
         self._append(best, f"&{anchor} {recipient}", None)
         return f"*{anchor}"
 
@@ -232,9 +201,8 @@ class _Editor:
         end = self._line_end(last.end)
         behind = re.match(r"(\s+#+\s*)\S", self.text[last.end : end])
         above = name is not None and behind is None and self._comment_above(begin)
-        line = f"{lead}{word}" + (
-            f"{behind[1]}{name}" if name and behind else f" # {name}" if name and not above else ""
-        )
+        comment = "" if name is None or above else f"{behind[1] if behind else ' # '}{name}"
+        line = f"{lead}{word}{comment}"
         if above:
             line = f"{lead[: len(lead) - len(lead.lstrip())]}# {name}{self.newline}{line}"
         at_end = end == len(self.text) and not self.text.endswith("\n")

@@ -25,6 +25,7 @@ _ELSEWHERE = (
     *("SOPS_PGP_FP", "SOPS_KMS_ARN", "SOPS_GCP_KMS_IDS", "SOPS_AZURE_KEYVAULT_URLS", "SOPS_VAULT_URIS"),
     *("SOPS_ENABLE_LOCAL_KEYSERVICE", "SOPS_KEYSERVICE", "SOPS_EDITOR", "SOPS_AGE_SSH_PRIVATE_KEY_CMD"),
 )
+_NO_DATA_KEY = "Failed to get the data key"
 _SYNCING = re.compile(r"Syncing keys for file (.+)")
 _SECRET = re.compile(r"AGE-SECRET-KEY-1[A-Z0-9]+", re.IGNORECASE)
 
@@ -111,11 +112,7 @@ def _explained(stderr: str, verb: str) -> str:
     text = _SECRET.sub("AGE-SECRET-KEY-…", stderr)
     if "MAC mismatch" in text or "message authentication failed" in text:
         return "it was changed without sops, its MAC does not match; restore it from git"
-    if (
-        "did not find keys in locations" in text
-        or "no identity matched" in text
-        or "Failed to get the data key" in text
-    ):
+    if any(each in text for each in ("did not find keys in locations", "no identity matched", _NO_DATA_KEY)):
         return "this identity is not one of its recipients; use one that can decrypt it (SOPS_AGE_KEY_FILE)"
     return f"sops {verb}: {reason(text, 'no word')}"
 
@@ -125,9 +122,8 @@ def identity_text(path: Path) -> str:
     try:
         text, mode = path.read_text(), path.stat().st_mode & 0o777
     except FileNotFoundError:
-        raise FleetError(
-            f"{path}: no age identity there; make one with age-keygen, or name yours (SOPS_AGE_KEY_FILE)"
-        ) from None
+        remedy = "make one with age-keygen, or name yours (SOPS_AGE_KEY_FILE)"
+        raise FleetError(f"{path}: no age identity there; {remedy}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise FleetError(f"{path}: cannot be read as an age identity: {error}") from None
     if mode & 0o077:

@@ -33,9 +33,6 @@ class People:
     def name(self, recipient: str) -> str:
         return self.hosts.get(recipient) or self.others.get(recipient) or f"{recipient[:12]}…"
 
-    def knows(self, recipient: str) -> bool:
-        return recipient in self.hosts or recipient in self.others
-
 
 def recipients_of_hosts(fleet: Fleet) -> dict[str, str]:
     """By age recipient, the id of each host whose key is known and can be one."""
@@ -106,11 +103,9 @@ def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile]
         if not rule.recipients and not rule.others:
             findings.append(f"{secrets}/.sops.yaml: {rule.label} names nobody who could decrypt")
     for recipient in rules.recipients:
-        if not people.knows(recipient):
-            findings.append(
-                f"{secrets}/.sops.yaml: {recipient} is not a host and nobody's; "
-                "give it an anchor or a comment, or remove it"
-            )
+        if recipient not in people.hosts and recipient not in people.others:
+            remedy = "give it an anchor or a comment, or remove it"
+            findings.append(f"{secrets}/.sops.yaml: {recipient} is not a host and nobody's; {remedy}")
     return Plan(tuple(rekeys), tuple(findings))
 
 
@@ -158,14 +153,7 @@ class Store:
         return f"{self.directory}/{file}"
 
     def stage(
-        self,
-        staged: Path,
-        text: str,
-        rekeys: Collection[Rekey],
-        sops: Sops,
-        *,
-        as_host: Sops | None,
-        rotate: bool = False,
+        self, staged: Path, text: str, rekeys: Collection[Rekey], sops: Sops, *, as_host: Sops | None, rotate: bool
     ) -> None:
         """Encrypt copies of the files below `staged`, at the paths that they have below the fleet's directory.
 
@@ -203,10 +191,8 @@ class Store:
             sync(place / rekey.path)  # here, where another process of sops is at work meanwhile
             back = files.read(rekey.path, (place / rekey.path).read_bytes())
             if back is None or set(back.recipients) != rekey.wanted:
-                raise FleetError(
-                    f"{self.path(rekey.path)}: sops encrypted it for others than {self.config} names; "
-                    "nothing was changed, see which rule matches it"
-                )
+                what = f"sops encrypted it for others than {self.config} names"
+                raise FleetError(f"{self.path(rekey.path)}: {what}; nothing was changed, see which rule matches it")
 
 
 def _walk(directory: Path) -> Iterator[str]:

@@ -220,7 +220,7 @@ def test_only_what_the_last_deployment_of_this_fleet_left(
         (["dev"], 0, ["dev"]),
         (["doc1", "dev"], 0, ["dev", "proxmox-vm"]),
         (["nixos"], 0, ["dev", "proxmox-vm"]),
-        (["caddy"], 2, "the last deployment of this fleet failed on none of these; it failed on dev, proxmox-vm"),
+        (["caddy"], 2, "--rerun-failed caddy: the last deployment failed on dev, proxmox-vm alone"),
         (["nosuch"], 2, "HOST nosuch: no host or group has this name"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

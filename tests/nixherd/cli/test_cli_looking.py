@@ -18,6 +18,7 @@ from nixherd.proxmox.config import VmConfig
 from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import MAC, Emulator, granted
 from tests.nixherd.proxmox.dev import begin
+from tests.nixherd.proxmox.fleets import FLEET
 
 pytestmark = [pytest.mark.process, pytest.mark.xdist_group("emulator")]
 
@@ -208,7 +209,7 @@ def test_a_guest_that_is_called_like_a_host_of_another_is_an_entry_that_loads(
 
 def test_a_container_is_an_entry_too() -> None:
     config = VmConfig({"hostname": "1 dns", "memory": 512, "cores": 1, "rootfs": "tank:vm-210-disk-0,size=8G"})
-    text, name = entry_of(210, GuestType.LXC, config, node="prom2", status="running")
+    text, name = entry_of(FLEET, "prom2", 210, GuestType.LXC, config, "running")
     assert name == guest_name("1 dns") == "guest-1-dns"
     assert 'type = "lxc";' in text
     assert 'node = "prom2";' in text

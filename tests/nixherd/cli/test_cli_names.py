@@ -1,12 +1,13 @@
 """Guests by the names that the server knows them by."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nixherd.cli.guests import placed_named
 from nixherd.fleet.models import GuestType
-from nixherd.proxmox.answers import Presence, Resource
+from nixherd.proxmox.answers import Resource
 from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.fleets import FLEET
@@ -46,8 +47,7 @@ def test_a_guest_is_looked_at_by_its_name_on_the_server(nixherd: Nixherd, emulat
 def test_a_guest_that_the_statistics_have_no_name_for_is_asked_itself() -> None:
     new, other = (Resource(vmid, GuestType.QEMU, "prom", "unknown") for vmid in (105, 106))
     names = {105: "web", 106: None}
-
-    def unseen(vmid: int) -> Presence:
-        raise AssertionError(vmid)
-
-    assert placed_named(FLEET, "web", lambda: [other, new], lambda row: names[row.vmid], unseen) is new
+    client: Any = SimpleNamespace(
+        resources=lambda: [other, new], config=lambda node, vmid, kind: SimpleNamespace(name=names[vmid])
+    )
+    assert placed_named(FLEET, "web", client) is new

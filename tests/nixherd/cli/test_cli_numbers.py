@@ -6,9 +6,9 @@ import click
 import pytest
 
 from nixherd.cli.main import cli, run
-from nixherd.cli.parameters import Seconds, WholeSeconds
+from nixherd.cli.parameters import Text
 
-NUMBERS = (Seconds, WholeSeconds, click.IntRange, click.types.IntParamType, click.types.FloatParamType)
+NUMBERS = (Text, click.IntRange, click.types.IntParamType, click.types.FloatParamType)
 
 
 def options(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], str]]:

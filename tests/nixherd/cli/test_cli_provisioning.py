@@ -163,7 +163,7 @@ def test_a_run_that_never_began_says_why(ask: Any, fleet: Path) -> None:
 
 def test_what_is_said_of_a_vm_is_compared_and_never_believed(ask: Any, fleet: Path, emulator: Emulator) -> None:
     for words, status, line in (
-        (("--vmid", "111"), 2, "--vmid 111: vms/definitions.nix declares imported.doc1 as vm 104; correct the one or"),
+        (("--vmid", "111"), 2, "--vmid 111: vms/definitions.nix declares imported.doc1 as vm 104; correct one of"),
         (("--ip", "192.0.2"), 2, "--ip 192.0.2 is not an address; write one like 192.0.2.10, or leave it out"),
         (("--ip", "192.0.2.9"), 2, "--ip 192.0.2.9: vm 104 (doc1) on prom is not there, its net0 ("),
         (("--ip", "127.0.0.1"), 2, "--ip 127.0.0.1: vm 104 (doc1) on prom is not there"),

@@ -244,7 +244,7 @@ def test_a_guest_that_was_kept_is_no_destroyed_one(retire: Any, fleet: Path, emu
     assert retire("dev", "--keep-vm", "--yes").status == 0
     again = retire("dev", *DESTROY, "--yes")
     assert again.status == 3, again.err
-    assert "VMID 110 is there (dev), but no definition declares it, so it is not destroyed" in again.err
+    assert "VMID 110 (dev) is there, and no definition declares it" in again.err
     assert retire("dev", "--keep-vm", "--yes").status == 0
     assert "rule 2 (^dev\\.yaml$) stayed in secrets/.sops.yaml" in retire("dev", "--remove-secrets", "--yes").err
     change(

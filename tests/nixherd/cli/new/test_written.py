@@ -34,7 +34,7 @@ def test_all_of_it_is_there_and_known_to_git(fleet: Fleet) -> None:
         **{"evaluated": False, "system": None, "commit": None},
     }
     assert any("not evaluated" in line for line in found["findings"])
-    assert any("VMID 100 is from the definitions alone" in line for line in found["findings"])
+    assert any("another guest has VMID 100 is unknown" in line for line in found["findings"])
     loaded = load_fleet(fleet.root)
     host, vm = loaded.hosts["web"], loaded.vms["web"]
     assert (host.user, host.ssh_alias, host.public_key) == ("admin", "web", None)
