@@ -119,6 +119,14 @@ def test_a_lost_answer_to_the_beginning_is_asked_for_again(machine: Sandbox) -> 
     assert "not reached: the connection broke" in machine.narration
 
 
+def test_a_connection_that_ends_without_an_answer_says_nothing_of_the_deployment() -> None:
+    machine = Scripted(answers={"begin": Completed("", "", 1), "look": answers("kept")})
+    rollout, host_run, notes = rolled_out(machine)
+    activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.end[0] == "deployed"
+    assert any("the connection ended without an answer" in line for line in machine.narration)
+
+
 def test_what_never_began_is_said_to_be_that(machine: Sandbox) -> None:
     rollout, host_run, _ = rolled_out(machine)
     before = running(machine)
