@@ -310,7 +310,7 @@ def missing_rights(
     on the two guests go with them.
     """
     agent = "VM.GuestAgent.Unrestricted" if major >= 9 else "VM.Monitor"
-    guests = [f"/pool/{spec.pool}"] if spec.pool else [f"/vms/{spec.vmid}", f"/vms/{image}"]
+    guests = [f"/pool/{spec.pool}"] if spec.pool else [f"/vms/{spec.vmid}", f"/vms/{trial}"]
     needs: list[tuple[str, Sequence[str]]] = [(path, (*_GUEST_RIGHTS, agent)) for path in guests]
     needs.append((f"/storage/{spec.storage}", ("Datastore.AllocateSpace",)))
     needs.append((f"/sdn/zones/localnetwork/{spec.bridge}", ("SDN.Use",)))
