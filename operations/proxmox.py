@@ -129,7 +129,7 @@ def address() -> Planned:
     """Wait for the machine, read its host key through the authenticated agent, pin it, and connect."""
     vm, connector = managed_vm(), connector_of(host)
     connector.installs = True
-    if connector.place is not None:
+    if connector.connected and connector.place is not None:
         return NoChange(f"vm {vm.vmid} ({vm.name}) answers at {connector.place.address}")
 
     def reach() -> None:

@@ -1,6 +1,7 @@
 """Fixtures that several directories of tests share."""
 
 import gc
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,9 +25,20 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(unit_guard)
 
 
+def _import_pyinfra_cli() -> None:
+    """Import pyinfra's command line without its patches, for the tests that call what imports it.
+
+    In a worker that gevent has patched, waiting for the next test ends with LoopExit where nothing else runs.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("gevent.monkey.patch_all", lambda **_: None)
+        importlib.import_module("pyinfra_cli")
+
+
 def pytest_sessionstart() -> None:
     """Collect without Python's collector of garbage: each pass would go through five thousand tests again."""
     gc.disable()
+    _import_pyinfra_cli()
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,5 +1,6 @@
 """What is started under gevent in the short way is started as it is in the long one."""
 
+import importlib
 import os
 import signal
 import socket
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import gevent
 import pytest
-from gevent import subprocess
+from gevent import monkey, subprocess
 
 from nixherd.base import process as programs
 from tests import spawning
@@ -86,3 +87,9 @@ def test_others_go_on_while_one_is_waited_for() -> None:
         assert not waiting.ready()
         process.communicate()
         assert waiting.get() == 0
+
+
+def test_no_worker_is_patched_by_what_it_imports() -> None:
+    """A patched worker would end when it waits for its next test: nothing else runs in it then."""
+    importlib.import_module("pyinfra_cli.util")
+    assert not monkey.is_module_patched("threading")

@@ -173,6 +173,7 @@ def _row(
     shown = verified.get("host_key") if verified else None
     if shown and row["publicKey"] and not same_key(shown, row["publicKey"]):
         lacks.append(f"hosts.nix pins another key of {vm.host_id} than the machine showed")
+    lacks += [] if guest else [f"{DEFINITIONS} does not declare {vm.name} any more"]
     lacks += ["what runs there was not read back"] if PROVISION in deploys and verified is None else []
     return failed("; ".join(lacks)) if lacks else {**row, "outcome": "in service", "why": None, "exit": 0}
 

@@ -52,8 +52,11 @@ def publish(
     if not allow_dirty:
         gate.require_committed(root, gate.uncommitted(root))
     groups = groups_of(front.fleet)
-    chosen = check_selection(separate(hosts, groups) or ["nixos"], groups, "HOST")
+    patterns = separate(hosts, groups) or ["nixos"]
+    chosen = check_selection(patterns, groups, "HOST")
     ids = tuple(sorted(host_id for host_id in chosen if front.fleet.hosts[host_id].is_nixos))
+    if homes := sorted(each for each in chosen - {*ids} if each in patterns or not ids):
+        raise Usage(f"{', '.join(homes)}: only machines with NixOS pull their systems; name NixOS hosts alone")
     revision = _revision(front)
     built, failed = _built(front, ids)
     if built:

@@ -269,9 +269,8 @@ def _forget(front: Front, host_id: str) -> None:
     """Remove what is kept of the host on this machine between runs, its private key first."""
     if not is_a(HOST_ID, host_id):
         return
-    kept = front.run.state_of(host_id).directory
-    (kept / "ssh_host_ed25519_key").unlink(missing_ok=True)
-    shutil.rmtree(kept, ignore_errors=True)
+    front.keys.forget(host_id)
+    shutil.rmtree(front.run.state_of(host_id).directory, ignore_errors=True)
 
 
 def _read_back(front: Front, plan: Plan, options: Options) -> None:

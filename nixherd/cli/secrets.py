@@ -203,14 +203,14 @@ def _carry_out(
         _show(front, change(Wanted(front.fleet, _store(front))), None)
         return
     with changing(front.root) as changeset, progress("secrets") as tell:
-        changeset.resume(tell)  # before anything is read: what an interrupted run began
+        front.wrote = changeset.resume(tell) is not None  # before anything is read: what an interrupted run began
         with ThreadPoolExecutor(1) as pool:
             store = pool.submit(_store, front, _directory())  # while Nix evaluates
             result = change(Wanted(front.fleet, store.result()))
         text = message or "\n".join([subject, "", *(f"- {step}" for step in result.steps)]).strip()
         sops = partial(operator, front.run, identity_file(identity))
         done = publish(changeset, result, text, sops=sops, say=tell, **how)
-        front.wrote = bool(done.paths)
+        front.wrote = front.wrote or bool(done.paths)
     _show(front, result, done)
     if not how["rotate"] and any(rekey.removed for rekey in result.rekeys):
         text = "whoever was removed may have kept what the files held and their data keys"
@@ -219,7 +219,7 @@ def _carry_out(
 
 def _show(front: Front, change: Wanted, done: Done | None) -> None:
     document: dict[str, Any] = {"steps": change.steps, "files": done.paths if done else change.paths}
-    document |= {"changed": bool(done and done.paths), "commit": done.commit if done else None}
+    document |= {"changed": front.wrote, "commit": done.commit if done else None}
     lines = [f"would {step}" if front.dry_run else step for step in change.steps]
     lines = lines or ["nothing to do: every file is encrypted for whom its rule names"]
     lines += [f"commit {done.commit}: {len(done.paths)} files"] if done and done.commit else []

@@ -175,6 +175,8 @@ class _Activation:
                 last = self.standing.waits
                 self.host_run.say(f"waits for {last}")
             self.why = self.standing.why or self.why
+            if time.monotonic() >= self.until:
+                raise self._undecided(f"it was still {self.standing.stage} when its deadlines were over")
             self.standing = self._look(self.standing.stage)
 
     def _look(self, known: Stage, *, is_lost: bool = False) -> Standing:

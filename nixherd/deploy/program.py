@@ -29,7 +29,7 @@ def deployment_of(rollout: Rollout, host_run: HostRun, target: Target, running: 
 
 
 def ask_program(machine: Machine, kind: Kind, script: str, *, stdin: str | None = None, what: str) -> Standing:
-    """The program's answer. FleetError when it does not give one."""
+    """The program's answer. FleetError when it does not give one, OSError when the connection ended before it did."""
     if machine.access is Access.PUSH_CLOSURE:
         done = machine.run_forced(script)
     else:
@@ -38,6 +38,8 @@ def ask_program(machine: Machine, kind: Kind, script: str, *, stdin: str | None 
         # the new system may ask for a password where the old one did not
         if done.status != 0 and is_root and "password is required" in done.stderr and machine.give_password():
             done = machine.run(script, stdin=stdin, sudo=is_root)
+    if done.status != 0 and not (done.stdout.strip() or done.stderr.strip()):  # sshd told no status: it may go on there
+        raise OSError(f"{machine.id}: {what}: the connection ended without an answer")
     if done.status != 0:
         raise failure(f"{machine.id}: {what} failed", done.stderr.strip() or done.stdout)
     return parse(done.stdout)

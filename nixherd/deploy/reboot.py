@@ -68,7 +68,8 @@ def reboot_and_prove(host_run: HostRun, before: Running, system: str | None, che
         why = f"it did not come back from its reboot: {error}"
         host_run.end(Outcome.UNKNOWN, why)
         raise Undecided(f"{host_run.id}: {why}") from error
-    host_run.note(current=running.current, seconds_down=round(time.monotonic() - began, 1), reboot_for=[])
+    seconds_down = round(time.monotonic() - began, 1)
+    host_run.note(current=running.current, seconds_down=seconds_down, reboot_for=running.reboot_for)
     host_run.enter("prove")
     if running.current != system:
         raise FleetError(f"{host_run.id}: it has rebooted into {running.current}, not {system}")

@@ -194,11 +194,11 @@ class HostRun:
         self.machine.say(text)
         self.journal.note("said", self.id, text=text)
 
-    def end(self, outcome: Outcome, why: str | None = None, **values: Any) -> None:
+    def end(self, outcome: Outcome, why: str | None = None) -> None:
         """Set the outcome; the first one counts."""
         if self.outcome is None:
             self.outcome = outcome
-            self.journal.note("end", self.id, outcome=outcome, why=why, **values)
+            self.journal.note("end", self.id, outcome=outcome, why=why)
 
     @contextmanager
     def reporting(self) -> Iterator[None]:

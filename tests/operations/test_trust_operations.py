@@ -221,6 +221,13 @@ def test_what_it_has_not_decrypted(machine: Callable[..., Rows], shared: Shared,
     assert older.said[-1].endswith("its system is older than the files, which are encrypted for it by now; deploy it")
 
 
+def test_what_it_does_not_say_is_not_taken_for_no_secrets(machine: Callable[..., Rows], shared: Shared) -> None:
+    declares(shared)
+    outcome = machine(FILLED, "ln -sf /bin/false /usr/bin/stat")(sops.decrypted, strict=False)
+    assert outcome.failed, outcome.said
+    assert not any("has not decrypted" in line for line in outcome.said)
+
+
 def test_a_configuration_without_secrets_has_nothing_to_prove(row: Rows) -> None:
     assert not row(sops.decrypted).changed
 

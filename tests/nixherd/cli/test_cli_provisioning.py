@@ -155,6 +155,19 @@ def test_nothing_is_in_service_that_was_not_read_back(
     assert (row["outcome"], row["why"]) == ("failed", why)
 
 
+def test_a_guest_whose_definition_went_away_meanwhile_is_not_in_service(ask: Any, fleet: Path) -> None:
+    class Removes(FakePyinfra):
+        def __call__(self, argv: Sequence[str], **options: Any) -> Completed:
+            definitions = fleet / "vms" / "definitions.nix"
+            definitions.write_text(definitions.read_text().replace("dev = {", "other = {", 1))
+            return super().__call__(argv, **options)
+
+    by = Removes(fleet, begun("dev"), ("found", "dev", {"verified": VERIFIED}), pins=True)
+    ended = ask("provision", "dev", "--json", by=by)
+    assert (ended.status, ended.json["hosts"][0]["readonly"]) == (1, None)
+    assert ended.json["hosts"][0]["why"] == "vms/definitions.nix does not declare dev any more"
+
+
 def test_a_run_that_never_began_says_why(ask: Any, fleet: Path) -> None:
     ended = ask("provision", "dev", by=FakePyinfra(fleet, status=2, stderr="--data x=1: nobody asks for it\n"))
     assert (ended.status, ended.out) == (2, "")

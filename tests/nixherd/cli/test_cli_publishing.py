@@ -158,6 +158,8 @@ def test_two_systems_of_one_name_are_told_nobody(
     ("words", "said"),
     [
         (["nosuch"], "HOST nosuch: no host or group has this name"),
+        (["a.lan", "home"], "home: only machines with NixOS pull their systems"),
+        (["home_manager"], "home: only machines with NixOS pull their systems"),
         (
             ["--key-file", "/nowhere/key"],
             "--key-file /nowhere/key: No such file or directory; `nix key generate-secret",

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from nixherd.cli.main import run
+from nixherd.fleet.git import Repository
 from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import (
@@ -78,6 +79,21 @@ def test_a_rule_that_changed_is_planned_and_applied(secrets: Any, fleet: Path) -
     assert recipients(fleet) == {name: who - {"igp"} for name, who in BEFORE.items()}
     assert git(fleet, "log", "-1", "--format=%s%n%b").splitlines()[0] == "secrets: as .sops.yaml says"
     assert secrets("status", "--json").status == 0
+
+
+def test_what_an_interrupted_run_began_is_a_change_of_the_run_that_finishes_it(
+    secrets: Any, fleet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*words: Any) -> None:
+        raise KeyboardInterrupt
+
+    rule(fleet, "          - *igp\n", "")
+    with monkeypatch.context() as patched:
+        patched.setattr(Repository, "commit", interrupted)
+        assert secrets("apply", "--json").status == 130
+    done = secrets("apply", "--json")
+    assert (done.status, done.json["changed"], done.json["steps"]) == (0, True, []), done.err
+    assert git(fleet, "status", "--porcelain") == ""
 
 
 def data_key_changed(fleet: Path, name: str) -> bool:

@@ -119,6 +119,14 @@ def test_a_lost_answer_to_the_beginning_is_asked_for_again(machine: Sandbox) -> 
     assert "not reached: the connection broke" in machine.narration
 
 
+def test_a_connection_that_ends_without_an_answer_says_nothing_of_the_deployment() -> None:
+    machine = Scripted(answers={"begin": Completed("", "", 1), "look": answers("kept")})
+    rollout, host_run, notes = rolled_out(machine)
+    activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.end[0] == "deployed"
+    assert any("the connection ended without an answer" in line for line in machine.narration)
+
+
 def test_what_never_began_is_said_to_be_that(machine: Sandbox) -> None:
     rollout, host_run, _ = rolled_out(machine)
     before = running(machine)
@@ -127,11 +135,22 @@ def test_what_never_began_is_said_to_be_that(machine: Sandbox) -> None:
         activate(rollout, host_run, TARGET, before)
 
 
-def test_a_machine_that_is_not_heard_of_again_is_unknown(machine: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REVERT", -13)
+@pytest.mark.parametrize(
+    ("look", "revert", "error"),
+    [
+        (OSError("silence"), -12.8, "it was not heard of for 13 s"),
+        ("reverting", -13, "it was still reverting when its deadlines were over"),
+    ],
+)
+def test_a_machine_that_comes_to_no_end_in_time_is_unknown(
+    monkeypatch: pytest.MonkeyPatch, look: Exception | str, revert: float, error: str
+) -> None:
+    monkeypatch.setattr(module, "REVERT", revert)
+    looks = look if isinstance(look, Exception) else answers(look)
+    machine = Scripted(answers={"begin": answers("reverting"), "look": looks})
     rollout, host_run, notes = rolled_out(machine)
-    with pytest.raises(Undecided, match="it was not heard of for 13 s"):
-        activate(rollout, host_run, TARGET, running(machine))
+    with pytest.raises(Undecided, match=error):
+        activate(rollout, host_run, Target(NEW), BEFORE)
     assert notes.end[0] == "unknown"
 
 

@@ -75,9 +75,11 @@ def rebooted(*answers: Any, **options: Any) -> tuple[Scripted, Any, Any, Any]:
 
 
 def test_a_reboot_is_proven_by_another_boot() -> None:
-    machine, rollout, host_run, notes = rebooted(OSError("gone"), system(), system(boot_id="2"))
+    after = system(boot_id="2", **{"part.kernel": "/a", "next.kernel": "/b"})
+    machine, rollout, host_run, notes = rebooted(OSError("gone"), system(), after)
     reboot.reboot(rollout, host_run, BEFORE)
     assert notes.end == ("rebooted", None)
+    assert notes.found["reboot_for"] == ("kernel",)
     assert (notes.found["current"], notes.stages) == (OLD, ["reboot", "prove"])
     assert machine.connections == 3
 

@@ -8,6 +8,7 @@ import pytest
 from nixherd.fleet.models import Endpoint
 from nixherd.proxmox.errors import Unusable
 from nixherd.proxmox.hypervisor import Hypervisor
+from nixherd.proxmox.token import Token
 from tests.nixherd.proxmox.conftest import TOKEN, Emulator
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
@@ -63,8 +64,9 @@ def test_no_endpoint_and_no_token(hypervisor: Hypervisor) -> None:
 
 def test_it_shows_nothing_of_the_token(hypervisor: Hypervisor, emulator: Emulator) -> None:
     hypervisor.fleet = replace(hypervisor.fleet, endpoint=emulator.endpoint)
-    assert hypervisor.client
-    assert TOKEN.secret not in repr(hypervisor)
+    client, token = hypervisor.client, Token.read(hypervisor.token_file)
+    assert token.secret == TOKEN.secret
+    assert TOKEN.secret not in repr((hypervisor, vars(hypervisor), client, vars(client), token))
 
 
 def test_what_is_the_same_for_every_guest_is_asked_once(hypervisor: Hypervisor, emulator: Emulator) -> None:

@@ -18,7 +18,8 @@ umask 022
 export LC_ALL=C HOME="$RUNTIME_DIRECTORY"
 builder=$1 state=$2 branch=$3
 credentials=$CREDENTIALS_DIRECTORY scratch=$RUNTIME_DIRECTORY
-work=$state/work tree=$state/work/tree cache=$state/cache
+work=$state/work cache=$state/cache
+tree=$work/tree
 tries=5 # how often another push may come first
 keep=3  # commits whose builds are kept
 
