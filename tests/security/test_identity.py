@@ -30,10 +30,10 @@ COMMANDS = {
 RECORDER = """set -e
 cat >/var/recorder <<'END'
 #!/bin/sh
-{ printf '%s' "$*" | tr '\\n' ' '; echo; } >>/var/tmp/recorded
+printf '%s' "$*" >"$(mktemp /var/tmp/recorded/XXXXXXXX)"
 exec /bin/sh "$@"
 END
-chmod 755 /var/recorder; : >/var/tmp/recorded; chmod 666 /var/tmp/recorded
+chmod 755 /var/recorder; mkdir -m 1777 /var/tmp/recorded
 sed -i -E 's#^(root|abl030):(.*):[^:]*$#\\1:\\2:/var/recorder#' /etc/passwd
 mkdir -p -m 700 /root/.ssh; cp ~abl030/.ssh/authorized_keys /root/.ssh/authorized_keys
 """
@@ -61,8 +61,13 @@ class Scene:
         return self.on(vmid, LOOK), self.lab.boots(vmid)
 
     def recorded(self, vmid: int) -> list[str]:
-        """What was handed to the login shells there since it was last asked for."""
-        return self.on(vmid, "cat /var/tmp/recorded; : >/var/tmp/recorded").splitlines()
+        """Return the commands that were handed to the login shells there since the last call, each as one line.
+
+        Each command has a file of its own: logins at once would mix their lines in one file.
+        """
+        return self.on(
+            vmid, "cd /var/tmp/recorded; for f in *; do [ ! -e $f ] || { tr '\\n' ' ' <$f; echo; rm $f; }; done"
+        ).splitlines()
 
     def impersonates(self, vmid: int, marker: str) -> None:
         self.lab("fault", "impostor", "dev2", str(vmid), f"marker={marker}")
