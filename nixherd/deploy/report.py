@@ -59,9 +59,9 @@ class HostReport:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole run. `about` is what was asked for."""
+    """A whole run. `settings` are those of the run, and what it says at its end."""
 
-    about: Mapping[str, Any]
+    settings: Mapping[str, Any]
     hosts: tuple[HostReport, ...]
     why: str | None = None
 
@@ -69,7 +69,7 @@ class Report:
     def exit(self) -> Exit:
         """The run's own failure, where it has one before any host is known; else the hosts' common status."""
         if not self.hosts:
-            return Exit(self.about.get("exit", Exit.FAILED))
+            return Exit(self.settings.get("exit", Exit.FAILED))
         return worst(each.exit for each in self.hosts)
 
     @property
@@ -83,12 +83,12 @@ class Report:
         rows = [{**asdict(each), "exit": int(each.exit), "outcome": str(each.outcome)} for each in self.hosts]
         for row in rows:
             row |= row.pop("found")
-        return {**self.about, "summary": self.summary, "exit": int(self.exit), "why": self.why, "hosts": rows}
+        return {**self.settings, "summary": self.summary, "exit": int(self.exit), "why": self.why, "hosts": rows}
 
 
 def report(entries: Iterable[Mapping[str, Any]]) -> Report:
     """From the journal of a run that is over, however it ended."""
-    about: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     hosts: dict[str, dict[str, Any]] = {}
     hosts_of: dict[str, set[str]] = {}
     why = None
@@ -97,7 +97,7 @@ def report(entries: Iterable[Mapping[str, Any]]) -> Report:
         host = entry.get("host")
         match entry["event"]:
             case "run":
-                about |= rest
+                settings |= rest
                 for each in rest.get("hosts", ()):
                     hosts.setdefault(each, {})
             case "begin" if host:
@@ -113,13 +113,13 @@ def report(entries: Iterable[Mapping[str, Any]]) -> Report:
             case "warning":
                 hosts_of.setdefault(rest["text"], set()).update(rest["hosts"])
             case "done":
-                about |= rest
+                settings |= rest
                 why = rest.get("why")
-    about.pop("hosts", None)
+    settings.pop("hosts", None)
     if hosts_of:
         shown_warnings = [shown(text, sorted(ids)) for text, ids in hosts_of.items()]
-        about["warnings"] = [*about.get("warnings", ()), *shown_warnings]
-    return Report(about, tuple(_host(name, values) for name, values in hosts.items()), why)
+        settings["warnings"] = [*settings.get("warnings", ()), *shown_warnings]
+    return Report(settings, tuple(_host(name, values) for name, values in hosts.items()), why)
 
 
 def _anew(values: dict[str, Any]) -> dict[str, Any]:

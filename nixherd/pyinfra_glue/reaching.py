@@ -112,7 +112,7 @@ class MachineConnector(PinnedConnector):
     def _lacks_proof(self, place: Place) -> bool:
         """Whether this is a guest whose agent has to vouch for it, found without it."""
         vm = self.context.fleet.vm_of(self.fleet_host.id)
-        return not self.here and reach.is_proven_by_agent(vm) and not (place.asked and place.asked.has_agent)
+        return not self.here and reach.is_proven_by_agent(vm) and not (place.identity and place.identity.has_agent)
 
     def _look_anew(self) -> None:
         """Find the guest through the hypervisor, now that it is to be installed; who plans only goes on without it."""
@@ -155,7 +155,7 @@ class MachineConnector(PinnedConnector):
             self.host.log(what)
 
     def _not_installed(self, place: Place, epoch: Epoch) -> NotInstalled:
-        return NotInstalled(place.asked.label if place.asked else self.fleet_host.id, epoch, "what answers is")
+        return NotInstalled(place.identity.label if place.identity else self.fleet_host.id, epoch, "what answers is")
 
     def _try_once(self, how: Look) -> bool:
         """Look the machine up and connect, once. False while it is on its way; OSError when it did not answer."""
@@ -238,7 +238,7 @@ class MachineConnector(PinnedConnector):
 
     def _proven(self, client: PinnedClient, place: Place) -> Place:
         """The place as the machine says that it is. Refused when it is not the guest that named it."""
-        guest = place.asked
+        guest = place.identity
         if place.epoch is Epoch.FINAL and (guest is None or self.access is not Access.SHELL):
             return place  # its key is pinned, and there is nothing else to ask, or nothing that it answers
         if guest is None:
