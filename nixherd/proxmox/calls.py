@@ -151,11 +151,6 @@ _MISSING = re.compile(r"Configuration file '.*' does not exist")
 class Guests(Cluster):
     # looking
 
-    def guests(self, node: str, type: GuestType = QEMU) -> tuple[answers.VmStatus, ...]:
-        """Return the guests of a node that the token may see, by VMID."""
-        rows = (answers.VmStatus.of(row) for row in self._get("nodes", node, type))
-        return tuple(sorted(rows, key=lambda row: row.vmid))
-
     def config(
         self, node: str, vmid: int, type: GuestType = QEMU, *, current: bool = False, snapshot: str | None = None
     ) -> VmConfig | None:
