@@ -122,11 +122,20 @@ def report(entries: Iterable[Mapping[str, Any]]) -> Report:
     return Report(settings, tuple(_host(name, values) for name, values in hosts.items()), why)
 
 
+# Noted of a host, whatever rollout it is in at that moment; all else was seen in one rollout and says nothing of another.
+_OF_THE_HOST = ("login_shell", "verified")
+
+
 def _anew(values: dict[str, Any]) -> dict[str, Any]:
-    """A host at the beginning of another rollout of the run; how the one before ended is in `before`."""
-    ended = {name: values[name] for name in ("outcome", "why", "exit") if name in values}
-    kept: dict[str, Any] = {name: values[name] for name in ("began", "found") if name in values}
-    return {**kept, "before": ended or values.get("before")}
+    """Begin another rollout of the run for a host; `before` is how the last one ended, and what was found in it."""
+    ended = {name: values[name] for name in ("outcome", "why", "exit", "stage", "found") if name in values}
+    before = ended if "outcome" in ended else values.get("before")
+    kept = {"began": values["began"]} if "began" in values else {}
+    return {**kept, "found": _of_the_host(values), "before": before}
+
+
+def _of_the_host(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.get("found", {}).items() if name in _OF_THE_HOST}
 
 
 def _keep_more(values: dict[str, Any]) -> None:
@@ -134,7 +143,7 @@ def _keep_more(values: dict[str, Any]) -> None:
     before = values.get("before") or {}
     nothing = (Outcome.UNCHANGED, Outcome.LISTED)
     if values["outcome"] in nothing and before.get("outcome", Outcome.PLANNED) not in (*nothing, Outcome.PLANNED):
-        values.update(before)
+        values.update(before, found={**before.get("found", {}), **_of_the_host(values)})
 
 
 def how_to_ask(host: str) -> str:
