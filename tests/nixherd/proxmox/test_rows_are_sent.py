@@ -14,7 +14,7 @@ from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.calls import Agent, Guests, Storages
 from nixherd.proxmox.guard.routes import ROUTES, find
-from nixherd.proxmox.wire import Tasks, Upload, answer
+from nixherd.proxmox.wire import Tasks, Upload
 from tests.nixherd.proxmox.test_proxmox_steps import CASES, UPID
 
 ROOT = Path(__file__).parents[3]
@@ -43,7 +43,7 @@ class Recorder(*CALLS):  # type: ignore[misc]  # the four, as Client has them
         form = {**parameters.fields, "filename": ""} if isinstance(parameters, Upload) else parameters
         names = {key for key, value in form.items() if value is not None}
         self.sent.append((method, "/" + "/".join(map(str, path)), names))
-        return answer(method, path, dict(ANSWER))
+        return dict(ANSWER)
 
 
 @cache
