@@ -122,7 +122,7 @@ def report(entries: Iterable[Mapping[str, Any]]) -> Report:
     return Report(settings, tuple(_host(name, values) for name, values in hosts.items()), why)
 
 
-# Noted of a host, whatever rollout it is in at that moment; all else was seen in one rollout and says nothing of another.
+# Noted of a host, whatever rollout it is in then; all else was seen in one rollout and says nothing of another.
 _OF_THE_HOST = ("login_shell", "verified")
 
 
