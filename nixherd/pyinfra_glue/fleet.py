@@ -215,34 +215,29 @@ class FleetConnector(MachineConnector):
 
     @override
     def run_shell_command(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
-        """As `_run`; what nobody foresaw is an OSError too, which to pyinfra is this host's failure."""
-        try:
-            return self._run(command, *args, **arguments)
-        except UNFORESEEN as error:
-            raise worded(error, f"{self.fleet_host.id}: running a command") from error
-
-    def _run(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
         """Run it; on a connection that turns out to be dead before it has begun, look the machine up and run it there.
 
-        Raises OSError when the connection breaks later, or no machine is found. What the hypervisor is asked needs no
-        machine.
+        Raises OSError, which to pyinfra is this host's failure, when the connection breaks later, no machine is found,
+        or for what nobody foresaw. What the hypervisor is asked needs no machine.
         """
         if isinstance(command, ApiQuery):
             return self._ask(command)
         self._require_shell()
-        for last in (False, True):
-            if not self._ready():
-                break
-            if self.here:
-                return self.here.run_shell_command(command, *args, **arguments)
-            try:
-                return super().run_shell_command(command, *args, **arguments)
-            except NotBegun:
-                self.drop()
-                if last:
-                    raise
-            except (SSHException, EOFError) as error:
-                raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
+        try:
+            for last in (False, True):
+                if not self._ready():
+                    break
+                try:
+                    run = self.here.run_shell_command if self.here else super().run_shell_command
+                    return run(command, *args, **arguments)
+                except NotBegun:
+                    self.drop()
+                    if last:
+                        raise
+        except (SSHException, EOFError) as error:
+            raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
+        except UNFORESEEN as error:
+            raise worded(error, f"{self.fleet_host.id}: running a command") from error
         return True, CommandOutput([])
 
     def _ask(self, query: ApiQuery) -> tuple[bool, CommandOutput]:
