@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
 from nixherd.base.errors import FAILURES, FleetError
@@ -14,62 +14,81 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class _Failed:
-    error: FleetError
+class Once(Generic[T]):
+    """One result, which whoever comes first computes in a `with` block while the others wait at its beginning:
 
+        with once:
+            if once.is_empty:
+                once.value = compute()
+            return once.value
 
-class OncePer(Generic[K, T]):
-    """One result per key. `what` says in the words of a fault what was computed."""
+    What fails in the block before there is a value is kept, and raised by each later `with`. `what` says in the words
+    of a fault what was computed; after `seconds` it is computed anew, also where it went wrong.
+    """
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._results: dict[K, Any] = {}
-        self._locks: dict[K, threading.Lock] = {}
-
-    def __call__(self, key: K, compute: Callable[[], T]) -> T:
-        with self._locks.setdefault(key, threading.Lock()):  # setdefault is atomic
-            if key not in self._results:
-                self._results[key] = _attempt(key, compute, self._what)
-            result: T = _result(self._results[key])
-        return result
-
-    def known(self, key: K) -> T | None:
-        """The result where it is computed already and went well."""
-        result = self._results.get(key)
-        return None if isinstance(result, _Failed) else result
-
-    def set(self, key: K, value: T) -> None:
-        self._results[key] = value
+    def __init__(self, what: str, seconds: float = math.inf) -> None:
+        self._what, self._seconds = what, seconds
+        self._lock = threading.Lock()
+        self.forget()
 
     def forget(self) -> None:
-        """Compute everything anew when it is asked for again."""
-        self._results.clear()
+        """Compute it anew when it is asked for again."""
+        self._values: tuple[T, ...] = ()
+        self._error: FleetError | None = None
+        self._since = math.inf
 
+    def __enter__(self) -> Self:
+        self._lock.acquire()
+        if time.monotonic() - self._since >= self._seconds:
+            self.forget()
+        if self._error is not None:
+            self._lock.release()
+            raise self._error
+        return self
 
-class Once(Generic[T]):
-    """One result."""
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if self.is_empty and isinstance(error, FAILURES):
+                self._since, self._error = time.monotonic(), worded(error, self._what)
+                if self._error is not error:
+                    raise self._error
+        finally:
+            self._lock.release()
 
-    def __init__(self, what: str) -> None:
-        self._only: OncePer[None, T] = OncePer(what)
+    @property
+    def is_empty(self) -> bool:
+        return not self._values
 
-    def __call__(self, compute: Callable[[], T]) -> T:
-        return self._only(None, compute)
+    @property
+    def value(self) -> T:
+        return self._values[0]
+
+    @value.setter
+    def value(self, value: T) -> None:
+        self._since, self._values = time.monotonic(), (value,)
 
     @property
     def known(self) -> T | None:
         """The result where it is computed already and went well."""
-        return self._only.known(None)
+        return None if self.is_empty else self.value
 
-    def set(self, value: T) -> None:
-        self._only.set(None, value)
 
-    def forget(self) -> None:
-        self._only.forget()
+class OncePer(dict[K, Once[T]]):
+    """One result per key, each as `Once` has it."""
+
+    def __init__(self, what: str, seconds: float = math.inf) -> None:
+        super().__init__()
+        self._what, self._seconds = what, seconds
+
+    def __missing__(self, key: K) -> Once[T]:
+        return self.setdefault(key, Once(self._what, self._seconds))  # which is atomic
 
 
 class once_property(Generic[T]):
-    """A property that is computed once for each object, as `Once` has it."""
+    """A property that is computed once for each object, as `Once` has it.
+
+    One that asks another such property while it is computed uses a `Once` itself: the calls are easier to follow.
+    """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
         self.func, self.__doc__ = compute, compute.__doc__
@@ -90,25 +109,12 @@ class once_property(Generic[T]):
     def __get__(self, instance: object, owner: type) -> T: ...
 
     def __get__(self, instance: object, owner: type) -> Self | T:
-        return self if instance is None else self.of(instance)(lambda: self.func(instance))
-
-
-class Lately(Generic[K, T]):
-    """One result per key that is at most `seconds` old, also that it went wrong."""
-
-    def __init__(self, what: str, seconds: float) -> None:
-        self._what, self._seconds = what, seconds
-        self._results: dict[K, tuple[float, Any]] = {}
-        self._locks: dict[K, threading.Lock] = {}
-
-    def __call__(self, key: K, compute: Callable[[], T]) -> T:
-        with self._locks.setdefault(key, threading.Lock()):
-            when, result = self._results.get(key, (-math.inf, None))
-            if time.monotonic() - when >= self._seconds:
-                result = _attempt(key, compute, self._what)
-                self._results[key] = (time.monotonic(), result)
-        value: T = _result(result)
-        return value
+        if instance is None:
+            return self
+        with self.of(instance) as once:
+            if once.is_empty:
+                once.value = self.func(instance)
+            return once.value
 
 
 def ahead(*work: Callable[[], object]) -> None:
@@ -122,16 +128,3 @@ def ahead(*work: Callable[[], object]) -> None:
 
     for each in work:
         threading.Thread(target=quietly, args=(each,), daemon=True).start()
-
-
-def _attempt(key: Hashable, compute: Callable[[], T], what: str) -> "T | _Failed":
-    try:
-        return compute()
-    except FAILURES as error:
-        return _Failed(worded(error, what))
-
-
-def _result(result: Any) -> Any:
-    if isinstance(result, _Failed):
-        raise result.error
-    return result

@@ -2,10 +2,9 @@
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -74,12 +73,18 @@ def plan(
 def _require_committed(source: Source, rollout: Rollout, host_run: HostRun) -> None:
     """FleetError unless what is deployed is committed, and signed where that is required."""
     options = host_run.options
-    dirty = rollout.dirty(lambda: gate.uncommitted(host_run.fleet_path))
-    rollout.noted("dirty", lambda: rollout.journal.note("run", dirty=dirty))
+    with rollout.dirty as dirty:
+        if dirty.is_empty:
+            files = gate.uncommitted(host_run.fleet_path)
+            rollout.journal.note("run", dirty=files)
+            dirty.value = files
     if not options.allow_dirty or options.require_signed:
-        gate.require_committed(host_run.fleet_path, dirty)
+        gate.require_committed(host_run.fleet_path, dirty.value)
     if isinstance(source, gate.Verified):  # before anything of the tree was evaluated
-        rollout.noted("verified", lambda: rollout.journal.note("run", verified=source.revision))
+        with rollout.noted as noted:
+            if noted.is_empty:
+                rollout.journal.note("run", verified=source.revision)
+                noted.value = None
     elif options.require_signed:
         raise Usage(
             f"{host_run.id}: require_signed holds for the whole fleet; say it in group_data/all.py, in hosts.nix, or "
@@ -130,19 +135,22 @@ def running_of(host_run: HostRun) -> Running | None:
 
 def to_come(evaluator: Evaluator, rollout: Rollout, hosts: Sequence[str]) -> list[Evaluated]:
     """What is to come to those of these hosts that were reached, but for those that have it already, or pull it."""
-
-    def configs() -> Iterator[Evaluated]:
-        for host_id in hosts:
-            with suppress(*FAILURES):  # said when it is that host's turn
-                config = evaluator.evaluate(hosts, host_id)
-                host_run = rollout.hosts.get(host_id)
-                running = running_of(host_run) if host_run else None
-                if host_run and running and not is_done(host_run.options, running, config.toplevel):
-                    yield config
-
     # every host asks; while planning they are reached one after the other
     known = tuple(host_id for host_id in hosts if host_id in rollout.hosts)
-    return rollout.to_come((tuple(hosts), known), lambda: list(configs()))
+    with rollout.to_come[tuple(hosts), known] as configs:
+        if configs.is_empty:
+            configs.value = list(_to_come(evaluator, rollout, hosts))
+        return configs.value
+
+
+def _to_come(evaluator: Evaluator, rollout: Rollout, hosts: Sequence[str]) -> Iterator[Evaluated]:
+    for host_id in hosts:
+        with suppress(*FAILURES):  # said when it is that host's turn
+            config = evaluator.evaluate(hosts, host_id)
+            host_run = rollout.hosts.get(host_id)
+            running = running_of(host_run) if host_run else None
+            if host_run and running and not is_done(host_run.options, running, config.toplevel):
+                yield config
 
 
 def why_unknown(host_run: HostRun, value: Copied | Built | Planned | PlannedToPull) -> str | None:
@@ -169,13 +177,12 @@ def note_if_revision_only(evaluator: Evaluator, rollout: Rollout, host_run: Host
         alike = sorted(id for id, each in running.items() if each and each.configuration_revision == revision)
         if host_run.id not in alike:
             break
-        answers |= rollout.as_of((revision, attempt), partial(_as_of, evaluator, alike, revision))
+        with rollout.as_of[revision, attempt] as systems:
+            if systems.is_empty:
+                systems.value = dict.fromkeys(alike, "") | dict(evaluator.as_of(alike, revision))
+            answers |= systems.value
     if answers.get(host_run.id) == str(planned.reached.running.current):
         host_run.note(revision_only=True)
-
-
-def _as_of(evaluator: Evaluator, ids: Sequence[str], revision: str) -> dict[str, str]:
-    return dict.fromkeys(ids, "") | dict(evaluator.as_of(ids, revision))
 
 
 LISTING_DEADLINE = 300.0  # seconds for a store to list a closure
@@ -227,7 +234,12 @@ def _closures(
     built = sorted({config.toplevel for config in to_come if Path(config.toplevel).exists()} | {toplevel})
     states = (running_of(each) for each in rollout.hosts.values())
     running = sorted({state.current for state in states if state and state.current})
-    here = rollout.closures(tuple(built), lambda: _local([*built, *running]))
+    with rollout.closures[tuple(built)] as sizes:
+        if sizes.is_empty:
+            roots = [path for path in (*built, *running) if Path(path).exists()]
+            graph = nix.parse_path_info(run(nix.path_info(roots), timeout=LISTING_DEADLINE).stdout)
+            sizes.value = {root: _closure(graph, root) for root in roots}
+        here = sizes.value
     if current is None:
         return {}, here[toplevel]
     if current in here:
@@ -253,13 +265,6 @@ def _parts_there(machine: Machine, system: str) -> dict[str, str]:
 def _text_there(machine: Machine, path: str) -> str | None:
     script = f"cat {path} 2>/dev/null || true"
     return output_of(machine, script, what="looking at what was built") or None
-
-
-def _local(paths: Iterable[str]) -> dict[str, Sizes]:
-    """Sizes by path of the closures of these that are in the store here."""
-    roots = [path for path in paths if Path(path).exists()]
-    graph = nix.parse_path_info(run(nix.path_info(roots), timeout=LISTING_DEADLINE).stdout)
-    return {root: _closure(graph, root) for root in roots}
 
 
 def _closure(graph: Mapping[str, tuple[int, tuple[str, ...]]], root: str) -> Sizes:

@@ -62,7 +62,10 @@ def rebuild(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, planned: 
 
 def _run(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, request: Rebuild) -> None:
     machine, flake = host_run.machine, f"{evaluator.flake}#{host_run.id}"
-    flavour = rollout.flavour(_flavour)
+    with rollout.flavour as flavour:
+        if flavour.is_empty:
+            done = run(nixos_rebuild.HELP, timeout=HELP_DEADLINE, check=False)
+            flavour.value = Flavour.of(done.stdout + done.stderr)
 
     def command(to: Destination | None) -> tuple[list[str], dict[str, str]]:
         build_host = request.builder.copy_to() if request.builder else None
@@ -74,7 +77,7 @@ def _run(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, request: Reb
             write_whole(config, text.text + "\n")
             to = replace(text, config=config)
         return nixos_rebuild.rebuild(
-            *(flavour, request.action, flake, to),
+            *(flavour.value, request.action, flake, to),
             build_host=build_host,
             specialisation=request.specialisation,
             no_check=host_run.options.no_check,
@@ -85,11 +88,6 @@ def _run(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, request: Reb
         run(argv, env=environment, timeout=DEADLINE)
     else:
         run_towards(machine, command, DEADLINE)
-
-
-def _flavour() -> Flavour:
-    done = run(nixos_rebuild.HELP, timeout=HELP_DEADLINE, check=False)
-    return Flavour.of(done.stdout + done.stderr)
 
 
 def _ask_again(host_run: HostRun, failure: FleetError | None) -> Running:

@@ -241,7 +241,7 @@ class Rollout:
     def __post_init__(self) -> None:
         self._roles: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self.dirty: Once[list[str]] = Once("uncommitted files")
-        self.noted: OncePer[str, None] = OncePer("noting what is deployed")
+        self.noted: Once[None] = Once("noting what was verified")
         self.to_come: OncePer[tuple[tuple[str, ...], ...], list[Evaluated]] = OncePer("what is to come")
         self.closures: OncePer[tuple[str, ...], dict[str, Mapping[str, int]]] = OncePer("listing closures")
         self.as_of: OncePer[tuple[str, int], dict[str, str]] = OncePer("evaluating another revision")

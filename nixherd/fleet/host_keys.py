@@ -4,7 +4,6 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from nixherd.base.errors import FleetError
-from nixherd.base.once import OncePer
 from nixherd.base.run import Run
 from nixherd.fleet.models import Fleet
 from nixherd.ssh.keys import HOST_KEY, KeyPair, generate_ed25519, pair_of, same_key
@@ -19,7 +18,7 @@ class HostKeys:
     def __init__(self, fleet: Fleet, run: Run) -> None:
         self.fleet = fleet
         self._run = run
-        self._told: OncePer[str, str] = OncePer("comparing the host keys that guests tell")
+        self._told: dict[str, str] = {}
 
     def private_key_file(self, host_id: str) -> Path:
         return self._run.state_of(host_id).directory / PRIVATE
@@ -99,7 +98,7 @@ class HostKeys:
 
     def first_to_tell(self, fingerprint: str, guest: str) -> str:
         """The guest that told the key with this fingerprint first in this run; no other one has it as well."""
-        return self._told(fingerprint, lambda: guest)
+        return self._told.setdefault(fingerprint, guest)  # which is atomic
 
     def _comment(self, host_id: str) -> str:
         return f"root@{self.fleet.hosts[host_id].hostname}"

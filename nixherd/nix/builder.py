@@ -51,14 +51,12 @@ class Builder:
         FleetError when those of `host_id` cannot be built; the others go on.
         """
         installables = tuple(sorted({f"{drv}^*" for drvs in derivations.values() for drv in drvs}))
-
-        def build() -> list[str]:
-            if fetch:
-                fetch(installables)
-            return self._build(installables, stream)
-
         try:
-            self._builds(installables, build)  # by what is built: an evaluation may change within a run
+            with self._builds[installables] as build:  # by what is built: an evaluation may change within a run
+                if build.is_empty:
+                    if fetch:
+                        fetch(installables)
+                    build.value = self._build(installables, stream)
         except FleetError:
             if set(derivations) == {host_id}:
                 raise
@@ -73,22 +71,24 @@ class Builder:
     def require_installer(self) -> None:
         """FleetError unless the flake has the kexec installer; whether it can be built shows when it is."""
         packages, _, name = KEXEC_INSTALLER.rpartition(".")
-        names = self._installer(lambda: self.evaluator.ask(nix.names(self.evaluator.flake, packages)))
-        if name not in nix.parse_names(names):
+        with self._installer as names:
+            if names.is_empty:
+                names.value = self.evaluator.ask(nix.names(self.evaluator.flake, packages))
+        if name not in nix.parse_names(names.value):
             remedy = "add the installer of nixos-images, as the reference fleet does in nix/installer.nix"
             raise FleetError(f"{self.evaluator.path}/flake.nix: it has no {KEXEC_INSTALLER}; {remedy}")
 
     def kexec_tarball(self) -> Path:
         """The installer's kexec tarball, built by the flake itself, so that its lock file pins the installer too."""
-        return self._tarball(self._build_tarball)
-
-    def _build_tarball(self) -> Path:
-        [out] = self._build([f"{self.evaluator.flake}#{KEXEC_INSTALLER}"])
-        tarballs = sorted(Path(out).glob("*.tar.gz"))
-        if not tarballs:
-            what = f"{KEXEC_INSTALLER} holds no .tar.gz; take it from nixos-images"
-            raise FleetError(f"{self.evaluator.path}/flake.nix: {what}")
-        return tarballs[0]
+        with self._tarball as tarball:
+            if tarball.is_empty:
+                [out] = self._build([f"{self.evaluator.flake}#{KEXEC_INSTALLER}"])
+                tarballs = sorted(Path(out).glob("*.tar.gz"))
+                if not tarballs:
+                    what = f"{KEXEC_INSTALLER} holds no .tar.gz; take it from nixos-images"
+                    raise FleetError(f"{self.evaluator.path}/flake.nix: {what}")
+                tarball.value = tarballs[0]
+            return tarball.value
 
     def _build(self, installables: Sequence[str], stream: Callable[[str], None] | None = None) -> list[str]:
         root = self.evaluator.run.gc_roots / hashlib.sha256(" ".join(installables).encode()).hexdigest()[:32]

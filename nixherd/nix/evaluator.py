@@ -72,16 +72,19 @@ class Evaluator:
         self._homes, self._find_source = fleet.homes, source
         self._source: Once[Source] = Once(f"{self.path}: finding the flake")
         self._results: OncePer[tuple[str, ...], Found] = OncePer(f"{self.path}: evaluating")
-        self._has_jobs: Once[bool] = Once(f"looking for {eval_jobs.PROGRAM}")
+        self._knows_jobs: Once[bool] = Once(f"looking for {eval_jobs.PROGRAM}")
 
     @property
     def source(self) -> Source:
-        return self._source(self._find_source)
+        with self._source as source:
+            if source.is_empty:
+                source.value = self._find_source()
+            return source.value
 
     @source.setter
     def source(self, source: Source) -> None:
         """Set it, where it is known already."""
-        self._source.set(source)
+        self._source.value = source
 
     @property
     def flake(self) -> str:
@@ -90,7 +93,7 @@ class Evaluator:
 
     def forget(self) -> None:
         """Evaluate anew: the fleet's files were changed."""
-        self._results.forget()
+        self._results.clear()
         self._source.forget()
 
     def evaluate(self, host_ids: Sequence[str], host_id: str) -> Evaluated:
@@ -101,7 +104,10 @@ class Evaluator:
         host_ids = self.together if set(host_ids) <= set(self.together) else host_ids
         is_nixos = host_id not in self._homes
         alike = tuple(each for each in host_ids if (each not in self._homes) == is_nixos)
-        result = self._results(alike, lambda: self._of_one_revision(alike, is_nixos=is_nixos)).get(host_id)
+        with self._results[alike] as results:
+            if results.is_empty:
+                results.value = self._of_one_revision(alike, is_nixos=is_nixos)
+            result = results.value.get(host_id)
         if isinstance(result, FleetError):
             raise result
         if result is None:
@@ -129,7 +135,7 @@ class Evaluator:
 
     def _all(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
         found: dict[str, Evaluated | FleetError | None] = {}
-        if len(host_ids) > 1 and self._has_jobs(_has_jobs):
+        if len(host_ids) > 1 and self._has_jobs():
             found |= self._side_by_side(host_ids, is_nixos=is_nixos)
         workers, batches = _batches([host_id for host_id in host_ids if host_id not in found])
 
@@ -140,6 +146,16 @@ class Evaluator:
             for each in pool.map(work, batches):
                 found |= each
         return found
+
+    def _has_jobs(self) -> bool:
+        """Whether there is a nix-eval-jobs of use."""
+        if shutil.which(eval_jobs.PROGRAM) is None:
+            return False
+        with self._knows_jobs as is_usable:
+            if is_usable.is_empty:
+                done = run(eval_jobs.HELP, timeout=HELP_DEADLINE, check=False)
+                is_usable.value = eval_jobs.is_usable(done.stdout + done.stderr)
+            return is_usable.value
 
     def _side_by_side(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
         """What nix-eval-jobs says; a host that it lost on the way, or does not have, is not in it."""
@@ -205,13 +221,6 @@ class Evaluator:
             if is_new:
                 say(f"warning: {shown(text, hosts)}", err=True)
             self.run.journal.note("warning", text=text, hosts=list(hosts))
-
-
-def _has_jobs() -> bool:
-    if shutil.which(eval_jobs.PROGRAM) is None:
-        return False
-    done = run(eval_jobs.HELP, timeout=HELP_DEADLINE, check=False)
-    return eval_jobs.is_usable(done.stdout + done.stderr)
 
 
 def _batches(host_ids: Sequence[str]) -> tuple[int, list[Sequence[str]]]:

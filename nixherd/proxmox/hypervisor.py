@@ -31,6 +31,9 @@ class Hypervisor:
         self.fleet, self.token_file = fleet, token_file
         self._definitions = definitions
         self.template_storages: Once[Mapping[str, Storage | None]] = Once("asking for the template's storages")
+        self.entered: Once[Client] = Once("hypervisor: client")
+        self._version: Once[Version] = Once("hypervisor: version")
+        self._nodes: Once[tuple[str, ...]] = Once("hypervisor: nodes")
 
     @once_property
     def guarded(self) -> "Client":
@@ -47,21 +50,25 @@ class Hypervisor:
         policy = self._definitions or Policy.from_fleet(self.fleet)
         return connect(self.fleet.endpoint, policy, Token.read(self.token_file))
 
-    @once_property
+    @property
     def client(self) -> "Client":
         """The same, once it was asked for the version and the nodes.
 
         Unusable without a way in: no endpoint, another certificate, a token that is missing or refused,
         an unknown node.
         """
-        try:
-            client, _, nodes = self.guarded, self.version, self.nodes
-        except FleetError as error:
-            raise (Foreign if isinstance(error, Refused) else Unusable)(str(error)) from error
-        node = self.fleet.endpoint.node if self.fleet.endpoint else ""
-        if node not in nodes:
-            raise Unusable(f"{DEFINITIONS}: proxmox.node: node {node} does not exist; name one of {', '.join(nodes)}")
-        return client
+        with self.entered as entered:
+            if entered.is_empty:
+                try:
+                    client, _, nodes = self.guarded, self.version, self.nodes
+                except FleetError as error:
+                    raise (Foreign if isinstance(error, Refused) else Unusable)(str(error)) from error
+                node = self.fleet.endpoint.node if self.fleet.endpoint else ""
+                if node not in nodes:
+                    remedy = f"name one of {', '.join(nodes)}"
+                    raise Unusable(f"{DEFINITIONS}: proxmox.node: node {node} does not exist; {remedy}")
+                entered.value = client
+            return entered.value
 
     @property
     def under_way(self) -> list[str]:
@@ -77,13 +84,19 @@ class Hypervisor:
 
     # What is the same for every guest; only GETs are sent
 
-    @once_property
+    @property
     def version(self) -> "Version":
-        return self.guarded.version()
+        with self._version as version:
+            if version.is_empty:
+                version.value = self.guarded.version()
+            return version.value
 
-    @once_property
+    @property
     def nodes(self) -> tuple[str, ...]:
-        return self.guarded.nodes()
+        with self._nodes as nodes:
+            if nodes.is_empty:
+                nodes.value = self.guarded.nodes()
+            return nodes.value
 
     @once_property
     def permissions(self) -> "Permissions":

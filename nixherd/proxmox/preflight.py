@@ -298,6 +298,9 @@ def survey(hypervisor: Hypervisor, vm: Vm) -> Survey:
     used = {storage, *(disk.storage for disk in vm.settings.disks if disk.storage)}
     if actual:
         node, used = actual.node or node, used | _used(actual.config)
+    with hypervisor.template_storages as of_template:
+        if of_template.is_empty:
+            of_template.value = _storages_seen(client, template_node(fleet), _used(template)) if template else {}
     return Survey(
         version=hypervisor.version,
         nodes=nodes,
@@ -306,9 +309,7 @@ def survey(hypervisor: Hypervisor, vm: Vm) -> Survey:
         template_unseen=unseen,
         actual=actual,
         storages=_storages_seen(client, node, used) if exists else {},
-        template_storages=hypervisor.template_storages(
-            lambda: _storages_seen(client, template_node(fleet), _used(template)) if template else {}
-        ),
+        template_storages=of_template.value,
     )
 
 

@@ -266,8 +266,11 @@ class MachineConnector(PinnedConnector):
 
     def told_by(self, host: Host) -> tuple[Neighbour, ...]:
         """Ask another host for its neighbours; what one told is not asked again for a few seconds."""
-        other: PyinfraHost = next(each for each in self.state.inventory if each.data.host_id == host.id)
-        return self.context.sightings.told_by(host.id, lambda: _ask(type(self)(self.state, other)))
+        with self.context.sightings.told[host.id] as told:
+            if told.is_empty:
+                other: PyinfraHost = next(each for each in self.state.inventory if each.data.host_id == host.id)
+                told.value = _ask(type(self)(self.state, other))
+            return told.value
 
     # The way there
 

@@ -40,7 +40,10 @@ def begin(host: Host, **changes: Any) -> tuple[Rollout, HostRun]:
     if not fleet_host(host).is_nixos and not (options.goal is Goal.SWITCH and options.specialisation is None):
         raise Usage(f"{host_id}: goal={options.goal}: a home can be switched to, and no more")
     key = (str(host.current_op_hash), executing(host))
-    rollout = context_of(host).rollouts.of_row(key, lambda: _new(host))
+    with context_of(host).rollouts.of_row[key] as row:
+        if row.is_empty:
+            row.value = _new(host)
+        rollout = row.value
     host_run = HostRun(
         host=fleet_host(host),
         options=options,
@@ -127,15 +130,14 @@ def options_of(host: Host, **changes: Any) -> Options:
 def waves(host: Host) -> list[int]:
     """The waves of the hosts that are selected, in their order. Usage where pyinfra was told to go in another one."""
     require_order(host.data.get("without_order"))
-
-    def found() -> list[int]:
-        numbers = set()
-        for each in _limited(host):
-            with suppress(*FAILURES):  # said when it is that host's turn
-                numbers.add(options_of(each).wave)
-        return sorted(numbers) or [USUAL]
-
-    return context_of(host).rollouts.waves(found)  # every host asks
+    with context_of(host).rollouts.waves as waves:  # every host asks
+        if waves.is_empty:
+            numbers = set()
+            for each in _limited(host):
+                with suppress(*FAILURES):  # said when it is that host's turn
+                    numbers.add(options_of(each).wave)
+            waves.value = sorted(numbers) or [USUAL]
+        return waves.value
 
 
 def reached_ids(host: Host) -> tuple[str, ...]:

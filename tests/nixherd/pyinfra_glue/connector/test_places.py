@@ -143,7 +143,7 @@ def test_a_host_is_asked_for_its_neighbours_on_a_connection_of_its_own(
     assert sshd.logins == logins, "it was asked a moment ago"
 
     def refused(**changes: Any) -> str:
-        shared.context.sightings._told._results.clear()
+        shared.context.sightings.told.clear()
         shared.fleet = replace(shared.fleet, hosts={**hosts, "metal": replace(metal, **changes)})
         with pytest.raises((OSError, FleetError)) as caught:
             connector.told_by(shared.host("metal"))
