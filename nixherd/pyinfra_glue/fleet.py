@@ -27,7 +27,7 @@ from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.util import CommandOutput, OutputLine
 from typing_extensions import override
 
-from nixherd.base.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, Refused, Unforeseen
+from nixherd.base.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, NotSent, Refused, Unforeseen
 from nixherd.base.faults import worded
 from nixherd.base.narration import Narrator
 from nixherd.base.sizes import parse_seconds
@@ -198,7 +198,7 @@ class FleetConnector(MachineConnector):
     # Working
 
     def _ready(self) -> bool:
-        """Connected; False for a machine that is absent while we only plan. OSError past the deadline."""
+        """Connected; False for a machine that is absent while we only plan. NotSent past the deadline."""
         if self.connected:
             return True
         if not self.executing:
@@ -210,7 +210,7 @@ class FleetConnector(MachineConnector):
         except FleetError as error:
             if isinstance(error, Refused):
                 self.context.run.failed(self.fleet_host.id, error)
-            raise OSError(str(error)) from error
+            raise NotSent(str(error)) from error
         return True
 
     @override
@@ -252,7 +252,7 @@ class FleetConnector(MachineConnector):
     def forced(self, words: str, timeout: float) -> tuple[bool, CommandOutput]:
         """Say these words to a machine that takes forced commands alone, as they are; OSError when it is not there."""
         if not self._ready() or not isinstance(self.client, PinnedClient):
-            raise OSError(f"{self.fleet_host.id}: not connected")
+            raise NotSent(f"{self.fleet_host.id}: not connected")
         try:
             out, err, status = self.client.say(words, timeout)
         except (SSHException, EOFError) as error:

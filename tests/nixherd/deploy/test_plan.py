@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import FleetError, NotWell, Usage
+from nixherd.base.errors import FleetError, NotSent, NotWell, Undecided, Usage
 from nixherd.base.process import Completed
 from nixherd.deploy import commit_policy, plan, program
 from nixherd.deploy.options import Goal, Options
@@ -200,7 +200,9 @@ def test_a_system_that_differs_by_its_revision_alone_is_noted(monkeypatch: pytes
          "unchanged", None),
         (f"was={NEW}\nnoted={NEW} {REVISION} 2026-11-29T21:03:27Z me r\n{NEW}\n", "revision only", None),
         (f"{OLD}\n", None, "it ran its command, and runs .*, not"),
-        ("nothing\n", None, "runs what it does not say"),
+        ("nothing\n", "unknown", "it ran its command, which does not say what runs"),
+        (OSError("the connection broke"), "unknown", "what it did is not known: the connection broke"),
+        (NotSent("no route"), None, "it was not told to pull: no route"),
         (FAILED, None, "its command failed: it is broken"),
     ],
 )  # fmt: skip
@@ -208,8 +210,9 @@ def test_a_machine_that_pulls_says_what_runs_then(answer: Any, outcome: str | No
     rollout, host_run, _ = rolled_out(Scripted(access=Access.TRIGGER, answers={"trigger": answer}))
     value = PlannedToPull(ReachedToPull("x"), CONFIG)
     if error:
-        with pytest.raises(FleetError, match=error):
+        with pytest.raises(FleetError, match=error) as raised:
             program.trigger(rollout, host_run, value)
+        assert isinstance(raised.value, Undecided) == (outcome == "unknown")
     else:
         program.trigger(rollout, host_run, value)
     assert host_run.outcome == outcome
