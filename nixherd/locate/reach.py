@@ -18,9 +18,8 @@ from typing import Any
 
 from typing_extensions import TypeIs
 
-from nixherd.base.errors import ApiError, DeadlineExceeded, FleetError, Refused
+from nixherd.base.errors import ApiError, FleetError, Refused
 from nixherd.base.names import USER, is_a
-from nixherd.base.poll import Backoff, poll
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Fleet, GuestType, Host, Vm
 from nixherd.locate.guest_agent import require_a_guests, told_key
@@ -33,7 +32,6 @@ from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.ssh.keys import parse_public_key, same_key
 
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+(%[A-Za-z0-9]+)?", re.ASCII)
-_PAUSES = Backoff(0.05, 1.0, 1.1)  # seconds between two looks at a machine that is on its way
 
 
 class Absent(FleetError):
@@ -158,10 +156,19 @@ def look(hypervisor: Hypervisor, keys: HostKeys, host: Host, hints: Hints, how: 
     Raises Absent when there is nothing to wait for.
     """
     vm = hypervisor.fleet.vm_of(host.id)
-    if is_proven_by_agent(vm):
-        return _look_at_vm(hypervisor, keys, host, vm, how)
-    guest = _known_card(hypervisor, vm) if vm else None
-    return [replace(place, asked=guest) for place in _look_at_names(keys, host, hints)]
+    if not is_proven_by_agent(vm):
+        card = _known_card(hypervisor, vm) if vm else None
+        return [replace(place, asked=card) for place in _look_at_names(keys, host, hints)]
+    guest = running(hypervisor, vm)
+    try:
+        return ask_agent(hypervisor, keys, host, guest, how)
+    except NoAgent as error:
+        pin = "" if keys.pinned(host.id) else f"put the host key of {host.id} into hosts.nix as its publicKey, or "
+        why = f"{label(vm)} has no guest agent, which alone could prove that a machine is it"
+        raise Absent(why, f"{pin}have one run there (agent = true)") from error
+    except AgentUnavailable as error:
+        how.progress(str(error))
+        return []
 
 
 def is_proven_by_agent(vm: Vm | None) -> TypeIs[Vm]:
@@ -264,19 +271,6 @@ def _see(hypervisor: Hypervisor, host: Host, guest: Running, progress: Callable[
     return _Seen(guest, named, address, epoch_on(host, client.agent_read(node, vm.vmid, "/etc/os-release")))
 
 
-def _look_at_vm(hypervisor: Hypervisor, keys: HostKeys, host: Host, vm: Vm, how: Look) -> list[Place]:
-    guest = running(hypervisor, vm)
-    try:
-        return ask_agent(hypervisor, keys, host, guest, how)
-    except NoAgent as error:
-        pin = "" if keys.pinned(host.id) else f"put the host key of {host.id} into hosts.nix as its publicKey, or "
-        why = f"{label(vm)} has no guest agent, which alone could prove that a machine is it"
-        raise Absent(why, f"{pin}have one run there (agent = true)") from error
-    except AgentUnavailable as error:
-        how.progress(str(error))
-        return []
-
-
 def ask_agent(hypervisor: Hypervisor, keys: HostKeys, host: Host, guest: Running, how: Look) -> list[Place]:
     """Where the agent of a VM that runs says that it is, as `look` has it.
 
@@ -371,14 +365,3 @@ def stranger(hypervisor: Hypervisor, keys: HostKeys, host: Host, *, installs: bo
         return None
     judge = why_not_ours if installs and not keys.problem(host.id) else contradiction
     return judge(hypervisor.fleet, vm, found[1], found[0])
-
-
-def until(deadline: float, what: str, attempt: Callable[[], bool]) -> None:
-    """Call `attempt` until it says True; the less often the longer it takes, so that little is added to any wait.
-
-    DeadlineExceeded `deadline` seconds from now, naming what was waited for.
-    """
-    for _ in poll(deadline, _PAUSES):
-        if attempt():
-            return
-    raise DeadlineExceeded(f"{what}: not within {deadline:.0f} s")

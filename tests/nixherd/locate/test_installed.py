@@ -267,7 +267,7 @@ def test_a_network_is_searched_only_where_that_is_said(scene: Scene, monkeypatch
     assert places(scene.look()) == ["dev", "10.9.9.2"]
     assert places(scene.look()) == ["dev", "10.9.9.2"]
     assert searched == [["10.9.9.1", "10.9.9.2", "10.9.9.4", "10.9.9.5", "10.9.9.6"]], "without the node's, and once"
-    scene.shared.context.sightings._listening["10.9.9.0/29"]._seconds = 0.0
+    scene.shared.context.sightings.listening["10.9.9.0/29"]._seconds = 0.0
     for _ in range(keyscan.MOST_SEARCHES + 2):
         scene.look()
     assert len(searched) == keyscan.MOST_SEARCHES

@@ -134,10 +134,10 @@ def stand_in(module: Any) -> None:
     def answer(words: list[str]) -> tuple[bool, Any]:
         return True, CommandOutput([OutputLine("stdout", word) for word in words])
 
-    def arrive(connector: Any, how: Any) -> bool:
+    def arrive(connector: Any, how: Any) -> Any:
         connector.place = module.Place("127.0.0.1", module.Epoch.FINAL, "", "root")
         connector.data["ssh_user"] = "root"
-        return True
+        return connector.place
 
     def forced(connector: Any, words: str, timeout: float) -> tuple[bool, Any]:
         report, verb = machine(connector), words.split()[1]
