@@ -85,6 +85,10 @@ class DeadlineExceeded(FleetError, TimeoutError):
     """Something that should have happened by now has not; the message says what was waited for, and how long."""
 
 
+class NotSent(OSError):
+    """No connection stood, so a machine was told nothing."""
+
+
 class Unforeseen(FleetError, OSError):
     """A fault of our own, in words (`nixherd.base.faults`): it ends what it happened in, and nothing else."""
 

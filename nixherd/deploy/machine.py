@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from nixherd.base.errors import DeadlineExceeded, Unforeseen
+from nixherd.base.errors import DeadlineExceeded, NotSent, Unforeseen
 from nixherd.base.process import Completed
 from nixherd.base.reasons import failure
 from nixherd.fleet.models import Access
@@ -17,7 +17,8 @@ ANSWER_DEADLINE = 60.0  # seconds for a machine to say what runs on it
 
 
 class Machine(Protocol):
-    """One machine of the fleet. Every method raises OSError when the machine does not answer.
+    """One machine of the fleet. Every method raises OSError when the machine does not answer: it may have done what
+    it was told, unless that is NotSent.
 
     `id` is the host's in the fleet, `access` how far it lets us in, `is_local` whether we run on it, `user` who logs
     in, `boot_deadline` how many seconds it may take to come up. `password` is what sudo is answered with, once
@@ -89,7 +90,13 @@ def restart(machine: Machine, script: str, *, sudo: bool = False) -> None:
 
     A machine that is gone before it answers did as it was told: the caller waits for what comes back.
     """
-    done = machine.run(script, sudo=sudo)
+    try:
+        done = machine.run(script, sudo=sudo)
+    except (Unforeseen, NotSent):
+        raise
+    except OSError as error:
+        machine.say(f"it was told to go down, and did not answer: {error}")
+        return
     if done.status != 0 and (done.stdout or done.stderr):
         raise failure(f"{machine.id}: the reboot failed", done.stderr.strip() or done.stdout)
 

@@ -15,13 +15,14 @@ import stat
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from nixherd.base.errors import FleetError
 from nixherd.base.files import is_temporary
-from nixherd.base.process import Completed
+from nixherd.base.process import Completed, run
 from nixherd.base.reasons import failure
-from nixherd.fleet.closed_git import answer, as_operator, look, overruled
+from nixherd.fleet.closed_git import answer, as_operator, looking, overruled
 
 _IN_PROGRESS = {
     "MERGE_HEAD": "a merge",
@@ -32,6 +33,7 @@ _IN_PROGRESS = {
 }
 _LOCKS = ("index.lock", "HEAD.lock")
 _FILES = (*_IN_PROGRESS, *_LOCKS, "refs/heads", "info/exclude")
+_git = partial(run, closed=True, timeout=300.0, check=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class Repository:
         if top is None:
             return None
         words = [word for name in _FILES for word in ("--git-path", name)]
-        found = answer(look(directory, {}, ("rev-parse", "--show-toplevel", "--show-prefix", *words)), directory)
+        argv, env = looking(directory, {}, ("rev-parse", "--show-toplevel", "--show-prefix", *words))
+        found = answer(_git(argv, env=env), directory)
         try:
             is_top, prefix, *paths = found.stdout.removesuffix("\n").split("\n")
             files = {name: directory / path for name, path in zip(_FILES, paths, strict=True)}
@@ -69,7 +72,8 @@ class Repository:
         if is_top != str(top):
             remedy = "mend that repository (core.worktree?), or move what is not a repository away"
             raise FleetError(f"{top / '.git'}: git does not use it for {directory}, but what is at {is_top}; {remedy}")
-        settings = answer(look(directory, {}, ("config", "--null", "--show-scope", "--list")), directory)
+        argv, env = looking(directory, {}, ("config", "--null", "--show-scope", "--list"))
+        settings = answer(_git(argv, env=env), directory)
         return cls(directory, top, prefix, files, overruled(settings.stdout))
 
     def read(
@@ -84,8 +88,8 @@ class Repository:
         `answers` are the statuses that mean something (None: all do); another one is a FleetError in git's words.
         `config` are settings for this call.
         """
-        done = look(self.directory, {**self.overruled, **(config or {})}, words, input, self.index)
-        return answer(done, self.directory, answers)
+        argv, env = looking(self.directory, {**self.overruled, **(config or {})}, words, self.index)
+        return answer(_git(argv, env=env, input=input), self.directory, answers)
 
     def of_hook(self) -> "Repository":
         """The same with the index that a commit is made of whose hook we run in: not git's own for `git commit FILE`.
@@ -103,7 +107,8 @@ class Repository:
 
         Without `answers` any status is one.
         """
-        return answer(as_operator(self.directory, words), self.directory, answers)
+        argv, env = as_operator(self.directory, words)
+        return answer(_git(argv, env=env), self.directory, answers)
 
     def require_able(self) -> None:
         """FleetError while a commit is not possible: no author, or something unfinished."""
@@ -289,8 +294,9 @@ class _Known:
 
 def begin(directory: Path) -> None:
     """Make a repository of a directory of ours, so that a flake in it is one of git's; its files are to be known."""
-    answer(look(directory, {}, ("init", "--quiet")), directory)
-    answer(look(directory, {}, ("add", "--all", "--force", "--intent-to-add", ".")), directory)
+    for words in (("init", "--quiet"), ("add", "--all", "--force", "--intent-to-add", ".")):
+        argv, env = looking(directory, {}, words)
+        answer(_git(argv, env=env), directory)
 
 
 def _top(directory: Path) -> Path | None:

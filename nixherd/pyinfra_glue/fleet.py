@@ -27,7 +27,7 @@ from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.util import CommandOutput, OutputLine
 from typing_extensions import override
 
-from nixherd.base.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, Refused, Unforeseen
+from nixherd.base.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, NotSent, Refused, Unforeseen
 from nixherd.base.faults import worded
 from nixherd.base.narration import Narrator
 from nixherd.base.poll import Backoff, poll
@@ -193,7 +193,7 @@ class FleetConnector(MachineConnector):
     # Working
 
     def _ready(self) -> bool:
-        """Connected; False for a machine that is absent while we only plan. OSError past the deadline."""
+        """Connected; False for a machine that is absent while we only plan. NotSent past the deadline."""
         if self.connected:
             return True
         if not self.executing:
@@ -205,39 +205,34 @@ class FleetConnector(MachineConnector):
         except FleetError as error:
             if isinstance(error, Refused):
                 self.context.run.failed(self.fleet_host.id, error)
-            raise OSError(str(error)) from error
+            raise NotSent(str(error)) from error
         return True
 
     @override
     def run_shell_command(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
-        """As `_run`; what nobody foresaw is an OSError too, which to pyinfra is this host's failure."""
-        try:
-            return self._run(command, *args, **arguments)
-        except UNFORESEEN as error:
-            raise worded(error, f"{self.fleet_host.id}: running a command") from error
-
-    def _run(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
         """Run it; on a connection that turns out to be dead before it has begun, look the machine up and run it there.
 
-        Raises OSError when the connection breaks later, or no machine is found. What the hypervisor is asked needs no
-        machine.
+        Raises OSError, which to pyinfra is this host's failure, when the connection breaks later, no machine is found,
+        or for what nobody foresaw. What the hypervisor is asked needs no machine.
         """
         if isinstance(command, ApiQuery):
             return self._ask(command)
         self._require_shell()
-        for last in (False, True):
-            if not self._ready():
-                break
-            if self.here:
-                return self.here.run_shell_command(command, *args, **arguments)
-            try:
-                return super().run_shell_command(command, *args, **arguments)
-            except NotBegun:
-                self.drop()
-                if last:
-                    raise
-            except (SSHException, EOFError) as error:
-                raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
+        try:
+            for last in (False, True):
+                if not self._ready():
+                    break
+                try:
+                    run = self.here.run_shell_command if self.here else super().run_shell_command
+                    return run(command, *args, **arguments)
+                except NotBegun:
+                    self.drop()
+                    if last:
+                        raise
+        except (SSHException, EOFError) as error:
+            raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
+        except UNFORESEEN as error:
+            raise worded(error, f"{self.fleet_host.id}: running a command") from error
         return True, CommandOutput([])
 
     def _ask(self, query: ApiQuery) -> tuple[bool, CommandOutput]:
@@ -252,7 +247,7 @@ class FleetConnector(MachineConnector):
     def forced(self, words: str, timeout: float) -> tuple[bool, CommandOutput]:
         """Say these words to a machine that takes forced commands alone, as they are; OSError when it is not there."""
         if not self._ready() or not isinstance(self.client, PinnedClient):
-            raise OSError(f"{self.fleet_host.id}: not connected")
+            raise NotSent(f"{self.fleet_host.id}: not connected")
         try:
             out, err, status = self.client.say(words, timeout)
         except (SSHException, EOFError) as error:

@@ -1,12 +1,14 @@
 """An activation from its beginning to its judged end, on a machine that runs the real machine.sh in a directory."""
 
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nixherd.base.errors import DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided
+from nixherd.base.errors import DeadlineExceeded, FleetError, NeedsBoot, NotBegun, NotSent, Refused, Undecided
+from nixherd.base.exit_codes import Exit, exit_of
 from nixherd.base.process import Completed
 from nixherd.deploy import activate as module
 from nixherd.deploy.activate import activate
@@ -16,7 +18,7 @@ from nixherd.deploy.report import Outcome
 from nixherd.deploy.run import Built, Changes, Copied, Planned, Reached, Target
 from nixherd.deploy.running import PENDING, Running, ask_running
 from nixherd.fleet.health_checks import Check
-from tests.nixherd.deploy.scripted import NEW, OLD, REVISION, THIRD, Sandbox, Scripted, rolled_out
+from tests.nixherd.deploy.scripted import FAILED, NEW, OLD, REVISION, THIRD, Sandbox, Scripted, rolled_out
 from tests.runs import DESCRIBED
 
 TARGET = Target(NEW, socket.gethostname(), REVISION)
@@ -116,7 +118,7 @@ def test_a_lost_answer_to_the_beginning_is_asked_for_again(machine: Sandbox) -> 
     machine.run = cut_off  # type: ignore[method-assign, assignment]
     activate(rollout, host_run, TARGET, before)
     assert (machine.current, notes.end[0]) == (NEW, "deployed")
-    assert "not reached: the connection broke" in machine.narration
+    assert "no answer: the connection broke" in machine.narration
 
 
 def test_a_connection_that_ends_without_an_answer_says_nothing_of_the_deployment() -> None:
@@ -127,18 +129,65 @@ def test_a_connection_that_ends_without_an_answer_says_nothing_of_the_deployment
     assert any("the connection ended without an answer" in line for line in machine.narration)
 
 
-def test_what_never_began_is_said_to_be_that(machine: Sandbox) -> None:
+GONE = "protocol=3\nstate=none\n"
+
+
+@pytest.mark.parametrize(
+    ("begun", "error"),
+    [
+        (OSError("gone"), "dev: gone; it has not begun 0 s later; deploy it again"),
+        ("nonsense", "did not say how its deployment stands, but 'nonsense'; it has not begun"),
+        (Completed("", "Killed", 1), "beginning the deployment failed: Killed; it has not begun"),
+    ],
+)
+def test_what_never_began_is_said_to_be_that(monkeypatch: pytest.MonkeyPatch, begun: object, error: str) -> None:
+    monkeypatch.setattr(module, "BEGINNING", 0.0)
+    machine = Scripted(answers={" begin ": begun, " look ": GONE})
     rollout, host_run, _ = rolled_out(machine)
-    before = running(machine)
-    machine.broken = [OSError("gone")]
-    with pytest.raises(NotBegun, match="and neither answered nor began; deploy it again"):
-        activate(rollout, host_run, TARGET, before)
+    with pytest.raises(NotBegun, match=error):
+        activate(rollout, host_run, Target(NEW), BEFORE)
+
+
+@pytest.mark.parametrize("begun", [OSError("gone"), "nonsense", "protocol=3\nid=x\nstate=arm", FAILED])
+def test_what_begins_after_its_answer_was_lost_is_followed(monkeypatch: pytest.MonkeyPatch, begun: object) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    machine = Scripted(answers={" begin ": begun, " look ": [GONE, GONE, *answers("activating"), *answers("kept")]})
+    rollout, host_run, notes = rolled_out(machine)
+    activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.end == ("deployed", None)
+
+
+@pytest.mark.parametrize(
+    ("begun", "error"),
+    [
+        (NotSent("no route"), "it was not told to begin: no route"),
+        (
+            Completed("", "sudo: a password is required\n", 1),
+            "failed: .*a password is required",
+        ),
+    ],
+)
+def test_a_machine_that_was_told_nothing_is_not_looked_at(begun: object, error: str) -> None:
+    machine = Scripted(answers={" begin ": begun})
+    rollout, host_run, _ = rolled_out(machine)
+    with pytest.raises(NotBegun, match=error):
+        activate(rollout, host_run, Target(NEW), BEFORE)
+    assert not any(" look " in script for script in machine.scripts)
+
+
+def test_a_machine_that_says_nothing_but_noise_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REVERT", -12.8)
+    machine = Scripted(answers={" begin ": "welcome\n", " look ": "welcome\n"})
+    rollout, host_run, notes = rolled_out(machine)
+    with pytest.raises(Undecided, match=r"it has not said how it stands for 13 s \(.*but 'welcome"):
+        activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.end[0] == "unknown"
 
 
 @pytest.mark.parametrize(
     ("look", "revert", "error"),
     [
-        (OSError("silence"), -12.8, "it was not heard of for 13 s"),
+        (OSError("silence"), -12.8, r"it has not said how it stands for 13 s \(silence\)"),
         ("reverting", -13, "it was still reverting when its deadlines were over"),
     ],
 )
@@ -210,7 +259,7 @@ def test_a_copied_system_is_activated_in_its_turn(machine: Sandbox) -> None:
     rollout, host_run, notes = rolled_out(machine, soak=1)
     config = replace(DESCRIBED, toplevel=NEW, hostname="", revision=REVISION)
     built = Built(Planned(Reached("x", running(machine)), config))
-    module.activate_copied(rollout, host_run, Copied(built))
+    activate(rollout, host_run, Target.of(config), built.planned.reached.running, built=built)
     assert (machine.current, notes.end[0]) == (NEW, "deployed")
 
 
@@ -235,6 +284,14 @@ def test_what_cannot_be_switched_to_boots_where_that_is_allowed() -> None:
     assert notes.end == ("deployed", None)
     assert notes.stages == ["activate", "reboot", "prove"]
     assert any(f"{rollout.id}-boot" in script for script in machine.scripts)
+
+
+def test_what_is_kept_and_cannot_be_told_to_boot_has_changed() -> None:
+    machine = Scripted(answers={"begin": answers("kept", current=OLD), "systemctl reboot": NotSent("no route")})
+    rollout, host_run, _ = rolled_out(machine, reboot=True, goal=Goal.BOOT)
+    with pytest.raises(FleetError, match=f"not told to reboot: no route; its next boot brings {NEW}") as raised:
+        activate(rollout, host_run, Target(NEW), BEFORE)
+    assert exit_of(raised.value, changed=True) is Exit.FAILED
 
 
 def test_a_machine_that_is_not_ours_to_reboot_is_left_pending() -> None:
@@ -271,7 +328,7 @@ def test_a_word_that_is_lost_is_asked_about() -> None:
     rollout, host_run, notes = rolled_out(machine)
     activate(rollout, host_run, Target(NEW), BEFORE)
     assert notes.end[0] == "deployed"
-    assert "not reached: cut off" in machine.narration
+    assert "no answer: cut off" in machine.narration
 
 
 def test_a_machine_that_lets_nobody_in_afterwards_is_not_kept() -> None:
@@ -299,19 +356,26 @@ def test_what_a_killed_run_of_ours_began_is_ended_first(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "is_of", lambda run, fleet: True)
     busy = f"{answers('proving')[0]}busy=me@x\n"
     ends = [*answers("reverting"), *answers("reverted")]
-    machine = Scripted(answers={"begin": [busy, *answers("kept")], " say ": ends, "look": answers("reverted")})
+    machine = Scripted(answers={" begin ": [busy, *answers("kept")], " say ": ends, "look": answers("reverted")})
     rollout, host_run, notes = rolled_out(machine)
     activate(rollout, host_run, Target(NEW), BEFORE)
     assert notes.end[0] == "deployed"
     assert any("an earlier run was killed while it deployed here" in line for line in machine.narration)
 
 
+def test_an_earlier_run_that_is_not_seen_to_end_is_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "is_of", lambda run, fleet: True)
+    machine = Scripted(answers={" begin ": f"{answers('proving')[0]}busy=me@x\n", " say ": OSError("gone")})
+    rollout, host_run, _ = rolled_out(machine)
+    with pytest.raises(NotBegun, match="an earlier deployment is in its way, and was not seen to end: gone"):
+        activate(rollout, host_run, Target(NEW), BEFORE)
+
+
 @pytest.mark.parametrize(
     ("begun", "error", "kind"),
     [
         (answers("refused", more="inhibited=systemd: 1 → 2\n"), "cannot be switched to .* systemd: 1 → 2", NeedsBoot),
-        (Completed("", "sudo: no", 1), "beginning the deployment failed: sudo: no", FleetError),
-        ("nonsense", "did not say how its deployment stands", FleetError),
+        (GONE, "it answers that it has not begun; deploy it again", NotBegun),
     ],
 )
 def test_a_beginning_that_is_none(begun: object, error: str, kind: type[Exception]) -> None:

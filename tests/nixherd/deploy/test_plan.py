@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import FleetError, NotWell, Usage
+from nixherd.base.errors import FleetError, NotSent, NotWell, Undecided, Usage
 from nixherd.base.process import Completed
 from nixherd.deploy import commit_policy, plan, program
 from nixherd.deploy.options import Goal, Options
@@ -32,7 +32,6 @@ from tests.nixherd.deploy.scripted import (
 
 def planned(machine: Scripted, monkeypatch: pytest.MonkeyPatch, config: Any = CONFIG, **options: Any) -> Any:
     monkeypatch.setattr(Evaluator, "evaluate", lambda self, hosts, host_id: config)
-    monkeypatch.setattr(commit_policy, "uncommitted", lambda path: [])
     rollout, host_run, notes = rolled_out(machine, **options)
     host_run.value = plan.reach(host_run)
     return plan.plan(SHARED.evaluator, rollout, host_run, host_run.reached, ("dev",)), rollout, host_run, notes
@@ -154,10 +153,10 @@ def test_inhibitors_that_cannot_be_read_are_none(text: str | None) -> None:
 def test_what_is_not_committed_is_not_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
     def planned_from(dirty: list[str], source: Any = None, **options: Any) -> Any:
         monkeypatch.setattr(commit_policy, "uncommitted", lambda path: dirty)
-        monkeypatch.setattr(Evaluator, "evaluate", lambda self, hosts, host_id: CONFIG)
         monkeypatch.setattr(SHARED.evaluator, "source", source)
         rollout, host_run, notes = rolled_out(Scripted(answers={"": system()}), **options)
-        plan.plan(SHARED.evaluator, rollout, host_run, plan.reach(host_run), ("dev",))
+        plan.require_committed(SHARED.evaluator.source, rollout, host_run)
+        assert notes.stages == ["evaluate"]
         return [values for event, _, values in notes.entries if event == "run"]
 
     with pytest.raises(FleetError, match=r"flake\.nix"):
@@ -200,7 +199,9 @@ def test_a_system_that_differs_by_its_revision_alone_is_noted(monkeypatch: pytes
          "unchanged", None),
         (f"was={NEW}\nnoted={NEW} {REVISION} 2026-11-29T21:03:27Z me r\n{NEW}\n", "revision only", None),
         (f"{OLD}\n", None, "it ran its command, and runs .*, not"),
-        ("nothing\n", None, "runs what it does not say"),
+        ("nothing\n", "unknown", "it ran its command, which does not say what runs"),
+        (OSError("the connection broke"), "unknown", "what it did is not known: the connection broke"),
+        (NotSent("no route"), None, "it was not told to pull: no route"),
         (FAILED, None, "its command failed: it is broken"),
     ],
 )  # fmt: skip
@@ -208,8 +209,9 @@ def test_a_machine_that_pulls_says_what_runs_then(answer: Any, outcome: str | No
     rollout, host_run, _ = rolled_out(Scripted(access=Access.TRIGGER, answers={"trigger": answer}))
     value = PlannedToPull(ReachedToPull("x"), CONFIG)
     if error:
-        with pytest.raises(FleetError, match=error):
+        with pytest.raises(FleetError, match=error) as raised:
             program.trigger(rollout, host_run, value)
+        assert isinstance(raised.value, Undecided) == (outcome == "unknown")
     else:
         program.trigger(rollout, host_run, value)
     assert host_run.outcome == outcome

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import FleetError, Refused, Undecided
+from nixherd.base.errors import FleetError, NotBegun, NotSent, Refused, Undecided
 from nixherd.base.process import Completed
 from nixherd.deploy import health, reboot
 from nixherd.deploy.protocol import Kind
@@ -98,6 +98,21 @@ def test_a_reboot_that_is_not_proven_fails(answer: Any, error: str, kind: type[E
     machine.boot_deadline = 0
     with pytest.raises(kind, match=error):
         reboot.reboot(rollout, host_run, BEFORE)
+
+
+def test_a_connection_that_ends_with_the_word_to_reboot_is_no_failure() -> None:
+    machine, rollout, host_run, notes = rebooted(system(boot_id="2"))
+    machine.answers["systemctl reboot"] = OSError("the connection broke")
+    reboot.reboot(rollout, host_run, BEFORE)
+    assert notes.end == ("rebooted", None)
+
+
+def test_a_machine_that_could_not_be_told_is_not_waited_for() -> None:
+    machine, rollout, host_run, _ = rebooted(system())
+    machine.answers["systemctl reboot"] = NotSent("no route")
+    with pytest.raises(NotBegun, match="dev: it was not told to reboot: no route"):
+        reboot.reboot(rollout, host_run, BEFORE)
+    assert machine.scripts == [reboot.REBOOT]
 
 
 def test_what_is_not_ours_is_not_rebooted() -> None:
