@@ -93,6 +93,7 @@ def test_what_changes_is_said_of_what_was_built_there() -> None:
     assert shown.changes.reboot_for == ("kernel",)
     assert shown.changes.inhibitors == ("systemd: 1 → 2",)
     assert notes.found["size_before"] == 100
+    assert {(each.sudo, each.deadline) for each in machine.with_word("path-info")} == {(False, plan.LISTING_DEADLINE)}
     listing = [shlex.split(script.partition(" || ")[2]) for script in machine.scripts if "path-info" in script]
     assert listing == [commands.closure_sizes(OLD), commands.closure_sizes(NEW)], "its shell sees the same words"
 
