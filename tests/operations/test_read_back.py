@@ -103,7 +103,8 @@ def rebooted(*, expected: str) -> str:
 def rebuilt(action: str, **now: Any) -> str:
     there = replace(BEFORE, **{"current": SEEN, "profile": SEEN, **now})
     return of_engine(
-        Scripted(), lambda rollout, run: rebuild.judge(run, BEFORE, there, MEANT, action, FleetError("status 1"))
+        Scripted(),
+        lambda rollout, run: rebuild.judge(run, BEFORE, there, MEANT, action, FleetError("status 1"), system=MEANT),
     )
 
 
