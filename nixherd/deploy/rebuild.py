@@ -1,6 +1,7 @@
 """nixos-rebuild itself, run here against a machine, and what is there afterwards read back."""
 
 import shlex
+import time
 from dataclasses import dataclass, replace
 
 from nixherd.base.errors import FAILURES, FleetError, NotBegun, Undecided
@@ -8,6 +9,7 @@ from nixherd.base.faults import worded
 from nixherd.base.files import write_whole
 from nixherd.base.process import run
 from nixherd.deploy.copy import run_towards
+from nixherd.deploy.health import failing
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Engine
 from nixherd.deploy.program import deployment_of, note_too
@@ -63,7 +65,11 @@ def rebuild(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, planned: 
         host_run.options = replace(host_run.options, specialisation=request.specialisation)
         target = Target(toplevel, revision=planned.config.revision)
         note_too(host_run, deployment_of(rollout, host_run, target, replace(now, protocol=before.protocol)))
-    judge(host_run, before, now, toplevel, request.action, failure, system=system)
+    problem = None
+    if request.action in ("switch", "test") and now.current == system:
+        until = time.monotonic() + host_run.options.confirm_deadline
+        problem = failing(host_run.machine, planned.checks, until, by_root=True)
+    judge(host_run, before, now, toplevel, request.action, failure, system=system, problem=problem)
 
 
 def _run(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, request: Rebuild) -> None:
@@ -127,11 +133,13 @@ def judge(
     failure: FleetError | None,
     *,
     system: str | None,
+    problem: str | None = None,
 ) -> None:
     """Judge by what is there, whatever the program's status.
 
     nixos-rebuild sets the profile to `toplevel` first, activates `system` then (it, or one of its specialisations, None
-    where that does not exist), and never goes back. FleetError when that is not what is there, or not well.
+    where that does not exist), and never goes back. FleetError when that is not what is there, or not well: `problem`
+    is a health check that does not pass.
     """
     current, profile = now.current, now.profile
     if action == "dry-activate":
@@ -153,10 +161,11 @@ def judge(
             f"{host_run.id}: {end}, but what is there is {read}, not {due}; its profile leads to {profile}, and "
             "nothing goes back by itself"
         )
-    failing = [] if action == "boot" else sorted(set(now.unwell) - set(before.unwell))
+    units = [] if action == "boot" else sorted(set(now.unwell) - set(before.unwell))
     moved = action == "switch" and profile != toplevel
-    if failure or failing or moved:
-        problems = [f"units fail: {', '.join(failing)}"] if failing else []
+    if failure or units or problem or moved:
+        problems = [f"units fail: {', '.join(units)}"] if units else []
+        problems += [problem] if problem else []
         problems += [f"its profile leads to {profile}, not {toplevel}: a boot brings another"] if moved else []
         why = "; ".join([f"{end}", *problems, f"it runs {current} all the same, and nothing goes back"])
         host_run.end(Outcome.DEPLOYED_NOT_WELL, why)

@@ -13,6 +13,7 @@ from nixherd.deploy import copy, rebuild
 from nixherd.deploy.options import Engine
 from nixherd.deploy.rebuild import Rebuild, judge
 from nixherd.deploy.run import Planned, Reached
+from nixherd.fleet.health_checks import Check
 from nixherd.ssh.destination import Destination
 from tests.nixherd.deploy.scripted import BEFORE, CONFIG, FAILED, NEW, OLD, SHARED, THIRD, Scripted, rolled_out, system
 
@@ -182,3 +183,25 @@ def test_a_failure_counts_for_what_is_read_after_it(
         rebuild.rebuild(SHARED.evaluator, rollout, host_run, VALUE, Rebuild("switch"))
     assert notes.stages == ["activate", "prove"]
     assert notes.found.get("current") == (OLD if kind is NotBegun else None)
+
+
+@pytest.mark.parametrize(
+    ("action", "check", "end"),
+    [
+        ("switch", "", ("deployed", None)),
+        ("switch", FAILED, ("deployed, not well", "cron (unit cron.service) does not pass: it says it is broken")),
+        ("boot", FAILED, ("pending reboot", None)),
+    ],
+)
+def test_health_checks_decide_where_it_activates(
+    monkeypatch: pytest.MonkeyPatch, action: str, check: Any, end: tuple[str, str | None]
+) -> None:
+    programs(monkeypatch)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    machine = Scripted(answers={"say sudo": system(NEW), "is-active": check})
+    rollout, host_run, notes = rolled_out(machine, confirm_deadline=1)
+    value = replace(VALUE, checks=(Check("cron", "unit", "cron.service", timeout=1),))
+    with pytest.raises(FleetError) if end[0] == "deployed, not well" else nullcontext():
+        rebuild.rebuild(SHARED.evaluator, rollout, host_run, value, Rebuild(action))
+    assert notes.end[0] == end[0]
+    assert (end[1] or "") in (notes.end[1] or "")
