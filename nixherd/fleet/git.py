@@ -40,14 +40,14 @@ _git = partial(run, closed=True, timeout=300.0, check=False)
 class Repository:
     """A work tree; paths are relative to `directory`, which lies in it, `prefix` below its `top`.
 
-    `own` are git's own files that tell how things stand, by name; `overruled` settings of the repository by what they
+    `files` are git's own files that tell how things stand, by name; `overruled` settings of the repository by what they
     are while we look. `index` is looked at instead of git's usual one.
     """
 
     directory: Path
     top: Path
     prefix: str
-    own: Mapping[str, Path]
+    files: Mapping[str, Path]
     overruled: Mapping[str, str] = field(default_factory=dict, repr=False)
     index: Path | None = None
 
@@ -98,7 +98,7 @@ class Repository:
         """
         given = os.environ.get("GIT_INDEX_FILE")
         index = self.top / given if given else None
-        if index is None or not index.is_file() or not index.parent.samefile(self.own["index.lock"].parent):
+        if index is None or not index.is_file() or not index.parent.samefile(self.files["index.lock"].parent):
             return self
         return replace(self, index=index)
 
@@ -113,7 +113,7 @@ class Repository:
     def require_able(self) -> None:
         """FleetError while a commit is not possible: no author, or something unfinished."""
         for name, what in _IN_PROGRESS.items():
-            if self.own[name].exists():
+            if self.files[name].exists():
                 raise FleetError(f"{self.directory}: {what} is going on; finish or abort it first")
         if self.write("var", "GIT_COMMITTER_IDENT", answers=None).status:
             remedy = "`git config user.name …` and `git config user.email …`"
@@ -170,7 +170,7 @@ class Repository:
 
     def exclude(self, pattern: str) -> None:
         """Have git overlook files of this pattern, in this repository here; as far as that is possible."""
-        path = self.own["info/exclude"]
+        path = self.files["info/exclude"]
         with contextlib.suppress(OSError):
             path.parent.mkdir(exist_ok=True)
             info = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -258,9 +258,9 @@ class Repository:
 
         `since` is seconds since the epoch. Whoever calls this knows that our own git is gone.
         """
-        found = [self.own[name] for name in _LOCKS if self.own[name].exists()]
-        if not self.own["refs/heads"].is_symlink():
-            found += self.own["refs/heads"].glob("**/*.lock")
+        found = [self.files[name] for name in _LOCKS if self.files[name].exists()]
+        if not self.files["refs/heads"].is_symlink():
+            found += self.files["refs/heads"].glob("**/*.lock")
         for lock in found:
             if lock.stat().st_mtime < since - 1 or time.time() < since:
                 continue

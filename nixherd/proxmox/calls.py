@@ -165,11 +165,6 @@ _MISSING = re.compile(r"Configuration file '.*' does not exist")
 class Guests(Cluster):
     # looking
 
-    def guests(self, node: str, type: GuestType = QEMU) -> tuple[answers.VmStatus, ...]:
-        """Return the guests of a node that the token may see, by VMID."""
-        with self._get("nodes", node, type) as rows:
-            return tuple(sorted(map(answers.VmStatus.of, rows), key=lambda each: each.vmid))
-
     def config(
         self, node: str, vmid: int, type: GuestType = QEMU, *, current: bool = False, snapshot: str | None = None
     ) -> VmConfig | None:

@@ -205,7 +205,7 @@ class Upload:
 
 
 class Calls:
-    """The verbs of the API below /api2/json; parts of a path hold no slash, but the last may with `rest`.
+    """The verbs of the API below /api2/json; parts of a path hold no slash.
 
     An answer that cannot be read is an ApiError that names the call.
     """

@@ -166,11 +166,11 @@ class FleetConnector(MachineConnector):
                 f"{self.fleet_host.id} at {place.address} was found by its name and its key, which is not proof for "
                 "wiping it; nothing was done there: run this again"
             )
-        if place.asked is None or not place.asked.has_agent or client is self._has_the_word:
+        if place.identity is None or not place.identity.has_agent or client is self._has_the_word:
             return
         if not isinstance(client, PinnedClient):
             return
-        proving.prove_by_word(self.context.hypervisor, client, place.asked, place.address)
+        proving.prove_by_word(self.context.hypervisor, client, place.identity, place.address)
         self._has_the_word = client
 
     def told_key(self) -> str | None:

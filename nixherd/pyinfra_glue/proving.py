@@ -37,7 +37,7 @@ def proven(hypervisor: Hypervisor, ssh: PinnedClient, host: Host, place: Place) 
 
     Refused when it is not the guest that named the place.
     """
-    guest, shown = place.asked, look_at(ssh)
+    guest, shown = place.identity, look_at(ssh)
     if guest and (problem := proof.disproof(guest, shown) or _other_boot(hypervisor, ssh, guest, shown)):
         raise Refused(_is_another(guest, place.address, problem))
     # nobody but the machine itself can say whether it has jumped into the installer already

@@ -112,7 +112,7 @@ class MachineConnector(PinnedConnector):
     def _lacks_proof(self, place: Place) -> bool:
         """Whether this is a guest whose agent has to vouch for it, found without it."""
         vm = self.context.fleet.vm_of(self.fleet_host.id)
-        return not self.here and reach.is_proven_by_agent(vm) and not (place.asked and place.asked.has_agent)
+        return not self.here and reach.is_proven_by_agent(vm) and not (place.identity and place.identity.has_agent)
 
     def _look_anew(self) -> None:
         """Find the guest through the hypervisor, now that it is to be installed; who plans only goes on without it."""
@@ -155,7 +155,7 @@ class MachineConnector(PinnedConnector):
             self.host.log(what)
 
     def _not_installed(self, place: Place, epoch: Epoch) -> NotInstalled:
-        return NotInstalled(place.asked.label if place.asked else self.fleet_host.id, epoch, "what answers is")
+        return NotInstalled(place.identity.label if place.identity else self.fleet_host.id, epoch, "what answers is")
 
     def _try_once(self, how: Look) -> Place | None:
         """Look the machine up and connect, once. None while it is on its way; OSError when it did not answer."""
@@ -231,7 +231,7 @@ class MachineConnector(PinnedConnector):
 
         who = f"{self.fleet_host.id} ({place.epoch}) at {place.address}"
         # where its key is pinned there may be nothing else to ask, or nothing that it answers
-        is_known = place.epoch is Epoch.FINAL and (place.asked is None or self.access is not Access.SHELL)
+        is_known = place.epoch is Epoch.FINAL and (place.identity is None or self.access is not Access.SHELL)
         with self.opened(to, who, place.address, watched, CONNECT_TIMEOUT) as client:
             if not is_known:
                 place = proving.proven(self.context.hypervisor, client, self.fleet_host, place)
