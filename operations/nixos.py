@@ -21,6 +21,7 @@ from nixherd.deploy import rebuild as rebuilding
 from nixherd.deploy.health import unwell
 from nixherd.deploy.machine import output_of, run_job
 from nixherd.deploy.options import HERE, Goal
+from nixherd.deploy.plan import checks_of
 from nixherd.deploy.run import Planned, Target
 from nixherd.deploy.running import PROFILE, chosen, has_it, require_store_path
 from nixherd.fleet import tree
@@ -112,14 +113,14 @@ def rebuild(action: str = "switch", build_on: str = HERE, specialisation: str | 
     evaluator = context_of(host).evaluator
     rollout, host_run, reached = read(host, build_on=build_on)
     config, running = evaluator.evaluate((host_run.id,), host_run.id), reached.running
+    checks = checks_of(host_run, config)
     if action == "switch" and specialisation is None and has_it(running, config.toplevel, Goal.SWITCH):
-        checks = host_run.host.health_checks
         problem, _ = unwell(host_run.machine, host_run.kind, running, checks, config.toplevel)
         if problem:
             raise NotWell(f"{host_run.id} runs {running.current} already; {problem}; nothing was activated")
         return NoChange(f"{host_run.id} runs {running.current} already")
     request = rebuilding.Rebuild(action, builder_for(host, host_run), specialisation)
-    make = partial(rebuilding.rebuild, evaluator, rollout, host_run, Planned(reached, config), request)
+    make = partial(rebuilding.rebuild, evaluator, rollout, host_run, Planned(reached, config, checks), request)
     return Change(f"nixos-rebuild {action} of {host_run.id}", make)
 
 

@@ -19,6 +19,8 @@ from nixherd.deploy.report import Outcome
 from nixherd.deploy.run import Built, Changes, Copied, HostRun, Planned, PlannedToPull, Reached, ReachedToPull, Rollout
 from nixherd.deploy.running import BOOTED_PARTS, Running, ask_running
 from nixherd.fleet import health_checks
+from nixherd.fleet.git import Repository
+from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
 from nixherd.nix import closure_diff as closures
 from nixherd.nix import commands as nix
@@ -51,7 +53,7 @@ def plan(
     host_run.note(new=config.toplevel, revision=config.revision)
     if isinstance(reached, ReachedToPull):
         return PlannedToPull(reached, config)
-    checks = health_checks.parse(f"{host_run.id}: nixherd.healthChecks", config.health) + host_run.host.health_checks
+    checks = checks_of(host_run, config)
     running = reached.running
     if not is_done(host_run.options, running, config.toplevel):
         return Planned(reached, config, checks)
@@ -69,13 +71,19 @@ def plan(
     return Planned(reached, config, checks)
 
 
+def checks_of(host_run: HostRun, config: Evaluated) -> tuple[Check, ...]:
+    """The health checks of a host: those of its configuration, and those of hosts.nix. Usage for one that is none."""
+    return health_checks.parse(f"{host_run.id}: nixherd.healthChecks", config.health) + host_run.host.health_checks
+
+
 def require_committed(source: Source, rollout: Rollout, host_run: HostRun) -> None:
     """FleetError unless what is deployed is committed, and signed where that is required."""
     host_run.enter("evaluate")
     options = host_run.options
     with rollout.dirty as dirty:
         if dirty.is_empty:
-            files = gate.uncommitted(host_run.fleet_path)
+            repository = Repository.around(Path(host_run.fleet_path))
+            files = repository.changed(["."]) if repository else []
             rollout.journal.note("run", dirty=files)
             dirty.value = files
     if not options.allow_dirty or options.require_signed:

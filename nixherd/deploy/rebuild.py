@@ -1,17 +1,21 @@
 """nixos-rebuild itself, run here against a machine, and what is there afterwards read back."""
 
+import shlex
+import time
 from dataclasses import dataclass, replace
 
-from nixherd.base.errors import DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Undecided, Unforeseen
+from nixherd.base.errors import FAILURES, FleetError, NotBegun, Undecided
+from nixherd.base.faults import worded
 from nixherd.base.files import write_whole
 from nixherd.base.process import run
 from nixherd.deploy.copy import run_towards
+from nixherd.deploy.health import failing
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Engine
 from nixherd.deploy.program import deployment_of, note_too
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.run import Built, Copied, HostRun, Planned, Rollout, Target
-from nixherd.deploy.running import Running, try_running
+from nixherd.deploy.running import Running, ask_running
 from nixherd.nix import nixos_rebuild
 from nixherd.nix.evaluator import Evaluator
 from nixherd.nix.nixos_rebuild import Flavour
@@ -41,23 +45,31 @@ def rebuild_in_turn(
 
 
 def rebuild(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, planned: Planned, request: Rebuild) -> None:
-    """Run it to its end, and note of which revision that is. FleetError when it fails, or something else runs then."""
+    """Run it to its end, and note of which revision that is. FleetError when it fails, or something else runs then.
+
+    However it ends, it may have begun: what counts is what is read back.
+    """
+    nixos_rebuild.require_action(request.action)
     toplevel, before = planned.config.toplevel, planned.reached.running
     host_run.note(engine=Engine.NIXOS_REBUILD)
     host_run.enter("activate")
     failure: FleetError | None = None
     try:
         _run(evaluator, rollout, host_run, request)
-    except (ProcessFailed, DeadlineExceeded) as error:
-        failure = error
+    except FAILURES as error:
+        failure = worded(error, f"{host_run.id}: nixos-rebuild")
     host_run.enter("prove")
-    now = _ask_again(host_run, failure)
+    now, system = _ask_again(host_run, toplevel, request.specialisation, failure)
     host_run.note(current=now.current, profile=now.profile)
     if request.action != "dry-activate" and toplevel in (now.current, now.profile):
         host_run.options = replace(host_run.options, specialisation=request.specialisation)
         target = Target(toplevel, revision=planned.config.revision)
         note_too(host_run, deployment_of(rollout, host_run, target, replace(now, protocol=before.protocol)))
-    judge(host_run, before, now, None if request.specialisation else toplevel, request.action, failure)
+    problem = None
+    if request.action in ("switch", "test") and now.current == system:
+        until = time.monotonic() + host_run.options.confirm_deadline
+        problem = failing(host_run.machine, planned.checks, until, by_root=True)
+    judge(host_run, before, now, toplevel, request.action, failure, system=system, problem=problem)
 
 
 def _run(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, request: Rebuild) -> None:
@@ -90,25 +102,44 @@ def _run(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, request: Reb
         run_towards(machine, command, DEADLINE)
 
 
-def _ask_again(host_run: HostRun, failure: FleetError | None) -> Running:
-    """What is there now. Undecided when nobody says it."""
+def _ask_again(
+    host_run: HostRun, toplevel: str, specialisation: str | None, failure: FleetError | None
+) -> tuple[Running, str | None]:
+    """What is there now, and the system that is to run: None without such a specialisation. Undecided otherwise."""
     try:
-        running = try_running(host_run.machine, host_run.kind, reconnect=True)
-    except Unforeseen as fault:
-        running = fault
-    if isinstance(running, Running):
-        return running
-    first = f"{failure}; " if failure else ""
-    raise Undecided(f"{host_run.id}: {first}it cannot be asked what it runs now: {running}") from running
+        host_run.machine.reconnect()
+        running = ask_running(host_run.machine, host_run.kind)
+        if specialisation is None:
+            return running, toplevel
+        path = shlex.quote(f"{toplevel}/specialisation/{specialisation}")
+        return running, host_run.machine.run(f"readlink -e {path}").stdout.strip() or None
+    except FAILURES as error:
+        fault = worded(error, f"{host_run.id}: asking what runs on it")
+        first = f"{failure}; " if failure else ""
+        raise _undecided(host_run, f"{first}it cannot be asked what it runs now: {fault}") from error
+
+
+def _undecided(host_run: HostRun, why: str) -> Undecided:
+    host_run.end(Outcome.UNKNOWN, why)
+    return Undecided(f"{host_run.id}: {why}")
 
 
 def judge(
-    host_run: HostRun, before: Running, now: Running, system: str | None, action: str, failure: FleetError | None
+    host_run: HostRun,
+    before: Running,
+    now: Running,
+    toplevel: str,
+    action: str,
+    failure: FleetError | None,
+    *,
+    system: str | None,
+    problem: str | None = None,
 ) -> None:
     """Judge by what is there, whatever the program's status.
 
-    nixos-rebuild sets the profile first, activates then, and never goes back. FleetError when what is there is not
-    `system` (None where nobody knows), or not well.
+    nixos-rebuild sets the profile to `toplevel` first, activates `system` then (it, or one of its specialisations, None
+    where that does not exist), and never goes back. FleetError when that is not what is there, or not well: `problem`
+    is a health check that does not pass.
     """
     current, profile = now.current, now.profile
     if action == "dry-activate":
@@ -116,21 +147,27 @@ def judge(
             raise NotBegun(f"{host_run.id}: {failure}")
         host_run.end(Outcome.PLANNED)
         return
+    if failure and now.at_work:
+        at_work = f"{', '.join(now.at_work)} is still under way there; it runs {current} so far"
+        raise _undecided(host_run, f"{failure}; {at_work}: wait for its end, and deploy it again")
     if failure and (current, profile) == (before.current, before.profile):
         raise NotBegun(f"{host_run.id}: {failure}; it runs and boots what it did before")
-    read = profile if action == "boot" else current
-    if system not in (None, read):
-        end = failure or f"nixos-rebuild {action} ended well"
+    end = failure or f"nixos-rebuild {action} ended well"
+    if system is None:
+        raise FleetError(f"{host_run.id}: {end}, and {toplevel} has no such specialisation there; it runs {current}")
+    read, due = (profile, toplevel) if action == "boot" else (current, system)
+    if read != due:
         raise FleetError(
-            f"{host_run.id}: {end}, but what is there is {read}, not {system}; its profile leads to {profile}, and "
+            f"{host_run.id}: {end}, but what is there is {read}, not {due}; its profile leads to {profile}, and "
             "nothing goes back by itself"
         )
-    if system and action == "switch" and profile != system:
-        host_run.note(profile_moved=f"its profile leads to {profile}, which somebody else has let it lead to meanwhile")
-    failing = [] if action == "boot" else sorted(set(now.unwell) - set(before.unwell))
-    if failure or failing:
-        units = f"; units fail: {', '.join(failing)}" if failing else ""
-        why = f"{failure or 'nixos-rebuild ended well'}{units}; it runs {current} all the same, and nothing goes back"
+    units = [] if action == "boot" else sorted(set(now.unwell) - set(before.unwell))
+    moved = action == "switch" and profile != toplevel
+    if failure or units or problem or moved:
+        problems = [f"units fail: {', '.join(units)}"] if units else []
+        problems += [problem] if problem else []
+        problems += [f"its profile leads to {profile}, not {toplevel}: a boot brings another"] if moved else []
+        why = "; ".join([f"{end}", *problems, f"it runs {current} all the same, and nothing goes back"])
         host_run.end(Outcome.DEPLOYED_NOT_WELL, why)
         raise FleetError(f"{host_run.id}: {why}")
     host_run.end(Outcome.PENDING_REBOOT if action == "boot" else Outcome.DEPLOYED)

@@ -33,6 +33,12 @@ NEWER = Flavour("--sudo", "--no-reexec")
 OLDER = Flavour("--use-remote-sudo", "--fast")
 
 
+def require_action(action: str) -> None:
+    """Usage when it is not one of ours."""
+    if action not in ACTIONS:
+        raise Usage(f"action={action} is not one of {', '.join(ACTIONS)}")
+
+
 def rebuild(
     flavour: Flavour,
     action: str,
@@ -49,8 +55,7 @@ def rebuild(
     Raise Usage for wrong words. It has one set of SSH options for both machines: those of `to` have to do for
     `build_host` too.
     """
-    if action not in ACTIONS:
-        raise Usage(f"action={action} is not one of {', '.join(ACTIONS)}")
+    require_action(action)
     argv = [PROGRAM, action, "--flake", installable, flavour.no_reexec]
     argv += ["--target-host", to.target] if to else []
     argv += ["--build-host", build_host.target] if build_host else []
