@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from facts.nixos import NeedsReboot
 from nixherd.base.errors import DeadlineExceeded, FleetError, NeedsBoot, NotBegun, NotSent, Refused, Undecided
 from nixherd.base.exit_codes import Exit, exit_of
 from nixherd.base.process import Completed
@@ -382,3 +383,12 @@ def test_a_beginning_that_is_none(begun: object, error: str, kind: type[Exceptio
     rollout, host_run, _ = rolled_out(Scripted(answers={"begin": begun}))
     with pytest.raises(kind, match=error):
         activate(rollout, host_run, Target(NEW), BEFORE)
+
+
+def test_the_fact_says_what_was_left_to_the_next_boot(machine: Sandbox) -> None:
+    """§2.7: `--goal boot`, and then whoever asks whether a reboot is needed."""
+    fact = NeedsReboot()
+    assert fact.process(machine.run(fact.command()).stdout.splitlines()) == []
+    rollout, host_run, _ = rolled_out(machine, goal=Goal.BOOT)
+    activate(rollout, host_run, Target(NEW), running(machine))
+    assert fact.process(machine.run(fact.command()).stdout.splitlines()) == [PENDING]
