@@ -109,7 +109,10 @@ class VmBackups(_FromApi[list[dict[str, Any]] | None]):
 
 
 class VmAddress(_OneQuery[str | None]):
-    """Returns the address of the interface that carries net0's MAC; None while no agent tells."""
+    """
+    Returns the address of the interface that carries net0's MAC, `none` while it has none, and `unknown` while nobody
+    tells: the agent does not answer, as in a guest that is off, or there is none.
+    """
 
     shape = str
     query = "ip"

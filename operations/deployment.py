@@ -17,7 +17,7 @@ from nixherd.deploy import rebuild
 from nixherd.deploy.options import Engine, Goal
 from nixherd.deploy.program import note_alone, trigger
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.run import Built, Copied, Planned, PlannedToPull, ReachedToPull
+from nixherd.deploy.run import Built, Copied, Planned, PlannedToPull, ReachedToPull, Target
 from nixherd.deploy.waves import label
 from nixherd.pyinfra_glue.hosts import context_of, executing
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
@@ -38,8 +38,9 @@ def reach() -> NoChange:
 def evaluate() -> NoChange:
     """Compare what runs with what the flake says of the host; one evaluation for all that are reached."""
     rollout, host_run = current(host)
-    reached = host_run.reached
-    host_run.value = planned = planning.plan(context_of(host).evaluator, rollout, host_run, reached, reached_ids(host))
+    reached, evaluator = host_run.reached, context_of(host).evaluator
+    planning.require_committed(evaluator.source, rollout, host_run)
+    host_run.value = planned = planning.plan(evaluator, rollout, host_run, reached, reached_ids(host))
     if isinstance(planned, Planned):
         has = f"{host_run.id} {planning.what_it_has(host_run.options, planned.reached.running)} already"
         if host_run.is_over:
@@ -47,7 +48,7 @@ def evaluate() -> NoChange:
         if planned.revision_only:
             return NoChange(f"{has}: revision only, {planned.revision_change}")
         if not executing(host):
-            planning.note_if_revision_only(context_of(host).evaluator, rollout, host_run, planned)
+            planning.note_if_revision_only(evaluator, rollout, host_run, planned)
     return NoChange(f"{host_run.id}: {planned.config.toplevel} is to come")
 
 
@@ -144,4 +145,7 @@ def activate(wave: int) -> Change | NoChange:
         raise Usage(f"{host_run.id}: it is not copied; put deployment.copy before this row")
     if options.goal is Goal.DRY_ACTIVATE:
         return Change(summary, partial(activation.dry_activate, host_run, value))
-    return Change(summary, partial(activation.activate_copied, rollout, host_run, value))
+    built, running = value.built, value.built.planned.reached.running
+    return Change(
+        summary, partial(activation.activate, rollout, host_run, Target.of(built.config), running, built=built)
+    )

@@ -169,7 +169,7 @@ def install(extra_files: Mapping[str, str] | None = None) -> Change | NoChange:
         installing.require_our_installer(host, machine)
         if machine["mnt"] is None:
             raise FleetError(f"{host_id}: nothing is mounted at /mnt; run deploys/install.py from its start")
-        installing.require_the_guest(host)
+        connector_of(host).prove_for_wiping()
     make = partial(installing.install_system, host, config, job, extra_files or {})
     return Change(f"install {config.toplevel} on {host_id}", make)
 
@@ -187,7 +187,7 @@ def reboot_installed() -> Change | NoChange:
         installing.require_our_installer(host, machine)
         if machine["jobs"].get("install") != installing.install_job(config).well:
             raise FleetError(f"{host_id} is not installed yet; run deploys/install.py from its start")
-        installing.require_the_guest(host)
+        connector_of(host).prove_for_wiping()
     return Change(f"reboot {host_id} into its installed system", partial(installing.leave_installer, host))
 
 

@@ -27,8 +27,8 @@ def worded(error: BaseException, what: str) -> FleetError:
         return FleetError(line_of(error))
     if isinstance(error, RuntimeError) and str(error) == _HOMELESS:
         return Usage(f"{what}: the home directory does not exist; write the path out, or set HOME")
-    said = f"{type(error).__name__}: {' '.join(str(error).split())[:_SHOWN]}".removesuffix(": ")
-    fault = Unforeseen(f"{what}: {said}; this is a mistake in nixherd, not yours: {_kept(error, what)}")
+    shown = f"{type(error).__name__}: {' '.join(str(error).split())[:_SHOWN]}".removesuffix(": ")
+    fault = Unforeseen(f"{what}: {shown}; this is a mistake in nixherd, not yours: {_kept(error, what)}")
     fault.__cause__ = error
     return fault
 
@@ -40,7 +40,7 @@ def foreseen(error: BaseException, what: str) -> None:
 
 
 def line_of(error: OSError) -> str:
-    """What the system said, and of which file."""
+    """What the system shown, and of which file."""
     if error.strerror is None:
         return str(error)
     return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror

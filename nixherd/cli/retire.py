@@ -65,7 +65,7 @@ class Plan:
 
     @property
     def steps(self) -> list[str]:
-        return [*(step for each in self.guests for step in each.steps), *self.retirement.wanted.steps]
+        return [*(step for each in self.guests for step in each.steps), *self.retirement.change.steps]
 
 
 @click.command()
@@ -223,9 +223,9 @@ def _planned(front: Front, changeset: Changeset, host: Host, options: Options, t
     if options.destroy and not guests:
         raise Usage(f"--destroy {options.destroy.vmid}: {host.id} has no guest in vms/definitions.nix; leave it out")
     sops = partial(operator, front.run, identity_file(options.identity))
-    stage(changeset, retirement.wanted, sops=sops, rotate=True, commit=options.commit, say=tell)
+    stage(changeset, retirement.change, sops=sops, rotate=True, commit=options.commit, say=tell)
     tell(f"evaluate the fleet without {host.id}")
-    wrong = require_evaluates(front.evaluator, retirement.wanted.files, changeset.repository, changeset.scratch)
+    wrong = require_evaluates(front.evaluator, retirement.change.files, changeset.repository, changeset.scratch)
     return Plan(retirement, guests, [*duties.of(front.evaluator, front.fleet, host, retirement.guests), *wrong])
 
 
@@ -234,7 +234,7 @@ def _show_plan(front: Front, plan: Plan) -> None:
     label, is_beside, retirement = plan.host.id, front.wants_json, plan.retirement
     lines: list[object] = [f"would {step}" for step in plan.steps]
     lines += [each for each in plan.guests if each.fate is not Fate.DESTROYED]
-    lines += [f"{rule}, stays; --remove-secrets has it go" for rule in retirement.own if not rule.goes]
+    lines += [f"{rule}, stays; --remove-secrets has it go" for rule in retirement.rules if not rule.goes]
     lines += [*retirement.stays, *(f"warning: {text}" for text in plan.warnings)]
     lines += [f"still named in {mention}" for mention in retirement.mentions[:_SHOWN]]
     if (more := len(retirement.mentions) - _SHOWN) > 0:
@@ -254,7 +254,7 @@ def _destroyed(front: Front, guest: Parting) -> Parting:
 
 
 def _publish(front: Front, changeset: Changeset, plan: Plan, options: Options, tell: Say) -> Done:
-    change = plan.retirement.wanted
+    change = plan.retirement.change
     text = "\n".join([_subject(plan.host.id), "", *(f"- {step}" for step in change.steps)])
     try:
         return swap_in(changeset, change, text, commit=options.commit, say=tell)
@@ -278,9 +278,9 @@ def _read_back(front: Front, plan: Plan, options: Options) -> None:
     host, retirement, now = plan.host, plan.retirement, front.read_back(f"{plan.host.id} was retired")
     left = [f"hosts.nix: {host.id}"] if host.id in now.hosts else []
     left += [f"vms/definitions.nix: {vm.attribute}" for vm in retirement.guests if vm.name in now.vms]
-    if retirement.wanted.store is not None:
+    if retirement.change.store is not None:
         store = Store.load(front.root, options.secrets)
-        gone = {key for rekey in retirement.wanted.rekeys for key in rekey.removed}
+        gone = {key for rekey in retirement.change.rekeys for key in rekey.removed}
         encrypted = {store.path(file.path): file.encrypted for file in store.files if file.encrypted}
         left += [path for path, each in encrypted.items() if gone & set(each.recipients)]
     if left:
@@ -291,7 +291,7 @@ def _lines(plan: Plan, done: Done) -> Iterator[str]:
     retirement, label = plan.retirement, plan.host.id
     for guest in plan.guests:
         yield from (f"{label}: {text}" for text in (*guest.steps, guest))
-    rotated = len(retirement.wanted.rekeys)
+    rotated = len(retirement.change.rekeys)
     yield f"{label}: hosts.nix and the definitions are without it; {rotated} secret files have new data keys"
     if retirement.known:
         yield f"{label}: it knew what is in {', '.join(retirement.known)}: change the secrets themselves"
@@ -306,7 +306,7 @@ def _document(plan: Plan, done: Done | None) -> dict[str, Any]:
     ]
     document: dict[str, Any] = {"host": plan.host.id, "guests": guests, "steps": plan.steps}
     document |= {"known": retirement.known, "stays": retirement.stays, "warnings": plan.warnings}
-    document["rules"] = [{"rule": each.label, "files": each.files, "goes": each.goes} for each in retirement.own]
+    document["rules"] = [{"rule": each.label, "files": each.files, "goes": each.goes} for each in retirement.rules]
     document["mentions"] = [str(each) for each in retirement.mentions]
     if done is None:
         return {**document, "planned": True}

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from nixherd.base.errors import (
     FAILURES,
@@ -36,31 +37,26 @@ BY_BOOT = "-boot"  # after the rollout's id, where it goes on by a boot
 PAUSE = 5.0  # seconds between two looks at a system that is watched
 
 
-def activate_copied(rollout: Rollout, host_run: HostRun, copied: Copied) -> None:
-    """Activate what was copied to a machine, in the host's turn."""
-    with rollout.turn(host_run):
-        built = copied.built
-        activate(rollout, host_run, Target.of(built.config), built.planned.reached.running, built=built)
-
-
 def activate(
     rollout: Rollout, host_run: HostRun, target: Target, running: Running, *, built: Built | None = None
 ) -> None:
     """Activate a system that the machine has, from the start to the proven end.
 
-    `running` is what runs before; `built` is known of a system of the fleet, and says which checks it has to pass.
-    FleetError when the end is not the new system, Undecided when nobody knows.
+    `running` is what runs before; `built` is known of a system of the fleet, and says which checks it has to pass: that
+    is activated in the host's turn. FleetError when the end is not the new system, Undecided when nobody knows.
     """
     options = host_run.options
     changes, checks = (built.changes, built.planned.checks) if built else (Changes(), ())
-    with host_run.reporting():
+    with rollout.turn(host_run) if built else host_run.reporting():
         if host_run.kind is Kind.SYSTEM:
             require_root(host_run.machine, running)
         deployment = deployment_of(rollout, host_run, target, running)
         try:
             if changes.inhibitors and options.goal.activates and not options.no_check:
                 raise _needs_boot(host_run, "; ".join(changes.inhibitors))
-            _Activation(host_run, target, running, deployment, checks, changes).run()
+            activation = _Activation(host_run, target, running, deployment, checks, changes)
+            activation.begin()
+            activation.follow()
         except NeedsBoot as error:
             if not (options.reboot and options.goal is Goal.SWITCH):
                 why = f"{error}; nothing was changed: deploy it with --reboot, or with goal=boot (or say no_check=true)"
@@ -68,7 +64,9 @@ def activate(
                 raise NeedsBoot(why) from None
             host_run.machine.say(f"{error}; so it boots into it")
             by_boot = replace(deployment, id=f"{rollout.id}{BY_BOOT}", goal=Goal.BOOT, specialisation=None)
-            _Activation(host_run, target, running, by_boot, checks, changes).run()
+            activation = _Activation(host_run, target, running, by_boot, checks, changes)
+            activation.begin()
+            activation.follow()
 
 
 def _needs_boot(host_run: HostRun, why: str) -> NeedsBoot:
@@ -102,12 +100,8 @@ class _Activation:
 
     def __post_init__(self) -> None:
         self.machine = self.host_run.machine
+        self.ask = partial(ask_program, self.machine, self.host_run.kind)
         self.until = time.monotonic() + self.deployment.deadline + self.deployment.confirm + REVERT
-
-    def run(self) -> None:
-        """Take it from its beginning to its proven end."""
-        self.begin()
-        self.follow()
 
     def begin(self, *, is_second: bool = False) -> None:
         """Tell the machine to begin. NotBegun where it does not."""
@@ -115,7 +109,7 @@ class _Activation:
         command, program = self.deployment.begin
         try:
             what = "beginning the deployment"
-            standing = ask_program(self.machine, self.host_run.kind, command, stdin=program, what=what)
+            standing = self.ask(command, stdin=program, what=what)
         except NotSent as error:
             raise NotBegun(f"{self.host_run.id}: it was not told to begin: {error}") from error
         except (OSError, Unclear) as error:
@@ -147,9 +141,6 @@ class _Activation:
         self._wait_while(*(stage for stage in Stage if not stage.is_end))
         self._judge()
 
-    def _ask(self, script: str, *, stdin: str | None = None, what: str) -> Standing:
-        return ask_program(self.machine, self.host_run.kind, script, stdin=stdin, what=what)
-
     def _refusal(self, standing: Standing) -> NotBegun:
         if standing.inhibited:
             return _needs_boot(self.host_run, standing.inhibited)
@@ -169,9 +160,9 @@ class _Activation:
         self.host_run.say(f"an earlier run was killed while it deployed here ({standing.stage}); that is ended first")
         old = replace(self.deployment, id=str(standing.id))
         try:
-            standing = self._ask(old.back("its run was killed, and another one begins"), what="ending it")
+            standing = self.ask(old.back("its run was killed, and another one begins"), what="ending it")
             while not standing.stage.is_end and time.monotonic() < self.until:
-                standing = self._ask(old.look(standing.stage), what="looking at its end")
+                standing = self.ask(old.look(standing.stage), what="looking at its end")
         except FAILURES as error:
             foreseen(error, f"{self.host_run.id}: ending an earlier deployment")
             why = f"an earlier deployment is in its way, and was not seen to end: {error}; deploy it again"
@@ -217,7 +208,7 @@ class _Activation:
             try:
                 self.machine.reconnect(waits.left, if_lost=not is_lost, absent_ok=True)
                 is_lost = False
-                return self._ask(self.deployment.look(known), what="looking at the deployment")
+                return self.ask(self.deployment.look(known), what="looking at the deployment")
             except DeadlineExceeded as error:
                 raise self._undecided(str(error)) from None
             except FAILURES as error:
@@ -229,7 +220,7 @@ class _Activation:
 
     def _send_word(self, word: str) -> None:
         try:
-            self.standing = self._ask(word, what="the word")
+            self.standing = self.ask(word, what="the word")
         except FAILURES as error:  # then the machine decides by itself, and is asked what it decided
             failure = worded(error, f"{self.host_run.id}: telling it to {self.host_run.stage}")
             if isinstance(failure, Unforeseen):
@@ -251,7 +242,7 @@ class _Activation:
         for _ in poll(self.host_run.options.soak, Backoff(PAUSE, PAUSE)):
             try:
                 self.machine.reconnect(max(1.0, until - time.monotonic()))
-                self.standing = self._ask(self.deployment.look(Stage.NONE, 0), what="the proof")
+                self.standing = self.ask(self.deployment.look(Stage.NONE, 0), what="the proof")
             except FAILURES as error:
                 return f"it cannot be asked after the activation: {worded(error, 'proving it')}"
             problem = self._disagreement() or failing(self.machine, self.checks, until, by_root=by_root)

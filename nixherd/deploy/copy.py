@@ -25,7 +25,7 @@ from nixherd.fleet.models import Access
 from nixherd.nix import commands as nix
 from nixherd.nix.errors import is_unsigned
 from nixherd.ssh.destination import Destination
-from nixherd.ssh.sudo import Sudo, told
+from nixherd.ssh.sudo import told
 
 Command = Callable[[Destination], tuple[list[str], Mapping[str, str]]]
 
@@ -77,27 +77,24 @@ def copy_closure(
     if machine.is_local and root is None:
         return
     sudo = store_access(machine, paths, sign_with, is_nixos=is_nixos) if root is None else None
-    with _copies:
-        try:
-            _copy(machine, paths, root, sudo, substitute=substitute)
-        except (ProcessFailed, Stalled) as error:
-            if isinstance(error, ProcessFailed) and is_unsigned(error.stderr):
-                raise FleetError(f"{machine.id}: {UNSIGNED}") from error
-            if not substitute:
-                raise
-            machine.say(f"copying again, without the machine's own caches: {error}")
-            _copy(machine, paths, root, sudo, substitute=False)
-
-
-def _copy(machine: Machine, paths: Sequence[str], root: str | None, sudo: Sudo | None, *, substitute: bool) -> None:
     remote_program = sudo.program("nix-store") if sudo else None
-    with told(sudo) as password:
+    with _copies, told(sudo) as password:
 
         def command(to: Destination) -> tuple[list[str], dict[str, str]]:
             argv, environment = nix.copy(list(paths), to, root, substitute=substitute, remote_program=remote_program)
             return argv, environment | password
 
-        copy_towards(machine, command, COPY_DEADLINE)
+        while True:
+            try:
+                copy_towards(machine, command, COPY_DEADLINE)
+                return
+            except (ProcessFailed, Stalled) as error:
+                if isinstance(error, ProcessFailed) and is_unsigned(error.stderr):
+                    raise FleetError(f"{machine.id}: {UNSIGNED}") from error
+                if not substitute:
+                    raise
+                machine.say(f"copying again, without the machine's own caches: {error}")
+                substitute = False
 
 
 def copy_towards(machine: Machine, command: Command, timeout: float) -> Completed:

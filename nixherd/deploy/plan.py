@@ -45,10 +45,9 @@ def plan(
 ) -> Planned | PlannedToPull:
     """Compare what runs with what the flake says; `hosts` are those that are evaluated together.
 
-    A machine that has it already ends here. NotWell when it has, and something is wrong with it.
+    Whether that may be deployed is asked before, by `require_committed`. A machine that has it already ends here.
+    NotWell when it has, and something is wrong with it.
     """
-    host_run.enter("evaluate")
-    _require_committed(evaluator.source, rollout, host_run)
     config = evaluator.evaluate(hosts, host_run.id)
     host_run.note(new=config.toplevel, revision=config.revision)
     if isinstance(reached, ReachedToPull):
@@ -76,8 +75,9 @@ def checks_of(host_run: HostRun, config: Evaluated) -> tuple[Check, ...]:
     return health_checks.parse(f"{host_run.id}: nixherd.healthChecks", config.health) + host_run.host.health_checks
 
 
-def _require_committed(source: Source, rollout: Rollout, host_run: HostRun) -> None:
+def require_committed(source: Source, rollout: Rollout, host_run: HostRun) -> None:
     """FleetError unless what is deployed is committed, and signed where that is required."""
+    host_run.enter("evaluate")
     options = host_run.options
     with rollout.dirty as dirty:
         if dirty.is_empty:

@@ -85,21 +85,22 @@ def reboot_and_prove(host_run: HostRun, before: Running, system: str | None, che
 
 
 def require_rebootable(host_run: HostRun) -> None:
-    """Refused where a reboot is not ours to do, by the definitions as they are at this moment.
-
-    So it is for the machine that we run on: nobody would see it coming back.
-    """
-    host_run.require_permission()
-    if host_run.machine.is_local:
-        raise Refused(f"{host_run.id} is the machine that this runs on: `systemctl reboot` when it suits you")
+    """Refused where a reboot is not ours to do."""
+    if why := why_not_rebootable(host_run):
+        raise Refused(why)
 
 
 def why_not_rebootable(host_run: HostRun) -> str | None:
-    """Why the machine is not ours to reboot; None where it is."""
+    """Why the machine is not ours to reboot, by the definitions as they are at this moment; None where it is.
+
+    Nor is the machine that we run on: nobody would see it coming back.
+    """
     try:
-        require_rebootable(host_run)
+        host_run.require_permission()
     except Refused as error:
         return str(error)
+    if host_run.machine.is_local:
+        return f"{host_run.id} is the machine that this runs on: `systemctl reboot` when it suits you"
     return None
 
 

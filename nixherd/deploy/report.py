@@ -59,9 +59,9 @@ class HostReport:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole run. `about` is what was asked for."""
+    """A whole run. `settings` are those of the run, and what it says at its end."""
 
-    about: Mapping[str, Any]
+    settings: Mapping[str, Any]
     hosts: tuple[HostReport, ...]
     why: str | None = None
 
@@ -69,7 +69,7 @@ class Report:
     def exit(self) -> Exit:
         """The run's own failure, where it has one before any host is known; else the hosts' common status."""
         if not self.hosts:
-            return Exit(self.about.get("exit", Exit.FAILED))
+            return Exit(self.settings.get("exit", Exit.FAILED))
         return worst(each.exit for each in self.hosts)
 
     @property
@@ -83,12 +83,12 @@ class Report:
         rows = [{**asdict(each), "exit": int(each.exit), "outcome": str(each.outcome)} for each in self.hosts]
         for row in rows:
             row |= row.pop("found")
-        return {**self.about, "summary": self.summary, "exit": int(self.exit), "why": self.why, "hosts": rows}
+        return {**self.settings, "summary": self.summary, "exit": int(self.exit), "why": self.why, "hosts": rows}
 
 
 def report(entries: Iterable[Mapping[str, Any]]) -> Report:
     """From the journal of a run that is over, however it ended."""
-    about: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     hosts: dict[str, dict[str, Any]] = {}
     hosts_of: dict[str, set[str]] = {}
     why = None
@@ -97,7 +97,7 @@ def report(entries: Iterable[Mapping[str, Any]]) -> Report:
         host = entry.get("host")
         match entry["event"]:
             case "run":
-                about |= rest
+                settings |= rest
                 for each in rest.get("hosts", ()):
                     hosts.setdefault(each, {})
             case "begin" if host:
@@ -113,20 +113,29 @@ def report(entries: Iterable[Mapping[str, Any]]) -> Report:
             case "warning":
                 hosts_of.setdefault(rest["text"], set()).update(rest["hosts"])
             case "done":
-                about |= rest
+                settings |= rest
                 why = rest.get("why")
-    about.pop("hosts", None)
+    settings.pop("hosts", None)
     if hosts_of:
         shown_warnings = [shown(text, sorted(ids)) for text, ids in hosts_of.items()]
-        about["warnings"] = [*about.get("warnings", ()), *shown_warnings]
-    return Report(about, tuple(_host(name, values) for name, values in hosts.items()), why)
+        settings["warnings"] = [*settings.get("warnings", ()), *shown_warnings]
+    return Report(settings, tuple(_host(name, values) for name, values in hosts.items()), why)
+
+
+# Noted of a host, whatever rollout it is in then; all else was seen in one rollout and says nothing of another.
+_OF_THE_HOST = ("login_shell", "verified")
 
 
 def _anew(values: dict[str, Any]) -> dict[str, Any]:
-    """A host at the beginning of another rollout of the run; how the one before ended is in `before`."""
-    ended = {name: values[name] for name in ("outcome", "why", "exit") if name in values}
-    kept: dict[str, Any] = {name: values[name] for name in ("began", "found") if name in values}
-    return {**kept, "before": ended or values.get("before")}
+    """Begin another rollout of the run for a host; `before` is how the last one ended, and what was found in it."""
+    ended = {name: values[name] for name in ("outcome", "why", "exit", "stage", "found") if name in values}
+    before = ended if "outcome" in ended else values.get("before")
+    kept = {"began": values["began"]} if "began" in values else {}
+    return {**kept, "found": _of_the_host(values), "before": before}
+
+
+def _of_the_host(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.get("found", {}).items() if name in _OF_THE_HOST}
 
 
 def _keep_more(values: dict[str, Any]) -> None:
@@ -134,7 +143,7 @@ def _keep_more(values: dict[str, Any]) -> None:
     before = values.get("before") or {}
     nothing = (Outcome.UNCHANGED, Outcome.LISTED)
     if values["outcome"] in nothing and before.get("outcome", Outcome.PLANNED) not in (*nothing, Outcome.PLANNED):
-        values.update(before)
+        values.update(before, found={**before.get("found", {}), **_of_the_host(values)})
 
 
 def how_to_ask(host: str) -> str:

@@ -267,7 +267,8 @@ class Sightings:
         self.told: OncePer[str, tuple[Neighbour, ...]] = OncePer("asking a host for its neighbours", RECENT)
         """by host id"""
         self._ours: Once[tuple[Neighbour, ...]] = Once("reading the neighbours of this machine", RECENT)
-        self._listening: OncePer[str, list[str]] = OncePer("searching a network", keyscan.SEARCH_AGAIN)
+        self.listening: OncePer[str, list[str]] = OncePer("searching a network", keyscan.SEARCH_AGAIN)
+        """by network, the addresses at which something listens for SSH"""
         self._searches: Counter[str] = Counter()
 
     def from_here(self, mac: str) -> list[str]:
@@ -278,15 +279,11 @@ class Sightings:
             found = of(mac, ours.value)
         return list(dict.fromkeys(address for each in found if (address := _from_here(each))))[:MOST_ADDRESSES]
 
-    def listening_in(self, network: str, addresses: Callable[[], list[str]]) -> list[str]:
-        """Those of the addresses at which something listens for SSH. FleetError after too many searches."""
-        with self._listening[network] as listening:
-            if listening.is_empty:
-                self._searches[network] += 1
-                if self._searches[network] > keyscan.MOST_SEARCHES:
-                    raise FleetError(f"it was searched {keyscan.MOST_SEARCHES} times by this run already")
-                listening.value = keyscan.listening(addresses())
-            return listening.value
+    def require_another_search(self, network: str) -> None:
+        """Count one more search of a network. FleetError after too many."""
+        self._searches[network] += 1
+        if self._searches[network] > keyscan.MOST_SEARCHES:
+            raise FleetError(f"it was searched {keyscan.MOST_SEARCHES} times by this run already")
 
 
 def seen_elsewhere(mac: str, told: tuple[Neighbour, ...]) -> list[str]:

@@ -106,7 +106,12 @@ class Evaluator:
         alike = tuple(each for each in host_ids if (each not in self._homes) == is_nixos)
         with self._results[alike] as results:
             if results.is_empty:
-                results.value = self._of_one_revision(alike, is_nixos=is_nixos)
+                # of which revision each is: not known where the tree moved on meanwhile
+                before = self.source.revision
+                found = self._all(alike, is_nixos=is_nixos)
+                self._tell_warnings()
+                revision = before if before == self.source.revision else None
+                results.value = {id: _dated(each, revision) for id, each in found.items()}
             result = results.value.get(host_id)
         if isinstance(result, FleetError):
             raise result
@@ -120,18 +125,6 @@ class Evaluator:
         self.together = tuple(host_ids)
         one_of_each_kind = {host_id in self._homes: host_id for host_id in host_ids}.values()
         ahead(*(partial(self.evaluate, host_ids, host_id) for host_id in one_of_each_kind))
-
-    def _of_one_revision(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
-        """What each comes to, and of which revision that is: not known where the tree moved on meanwhile."""
-        before = self.source.revision
-        found = self._all(host_ids, is_nixos=is_nixos)
-        self._tell_warnings()
-        revision = before if before == self.source.revision else None
-
-        def dated(config: Evaluated) -> Evaluated:
-            return replace(config, revision=revision or config.configuration_revision)
-
-        return {id: dated(each) if isinstance(each, Evaluated) else each for id, each in found.items()}
 
     def _all(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
         found: dict[str, Evaluated | FleetError | None] = {}
@@ -221,6 +214,12 @@ class Evaluator:
             if is_new:
                 say(f"warning: {shown(text, hosts)}", err=True)
             self.run.journal.note("warning", text=text, hosts=list(hosts))
+
+
+def _dated(config: Evaluated | FleetError | None, revision: str | None) -> Evaluated | FleetError | None:
+    if not isinstance(config, Evaluated):
+        return config
+    return replace(config, revision=revision or config.configuration_revision)
 
 
 def _batches(host_ids: Sequence[str]) -> tuple[int, list[Sequence[str]]]:

@@ -23,7 +23,7 @@ from nixherd.proxmox.calls import Agent, Guests, Storages
 from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
 from nixherd.proxmox.guard.policy import Making, Policy, PolicySource
 from nixherd.proxmox.token import Token, Trust, colons, trust
-from nixherd.proxmox.wire import Tasks, Upload, answer
+from nixherd.proxmox.wire import Tasks, Upload
 
 __all__ = ["AgentUnavailable", "Client", "OutcomeUnknown", "connect"]
 
@@ -241,8 +241,8 @@ class Client(Guests, Storages, Tasks, Agent):
     def _ask(self, method: str, path: Sequence[object], parameters: Mapping[str, object] | Upload) -> Any:
         if isinstance(parameters, Upload):
             url = f"{self.__session._origin}{wire.PREFIX}/{'/'.join(_parts(path))}"
-            return answer(method, path, _Serializer().loads(self.__session.request(method, url, None, parameters)))
-        return answer(method, path, getattr(self.__api(_parts(path)), method.lower())(**parameters))
+            return _Serializer().loads(self.__session.request(method, url, None, parameters))
+        return getattr(self.__api(_parts(path)), method.lower())(**parameters)
 
 
 def _parts(path: Sequence[object]) -> list[str]:

@@ -8,7 +8,7 @@ from pyinfra.api.command import StringCommand
 
 from nixherd.base.errors import FleetError
 from nixherd.fleet.models import Fleet, Vm
-from nixherd.proxmox.errors import AgentUnavailable
+from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.guest.identity import address_of, next_vmid
 from nixherd.proxmox.guest.observe import find, interfaces_of
 from nixherd.proxmox.hypervisor import Hypervisor
@@ -70,10 +70,12 @@ def _config(client: "Client", node: str, vm: Vm, arguments: Arguments) -> Any:
 
 def _address(client: "Client", node: str, vm: Vm, arguments: Arguments) -> Any:
     config = client.config(node, vm.vmid, vm.type)
-    try:
-        return address_of(config, interfaces_of(client, node, vm)) if config else None
-    except AgentUnavailable:
+    if config is None:
         return None
+    try:
+        return address_of(config, interfaces_of(client, node, vm)) or "none"
+    except (AgentUnavailable, NoAgent):
+        return "unknown"
 
 
 def _backups(client: "Client", node: str, vm: Vm, arguments: Arguments) -> Any:

@@ -135,9 +135,8 @@ def include_beside_the_file() -> None:
 
 def _never_prompt_for_sudo() -> None:
     """Where sudo asks for a password pyinfra would read one from stdin, which has none, or another one's."""
-    for name in ("pyinfra.connectors.ssh", "pyinfra.connectors.local"):
-        connector: Any = importlib.import_module(name)
-        connector.execute_command_with_sudo_retry = lambda host, arguments, execute: execute()
+    util: Any = importlib.import_module("pyinfra.connectors.util")
+    util.SUDO_PASSWORD_REQUIRED_LINES = ()  # by which it notices that
 
 
 def _interrupted(shared: Context | None, signal_number: int, frame: object) -> None:

@@ -30,6 +30,7 @@ from typing_extensions import override
 from nixherd.base.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, NotSent, Refused, Unforeseen
 from nixherd.base.faults import worded
 from nixherd.base.narration import Narrator
+from nixherd.base.poll import Backoff, poll
 from nixherd.base.sizes import parse_seconds
 from nixherd.deploy.report import Outcome
 from nixherd.fleet.models import Access
@@ -47,6 +48,7 @@ from nixherd.ssh.login_shell import Answer, answered
 # sshd shuts out addresses that connect and leave again and again (PerSourcePenalties: a second for each time)
 STRANGER_PAUSE = 1.0
 UNWELCOME_PAUSE = 20.0  # seconds between tries where our keys are refused, after the first ones: sshd counts those, too
+PAUSES = Backoff(0.05, 1.0, 1.1)  # seconds between two looks at a machine that is on its way
 DEFAULT_DEADLINE = 300.0  # seconds for a machine to come up
 
 
@@ -72,7 +74,7 @@ class FleetConnector(MachineConnector):
             self.deadline  # noqa: B018  a wrong one is said before anything is changed
             # whether this run installs is not known yet; one that only asks, or deploys, does not
             epochs = (Epoch.FINAL,) if must_answer else tuple(Epoch)
-            connected = self._try_once(Look(epochs, epochs, progress=reasons.append))
+            connected = self._try_once(Look(epochs, epochs, progress=reasons.append)) is not None
             if must_answer and not connected:
                 why = f": {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
                 proof = self.context.keys.pinned(self.fleet_host.id) is not None
@@ -124,37 +126,30 @@ class FleetConnector(MachineConnector):
         if self._stands and self.place and self.place.epoch not in self.epochs:
             raise self._not_installed(self.place, self.place.epoch)  # this run has no business with it
         limit = self.deadline if deadline is None else deadline
-        until = time.monotonic() + limit
-        what = f"{self.fleet_host.id}: waiting for {' or '.join(epochs)}"
+        waiting = poll(limit, PAUSES)
         narrator, done = Narrator(self.host.log), set[str]()
         between = (min(UNWELCOME_PAUSE, 2.0**tries) for tries in count())
         refused = ""  # what answered last, if it did not let us in: the reason, whatever else was looked at since
-
-        def attempt() -> bool:
-            nonlocal refused
-            try:
-                patience = max(1.0, until - time.monotonic())
-                return self._try_once(Look(epochs, self.epochs, patience, narrator, done))
-            except Absent as error:
-                if not absent_ok:
-                    raise
-                narrator(error.what)
-                refused = ""
-            except OSError as error:
-                narrator(str(error))
-                refused = str(error) if is_one(error, Unwelcome) else ""
-                if is_one(error, Stranger):
-                    time.sleep(STRANGER_PAUSE)
-                elif is_one(error, Unwelcome):
-                    time.sleep(max(0.0, min(next(between), until - time.monotonic())))
-            return False
-
         try:
-            reach.until(limit, what, attempt)
+            for _ in waiting:
+                try:
+                    if place := self._try_once(Look(epochs, self.epochs, max(1.0, waiting.left), narrator, done)):
+                        return place
+                except Absent as error:
+                    if not absent_ok:
+                        raise
+                    narrator(error.what)
+                    refused = ""
+                except OSError as error:
+                    narrator(str(error))
+                    refused = str(error) if is_one(error, Unwelcome) else ""
+                    if is_one(error, Stranger):
+                        time.sleep(STRANGER_PAUSE)
+                    elif is_one(error, Unwelcome):
+                        time.sleep(min(next(between), waiting.left))
+            raise DeadlineExceeded(f"{self.fleet_host.id}: waiting for {' or '.join(epochs)}: not within {limit:.0f} s")
         except DeadlineExceeded as error:
             raise type(error)(f"{error}; last: {refused or narrator.last or 'no answer'}") from None
-        assert self.place is not None
-        return self.place
 
     def destination(self) -> Destination:
         """How OpenSSH (Nix, tar) reaches the machine where we are connected."""
@@ -171,11 +166,11 @@ class FleetConnector(MachineConnector):
                 f"{self.fleet_host.id} at {place.address} was found by its name and its key, which is not proof for "
                 "wiping it; nothing was done there: run this again"
             )
-        if place.asked is None or not place.asked.has_agent or client is self._has_the_word:
+        if place.identity is None or not place.identity.has_agent or client is self._has_the_word:
             return
         if not isinstance(client, PinnedClient):
             return
-        proving.prove_by_word(self.context.hypervisor, client, place.asked, place.address)
+        proving.prove_by_word(self.context.hypervisor, client, place.identity, place.address)
         self._has_the_word = client
 
     def told_key(self) -> str | None:
@@ -215,34 +210,29 @@ class FleetConnector(MachineConnector):
 
     @override
     def run_shell_command(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
-        """As `_run`; what nobody foresaw is an OSError too, which to pyinfra is this host's failure."""
-        try:
-            return self._run(command, *args, **arguments)
-        except UNFORESEEN as error:
-            raise worded(error, f"{self.fleet_host.id}: running a command") from error
-
-    def _run(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
         """Run it; on a connection that turns out to be dead before it has begun, look the machine up and run it there.
 
-        Raises OSError when the connection breaks later, or no machine is found. What the hypervisor is asked needs no
-        machine.
+        Raises OSError, which to pyinfra is this host's failure, when the connection breaks later, no machine is found,
+        or for what nobody foresaw. What the hypervisor is asked needs no machine.
         """
         if isinstance(command, ApiQuery):
             return self._ask(command)
         self._require_shell()
-        for last in (False, True):
-            if not self._ready():
-                break
-            if self.here:
-                return self.here.run_shell_command(command, *args, **arguments)
-            try:
-                return super().run_shell_command(command, *args, **arguments)
-            except NotBegun:
-                self.drop()
-                if last:
-                    raise
-            except (SSHException, EOFError) as error:
-                raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
+        try:
+            for last in (False, True):
+                if not self._ready():
+                    break
+                try:
+                    run = self.here.run_shell_command if self.here else super().run_shell_command
+                    return run(command, *args, **arguments)
+                except NotBegun:
+                    self.drop()
+                    if last:
+                        raise
+        except (SSHException, EOFError) as error:
+            raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
+        except UNFORESEEN as error:
+            raise worded(error, f"{self.fleet_host.id}: running a command") from error
         return True, CommandOutput([])
 
     def _ask(self, query: ApiQuery) -> tuple[bool, CommandOutput]:

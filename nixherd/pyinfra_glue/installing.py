@@ -82,12 +82,6 @@ def require_our_installer(host: Host, machine: MachineState) -> None:
         )
 
 
-def require_the_guest(host: Host) -> None:
-    """Refused unless root of the guest that was asked is root where we are; planning writes nothing anywhere."""
-    if executing(host):
-        connector_of(host).prove_for_wiping()
-
-
 def require_still_installable(host: Host, verb: str) -> None:
     """Refused unless the definitions, as they are at this moment, let us do this to the machine that answers.
 

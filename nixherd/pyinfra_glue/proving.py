@@ -4,6 +4,7 @@ import os
 import secrets
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from paramiko import SSHException
@@ -12,6 +13,7 @@ from nixherd.base.errors import FleetError, Refused
 from nixherd.fleet.models import Host
 from nixherd.locate import proof
 from nixherd.locate.proof import Asked, Shown
+from nixherd.locate.reach import Epoch, Place, epoch_on
 from nixherd.proxmox.errors import AgentUnavailable
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.pyinfra_glue.ssh_client import PinnedClient
@@ -30,12 +32,23 @@ def look_at(ssh: PinnedClient) -> Shown:
     return shown
 
 
-def prove(hypervisor: Hypervisor, ssh: PinnedClient, guest: Asked, address: str) -> Shown:
-    """What the machine shows. Refused when it is not the guest that was asked, OSError when either does not answer."""
-    shown = look_at(ssh)
-    if problem := proof.disproof(guest, shown) or _other_boot(hypervisor, ssh, guest, shown):
-        raise Refused(_is_another(guest, address, problem))
-    return shown
+def proven(hypervisor: Hypervisor, ssh: PinnedClient, host: Host, place: Place) -> Place:
+    """The place as the machine there says that it is. OSError when it does not answer, or its guest's agent.
+
+    Refused when it is not the guest that named the place.
+    """
+    guest, shown = place.identity, look_at(ssh)
+    if guest and (problem := proof.disproof(guest, shown) or _other_boot(hypervisor, ssh, guest, shown)):
+        raise Refused(_is_another(guest, place.address, problem))
+    # nobody but the machine itself can say whether it has jumped into the installer already
+    epoch = epoch_on(host, shown.os_release)
+    if guest and (epoch is Epoch.FINAL) != (place.epoch is Epoch.FINAL):
+        expected = "installed system" if place.epoch is Epoch.FINAL else place.epoch
+        raise Refused(
+            f"{guest.label}: with the key of its {expected}, the {epoch} answers at {place.address}; nothing was "
+            "done there: find out who is root in that guest"
+        )
+    return replace(place, epoch=epoch)
 
 
 def _is_another(guest: Asked, address: str, problem: str) -> str:

@@ -45,17 +45,17 @@ class OwnRule:
 
 @dataclass(frozen=True)
 class Retirement:
-    """`wanted` is the change. `guests` are the definitions' entries that go with the host.
+    """`change` is what to write. `guests` are the definitions' entries that go with the host.
 
-    `known` are secret files that stay and that the host could decrypt, `own` the rules that were for it alone, `stays`
+    `known` are secret files that stay and that the host could decrypt, `rules` those that were for it alone, `stays`
     what of its files is left and why, `mentions` where else the fleet's files name it.
     """
 
-    wanted: Wanted
+    change: Wanted
     host: Host
     guests: tuple[Vm, ...]
     known: tuple[str, ...] = ()
-    own: tuple[OwnRule, ...] = ()
+    rules: tuple[OwnRule, ...] = ()
     stays: tuple[str, ...] = ()
     mentions: tuple[Mention, ...] = ()
 

@@ -135,10 +135,6 @@ class _Question:
         if vmid is not None and not (route.guest is Guest.SOURCE and vmid == str(self.policy.template)):
             self.require_changeable(vmid)
             self.require_type(vmid)
-        if route.volume:
-            self.require_named(route.volume, "volume", names["volume"])
-            if names["volume"].partition(":")[0] != names["storage"]:
-                raise self.refuse(f"{names['volume']} is not on {names['storage']}", "name its own storage")
         # whoever hides a protected guest behind a parameter that the row does not have hears of the guest
         for key, value in self.texts():
             if route.kind_of(key) is None:

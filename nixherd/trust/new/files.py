@@ -34,7 +34,7 @@ def file_names(host: NewHost) -> tuple[str, ...]:
 def _values(host: NewHost) -> Mapping[str, Any]:
     return {
         "host": host,
-        "about": about(host),
+        "summary": summary(host),
         "size": host.guest.size.name if host.guest else "",
         "attribute": attribute_name(host.id),
         "device": nix_string(host.machine.device),
@@ -43,8 +43,8 @@ def _values(host: NewHost) -> Mapping[str, Any]:
     }
 
 
-def about(host: NewHost) -> str:
-    """What it is, in a line."""
+def summary(host: NewHost) -> str:
+    """Return one line that says what the host is."""
     words = {
         Kind.VM: "a virtual machine",
         Kind.CONTAINER: "a container",
@@ -74,7 +74,7 @@ class Entry:
 
 def host_entry(source: bytes, host: NewHost, *, hosts: int) -> Entry:
     """hosts.nix with the host, which has so many others now. CannotEdit names the lines to add by hand."""
-    return _added(HOSTS, source, (host.id,), _host_values(host), about(host), empty=not hosts)
+    return _added(HOSTS, source, (host.id,), _host_values(host), summary(host), empty=not hosts)
 
 
 def guest_entry(source: bytes, host: NewHost, *, managed: int | None) -> Entry:

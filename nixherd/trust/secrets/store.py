@@ -59,7 +59,7 @@ class Rekey:
     path: str
     added: tuple[str, ...]
     removed: tuple[str, ...]
-    wanted: frozenset[str]
+    recipients: frozenset[str]
     names: tuple[str, ...]
     """`+dev`, `-old`, in that order"""
 
@@ -190,7 +190,7 @@ class Store:
         for rekey in rekeys:
             sync(place / rekey.path)  # here, where another process of sops is at work meanwhile
             back = files.read(rekey.path, (place / rekey.path).read_bytes())
-            if back is None or set(back.recipients) != rekey.wanted:
+            if back is None or set(back.recipients) != rekey.recipients:
                 what = f"sops encrypted it for others than {self.config} names"
                 raise FleetError(f"{self.path(rekey.path)}: {what}; nothing was changed, see which rule matches it")
 

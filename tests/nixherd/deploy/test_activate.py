@@ -260,7 +260,7 @@ def test_a_copied_system_is_activated_in_its_turn(machine: Sandbox) -> None:
     rollout, host_run, notes = rolled_out(machine, soak=1)
     config = replace(DESCRIBED, toplevel=NEW, hostname="", revision=REVISION)
     built = Built(Planned(Reached("x", running(machine)), config))
-    module.activate_copied(rollout, host_run, Copied(built))
+    activate(rollout, host_run, Target.of(config), built.planned.reached.running, built=built)
     assert (machine.current, notes.end[0]) == (NEW, "deployed")
 
 

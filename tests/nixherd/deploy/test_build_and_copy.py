@@ -225,10 +225,10 @@ def test_a_build_here_there_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_nixos_rebuild_is_judged_by_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rebuild, "_flavour", lambda: Flavour("--sudo", "--no-reexec"))
     value = Planned(Reached("x", BEFORE), replace(CONFIG, revision=None))
     for answer, status, error in ((system(NEW), 0, None), (system(), 1, "runs and boots what it did before")):
         rollout, host_run, _ = rolled_out(Scripted(answers={"say sudo": answer}), engine=Engine.NIXOS_REBUILD)
+        rollout.flavour.value = Flavour("--sudo", "--no-reexec")
 
         def run(argv: Any, status: int = status, **arguments: Any) -> Completed:
             if status:
@@ -244,5 +244,6 @@ def test_nixos_rebuild_is_judged_by_what_is_there(monkeypatch: pytest.MonkeyPatc
             rebuild.rebuild_in_turn(SHARED.evaluator, rollout, host_run, Copied(Built(value)), request)
             assert host_run.outcome == "deployed"
     rollout, host_run, _ = rolled_out(Scripted(answers={"say sudo": OSError("silence")}))
+    rollout.flavour.value = Flavour("--sudo", "--no-reexec")
     with pytest.raises(Undecided, match="it cannot be asked what it runs now: silence"):
         rebuild.rebuild(SHARED.evaluator, rollout, host_run, value, request)

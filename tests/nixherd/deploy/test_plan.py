@@ -32,7 +32,6 @@ from tests.nixherd.deploy.scripted import (
 
 def planned(machine: Scripted, monkeypatch: pytest.MonkeyPatch, config: Any = CONFIG, **options: Any) -> Any:
     monkeypatch.setattr(Evaluator, "evaluate", lambda self, hosts, host_id: config)
-    monkeypatch.setattr(commit_policy, "uncommitted", lambda path: [])
     rollout, host_run, notes = rolled_out(machine, **options)
     host_run.value = plan.reach(host_run)
     return plan.plan(SHARED.evaluator, rollout, host_run, host_run.reached, ("dev",)), rollout, host_run, notes
@@ -154,10 +153,10 @@ def test_inhibitors_that_cannot_be_read_are_none(text: str | None) -> None:
 def test_what_is_not_committed_is_not_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
     def planned_from(dirty: list[str], source: Any = None, **options: Any) -> Any:
         monkeypatch.setattr(commit_policy, "uncommitted", lambda path: dirty)
-        monkeypatch.setattr(Evaluator, "evaluate", lambda self, hosts, host_id: CONFIG)
         monkeypatch.setattr(SHARED.evaluator, "source", source)
         rollout, host_run, notes = rolled_out(Scripted(answers={"": system()}), **options)
-        plan.plan(SHARED.evaluator, rollout, host_run, plan.reach(host_run), ("dev",))
+        plan.require_committed(SHARED.evaluator.source, rollout, host_run)
+        assert notes.stages == ["evaluate"]
         return [values for event, _, values in notes.entries if event == "run"]
 
     with pytest.raises(FleetError, match=r"flake\.nix"):

@@ -118,9 +118,9 @@ def test_the_agents_word_counts_when_the_names_fail(scene: Scene) -> None:
     scene.hypervisor(Agentless(system="ID=nixos\n", addresses=("10.0.0.5",)))
     *named, told = scene.look()
     assert (places(named), told.address) == (["dev"], "10.0.0.5")
-    assert [each.asked for each in named] == [None]
-    assert told.asked is not None
-    assert told.asked.has_agent
+    assert [each.identity for each in named] == [None]
+    assert told.identity is not None
+    assert told.identity.has_agent
     assert scene.questions == []
 
 
@@ -142,7 +142,7 @@ def test_a_guest_without_an_agent(scene: Scene, monkeypatch: pytest.MonkeyPatch)
     found = scene.look()
     assert places(found) == ["dev", "10.0.0.9", "2001:db8::9", "fe80::5%eth0", "10.0.0.5", "10.0.0.6"]
     assert scene.questions == ["router"]
-    assert [(each.asked.mac, each.asked.has_agent) for each in found[1:] if each.asked] == [(MAC, False)] * 5
+    assert [(each.identity.mac, each.identity.has_agent) for each in found[1:] if each.identity] == [(MAC, False)] * 5
     assert scene.reasons == "vm 110 (dev) has no guest agent"
 
 
@@ -267,7 +267,7 @@ def test_a_network_is_searched_only_where_that_is_said(scene: Scene, monkeypatch
     assert places(scene.look()) == ["dev", "10.9.9.2"]
     assert places(scene.look()) == ["dev", "10.9.9.2"]
     assert searched == [["10.9.9.1", "10.9.9.2", "10.9.9.4", "10.9.9.5", "10.9.9.6"]], "without the node's, and once"
-    scene.shared.context.sightings._listening["10.9.9.0/29"]._seconds = 0.0
+    scene.shared.context.sightings.listening["10.9.9.0/29"]._seconds = 0.0
     for _ in range(keyscan.MOST_SEARCHES + 2):
         scene.look()
     assert len(searched) == keyscan.MOST_SEARCHES

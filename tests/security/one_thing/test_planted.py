@@ -220,7 +220,7 @@ SCENARIOS = {
     "nixherd/deploy/activate.py:_Activation._send_word:1": Scenario(deploy, HOST_RUN, "rolled back"),
     "nixherd/deploy/activate.py:_Activation._disproved:1": Scenario(deploy, HOST_RUN, "rolled back"),
     "nixherd/deploy/copy.py:copy:1": Scenario(deploy, HOST_RUN, "failed"),
-    "nixherd/deploy/plan.py:to_come.configs:1": Scenario(deploy, "host_id", harmless=True, status=0),
+    "nixherd/deploy/plan.py:_to_come:1": Scenario(deploy, "host_id", harmless=True, status=0),
     "nixherd/deploy/program.py:note_too:1": Scenario(deploy_a_commit, HOST_RUN, harmless=True, status=0),
     "nixherd/deploy/reboot.py:reboot_and_prove:1": Scenario(reboot, HOST_RUN, "unknown", status=5),
     "nixherd/deploy/running.py:try_running:1": Scenario(
@@ -229,10 +229,9 @@ SCENARIOS = {
         "unknown",
         status=5,
     ),
-    "nixherd/base/once.py:_attempt:1": Scenario(deploy, "key if what == 'claiming a host' else None", "failed"),
     "nixherd/pyinfra_glue/operation.py:_make:1": Scenario(deploy, "host.data.host_id", "failed"),
-    "nixherd/pyinfra_glue/operation.py:guarded:1": Scenario(deploy, "host.data.host_id", "failed"),
-    "nixherd/pyinfra_glue/rollouts.py:waves.found:1": Scenario(deploy, "each.data.host_id", harmless=True, status=0),
+    "nixherd/pyinfra_glue/operation.py:operation.decorate.commands:1": Scenario(deploy, "host.data.host_id", "failed"),
+    "nixherd/pyinfra_glue/rollouts.py:waves:1": Scenario(deploy, "each.data.host_id", harmless=True, status=0),
 }
 
 

@@ -80,12 +80,12 @@ def test_an_address_that_two_guests_report_is_a_place_of_whichever_proves_itself
     shared.asks(FakeClient(card=card, key=generate_ed25519("other").public, config_=others))
     [theirs] = look(shared.hypervisor, shared.keys, TWO["other"], Hints(), Look.anywhere(patience=1))
     assert ours.address == theirs.address == "192.0.2.110"
-    assert ours.asked is not None
-    assert theirs.asked is not None
-    assert (ours.asked.vmid, theirs.asked.vmid) == (110, 112)
+    assert ours.identity is not None
+    assert theirs.identity is not None
+    assert (ours.identity.vmid, theirs.identity.vmid) == (110, 112)
     who_answers = Shown("boot", frozenset({MAC}), None, "ID=debian")
-    assert disproof(ours.asked, who_answers) is None
-    assert disproof(theirs.asked, who_answers) == f"no card of it has net0's MAC {card} (there are: {MAC})"
+    assert disproof(ours.identity, who_answers) is None
+    assert disproof(theirs.identity, who_answers) == f"no card of it has net0's MAC {card} (there are: {MAC})"
 
 
 @pytest.mark.parametrize("key", ["", "no key", "ssh-ed25519 AAAA", f"{KEY}\n{KEY}"])
@@ -192,8 +192,8 @@ def test_where_a_guest_is_whose_key_only_its_agent_tells(shared: Shared) -> None
     place = told()
     assert place is not None
     assert (place, place.told) == (Place("192.0.2.110", Epoch.FINAL, AGENTS_KEY, HOST.user), True)
-    assert place.asked is not None
-    assert (place.asked.mac, place.asked.has_agent) == (MAC, True)
+    assert place.identity is not None
+    assert (place.identity.mac, place.identity.has_agent) == (MAC, True)
     for nothing in ({"exists": False}, {"power": "stopped"}, {"system": INSTALLER}, {"config_": {"lock": "clone"}}):
         assert told(**nothing) is None
     for silent, why in (
@@ -245,6 +245,6 @@ def test_a_container_has_its_card_where_the_hypervisor_can_be_asked(shared: Shar
         shared.hypervisor, shared.keys, host, Hints(), Look.anywhere(patience=1)
     )
     shared.asks(FakeClient(config_={"net0": f"name=eth0,bridge=vmbr0,hwaddr={MAC.upper()}"}))
-    assert [(place.asked.mac, place.asked.has_agent) for place in found() if place.asked] == [(MAC, False)]
+    assert [(place.identity.mac, place.identity.has_agent) for place in found() if place.identity] == [(MAC, False)]
     shared.asks_nobody()  # there is no token
-    assert [place.asked for place in found()] == [None]
+    assert [place.identity for place in found()] == [None]

@@ -73,7 +73,7 @@ def test_whose_names_lead_elsewhere_is_where_its_agent_says(
     sshd.start(pair, system="ID=nixos")
     place = connector_of(run(must_answer=True)).place
     assert place is not None
-    assert (place.address, place.asked is not None) == ("127.0.0.1", True)
+    assert (place.address, place.identity is not None) == ("127.0.0.1", True)
 
 
 @pytest.mark.parametrize(("down", "why"), [("token", "token file "), ("endpoint", "cannot connect to https://")])
@@ -118,9 +118,9 @@ def test_whoever_installs_has_the_hypervisor_vouch_for_the_guest(
     host = run(**data)
     connector = connector_of(host)
     assert connector.place is not None
-    assert (connector.place.asked is not None) == ("may_install" in data)
+    assert (connector.place.identity is not None) == ("may_install" in data)
     connector = connector_of(installing(host))
-    assert connector.reach().asked is not None, "proven by its agent"
+    assert connector.reach().identity is not None, "proven by its agent"
     with pytest.raises(Refused, match="it does not have what the agent wrote down for its root"):
         connector.prove_for_wiping()
 
