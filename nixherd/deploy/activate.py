@@ -27,8 +27,9 @@ from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing, Unclear
 from nixherd.deploy.reboot import reboot_and_prove, why_not_rebootable
 from nixherd.deploy.report import Outcome, how_to_ask
 from nixherd.deploy.run import Built, Changes, Copied, HostRun, Rollout, Target
-from nixherd.deploy.running import Running, require_root, try_running
+from nixherd.deploy.running import Running, require_root, specialised, try_running
 from nixherd.fleet.health_checks import Check
+from nixherd.fleet.models import Access
 
 BEGINNING = 30.0  # seconds after which a deployment of which no answer came has begun, or never will
 REVERT = 60  # seconds beyond its deadlines within which a machine has gone back, and answers again
@@ -245,20 +246,29 @@ class _Activation:
                 self.standing = self.ask(self.deployment.look(Stage.NONE, 0), what="the proof")
             except FAILURES as error:
                 return f"it cannot be asked after the activation: {worded(error, 'proving it')}"
-            problem = self._disagreement() or failing(self.machine, self.checks, until, by_root=by_root)
+            try:
+                problem = self._disagreement() or failing(self.machine, self.checks, until, by_root=by_root)
+            except FAILURES as error:
+                return f"it cannot be proven: {worded(error, 'proving it')}"
             if problem:
                 return problem
         return None
 
     def _disagreement(self) -> str | None:
         standing, target = self.standing, self.target
-        compared = {"hostname": (standing.hostname, target.hostname)}
-        if not self.deployment.specialisation:
-            compared["system"] = (standing.current, target.system)
+        compared = {"hostname": (standing.hostname, target.hostname), "system": (standing.current, self._due())}
         wrong = [f"{what} is {has}, not {due}" for what, (has, due) in compared.items() if due and has != due]
         if standing.failed:
             wrong.append(f"units failed: {standing.failed}")
         return "; ".join(wrong) or None
+
+    def _due(self) -> str | None:
+        """The system that is to run; None where a machine that takes forced commands alone does not say which it is."""
+        if not self.deployment.specialisation:
+            return self.target.system
+        if self.machine.access is not Access.SHELL:
+            return None
+        return specialised(self.machine, self.target.system, self.deployment.specialisation)
 
     # Judging
 
@@ -278,6 +288,9 @@ class _Activation:
                 self._judge_kept()
             case Stage.NONE:
                 self._judge_after_reboot()
+            case Stage.REVERTED | Stage.REFUSED if standing.old and standing.current != standing.old:
+                why = f"it says {standing.stage}, and runs {standing.current}, not {standing.old} as before"
+                raise self._undecided(why)
             case Stage.REVERTED:
                 unheard = f"{self.problem}; " if self.problem and self.problem != standing.why else ""
                 why = f"{unheard}{went_back(standing.why, standing.old, standing.log)}"
@@ -288,7 +301,8 @@ class _Activation:
             case Stage.STUCK:
                 raise self._stuck()
             case _:
-                why = f"{standing.why or 'its process is gone'}; it runs {standing.current}, not {standing.old}"
+                why = standing.why or "its process is gone"
+                why = f"{why}; it runs {standing.current}, and ran {standing.old} before"
                 raise self._undecided(why)
 
     def _judge_kept(self) -> None:
@@ -354,7 +368,14 @@ class _Activation:
         standing, goal = self.standing, self.deployment.goal
         if goal.makes_generation and standing.profile != self.deployment.system:
             raise self._undecided(f"its profile leads to {standing.profile}")
-        if goal.activates and not self.deployment.specialisation and standing.current != self.deployment.system:
+        if not goal.activates:
+            return
+        try:
+            due = self._due()
+        except FAILURES as error:
+            foreseen(error, f"{self.host_run.id}: asking for the specialisation")
+            raise self._undecided(f"it runs {standing.current}, and does not say what that is: {error}") from error
+        if due is not None and standing.current != due:
             raise self._undecided(f"it runs {standing.current}")
 
     def _undecided(self, why: str) -> Undecided:

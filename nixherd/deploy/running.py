@@ -1,6 +1,7 @@
 """What a machine or a home says of itself, one script each, parsed: what runs, its generations, its installation."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, cast
@@ -303,6 +304,12 @@ def has_it(running: Running, system: str, goal: Goal) -> bool:
     """Whether the machine has come to a system already, as far as this goal goes."""
     runs, boots = running.current == system, running.profile == system
     return {Goal.SWITCH: runs and boots, Goal.TEST: runs, Goal.BOOT: boots}.get(goal, False)
+
+
+def specialised(machine: Machine, toplevel: str, specialisation: str) -> str | None:
+    """The system of one of its specialisations on the machine, None where it has none of this name."""
+    path = shlex.quote(f"{toplevel}/specialisation/{specialisation}")
+    return machine.run(f"readlink -e {path}", deadline=ANSWER_DEADLINE).stdout.strip() or None
 
 
 def require_store_path(name: str, value: object) -> str:

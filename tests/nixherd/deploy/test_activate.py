@@ -2,6 +2,7 @@
 
 import socket
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -236,8 +237,11 @@ def answers(*states: str, current: str = NEW, profile: str = NEW, more: str = ""
         ),
         (answers("kept", profile=OLD), "its profile leads to", Undecided),
         (answers("kept", current=OLD), "it runs", Undecided),
-        (answers("reverted", more=f"why=told to\nwas={THIRD}\n"), "told to; it went back to", FleetError),
-        (answers("refused", more="why=no\n"), "no; nothing was changed", NotBegun),
+        (answers("reverted", current=OLD, more=f"why=told to\nwas={THIRD}\n"), "told to; it went back to", FleetError),
+        (answers("refused", current=OLD, more="why=no\n"), "no; nothing was changed", NotBegun),
+        (answers("reverted", more="why=told to\n"), f"it says reverted, and runs {NEW}, not {OLD}", Undecided),
+        (answers("refused", more="why=no\n"), f"it says refused, and runs {NEW}, not {OLD}", Undecided),
+        (answers("lost", current=OLD), f"its process is gone; it runs {OLD}, and ran {OLD} before", Undecided),
         (["protocol=3\nstate=none\n"], "no notes of this deployment any more", Undecided),
     ],
 )
@@ -333,7 +337,9 @@ def test_a_word_that_is_lost_is_asked_about() -> None:
 
 
 def test_a_machine_that_lets_nobody_in_afterwards_is_not_kept() -> None:
-    machine = Scripted(answers={"begin": answers("proving"), " say ": answers("reverted", more="why=told\n")})
+    machine = Scripted(
+        answers={"begin": answers("proving"), " say ": answers("reverted", current=OLD, more="why=told\n")}
+    )
     machine.unreachable = [DeadlineExceeded("not within 3 s")]
     rollout, host_run, notes = rolled_out(machine)
     with pytest.raises(FleetError, match="it cannot be asked after the activation: not within 3 s; told; it went back"):
@@ -392,3 +398,46 @@ def test_the_fact_says_what_was_left_to_the_next_boot(machine: Sandbox) -> None:
     rollout, host_run, _ = rolled_out(machine, goal=Goal.BOOT)
     activate(rollout, host_run, Target(NEW), running(machine))
     assert fact.process(machine.run(fact.command()).stdout.splitlines()) == [PENDING]
+
+
+DARK = f"{NEW}/specialisation/dark"
+
+
+@pytest.mark.parametrize(
+    ("goal", "current", "there", "end"),
+    [
+        (Goal.TEST, THIRD, f"{THIRD}\n", "deployed"),
+        (Goal.SWITCH, THIRD, f"{THIRD}\n", "deployed"),
+        (Goal.TEST, OLD, f"{THIRD}\n", "unknown"),
+        (Goal.SWITCH, NEW, f"{THIRD}\n", "unknown"),
+        (Goal.SWITCH, NEW, OSError("gone"), "unknown"),
+    ],
+)
+def test_a_specialisation_is_kept_where_it_runs(goal: Goal, current: str, there: object, end: str) -> None:
+    machine = Scripted(answers={" begin ": answers("kept", current=current), DARK: there})
+    rollout, host_run, notes = rolled_out(machine, goal=goal, specialisation="dark")
+    with pytest.raises(Undecided) if end == "unknown" else nullcontext():
+        activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.end[0] == end
+
+
+def test_a_specialisation_that_does_not_run_is_not_proven() -> None:
+    looks = {" say ": answers("reverted", current=OLD), " look ": answers("proving", current=OLD)}
+    machine = Scripted(answers={" begin ": answers("proving"), **looks, DARK: f"{THIRD}\n"})
+    rollout, host_run, _ = rolled_out(machine, specialisation="dark")
+    with pytest.raises(FleetError, match=f"system is {OLD}, not {THIRD}"):
+        activate(rollout, host_run, Target(NEW), BEFORE)
+
+
+def test_whatever_goes_wrong_in_the_proof_is_told_to_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*words: object, **more: object) -> None:
+        raise UnicodeEncodeError("ascii", "ü", 0, 1, "ordinal not in range(128)")
+
+    monkeypatch.setattr(module, "failing", failing)
+    machine = Scripted(answers={" begin ": answers("proving"), " say ": answers("reverted", current=OLD)})
+    machine.answers[" look "] = answers("proving")
+    rollout, host_run, notes = rolled_out(machine)
+    with pytest.raises(FleetError, match=r"it cannot be proven: .*UnicodeEncodeError"):
+        activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.end[0] == "rolled back"
+    assert any(" back " in script for script in machine.scripts)

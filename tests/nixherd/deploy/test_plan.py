@@ -227,7 +227,8 @@ NOTED = f"protocol=3\nstate=none\nnew={NEW}\nkept_as={NEW} {REVISION} 2026-11-29
         (f"{NOTED}busy=me@x\n", "me@x is deploying to it"),
         ("protocol=3\nrefused=full\n", "full"),
         ("protocol=3\nstate=none\n", "was told to note revision .*, and notes None"),
-        (FAILED, "noting the revision failed: it is broken"),
+        (FAILED, "whether it has noted .* is not known: noting the revision failed: it is broken"),
+        (OSError("gone"), f"whether it has noted revision {REVISION} is not known: gone"),
     ],
 )
 def test_a_revision_alone_is_noted_and_read_back(answer: Any, error: str | None) -> None:
