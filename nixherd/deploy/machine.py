@@ -114,7 +114,17 @@ def run_job(machine: Machine, job: Job, *, sudo: bool = False) -> None:
     has_begun = _start(machine, job, sudo=sudo)
     is_ours, last = False, ""
     while True:
-        state, log = _look(machine, job, sudo=sudo)
+        state, log = RUNNING, list[str]()
+        try:
+            done = machine.run(job.look, sudo=sudo)
+        except Unforeseen:
+            raise
+        except OSError:
+            done = None
+        if done and done.status == 0:
+            state, *log = [*done.stdout.splitlines(), ""]
+        else:
+            machine.reconnect(absent_ok=True)  # a lost connection says nothing about the job
         elapsed = time.monotonic() - began
         if state == job.well:
             return
@@ -134,29 +144,16 @@ def run_job(machine: Machine, job: Job, *, sudo: bool = False) -> None:
 def _start(machine: Machine, job: Job, *, sudo: bool) -> bool:
     """Start the job; False where nobody knows whether it began. FleetError when it did not."""
     try:
-        output_of(machine, job.start, stdin=job.body, what=f"starting {job.unit}", sudo=sudo)
+        done = machine.run(job.start, stdin=job.body, sudo=sudo)
     except (Unforeseen, NotSent):
         raise
     except OSError as error:
         machine.say(f"starting {job.name}: no answer: {error}")
         machine.reconnect(absent_ok=True)
         return False
+    if done.status != 0:
+        raise failure(f"{machine.id}: starting {job.unit} failed", done.stderr.strip() or done.stdout)
     return True
-
-
-def _look(machine: Machine, job: Job, *, sudo: bool) -> tuple[str, Sequence[str]]:
-    """How the job stands: RUNNING, ENDED, or what its end noted; and the last lines of its log."""
-    try:
-        done = machine.run(job.look, sudo=sudo)
-        if done.status == 0:
-            state, *log = [*done.stdout.splitlines(), ""]
-            return state, log
-    except Unforeseen:
-        raise
-    except OSError:
-        pass
-    machine.reconnect(absent_ok=True)  # a lost connection says nothing about the job
-    return RUNNING, []
 
 
 def _last(log: Sequence[str]) -> str:
