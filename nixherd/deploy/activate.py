@@ -22,6 +22,7 @@ from nixherd.deploy.health import failing
 from nixherd.deploy.journal import is_of
 from nixherd.deploy.machine import output_of
 from nixherd.deploy.options import Goal
+from nixherd.deploy.plan import resolved
 from nixherd.deploy.program import ask_program, busy, deployment_of, note_too
 from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing, Unclear
 from nixherd.deploy.reboot import reboot_and_prove, why_not_rebootable
@@ -263,12 +264,11 @@ class _Activation:
         return "; ".join(wrong) or None
 
     def _due(self) -> str | None:
-        """The system that is to run; None where a machine that takes forced commands alone does not say which it is."""
-        if not self.deployment.specialisation:
-            return self.target.system
-        if self.machine.access is not Access.SHELL:
-            return None
-        return specialised(self.machine, self.target.system, self.deployment.specialisation)
+        """The system that is to run; None where nobody says which one its specialisation is."""
+        system, chosen = self.target.system, self.deployment.specialisation
+        if chosen and self.machine.access is Access.SHELL:
+            return specialised(self.machine, system, chosen)
+        return resolved(f"{system}/specialisation/{chosen}") if chosen else system
 
     # Judging
 
@@ -375,8 +375,9 @@ class _Activation:
         except FAILURES as error:
             foreseen(error, f"{self.host_run.id}: asking for the specialisation")
             raise self._undecided(f"it runs {standing.current}, and does not say what that is: {error}") from error
-        if due is not None and standing.current != due:
-            raise self._undecided(f"it runs {standing.current}")
+        if standing.current != due:
+            unknown = "" if due else ", and nobody says which system its specialisation is"
+            raise self._undecided(f"it runs {standing.current}{unknown}")
 
     def _undecided(self, why: str) -> Undecided:
         text = (
