@@ -95,6 +95,7 @@ def test_what_changes_is_said_of_what_was_built_there() -> None:
     assert shown.changes.reboot_for == ("kernel",)
     assert shown.changes.inhibitors == ("systemd: 1 → 2",)
     assert notes.found["size_before"] == 100
+    assert {(each.sudo, each.deadline) for each in machine.with_word("path-info")} == {(False, plan.LISTING_DEADLINE)}
     listing = [shlex.split(script.partition(" || ")[2]) for script in machine.scripts if "path-info" in script]
     assert listing == [commands.closure_sizes(OLD), commands.closure_sizes(NEW)], "its shell sees the same words"
 
@@ -230,7 +231,8 @@ NOTED = f"protocol=3\nstate=none\nnew={NEW}\nkept_as={NEW} {REVISION} 2026-11-29
         (f"{NOTED}busy=me@x\n", "me@x is deploying to it"),
         ("protocol=3\nrefused=full\n", "full"),
         ("protocol=3\nstate=none\n", "was told to note revision .*, and notes None"),
-        (FAILED, "noting the revision failed: it is broken"),
+        (FAILED, "whether it has noted .* is not known: noting the revision failed: it is broken"),
+        (OSError("gone"), f"whether it has noted revision {REVISION} is not known: gone"),
     ],
 )
 def test_a_revision_alone_is_noted_and_read_back(answer: Any, error: str | None) -> None:
