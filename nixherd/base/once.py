@@ -23,11 +23,14 @@ class Once(Generic[T]):
             return once.value
 
     What fails in the block before there is a value is kept, and raised by each later `with`. `what` says in the words
-    of a fault what was computed; after `seconds` it is computed anew, also where it went wrong.
+    of a fault what was computed; after `seconds` it is computed anew, also where it went wrong. What `passes`, such as
+    a failure for which `is_passing` is true, is only for those who have waited for it: who comes later computes anew.
     """
 
-    def __init__(self, what: str, seconds: float = math.inf) -> None:
-        self._what, self._seconds = what, seconds
+    def __init__(
+        self, what: str, seconds: float = math.inf, is_passing: Callable[[BaseException], bool] = lambda error: False
+    ) -> None:
+        self._what, self._seconds, self._is_passing = what, seconds, is_passing
         self._lock = threading.Lock()
         self.forget()
 
@@ -36,10 +39,12 @@ class Once(Generic[T]):
         self._values: tuple[T, ...] = ()
         self._error: FleetError | None = None
         self._since = math.inf
+        self.passes = False
 
     def __enter__(self) -> Self:
+        came = time.monotonic()
         self._lock.acquire()
-        if time.monotonic() - self._since >= self._seconds:
+        if time.monotonic() - self._since >= self._seconds or (self.passes and came > self._since):
             self.forget()
         if self._error is not None:
             self._lock.release()
@@ -50,6 +55,7 @@ class Once(Generic[T]):
         try:
             if self.is_empty and isinstance(error, FAILURES):
                 self._since, self._error = time.monotonic(), worded(error, self._what)
+                self.passes = self._is_passing(error)
                 if self._error is not error:
                     raise self._error
         finally:

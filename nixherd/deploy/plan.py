@@ -19,6 +19,7 @@ from nixherd.deploy.report import Outcome
 from nixherd.deploy.run import Built, Changes, Copied, HostRun, Planned, PlannedToPull, Reached, ReachedToPull, Rollout
 from nixherd.deploy.running import BOOTED_PARTS, Running, ask_running
 from nixherd.fleet import health_checks
+from nixherd.fleet.git import Repository
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
 from nixherd.nix import closure_diff as closures
@@ -81,7 +82,8 @@ def require_committed(source: Source, rollout: Rollout, host_run: HostRun) -> No
     options = host_run.options
     with rollout.dirty as dirty:
         if dirty.is_empty:
-            files = gate.uncommitted(host_run.fleet_path)
+            repository = Repository.around(Path(host_run.fleet_path))
+            files = repository.changed(["."]) if repository else []
             rollout.journal.note("run", dirty=files)
             dirty.value = files
     if not options.allow_dirty or options.require_signed:

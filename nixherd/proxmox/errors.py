@@ -56,3 +56,12 @@ class StillRunning(DeadlineExceeded, EndUnknown):
 
 class Locked(DeadlineExceeded):
     """Somebody else held a guest for too long; nothing was done by us meanwhile."""
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Whether the same question may be answered when it is asked again: nobody answered, or the server was at fault."""
+    while error is not None:
+        if isinstance(error, ApiError):
+            return error.status is None or error.status >= 500
+        error = error.__cause__
+    return False

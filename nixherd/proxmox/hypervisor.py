@@ -2,14 +2,13 @@
 
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nixherd.base.errors import ApiError, FleetError, Refused
 from nixherd.base.once import Once, once_property
 from nixherd.fleet.models import DEFINITIONS, Fleet
-from nixherd.proxmox.errors import Foreign, Unusable
+from nixherd.proxmox.errors import Foreign, Unusable, is_passing
 from nixherd.proxmox.guest.identity import plain_address
 from nixherd.proxmox.guest.observe import template_or_why
 from nixherd.proxmox.token import Token
@@ -30,10 +29,18 @@ class Hypervisor:
     def __init__(self, fleet: Fleet, token_file: Path, definitions: "PolicySource | None" = None) -> None:
         self.fleet, self.token_file = fleet, token_file
         self._definitions = definitions
-        self.template_storages: Once[Mapping[str, Storage | None]] = Once("asking for the template's storages")
-        self.entered: Once[Client] = Once("hypervisor: client")
-        self._version: Once[Version] = Once("hypervisor: version")
-        self._nodes: Once[tuple[str, ...]] = Once("hypervisor: nodes")
+        # a question that failed is asked again when its answer is needed again
+        self.template_storages = Once[Mapping[str, "Storage | None"]](
+            "asking for the template's storages", is_passing=is_passing
+        )
+        self.entered = Once["Client"]("hypervisor: client", is_passing=is_passing)
+        self._version = Once["Version"]("hypervisor: version", is_passing=is_passing)
+        self._nodes = Once[tuple[str, ...]]("hypervisor: nodes", is_passing=is_passing)
+        self._permissions = Once["Permissions"]("hypervisor: permissions", is_passing=is_passing)
+        self._template = Once[tuple["VmConfig | None", FleetError | None]](
+            "hypervisor: template", is_passing=is_passing
+        )
+        self._addresses = Once[Mapping[str, str]]("hypervisor: addresses", is_passing=is_passing)
 
     @once_property
     def guarded(self) -> "Client":
@@ -98,14 +105,21 @@ class Hypervisor:
                 nodes.value = self.guarded.nodes()
             return nodes.value
 
-    @once_property
+    @property
     def permissions(self) -> "Permissions":
-        return self.client.permissions()
+        with self._permissions as permissions:
+            if permissions.is_empty:
+                permissions.value = self.client.permissions()
+            return permissions.value
 
-    @once_property
+    @property
     def template(self) -> "tuple[VmConfig | None, FleetError | None]":
         """The template's configuration, and why it could not be looked at."""
-        return template_or_why(self.client, self.fleet)
+        with self._template as template:
+            if template.is_empty:
+                template.value = template_or_why(self.client, self.fleet)
+                template.passes = is_passing(template.value[1])
+            return template.value
 
     # Whose an address is
 
@@ -115,16 +129,27 @@ class Hypervisor:
         endpoint = self.fleet.endpoint
         return _written(dict.fromkeys(_resolved(endpoint.host), "the hypervisor's API")) if endpoint else {}
 
-    @once_property
+    @property
     def addresses(self) -> Mapping[str, str]:
         """By address, whose it is: the endpoint's and the nodes', as far as the token shows them."""
-        client, found = self.client, dict[str, str]()
+        with self._addresses as addresses:
+            if addresses.is_empty:
+                addresses.value, addresses.passes = self._asked_addresses()
+            return addresses.value
+
+    def _asked_addresses(self) -> tuple[Mapping[str, str], bool]:
+        """The same, and whether some are missing that may be told when they are asked for again."""
+        client, found, failures = self.client, dict[str, str](), list[ApiError]()
         for node in (row.name for row in client.node_rows() if row.status != "offline"):
-            with suppress(ApiError):
+            try:
                 found |= dict.fromkeys(client.interface_addresses(node), f"the node {node}")
-        with suppress(ApiError):
+            except ApiError as error:
+                failures.append(error)
+        try:
             found |= {address: f"the node {node}" for address, node in client.node_addresses().items()}
-        return {**_written(found), **self.endpoint_addresses}
+        except ApiError as error:
+            failures.append(error)
+        return {**_written(found), **self.endpoint_addresses}, any(map(is_passing, failures))
 
     @property
     def known_addresses(self) -> Mapping[str, str]:

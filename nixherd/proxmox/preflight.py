@@ -12,6 +12,7 @@ from nixherd.nix.commands import Evaluated
 from nixherd.proxmox.answers import Permissions, Storage, Version
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.errors import is_passing
 from nixherd.proxmox.guest import names, storages
 from nixherd.proxmox.guest.identity import ActualVm
 from nixherd.proxmox.guest.observe import observe
@@ -301,6 +302,7 @@ def survey(hypervisor: Hypervisor, vm: Vm) -> Survey:
     with hypervisor.template_storages as of_template:
         if of_template.is_empty:
             of_template.value = _storages_seen(client, template_node(fleet), _used(template)) if template else {}
+            of_template.passes = is_passing(unseen)
     return Survey(
         version=hypervisor.version,
         nodes=nodes,

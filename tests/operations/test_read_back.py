@@ -13,7 +13,7 @@ import pytest
 from pyinfra.context import ctx_host
 
 from nixherd.base.errors import FleetError
-from nixherd.deploy import commit_policy, health, plan, program, reboot, rebuild
+from nixherd.deploy import health, plan, program, reboot, rebuild
 from nixherd.deploy.activate import activate
 from nixherd.deploy.options import Goal
 from nixherd.deploy.protocol import Kind
@@ -34,7 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (health, reboot):
         monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(Evaluator, "evaluate", lambda self, hosts, host_id: CONFIG)
-    monkeypatch.setattr(commit_policy, "uncommitted", lambda path: [])
+    monkeypatch.setattr(plan.Repository, "around", lambda path: None)
 
 
 Told = Callable[[pytest.MonkeyPatch], object]

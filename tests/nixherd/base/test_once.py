@@ -139,3 +139,32 @@ def test_a_property_is_computed_once_for_each_object() -> None:
     assert [one.counted, one.counted, other.counted, one.number] == [1, 1, 1, 1]
     Counter.counted.of(one).forget()
     assert (one.counted, Counter.counted.__doc__) == (2, "What was counted.")
+
+
+def test_what_passes_is_for_those_who_have_waited_for_it() -> None:
+    once: Once[int] = Once("asking", is_passing=lambda error: isinstance(error, OSError))
+    began, tries, told = threading.Event(), list[int](), list[str]()
+
+    def ask() -> int:
+        tries.append(1)
+        began.set()
+        time.sleep(0.05)
+        raise OSError("no answer")
+
+    def waiting() -> None:
+        try:
+            result_of(once, ask)
+        except FleetError as error:
+            told.append(str(error))
+
+    threads = [threading.Thread(target=waiting) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+        began.wait()
+    for thread in threads:
+        thread.join()
+    assert (told, tries) == (["no answer"] * 3, [1])
+    assert result_of(once, lambda: 2) == 2
+    assert result_of(once, lambda: 3) == 2
+    once.passes = True  # a result of which something is missing
+    assert result_of(once, lambda: 4) == 4

@@ -13,7 +13,8 @@ from nixherd.base.process import Completed
 from nixherd.deploy import activate as module
 from nixherd.deploy.activate import activate
 from nixherd.deploy.options import Goal
-from nixherd.deploy.protocol import Kind
+from nixherd.deploy.program import ask_program
+from nixherd.deploy.protocol import LOOK, PARTS, Kind, part
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.run import Built, Changes, Copied, Planned, Reached, Target
 from nixherd.deploy.running import PENDING, Running, ask_running
@@ -42,6 +43,22 @@ def test_a_proven_system_is_kept_and_its_revision_read_back(machine: Sandbox) ->
     assert notes.end == ("deployed", None)
     assert notes.stages == ["activate", "prove", "keep"]
     assert (notes.found["current"], notes.found["noted"]) == (NEW, REVISION)
+    assert all(machine.are_roots(word) for word in (" begin ", " look ", f" say {rollout.id} keep"))
+    assert not machine.are_roots("say sudo"), "what runs is asked as whoever logs in"
+    [begun] = machine.with_word(" begin ")
+    assert begun.stdin == "".join(part(name) for name in PARTS), "it brings its program with it"
+    assert all(each.deadline > LOOK for each in machine.with_word(" look ")), "a look waits there for so long"
+
+
+@pytest.mark.parametrize(("kind", "is_root"), [(Kind.SYSTEM, True), (Kind.HOME, False)])
+def test_a_machines_program_is_roots_and_a_homes_is_its_users(kind: Kind, is_root: bool) -> None:
+    asks = Completed("", "sudo: a password is required\n", 1)
+    machine = Scripted(answers={"": [asks, "protocol=3\nstate=none\n"]}, has_password=True)
+    if not is_root:
+        machine.answers[""].pop(0)
+    ask_program(machine, kind, "look", stdin="program", what="looking")
+    assert {(each.sudo, each.stdin) for each in machine.commands} == {(is_root, "program")}
+    assert (len(machine.commands), machine.password) == ((2, "secret") if is_root else (1, None))
 
 
 def test_a_system_that_fails_goes_back_with_its_words(machine: Sandbox) -> None:
@@ -269,6 +286,7 @@ def test_a_dry_activation_says_what_the_system_says() -> None:
     built = Built(Planned(Reached("x", BEFORE), replace(DESCRIBED, toplevel=NEW)))
     module.dry_activate(host_run, Copied(built))
     assert machine.narration == notes.found["services"] == ["would restart a.service"]
+    assert machine.are_roots("dry-activate")
     assert notes.end[0] == "planned"
 
 

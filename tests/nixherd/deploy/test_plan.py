@@ -3,13 +3,14 @@
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nixherd.base.errors import FleetError, NotSent, NotWell, Undecided, Usage
 from nixherd.base.process import Completed
-from nixherd.deploy import commit_policy, plan, program
+from nixherd.deploy import plan, program
 from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.program import note_alone
 from nixherd.deploy.run import Built, Copied, Planned, PlannedToPull, Reached, ReachedToPull
@@ -93,6 +94,7 @@ def test_what_changes_is_said_of_what_was_built_there() -> None:
     assert shown.changes.reboot_for == ("kernel",)
     assert shown.changes.inhibitors == ("systemd: 1 → 2",)
     assert notes.found["size_before"] == 100
+    assert {(each.sudo, each.deadline) for each in machine.with_word("path-info")} == {(False, plan.LISTING_DEADLINE)}
     listing = [shlex.split(script.partition(" || ")[2]) for script in machine.scripts if "path-info" in script]
     assert listing == [commands.closure_sizes(OLD), commands.closure_sizes(NEW)], "its shell sees the same words"
 
@@ -152,7 +154,8 @@ def test_inhibitors_that_cannot_be_read_are_none(text: str | None) -> None:
 
 def test_what_is_not_committed_is_not_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
     def planned_from(dirty: list[str], source: Any = None, **options: Any) -> Any:
-        monkeypatch.setattr(commit_policy, "uncommitted", lambda path: dirty)
+        repository = SimpleNamespace(changed=lambda paths: dirty)
+        monkeypatch.setattr(plan.Repository, "around", lambda path: repository)
         monkeypatch.setattr(SHARED.evaluator, "source", source)
         rollout, host_run, notes = rolled_out(Scripted(answers={"": system()}), **options)
         plan.require_committed(SHARED.evaluator.source, rollout, host_run)

@@ -15,7 +15,6 @@ from nixherd.locate.reach import Absent, Hints, Look, Place
 from nixherd.proxmox.answers import Interface
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.errors import NoAgent
-from nixherd.proxmox.hypervisor import Hypervisor
 from tests.nixherd.locate.reach.conftest import MAC, FakeClient
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, KEY
 from tests.shared import Shared
@@ -262,7 +261,7 @@ def test_a_network_is_searched_only_where_that_is_said(scene: Scene, monkeypatch
     assert places(scene.look()) == ["dev"]
     assert searched == []
     monkeypatch.setattr(Agentless, "node_addresses", lambda self: {"10.9.9.3": "prom"})
-    Hypervisor.addresses.of(scene.shared.hypervisor).forget()
+    scene.shared.hypervisor._addresses.forget()
     scene.has(discover=("10.9.9.0/29",))
     assert places(scene.look()) == ["dev", "10.9.9.2"]
     assert places(scene.look()) == ["dev", "10.9.9.2"]
