@@ -173,7 +173,7 @@ class Evaluator:
             return worded(error, f"{self.path}: evaluating {', '.join(host_ids)}")
 
     def as_of(self, host_ids: Sequence[str], revision: str) -> Mapping[str, str]:
-        """The systems of hosts with the flake's revision in them, were it this one; those that are not known are left out."""
+        """The systems of hosts with the flake's revision in them, were it this one; unknown ones are left out."""
         try:
             text = self.ask(nix.as_of(self.flake, host_ids, revision))
         except FleetError:  # it cannot be another one
