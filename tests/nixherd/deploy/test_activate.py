@@ -8,6 +8,7 @@ import pytest
 
 from facts.nixos import NeedsReboot
 from nixherd.base.errors import FleetError, NeedsBoot, NotBegun, Refused, Undecided
+from nixherd.base.process import Completed
 from nixherd.deploy import activate as module
 from nixherd.deploy.activate import activate
 from nixherd.deploy.options import Goal
