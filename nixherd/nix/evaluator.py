@@ -182,13 +182,13 @@ class Evaluator:
             return worded(error, f"{self.path}: evaluating {', '.join(host_ids)}")
 
     def as_of(self, host_ids: Sequence[str], revision: str) -> Mapping[str, str]:
-        """The systems of hosts that have the flake's revision in them, were it this one; empty where nobody can say."""
+        """The systems of hosts with the flake's revision in them, were it this one; unknown ones are left out."""
         try:
             text = self.ask(nix.as_of(self.flake, host_ids, revision))
         except FleetError:  # it cannot be another one
             return {}
-        found: dict[str, str] = json.loads(text)
-        return found
+        found: dict[str, str | None] = json.loads(text)
+        return {host_id: system for host_id, system in found.items() if system}
 
     def ask(self, argv: Sequence[str]) -> str:
         """Return what an evaluation of the flake prints. FleetError with where in the fleet's files it fails."""

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from pyinfra.api.host import Host
 
 from nixherd.base.errors import FleetError, Refused
+from nixherd.base.process import Completed
 from nixherd.base.reasons import reason
 from nixherd.deploy.copy import copy_closure, copy_towards
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, output_of, restart, run_job
@@ -54,12 +55,15 @@ def machine_of(host: Host, verb: str | None = None) -> MachineState | None:
             require_installable(context_of(host).fleet, fleet_host(host).id, verb)
         connector.reach()  # here its reason is one line of this host; in a fact, pyinfra shows a traceback
     done = machine_for(host).run(machine_script(), deadline=ANSWER_DEADLINE)
+    return state_in(host, done) if done.stdout or executing(host) or connector.connected else None
+
+
+def state_in(host: Host, done: Completed) -> MachineState:
+    """What the machine said of itself. FleetError when it did not."""
     if done.status == 0 and done.stdout:
         return parse_machine(done.stdout.splitlines())
-    if executing(host) or connector.connected:
-        why = f" ({reason(done.stderr)})" if done.stderr.strip() else ""
-        raise FleetError(f"{fleet_host(host).id}: the machine did not say what runs on it{why}; run this again")
-    return None
+    why = f" ({reason(done.stderr)})" if done.stderr.strip() else ""
+    raise FleetError(f"{fleet_host(host).id}: the machine did not say what runs on it{why}; run this again")
 
 
 def machine_for(host: Host) -> PyinfraMachine:
@@ -89,8 +93,9 @@ def require_still_installable(host: Host, verb: str) -> None:
     """
     host_id, fleet = fleet_host(host).id, load_fleet(context_of(host).fleet.path)
     require_installable(fleet, host_id, verb)
-    machine = machine_of(host)
-    if machine and fleet.vm_of(host_id) is None and fleet.vms:
+    connector_of(host).reach()
+    machine = state_in(host, machine_for(host).run(machine_script(), deadline=ANSWER_DEADLINE))
+    if fleet.vm_of(host_id) is None and fleet.vms:
         require_no_declared_guest(fleet, context_of(host).hypervisor.client, machine["macs"], host_id, verb)
     connector_of(host).prove_for_wiping()
 

@@ -21,15 +21,7 @@ from nixherd.ssh.keys import HOST_KEY_FILE, parse_public_key
 
 ANSWER_TIMEOUT = 20.0  # seconds for the machine to answer, and for the agent to write a word
 MOST = 1 << 20  # bytes of an answer that are read
-
-
-def look_at(ssh: PinnedClient) -> Shown:
-    """What the machine says of itself, in one command that only reads. OSError when it does not."""
-    token = secrets.token_hex(8)
-    shown = proof.parse(output_of(ssh, proof.look(token)), token)
-    if shown is None:
-        raise OSError("it did not say which machine it is: its login shell runs no `sh -c`, or /proc is not readable")
-    return shown
+LOOKS = 3  # how often a machine is looked at whose boot is not the one that its guest's agent tells
 
 
 def proven(hypervisor: Hypervisor, ssh: PinnedClient, host: Host, place: Place) -> Place:
@@ -37,8 +29,16 @@ def proven(hypervisor: Hypervisor, ssh: PinnedClient, host: Host, place: Place) 
 
     Refused when it is not the guest that named the place.
     """
-    guest, shown = place.identity, look_at(ssh)
-    if guest and (problem := proof.disproof(guest, shown) or _other_boot(hypervisor, ssh, guest, shown)):
+    guest, token, problem = place.identity, secrets.token_hex(8), None
+    for _ in range(LOOKS):  # a guest that boots between two answers has lost the connection: OSError at the next look
+        shown = _shown(output_of(ssh, proof.look(token)), token)
+        if guest is None:
+            break
+        problem = proof.disproof(guest, shown)
+        if problem or not guest.has_agent or (told := _told_boot(hypervisor, guest)) == shown.boot_id:
+            break
+        problem = f"its boot_id is {shown.boot_id}, and the agent tells {told or 'none'}"
+    if guest and problem:
         raise Refused(_is_another(guest, place.address, problem))
     # nobody but the machine itself can say whether it has jumped into the installer already
     epoch = epoch_on(host, shown.os_release)
@@ -51,6 +51,13 @@ def proven(hypervisor: Hypervisor, ssh: PinnedClient, host: Host, place: Place) 
     return replace(place, epoch=epoch)
 
 
+def _shown(output: str, token: str) -> Shown:
+    """What the machine says of itself. OSError when it does not."""
+    if shown := proof.parse(output, token):
+        return shown
+    raise OSError("it did not say which machine it is: its login shell runs no `sh -c`, or /proc is not readable")
+
+
 def _is_another(guest: Asked, address: str, problem: str) -> str:
     return (
         f"the machine at {address} is not {guest.label}, which is said to have that address: {problem}; nothing was "
@@ -58,20 +65,12 @@ def _is_another(guest: Asked, address: str, problem: str) -> str:
     )
 
 
-def _other_boot(hypervisor: Hypervisor, ssh: PinnedClient, guest: Asked, shown: Shown) -> str | None:
-    """Why its boot is not the guest's. A guest that boots between two answers has lost the connection: OSError."""
-    if not guest.has_agent:
-        return None
-    told = ""
-    for _ in range(2):
-        try:
-            told = hypervisor.client.agent_read(guest.node, guest.vmid, proof.BOOT_ID).strip()
-        except AgentUnavailable as error:
-            raise OSError(str(error)) from error
-        if told == shown.boot_id:
-            return None
-        shown = look_at(ssh)
-    return f"its boot_id is {shown.boot_id}, and the agent tells {told or 'none'}"
+def _told_boot(hypervisor: Hypervisor, guest: Asked) -> str:
+    """The boot_id that the guest's agent tells. OSError when it does not answer."""
+    try:
+        return hypervisor.client.agent_read(guest.node, guest.vmid, proof.BOOT_ID).strip()
+    except AgentUnavailable as error:
+        raise OSError(str(error)) from error
 
 
 def prove_by_word(hypervisor: Hypervisor, ssh: PinnedClient, guest: Asked, address: str) -> None:

@@ -14,6 +14,7 @@ from nixherd.deploy import plan, program
 from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.program import note_alone
 from nixherd.deploy.run import Built, Copied, Planned, PlannedToPull, Reached, ReachedToPull
+from nixherd.fleet.git import Repository
 from nixherd.fleet.models import Access
 from nixherd.nix import commands
 from nixherd.nix.evaluator import Evaluator
@@ -155,7 +156,7 @@ def test_inhibitors_that_cannot_be_read_are_none(text: str | None) -> None:
 def test_what_is_not_committed_is_not_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
     def planned_from(dirty: list[str], source: Any = None, **options: Any) -> Any:
         repository = SimpleNamespace(changed=lambda paths: dirty)
-        monkeypatch.setattr(plan.Repository, "around", lambda path: repository)
+        monkeypatch.setattr(Repository, "around", lambda path: repository)
         monkeypatch.setattr(SHARED.evaluator, "source", source)
         rollout, host_run, notes = rolled_out(Scripted(answers={"": system()}), **options)
         plan.require_committed(SHARED.evaluator.source, rollout, host_run)
