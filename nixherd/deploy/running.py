@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, cast
 
@@ -300,9 +300,9 @@ def chosen(generations: list[Generation], number: int | None) -> Generation:
     raise FleetError(f"generation {number} does not exist; there are {numbers or 'none'}")
 
 
-def has_it(running: Running, system: str, goal: Goal) -> bool:
-    """Whether the machine has come to a system already, as far as this goal goes."""
-    runs, boots = running.current == system, running.profile == system
+def has_it(running: Running, system: str, goal: Goal, may_run: Collection[str] = ()) -> bool:
+    """Whether the machine has come to a system already, as far as this goal goes; one of `may_run` if given."""
+    runs, boots = running.current in (may_run or (system,)), running.profile == system
     return {Goal.SWITCH: runs and boots, Goal.TEST: runs, Goal.BOOT: boots}.get(goal, False)
 
 

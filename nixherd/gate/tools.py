@@ -16,7 +16,7 @@ from nixherd.base.run import Run
 from nixherd.fleet.changeset import interrupted
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
-from nixherd.fleet.models import Fleet
+from nixherd.fleet.models import DEFINITIONS, Fleet
 from nixherd.fleet.revisions import Tree
 from nixherd.gate import configurations, files, programs
 from nixherd.gate.files import Place
@@ -171,7 +171,7 @@ TOOLS: Mapping[str, Tool] = {
         Tool("deadnix", "unused code", _looks(programs.deadnix)),
         Tool("statix", "lints", _looks(programs.statix)),
         Tool("merge", "unresolved conflicts", lambda scope: files.conflicts(scope.place, scope.unmerged)),
-        Tool("definitions", "hosts.nix and vms/definitions.nix", _definitions),
+        Tool("definitions", f"hosts.nix and {DEFINITIONS}", _definitions),
         Tool("secrets", "who can decrypt which file", _secrets),
         Tool("lockout", "ways to root", _evaluates(configurations.lockout), is_quick=False),
         Tool("closures", "what every commit would change", _evaluates(configurations.closures), is_quick=False),

@@ -78,9 +78,11 @@ def test_a_machine_that_pulls_is_planned_without_being_asked(monkeypatch: pytest
         (Options(goal=Goal.BOOT), OLD, NEW, True),
         (Options(goal=Goal.DRY_ACTIVATE), NEW, NEW, False),
         (Options(specialisation="x"), f"{NEW}/specialisation/x", NEW, True),
+        (Options(specialisation="x"), NEW, NEW, False),
+        (Options(specialisation="x"), None, NEW, False),  # and the store here does not have it, either
     ],
 )
-def test_what_has_come_to_its_goal(options: Options, current: str, profile: str, done: bool) -> None:
+def test_what_has_come_to_its_goal(options: Options, current: str | None, profile: str, done: bool) -> None:
     assert plan.is_done(options, replace(BEFORE, current=current, profile=profile), NEW) == done
 
 
