@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
@@ -30,7 +30,8 @@ _FLAKE = "flake.nix"
 _INTERRUPTED = "a run was interrupted while it published its changes; `nixherd secrets apply` finishes them"
 _PATIENCE = 10.0  # seconds, after which it is said what is waited for
 Say = Callable[[str], None]
-LookAtSecrets = Callable[[Path, Fleet], Look]
+LookAtSecrets = Callable[[Path, Fleet], tuple[Sequence[str], str]]
+"""What is wrong, a line each, and what was looked at. Raises FleetError."""
 
 
 @dataclass
@@ -128,10 +129,10 @@ def _secrets(scope: Scope) -> Look:
     try:
         fleet = scope.usable
         findings += [Found.of_text(_INTERRUPTED)] if interrupted(scope.root) else []
-        look = scope.look_at_secrets(scope.root, fleet)
+        lines, note = scope.look_at_secrets(scope.root, fleet)
     except FleetError as error:
         return Look(findings, unknown=str(error))
-    return replace(look, findings=[*findings, *look.findings])
+    return Look([*findings, *(Found.of_text(line, str(scope.root)) for line in lines)], note)
 
 
 def _flake(scope: Scope) -> Look:
