@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-import nixherd
 from nixherd.base.errors import FleetError, Usage
 from nixherd.base.exit_codes import Exit
 from nixherd.base.files import expanded, fleet_root
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from nixherd.proxmox.steps import Steps
 
 T = TypeVar("T")
-CHECKOUT = Path(nixherd.__path__[0]).parent
+CHECKOUT = Path(__file__).parents[2]
 DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
 
 

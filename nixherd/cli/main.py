@@ -101,8 +101,6 @@ def run(words: Sequence[str]) -> int:
         for upid in front.under_way:
             say(f"task {upid} goes on; follow it with: nixherd vm log --follow {upid}", err=True)
         return int(Exit.INTERRUPTED)
-    except BrokenPipeError:
-        return int(Exit.FAILED if front.changed else Exit.DONE)
     except FAILURES as error:
         failure = worded(error, shorten(shlex.join(["nixherd", *words]), 120, placeholder=" …"))
         say_error(failure)

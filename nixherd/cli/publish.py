@@ -55,7 +55,8 @@ def publish(
     patterns = separate(hosts, groups) or ["nixos"]
     chosen = check_selection(patterns, groups, "HOST")
     ids = tuple(sorted(host_id for host_id in chosen if front.fleet.hosts[host_id].is_nixos))
-    if homes := sorted(each for each in chosen - {*ids} if each in patterns or not ids):
+    others = (front.fleet.hosts[each] for each in sorted(chosen - {*ids}))
+    if homes := [each.id for each in others if not ids or {each.id, each.hostname, each.ssh_alias} & {*patterns}]:
         raise Usage(f"{', '.join(homes)}: only machines with NixOS pull their systems; name NixOS hosts alone")
     revision = _revision(front)
     built, failed = _built(front, ids)

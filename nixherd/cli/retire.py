@@ -21,7 +21,7 @@ from nixherd.cli.parameters import changing as changing_options
 from nixherd.deploy import duties
 from nixherd.fleet import signatures
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
-from nixherd.fleet.models import Fleet, Host
+from nixherd.fleet.models import DEFINITIONS, Fleet, Host
 from nixherd.proxmox.guest.adopt import Fate, Parting, partings
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import label
@@ -156,7 +156,7 @@ def _retired_before(front: Front, changeset: Changeset, name: str, options: Opti
 
 def _require_nothing_left(front: Front, name: str, options: Options, commit: str) -> None:
     """FleetError where something of a retired host is left, or may be."""
-    left = [f"vms/definitions.nix: {vm.attribute}" for vm in front.fleet.vms.values() if name in (vm.name, vm.host_id)]
+    left = [f"{DEFINITIONS}: {vm.attribute}" for vm in front.fleet.vms.values() if name in (vm.name, vm.host_id)]
     store = _store(front, options)
     if store is not None and name in store.rules.names.values():
         left.append(f"{store.config}: {name} is a recipient")
@@ -221,7 +221,7 @@ def _planned(front: Front, changeset: Changeset, host: Host, options: Options, t
     tell(f"look for the guest of {host.id}")
     guests = partings(lambda: front.client, fleet, retirement.guests, options.destroy, keep=options.keep_vm)
     if options.destroy and not guests:
-        raise Usage(f"--destroy {options.destroy.vmid}: {host.id} has no guest in vms/definitions.nix; leave it out")
+        raise Usage(f"--destroy {options.destroy.vmid}: {host.id} has no guest in {DEFINITIONS}; leave it out")
     sops = partial(operator, front.run, identity_file(options.identity))
     stage(changeset, retirement.change, sops=sops, rotate=True, commit=options.commit, say=tell)
     tell(f"evaluate the fleet without {host.id}")
@@ -277,7 +277,7 @@ def _read_back(front: Front, plan: Plan, options: Options) -> None:
     """FleetError unless the fleet's files are without the host now."""
     host, retirement, now = plan.host, plan.retirement, front.read_back(f"{plan.host.id} was retired")
     left = [f"hosts.nix: {host.id}"] if host.id in now.hosts else []
-    left += [f"vms/definitions.nix: {vm.attribute}" for vm in retirement.guests if vm.name in now.vms]
+    left += [f"{DEFINITIONS}: {vm.attribute}" for vm in retirement.guests if vm.name in now.vms]
     if retirement.change.store is not None:
         store = Store.load(front.root, options.secrets)
         gone = {key for rekey in retirement.change.rekeys for key in rekey.removed}

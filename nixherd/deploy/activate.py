@@ -22,13 +22,15 @@ from nixherd.deploy.health import failing
 from nixherd.deploy.journal import is_of
 from nixherd.deploy.machine import output_of
 from nixherd.deploy.options import Goal
+from nixherd.deploy.plan import resolved
 from nixherd.deploy.program import ask_program, busy, deployment_of, note_too
 from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing, Unclear
 from nixherd.deploy.reboot import reboot_and_prove, why_not_rebootable
 from nixherd.deploy.report import Outcome, how_to_ask
 from nixherd.deploy.run import Built, Changes, Copied, HostRun, Rollout, Target
-from nixherd.deploy.running import Running, require_root, try_running
+from nixherd.deploy.running import Running, require_root, specialised, try_running
 from nixherd.fleet.health_checks import Check
+from nixherd.fleet.models import Access
 
 BEGINNING = 30.0  # seconds after which a deployment of which no answer came has begun, or never will
 REVERT = 60  # seconds beyond its deadlines within which a machine has gone back, and answers again
@@ -245,20 +247,28 @@ class _Activation:
                 self.standing = self.ask(self.deployment.look(Stage.NONE, 0), what="the proof")
             except FAILURES as error:
                 return f"it cannot be asked after the activation: {worded(error, 'proving it')}"
-            problem = self._disagreement() or failing(self.machine, self.checks, until, by_root=by_root)
+            try:
+                problem = self._disagreement() or failing(self.machine, self.checks, until, by_root=by_root)
+            except FAILURES as error:
+                return f"it cannot be proven: {worded(error, 'proving it')}"
             if problem:
                 return problem
         return None
 
     def _disagreement(self) -> str | None:
         standing, target = self.standing, self.target
-        compared = {"hostname": (standing.hostname, target.hostname)}
-        if not self.deployment.specialisation:
-            compared["system"] = (standing.current, target.system)
+        compared = {"hostname": (standing.hostname, target.hostname), "system": (standing.current, self._due())}
         wrong = [f"{what} is {has}, not {due}" for what, (has, due) in compared.items() if due and has != due]
         if standing.failed:
             wrong.append(f"units failed: {standing.failed}")
         return "; ".join(wrong) or None
+
+    def _due(self) -> str | None:
+        """The system that is to run; None where nobody says which one its specialisation is."""
+        system, chosen = self.target.system, self.deployment.specialisation
+        if chosen and self.machine.access is Access.SHELL:
+            return specialised(self.machine, system, chosen)
+        return resolved(f"{system}/specialisation/{chosen}") if chosen else system
 
     # Judging
 
@@ -278,6 +288,9 @@ class _Activation:
                 self._judge_kept()
             case Stage.NONE:
                 self._judge_after_reboot()
+            case Stage.REVERTED | Stage.REFUSED if standing.old and standing.current != standing.old:
+                why = f"it says {standing.stage}, and runs {standing.current}, not {standing.old} as before"
+                raise self._undecided(why)
             case Stage.REVERTED:
                 unheard = f"{self.problem}; " if self.problem and self.problem != standing.why else ""
                 why = f"{unheard}{went_back(standing.why, standing.old, standing.log)}"
@@ -288,7 +301,8 @@ class _Activation:
             case Stage.STUCK:
                 raise self._stuck()
             case _:
-                why = f"{standing.why or 'its process is gone'}; it runs {standing.current}, not {standing.old}"
+                why = standing.why or "its process is gone"
+                why = f"{why}; it runs {standing.current}, and ran {standing.old} before"
                 raise self._undecided(why)
 
     def _judge_kept(self) -> None:
@@ -354,8 +368,16 @@ class _Activation:
         standing, goal = self.standing, self.deployment.goal
         if goal.makes_generation and standing.profile != self.deployment.system:
             raise self._undecided(f"its profile leads to {standing.profile}")
-        if goal.activates and not self.deployment.specialisation and standing.current != self.deployment.system:
-            raise self._undecided(f"it runs {standing.current}")
+        if not goal.activates:
+            return
+        try:
+            due = self._due()
+        except FAILURES as error:
+            foreseen(error, f"{self.host_run.id}: asking for the specialisation")
+            raise self._undecided(f"it runs {standing.current}, and does not say what that is: {error}") from error
+        if standing.current != due:
+            unknown = "" if due else ", and nobody says which system its specialisation is"
+            raise self._undecided(f"it runs {standing.current}{unknown}")
 
     def _undecided(self, why: str) -> Undecided:
         text = (

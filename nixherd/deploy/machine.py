@@ -111,7 +111,7 @@ def run_job(machine: Machine, job: Job, *, sudo: bool = False) -> None:
     FleetError when it fails.
     """
     began = time.monotonic()
-    output_of(machine, job.start, stdin=job.body, what=f"starting {job.unit}", sudo=sudo)
+    has_begun = _start(machine, job, sudo=sudo)
     is_ours, last = False, ""
     while True:
         state, log = RUNNING, list[str]()
@@ -130,16 +130,30 @@ def run_job(machine: Machine, job: Job, *, sudo: bool = False) -> None:
             return
         if state.startswith(f"{job.key} "):
             raise failure(f"{machine.id}: {job.name} failed with status {state.split()[-1]}", log, "no output")
-        if state == ENDED or (state != RUNNING and is_ours):
+        if (state == ENDED and has_begun) or (state != RUNNING and is_ours):
             raise failure(f"{machine.id}: {job.name} was ended (its deadline, or no memory left)", log, "no output")
         if elapsed > job.deadline + GRACE:
             raise DeadlineExceeded(f"{machine.id}: {job.name} not done within {job.deadline} s; last: {_last(log)}")
         if state != RUNNING:  # the end of another job of this name, which an earlier run began: now for ours
-            is_ours = True
-            output_of(machine, job.start, stdin=job.body, what=f"starting {job.unit}", sudo=sudo)
+            has_begun = is_ours = _start(machine, job, sudo=sudo)
         if elapsed > 5 and _last(log) != last:
             last = _last(log)
             machine.say(f"{job.name}: {last} ({elapsed:.0f} s)")
+
+
+def _start(machine: Machine, job: Job, *, sudo: bool) -> bool:
+    """Start the job; False where nobody knows whether it began. FleetError when it did not."""
+    try:
+        done = machine.run(job.start, stdin=job.body, sudo=sudo)
+    except (Unforeseen, NotSent):
+        raise
+    except OSError as error:
+        machine.say(f"starting {job.name}: no answer: {error}")
+        machine.reconnect(absent_ok=True)
+        return False
+    if done.status != 0:
+        raise failure(f"{machine.id}: starting {job.unit} failed", done.stderr.strip() or done.stdout)
+    return True
 
 
 def _last(log: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
 """What is to be done on each machine: what runs there against what the flake says, and what that changes."""
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +16,7 @@ from nixherd.deploy.machine import Machine, output_of
 from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.run import Built, Changes, Copied, HostRun, Planned, PlannedToPull, Reached, ReachedToPull, Rollout
-from nixherd.deploy.running import BOOTED_PARTS, Running, ask_running
+from nixherd.deploy.running import BOOTED_PARTS, Running, ask_running, has_it
 from nixherd.fleet import health_checks
 from nixherd.fleet.git import Repository
 from nixherd.fleet.health_checks import Check
@@ -101,12 +100,11 @@ def require_committed(source: Source, rollout: Rollout, host_run: HostRun) -> No
 
 
 def is_done(options: Options, running: Running, toplevel: str) -> bool:
-    """Whether a machine has what is asked for already."""
-    chosen = options.specialisation
-    system = f"{toplevel}/specialisation/{chosen}" if chosen else toplevel
-    runs = running.current == system or bool(chosen and resolved(system) == running.current)
-    boots = running.profile == toplevel
-    return {Goal.SWITCH: runs and boots, Goal.TEST: runs, Goal.BOOT: boots}.get(options.goal, False)
+    """Whether a machine has what is asked for already; with a specialisation, that one runs."""
+    if options.specialisation is None:
+        return has_it(running, toplevel, options.goal)
+    system = f"{toplevel}/specialisation/{options.specialisation}"
+    return has_it(running, toplevel, options.goal, {system, resolved(system) or system})
 
 
 def what_it_has(options: Options, running: Running) -> str:
@@ -258,8 +256,8 @@ def _closures(
 
 
 def _closure_there(machine: Machine, path: str) -> Sizes:
-    script = f"[ ! -e {path} ] || {shlex.join(nix.closure_sizes(path))}"
-    return closures.parse_path_info(output_of(machine, script, what="listing a closure", deadline=LISTING_DEADLINE))
+    listing = output_of(machine, closures.listing(path), what="listing a closure", deadline=LISTING_DEADLINE)
+    return closures.parse_path_info(listing)
 
 
 def _parts_there(machine: Machine, system: str) -> dict[str, str]:

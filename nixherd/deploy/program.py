@@ -61,9 +61,17 @@ def busy(host_id: str, standing: Standing) -> NotBegun:
 
 
 def _note(machine: Machine, deployment: Deployment) -> Standing:
-    """Have the machine note the revision of what it has already, and read it back. FleetError when it is not noted."""
+    """Have the machine note the revision of what it has already, and read it back.
+
+    FleetError when it is not noted, Undecided when nobody knows.
+    """
     command, program = deployment.note
-    standing = ask_program(machine, deployment.kind, command, stdin=program, what="noting the revision")
+    try:
+        standing = ask_program(machine, deployment.kind, command, stdin=program, what="noting the revision")
+    except (OSError, Unclear) as error:
+        why = str(worded(error, "noting the revision")).removeprefix(f"{machine.id}: ")
+        what = f"whether it has noted revision {deployment.revision} is not known"
+        raise Undecided(f"{machine.id}: {what}: {why}; deploy it again") from error
     if standing.busy:
         raise busy(machine.id, standing)
     if standing.stage is Stage.REFUSED:

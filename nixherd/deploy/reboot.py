@@ -76,7 +76,14 @@ def reboot_and_prove(host_run: HostRun, before: Running, system: str | None, che
     host_run.enter("prove")
     if running.current != system:
         raise FleetError(f"{host_run.id}: it has rebooted into {running.current}, not {system}")
-    if broken := _settled(host_run, set(before.failed)):
+    try:
+        broken = _settled(host_run, set(before.failed))
+    except FAILURES as error:
+        foreseen(error, f"{host_run.id}: asking how it is after its reboot")
+        why = f"it has rebooted into {running.current}, and does not say how it is: {error}"
+        host_run.end(Outcome.UNKNOWN, why)
+        raise Undecided(f"{host_run.id}: {why}") from error
+    if broken:
         raise FleetError(f"{host_run.id}: units failed after the reboot: {', '.join(broken)}")
     until = time.monotonic() + host_run.options.confirm_deadline
     if problem := failing(machine, checks, until, by_root=True):

@@ -1,6 +1,5 @@
 """nixos-rebuild itself, run here against a machine, and what is there afterwards read back."""
 
-import shlex
 import time
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,7 @@ from nixherd.deploy.options import Engine
 from nixherd.deploy.program import deployment_of, note_too
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.run import Built, Copied, HostRun, Planned, Rollout, Target
-from nixherd.deploy.running import Running, ask_running
+from nixherd.deploy.running import Running, ask_running, specialised
 from nixherd.nix import nixos_rebuild
 from nixherd.nix.evaluator import Evaluator
 from nixherd.nix.nixos_rebuild import Flavour
@@ -111,8 +110,7 @@ def _ask_again(
         running = ask_running(host_run.machine, host_run.kind)
         if specialisation is None:
             return running, toplevel
-        path = shlex.quote(f"{toplevel}/specialisation/{specialisation}")
-        return running, host_run.machine.run(f"readlink -e {path}").stdout.strip() or None
+        return running, specialised(host_run.machine, toplevel, specialisation)
     except FAILURES as error:
         fault = worded(error, f"{host_run.id}: asking what runs on it")
         first = f"{failure}; " if failure else ""

@@ -5,11 +5,13 @@ A store path is `/nix/store/HASH-NAME-VERSION-OUTPUT`; what is the version follo
 """
 
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nixherd.base.sizes import human
+from nixherd.nix.commands import closure_sizes
 
 _NAME = re.compile(r"^/nix/store/[0-9a-df-np-sv-z]{32}-(.+)$")
 _VERSION = re.compile(r"^(.*?)-([^a-zA-Z].*)$")
@@ -43,6 +45,11 @@ class ClosureDiff:
     changes: tuple[Change, ...]
     before: int
     after: int
+
+
+def listing(path: str) -> str:
+    """Return the shell command that lists a closure on a machine; it prints nothing where the path does not exist."""
+    return f"[ ! -e {path} ] || {shlex.join(closure_sizes(path))}"
 
 
 def parse_path_info(text: str) -> dict[str, int]:

@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError
 
 from nixherd.base.errors import ApiError, Usage
-from nixherd.fleet.models import Endpoint
+from nixherd.fleet.models import DEFINITIONS, Endpoint
 from nixherd.proxmox import wire
 from nixherd.proxmox.calls import Agent, Guests, Storages
 from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
@@ -170,7 +170,7 @@ class _GuardedSession(requests.Session):
         reason = re.search(r"(certificate verify failed: [^(']*)", error)
         return (
             f"{where}: {reason[1].strip() if reason else 'TLS failed: ' + error}; nothing was sent: set "
-            "proxmox.fingerprint (`pvenode cert info` on the node shows it) or proxmox.caFile in vms/definitions.nix"
+            f"proxmox.fingerprint (`pvenode cert info` on the node shows it) or proxmox.caFile in {DEFINITIONS}"
         )
 
 

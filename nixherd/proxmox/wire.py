@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from nixherd.base.errors import UNFORESEEN, ApiError, Refused, Usage
-from nixherd.fleet.models import GuestType
+from nixherd.fleet.models import DEFINITIONS, GuestType
 from nixherd.proxmox.answers import Task, TaskStatus, Upid
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent, OutcomeUnknown
 from nixherd.proxmox.route import Route
@@ -99,13 +99,13 @@ def error_of(method: str, path: str, status: int, reason: str, body: bytes, who:
         return NoAgent(what, status)
     if "/agent/" in path and _AGENT_ABSENT.search(message):
         return AgentUnavailable(what, status)
-    hint = _HINTS.get(status, "")
+    hint = _HINTS.get(status, "").format(who=who, user=who.partition("!")[0])
     lookup = re.search(r"hostname lookup '([^']*)' failed", message)
     if lookup:
-        hint = "; node {node} does not exist, correct `node` in vms/definitions.nix".replace("{node}", lookup[1])
+        hint = f"; node {lookup[1]} does not exist, correct `node` in {DEFINITIONS}"
     if 300 <= status < 400:
         hint = "; a redirect is never followed, is this the API's own address?"
-    return ApiError(f"{what} ({status}){hint.format(who=who, user=who.partition('!')[0])}", status, errors)
+    return ApiError(f"{what} ({status}){hint}", status, errors)
 
 
 _FROZEN = "the agent is in frozen state"  # while a backup is begun; qemu-ga says of its commands that they are disabled

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pyinfra.api.command import StringCommand
 
 from nixherd.base.errors import FleetError
-from nixherd.fleet.models import Fleet, Vm
+from nixherd.fleet.models import DEFINITIONS, Fleet, Vm
 from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.guest.identity import address_of, next_vmid
 from nixherd.proxmox.guest.observe import find, interfaces_of
@@ -54,7 +54,7 @@ def _node(fleet: Fleet, vm: Vm | None) -> str:
     if vm is not None:
         return fleet.node_of(vm)
     if fleet.endpoint is None:
-        raise FleetError("vms/definitions.nix: proxmox: no endpoint is declared; add host and node")
+        raise FleetError(f"{DEFINITIONS}: proxmox: no endpoint is declared; add host and node")
     return fleet.endpoint.node
 
 

@@ -23,7 +23,7 @@ from nixherd.base.run import Run
 from nixherd.base.terminal import say
 from nixherd.fleet.group_data import NODES, check_data
 from nixherd.fleet.groups import check_selection
-from nixherd.fleet.models import Fleet
+from nixherd.fleet.models import DEFINITIONS, Fleet
 from nixherd.fleet.revisions import Tree
 from nixherd.nix.evaluator import Evaluator
 from nixherd.proxmox.guard.definitions import Definitions
@@ -166,7 +166,7 @@ def nodes_beside(file: str) -> dict[str, list[Entry]]:
 def nodes_of(fleet: Fleet) -> dict[str, str]:
     """By name, where a node is: the endpoint's is taken to be at its address. Usage where no node is declared."""
     if fleet.endpoint is None:
-        raise Usage("vms/definitions.nix: proxmox: no node is declared; add host and node")
+        raise Usage(f"{DEFINITIONS}: proxmox: no node is declared; add host and node")
     named = dict.fromkeys((fleet.endpoint.node, *sorted(fleet.node_of(vm) for vm in fleet.vms.values())))
     return {name: fleet.endpoint.host.strip("[]") if name == fleet.endpoint.node else name for name in named}
 

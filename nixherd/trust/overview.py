@@ -8,11 +8,11 @@ from typing import Any
 from nixherd.base.errors import FleetError
 from nixherd.base.sizes import format_size
 from nixherd.fleet import tree
-from nixherd.fleet.models import Fleet, Host, Vm
+from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
 from nixherd.ssh.keys import parse_public_key
 from nixherd.trust import templating
 
-BEGIN = "<!-- nixherd: what follows is generated from hosts.nix and vms/definitions.nix -->"
+BEGIN = f"<!-- nixherd: what follows is generated from hosts.nix and {DEFINITIONS} -->"
 END = "<!-- nixherd: end -->"
 _TITLE = "# Machines\n\n"
 

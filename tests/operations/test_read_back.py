@@ -18,6 +18,7 @@ from nixherd.deploy.activate import activate
 from nixherd.deploy.options import Goal
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.run import PlannedToPull, Reached, ReachedToPull, Target
+from nixherd.fleet.git import Repository
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
 from nixherd.nix.evaluator import Evaluator
@@ -34,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (health, reboot):
         monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(Evaluator, "evaluate", lambda self, hosts, host_id: CONFIG)
-    monkeypatch.setattr(plan.Repository, "around", lambda path: None)
+    monkeypatch.setattr(Repository, "around", lambda path: None)
 
 
 Told = Callable[[pytest.MonkeyPatch], object]

@@ -203,7 +203,7 @@ def partings(
         return [Parting(vm, Fate.KEPT) for vm in guests]
     if destroy and destroy.vmid not in [vm.vmid for vm in guests]:
         known = ", ".join(map(label, guests)) or "no guest"
-        raise Usage(f"--destroy {destroy.vmid}: the host has {known} in vms/definitions.nix, name that VMID")
+        raise Usage(f"--destroy {destroy.vmid}: the host has {known} in {DEFINITIONS}, name that VMID")
     return [_parting(client, fleet, vm, destroy if destroy and destroy.vmid == vm.vmid else None) for vm in guests]
 
 

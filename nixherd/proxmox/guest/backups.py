@@ -33,7 +33,7 @@ def backup_storage(client: Client, fleet: Fleet, node: str, named: str | None) -
     """
     if named or (fleet.endpoint and fleet.endpoint.backup_storage):
         return named or str(fleet.endpoint and fleet.endpoint.backup_storage)
-    return only_storage(client, node, "backup", "name one, or declare proxmox.backupStorage in vms/definitions.nix")
+    return only_storage(client, node, "backup", f"name one, or declare proxmox.backupStorage in {DEFINITIONS}")
 
 
 AN_HOUR = 3600

@@ -2,24 +2,25 @@
 
 from pathlib import Path
 
+from nixherd.base.errors import Finding, Severity
 from nixherd.fleet.models import Fleet
-from nixherd.gate.results import Found, Look
 from nixherd.trust.secrets.store import People, Store
 
 _SECRETS = "secrets"
 
 
-def look_at_secrets(root: Path, fleet: Fleet) -> Look:
-    """Find what is wrong with the files in `root`, and whose recipients differ from their rules.
+def look_at_secrets(root: Path, fleet: Fleet) -> tuple[list[str], str]:
+    """Find what is wrong with the files in `root`, and whose recipients differ from their rules; and say what was read.
 
     Raises FleetError where the rules or the files cannot be read.
     """
     if not (root / _SECRETS).exists():
-        return Look([], f"{_SECRETS}/ does not exist")
+        return [], f"{_SECRETS}/ does not exist"
     store = Store.load(root, _SECRETS)
     plan = store.plan(People.of(fleet, store.rules))
-    findings = [Found.of_text(each, str(root)) for each in plan.findings]
+    findings: list[str] = [*plan.findings]
     for rekey in plan.rekeys:
         what = f"its recipients are not those that its rule names: {', '.join(rekey.names)}"
-        findings.append(Found(what, store.path(rekey.path), remedy="`nixherd secrets apply` encrypts it anew"))
-    return Look(findings, f"{len(store.files)} files")
+        remedy = "`nixherd secrets apply` encrypts it anew"
+        findings.append(Finding(Severity.ERROR, store.path(rekey.path), "", what, remedy))
+    return findings, f"{len(store.files)} files"

@@ -9,7 +9,7 @@ from pathlib import Path
 from nixherd.base.errors import FleetError
 from nixherd.base.files import sync
 from nixherd.fleet import tree
-from nixherd.fleet.models import Fleet
+from nixherd.fleet.models import Fleet, Host
 from nixherd.ssh.age import recipient_of
 from nixherd.trust.secrets import files, rules
 from nixherd.trust.secrets.files import Encrypted
@@ -36,11 +36,14 @@ class People:
 
 def recipients_of_hosts(fleet: Fleet) -> dict[str, str]:
     """By age recipient, the id of each host whose key is known and can be one."""
-    found = {}
-    for host in fleet.hosts.values():
-        if host.public_key is not None and host.public_key.startswith("ssh-ed25519 "):
-            found[recipient_of(host.public_key)] = host.id
-    return found
+    hosts = fleet.hosts.values()
+    return {recipient: host.id for host in hosts if (recipient := recipient_of_host(host)) is not None}
+
+
+def recipient_of_host(host: Host) -> str | None:
+    """The age recipient of the host's key; None where that is not known, or of a kind that cannot be one."""
+    key = host.public_key
+    return recipient_of(key) if key is not None and key.startswith("ssh-ed25519 ") else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -266,3 +266,11 @@ def system(current: str = OLD, **values: str) -> str:
     """What a machine answers to `system_script`."""
     usual = {"current": current, "profile": current, "hostname": "dev", "boot_id": "1", "sudo": "root", **values}
     return "".join(f"{name}={value}\n" for name, value in usual.items())
+
+
+ANSWER = "protocol=3\nid=20261130T050000-1\nwho=me\nhostname=dev\ncurrent={}\nprofile={}\nold=" + OLD + "\n"
+
+
+def answers(*states: str, current: str = NEW, profile: str = NEW, more: str = "") -> list[str]:
+    """What a machine answers to looks at a deployment, one after the other."""
+    return [f"{ANSWER.format(current, profile)}state={state}\n{more}" for state in states]

@@ -1,14 +1,13 @@
 """An activation from its beginning to its judged end, on a machine that runs the real machine.sh in a directory."""
 
 import socket
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nixherd.base.errors import DeadlineExceeded, FleetError, NeedsBoot, NotBegun, NotSent, Refused, Undecided
-from nixherd.base.exit_codes import Exit, exit_of
+from facts.nixos import NeedsReboot
+from nixherd.base.errors import FleetError, NeedsBoot, NotBegun, Refused, Undecided
 from nixherd.base.process import Completed
 from nixherd.deploy import activate as module
 from nixherd.deploy.activate import activate
@@ -19,7 +18,7 @@ from nixherd.deploy.report import Outcome
 from nixherd.deploy.run import Built, Changes, Copied, Planned, Reached, Target
 from nixherd.deploy.running import PENDING, Running, ask_running
 from nixherd.fleet.health_checks import Check
-from tests.nixherd.deploy.scripted import FAILED, NEW, OLD, REVISION, THIRD, Sandbox, Scripted, rolled_out
+from tests.nixherd.deploy.scripted import NEW, OLD, REVISION, THIRD, Sandbox, Scripted, answers, rolled_out
 from tests.runs import DESCRIBED
 
 TARGET = Target(NEW, socket.gethostname(), REVISION)
@@ -138,88 +137,6 @@ def test_a_lost_answer_to_the_beginning_is_asked_for_again(machine: Sandbox) -> 
     assert "no answer: the connection broke" in machine.narration
 
 
-def test_a_connection_that_ends_without_an_answer_says_nothing_of_the_deployment() -> None:
-    machine = Scripted(answers={"begin": Completed("", "", 1), "look": answers("kept")})
-    rollout, host_run, notes = rolled_out(machine)
-    activate(rollout, host_run, Target(NEW), BEFORE)
-    assert notes.end[0] == "deployed"
-    assert any("the connection ended without an answer" in line for line in machine.narration)
-
-
-GONE = "protocol=3\nstate=none\n"
-
-
-@pytest.mark.parametrize(
-    ("begun", "error"),
-    [
-        (OSError("gone"), "dev: gone; it has not begun 0 s later; deploy it again"),
-        ("nonsense", "did not say how its deployment stands, but 'nonsense'; it has not begun"),
-        (Completed("", "Killed", 1), "beginning the deployment failed: Killed; it has not begun"),
-    ],
-)
-def test_what_never_began_is_said_to_be_that(monkeypatch: pytest.MonkeyPatch, begun: object, error: str) -> None:
-    monkeypatch.setattr(module, "BEGINNING", 0.0)
-    machine = Scripted(answers={" begin ": begun, " look ": GONE})
-    rollout, host_run, _ = rolled_out(machine)
-    with pytest.raises(NotBegun, match=error):
-        activate(rollout, host_run, Target(NEW), BEFORE)
-
-
-@pytest.mark.parametrize("begun", [OSError("gone"), "nonsense", "protocol=3\nid=x\nstate=arm", FAILED])
-def test_what_begins_after_its_answer_was_lost_is_followed(monkeypatch: pytest.MonkeyPatch, begun: object) -> None:
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    machine = Scripted(answers={" begin ": begun, " look ": [GONE, GONE, *answers("activating"), *answers("kept")]})
-    rollout, host_run, notes = rolled_out(machine)
-    activate(rollout, host_run, Target(NEW), BEFORE)
-    assert notes.end == ("deployed", None)
-
-
-@pytest.mark.parametrize(
-    ("begun", "error"),
-    [
-        (NotSent("no route"), "it was not told to begin: no route"),
-        (
-            Completed("", "sudo: a password is required\n", 1),
-            "failed: .*a password is required",
-        ),
-    ],
-)
-def test_a_machine_that_was_told_nothing_is_not_looked_at(begun: object, error: str) -> None:
-    machine = Scripted(answers={" begin ": begun})
-    rollout, host_run, _ = rolled_out(machine)
-    with pytest.raises(NotBegun, match=error):
-        activate(rollout, host_run, Target(NEW), BEFORE)
-    assert not any(" look " in script for script in machine.scripts)
-
-
-def test_a_machine_that_says_nothing_but_noise_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REVERT", -12.8)
-    machine = Scripted(answers={" begin ": "welcome\n", " look ": "welcome\n"})
-    rollout, host_run, notes = rolled_out(machine)
-    with pytest.raises(Undecided, match=r"it has not said how it stands for 13 s \(.*but 'welcome"):
-        activate(rollout, host_run, Target(NEW), BEFORE)
-    assert notes.end[0] == "unknown"
-
-
-@pytest.mark.parametrize(
-    ("look", "revert", "error"),
-    [
-        (OSError("silence"), -12.8, r"it has not said how it stands for 13 s \(silence\)"),
-        ("reverting", -13, "it was still reverting when its deadlines were over"),
-    ],
-)
-def test_a_machine_that_comes_to_no_end_in_time_is_unknown(
-    monkeypatch: pytest.MonkeyPatch, look: Exception | str, revert: float, error: str
-) -> None:
-    monkeypatch.setattr(module, "REVERT", revert)
-    looks = look if isinstance(look, Exception) else answers(look)
-    machine = Scripted(answers={"begin": answers("reverting"), "look": looks})
-    rollout, host_run, notes = rolled_out(machine)
-    with pytest.raises(Undecided, match=error):
-        activate(rollout, host_run, Target(NEW), BEFORE)
-    assert notes.end[0] == "unknown"
-
-
 def test_what_inhibits_a_switch_needs_a_boot(machine: Sandbox) -> None:
     rollout, host_run, notes = rolled_out(machine)
     before = running(machine)
@@ -229,15 +146,8 @@ def test_what_inhibits_a_switch_needs_a_boot(machine: Sandbox) -> None:
     assert (machine.current, notes.end[0]) == (OLD, "needs a boot")
 
 
-ANSWER = "protocol=3\nid=20261130T050000-1\nwho=me\nhostname=dev\ncurrent={}\nprofile={}\nold=" + OLD + "\n"
-
-
 NO_SPACE = "Failed to reload daemon: Refusing to reload, not enough space available on /run/systemd"
 NOISE = "/usr/lib/tmpfiles.d/man-db.conf:1: Failed to resolve user 'man': No such process"
-
-
-def answers(*states: str, current: str = NEW, profile: str = NEW, more: str = "") -> list[str]:
-    return [f"{ANSWER.format(current, profile)}state={state}\n{more}" for state in states]
 
 
 @pytest.mark.parametrize(
@@ -252,8 +162,11 @@ def answers(*states: str, current: str = NEW, profile: str = NEW, more: str = ""
         ),
         (answers("kept", profile=OLD), "its profile leads to", Undecided),
         (answers("kept", current=OLD), "it runs", Undecided),
-        (answers("reverted", more=f"why=told to\nwas={THIRD}\n"), "told to; it went back to", FleetError),
-        (answers("refused", more="why=no\n"), "no; nothing was changed", NotBegun),
+        (answers("reverted", current=OLD, more=f"why=told to\nwas={THIRD}\n"), "told to; it went back to", FleetError),
+        (answers("refused", current=OLD, more="why=no\n"), "no; nothing was changed", NotBegun),
+        (answers("reverted", more="why=told to\n"), f"it says reverted, and runs {NEW}, not {OLD}", Undecided),
+        (answers("refused", more="why=no\n"), f"it says refused, and runs {NEW}, not {OLD}", Undecided),
+        (answers("lost", current=OLD), f"its process is gone; it runs {OLD}, and ran {OLD} before", Undecided),
         (["protocol=3\nstate=none\n"], "no notes of this deployment any more", Undecided),
     ],
 )
@@ -304,14 +217,6 @@ def test_what_cannot_be_switched_to_boots_where_that_is_allowed() -> None:
     assert any(f"{rollout.id}-boot" in script for script in machine.scripts)
 
 
-def test_what_is_kept_and_cannot_be_told_to_boot_has_changed() -> None:
-    machine = Scripted(answers={"begin": answers("kept", current=OLD), "systemctl reboot": NotSent("no route")})
-    rollout, host_run, _ = rolled_out(machine, reboot=True, goal=Goal.BOOT)
-    with pytest.raises(FleetError, match=f"not told to reboot: no route; its next boot brings {NEW}") as raised:
-        activate(rollout, host_run, Target(NEW), BEFORE)
-    assert exit_of(raised.value, changed=True) is Exit.FAILED
-
-
 def test_a_machine_that_is_not_ours_to_reboot_is_left_pending() -> None:
     machine = Scripted(answers={"begin": answers("kept", current=OLD)})
     rollout, host_run, notes = rolled_out(machine, reboot=True, goal=Goal.BOOT)
@@ -322,40 +227,6 @@ def test_a_machine_that_is_not_ours_to_reboot_is_left_pending() -> None:
     host_run.require_permission = refuse
     activate(rollout, host_run, Target(NEW), BEFORE)
     assert notes.end == ("pending reboot", "vm 104 is readonly")
-
-
-@pytest.mark.parametrize(
-    ("state", "error", "kind"),
-    [
-        (STATE.replace(NEW, OLD), "it rebooted in the middle of the activation and runs", FleetError),
-        (STATE, "it has rebooted meanwhile and runs", Undecided),
-        (STATE.replace("boot_id=2", "boot_id=1"), "no notes of this deployment any more", Undecided),
-    ],
-)
-def test_a_boot_in_the_middle_is_told_by_what_runs_after_it(state: str, error: str, kind: type[Exception]) -> None:
-    gone = "protocol=3\nstate=none\n"
-    machine = Scripted(answers={"begin": answers("keeping"), "say sudo": state, "look": gone})
-    rollout, host_run, _ = rolled_out(machine)
-    with pytest.raises(kind, match=error):
-        activate(rollout, host_run, Target(NEW), BEFORE)
-
-
-def test_a_word_that_is_lost_is_asked_about() -> None:
-    looks = [*answers("proving"), *answers("kept")]
-    machine = Scripted(answers={"begin": answers("proving"), " say ": OSError("cut off"), "look": looks})
-    rollout, host_run, notes = rolled_out(machine)
-    activate(rollout, host_run, Target(NEW), BEFORE)
-    assert notes.end[0] == "deployed"
-    assert "no answer: cut off" in machine.narration
-
-
-def test_a_machine_that_lets_nobody_in_afterwards_is_not_kept() -> None:
-    machine = Scripted(answers={"begin": answers("proving"), " say ": answers("reverted", more="why=told\n")})
-    machine.unreachable = [DeadlineExceeded("not within 3 s")]
-    rollout, host_run, notes = rolled_out(machine)
-    with pytest.raises(FleetError, match="it cannot be asked after the activation: not within 3 s; told; it went back"):
-        activate(rollout, host_run, Target(NEW), BEFORE)
-    assert notes.stages == ["activate", "prove", "roll back"]
 
 
 def test_what_others_do_to_the_profile_and_fails_aside_is_said() -> None:
@@ -381,22 +252,10 @@ def test_what_a_killed_run_of_ours_began_is_ended_first(monkeypatch: pytest.Monk
     assert any("an earlier run was killed while it deployed here" in line for line in machine.narration)
 
 
-def test_an_earlier_run_that_is_not_seen_to_end_is_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "is_of", lambda run, fleet: True)
-    machine = Scripted(answers={" begin ": f"{answers('proving')[0]}busy=me@x\n", " say ": OSError("gone")})
-    rollout, host_run, _ = rolled_out(machine)
-    with pytest.raises(NotBegun, match="an earlier deployment is in its way, and was not seen to end: gone"):
-        activate(rollout, host_run, Target(NEW), BEFORE)
-
-
-@pytest.mark.parametrize(
-    ("begun", "error", "kind"),
-    [
-        (answers("refused", more="inhibited=systemd: 1 → 2\n"), "cannot be switched to .* systemd: 1 → 2", NeedsBoot),
-        (GONE, "it answers that it has not begun; deploy it again", NotBegun),
-    ],
-)
-def test_a_beginning_that_is_none(begun: object, error: str, kind: type[Exception]) -> None:
-    rollout, host_run, _ = rolled_out(Scripted(answers={"begin": begun}))
-    with pytest.raises(kind, match=error):
-        activate(rollout, host_run, Target(NEW), BEFORE)
+def test_the_fact_says_what_was_left_to_the_next_boot(machine: Sandbox) -> None:
+    """§2.7: `--goal boot`, and then whoever asks whether a reboot is needed."""
+    fact = NeedsReboot()
+    assert fact.process(machine.run(fact.command()).stdout.splitlines()) == []
+    rollout, host_run, _ = rolled_out(machine, goal=Goal.BOOT)
+    activate(rollout, host_run, Target(NEW), running(machine))
+    assert fact.process(machine.run(fact.command()).stdout.splitlines()) == [PENDING]

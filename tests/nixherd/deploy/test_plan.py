@@ -14,6 +14,7 @@ from nixherd.deploy import plan, program
 from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.program import note_alone
 from nixherd.deploy.run import Built, Copied, Planned, PlannedToPull, Reached, ReachedToPull
+from nixherd.fleet.git import Repository
 from nixherd.fleet.models import Access
 from nixherd.nix import commands
 from nixherd.nix.evaluator import Evaluator
@@ -77,9 +78,11 @@ def test_a_machine_that_pulls_is_planned_without_being_asked(monkeypatch: pytest
         (Options(goal=Goal.BOOT), OLD, NEW, True),
         (Options(goal=Goal.DRY_ACTIVATE), NEW, NEW, False),
         (Options(specialisation="x"), f"{NEW}/specialisation/x", NEW, True),
+        (Options(specialisation="x"), NEW, NEW, False),
+        (Options(specialisation="x"), None, NEW, False),  # and the store here does not have it, either
     ],
 )
-def test_what_has_come_to_its_goal(options: Options, current: str, profile: str, done: bool) -> None:
+def test_what_has_come_to_its_goal(options: Options, current: str | None, profile: str, done: bool) -> None:
     assert plan.is_done(options, replace(BEFORE, current=current, profile=profile), NEW) == done
 
 
@@ -155,7 +158,7 @@ def test_inhibitors_that_cannot_be_read_are_none(text: str | None) -> None:
 def test_what_is_not_committed_is_not_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
     def planned_from(dirty: list[str], source: Any = None, **options: Any) -> Any:
         repository = SimpleNamespace(changed=lambda paths: dirty)
-        monkeypatch.setattr(plan.Repository, "around", lambda path: repository)
+        monkeypatch.setattr(Repository, "around", lambda path: repository)
         monkeypatch.setattr(SHARED.evaluator, "source", source)
         rollout, host_run, notes = rolled_out(Scripted(answers={"": system()}), **options)
         plan.require_committed(SHARED.evaluator.source, rollout, host_run)
@@ -230,7 +233,8 @@ NOTED = f"protocol=3\nstate=none\nnew={NEW}\nkept_as={NEW} {REVISION} 2026-11-29
         (f"{NOTED}busy=me@x\n", "me@x is deploying to it"),
         ("protocol=3\nrefused=full\n", "full"),
         ("protocol=3\nstate=none\n", "was told to note revision .*, and notes None"),
-        (FAILED, "noting the revision failed: it is broken"),
+        (FAILED, "whether it has noted .* is not known: noting the revision failed: it is broken"),
+        (OSError("gone"), f"whether it has noted revision {REVISION} is not known: gone"),
     ],
 )
 def test_a_revision_alone_is_noted_and_read_back(answer: Any, error: str | None) -> None:

@@ -159,6 +159,13 @@ def test_a_machine_that_could_not_be_told_is_not_waited_for() -> None:
     assert machine.scripts == [reboot.REBOOT]
 
 
+def test_a_machine_that_falls_silent_after_its_reboot_is_unknown() -> None:
+    _, rollout, host_run, notes = rebooted(system(boot_id="2"), OSError("silence"))
+    with pytest.raises(Undecided, match=f"it has rebooted into {OLD}, and does not say how it is: silence"):
+        reboot.reboot(rollout, host_run, BEFORE)
+    assert notes.end[0] == "unknown"
+
+
 def test_what_is_not_ours_is_not_rebooted() -> None:
     machine, _, host_run, notes = rebooted()
     machine.is_local = True

@@ -188,7 +188,7 @@ def test_a_failure_counts_for_what_is_read_after_it(
 @pytest.mark.parametrize(
     ("action", "check", "end"),
     [
-        ("switch", "", ("deployed", None)),
+        ("switch", "check.0=\n", ("deployed", None)),
         ("switch", FAILED, ("deployed, not well", "cron (unit cron.service) does not pass: it says it is broken")),
         ("boot", FAILED, ("pending reboot", None)),
     ],

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import DeadlineExceeded, FleetError, NotBegun
+from nixherd.base.errors import DeadlineExceeded, FleetError, NotBegun, NotSent, Unforeseen
 from nixherd.base.process import Completed
 from nixherd.deploy import machine as machines
 from nixherd.deploy import reboot, running
@@ -102,6 +102,17 @@ def test_a_job_is_followed_to_its_end(looks: list[Any], error: str | None) -> No
             machines.run_job(machine, task)
     else:
         machines.run_job(machine, task)
+
+
+def test_a_job_whose_start_got_no_answer_is_looked_for() -> None:
+    """It runs, it has ended, or it was never begun, and is begun then."""
+    for looks, starts in ((["running\n", "key 0\n"], 1), (["key 0\n"], 1), (["none\n", "key 0\n"], 2)):
+        machine = Scripted(answers={"systemd-run": [OSError("gone"), ""], "is-active": looks})
+        machines.run_job(machine, Job("try", "key", "true", 5))
+        assert sum("systemd-run" in script for script in machine.scripts) == starts
+    for error in (NotSent("no route"), Unforeseen("a fault")):
+        with pytest.raises(type(error)):
+            machines.run_job(Scripted(answers={"systemd-run": error}), Job("try", "key", "true", 5))
 
 
 def test_a_job_past_its_deadline_is_said_to_be_that(monkeypatch: pytest.MonkeyPatch) -> None:
