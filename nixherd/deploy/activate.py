@@ -165,8 +165,7 @@ class _Activation:
             standing = self.ask(old.back("its run was killed, and another one begins"), what="ending it")
             while not standing.stage.is_end and time.monotonic() < self.until:
                 standing = self.ask(old.look(standing.stage), what="looking at its end")
-        except FAILURES as error:
-            foreseen(error, f"{self.host_run.id}: ending an earlier deployment")
+        except (OSError, Unclear) as error:
             why = f"an earlier deployment is in its way, and was not seen to end: {error}; deploy it again"
             raise NotBegun(f"{self.host_run.id}: {why}") from error
 
@@ -245,12 +244,9 @@ class _Activation:
             try:
                 self.machine.reconnect(max(1.0, until - time.monotonic()))
                 self.standing = self.ask(self.deployment.look(Stage.NONE, 0), what="the proof")
-            except FAILURES as error:
-                return f"it cannot be asked after the activation: {worded(error, 'proving it')}"
-            try:
                 problem = self._disagreement() or failing(self.machine, self.checks, until, by_root=by_root)
             except FAILURES as error:
-                return f"it cannot be proven: {worded(error, 'proving it')}"
+                return f"it cannot be asked after the activation: {worded(error, 'proving it')}"
             if problem:
                 return problem
         return None
@@ -372,8 +368,7 @@ class _Activation:
             return
         try:
             due = self._due()
-        except FAILURES as error:
-            foreseen(error, f"{self.host_run.id}: asking for the specialisation")
+        except OSError as error:
             raise self._undecided(f"it runs {standing.current}, and does not say what that is: {error}") from error
         if standing.current != due:
             unknown = "" if due else ", and nobody says which system its specialisation is"

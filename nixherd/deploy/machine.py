@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from nixherd.base.errors import DeadlineExceeded, NotSent, Unforeseen
+from nixherd.base.errors import DeadlineExceeded, FleetError, NotSent, Unforeseen
 from nixherd.base.process import Completed
 from nixherd.base.reasons import failure
 from nixherd.fleet.models import Access
@@ -107,11 +107,12 @@ GRACE = 60  # seconds beyond a job's own deadline, which the machine itself enfo
 def run_job(machine: Machine, job: Job, *, sudo: bool = False) -> None:
     """Run a job to its end, or wait for the one that runs already; nothing if it has ended well before.
 
-    It is root's; `sudo` where we may not be. A lost connection is looked up again; the job goes on meanwhile.
+    It is root's; `sudo` where we may not be. A lost connection is looked up again; the job goes on meanwhile, and is
+    begun on the caller's own connection alone: for what wipes a machine, that one has proven which it is.
     FleetError when it fails.
     """
     began = time.monotonic()
-    has_begun = _start(machine, job, sudo=sudo)
+    has_begun = is_same = _start(machine, job, sudo=sudo)
     is_ours, last = False, ""
     while True:
         state, log = RUNNING, list[str]()
@@ -125,6 +126,7 @@ def run_job(machine: Machine, job: Job, *, sudo: bool = False) -> None:
             state, *log = [*done.stdout.splitlines(), ""]
         else:
             machine.reconnect(absent_ok=True)  # a lost connection says nothing about the job
+            is_same = False
         elapsed = time.monotonic() - began
         if state == job.well:
             return
@@ -135,7 +137,10 @@ def run_job(machine: Machine, job: Job, *, sudo: bool = False) -> None:
         if elapsed > job.deadline + GRACE:
             raise DeadlineExceeded(f"{machine.id}: {job.name} not done within {job.deadline} s; last: {_last(log)}")
         if state != RUNNING:  # the end of another job of this name, which an earlier run began: now for ours
-            has_begun = is_ours = _start(machine, job, sudo=sudo)
+            if not is_same:
+                why = f"{job.name} is not under way, and the connection was lost meanwhile; run this again"
+                raise FleetError(f"{machine.id}: {why}")
+            has_begun = is_ours = is_same = _start(machine, job, sudo=sudo)
         if elapsed > 5 and _last(log) != last:
             last = _last(log)
             machine.say(f"{job.name}: {last} ({elapsed:.0f} s)")

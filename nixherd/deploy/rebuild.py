@@ -50,6 +50,8 @@ def rebuild(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, planned: 
     """
     nixos_rebuild.require_action(request.action)
     toplevel, before = planned.config.toplevel, planned.reached.running
+    host_run.options = replace(host_run.options, specialisation=request.specialisation)
+    deployment = deployment_of(rollout, host_run, Target(toplevel, revision=planned.config.revision), before)
     host_run.note(engine=Engine.NIXOS_REBUILD)
     host_run.enter("activate")
     failure: FleetError | None = None
@@ -61,9 +63,7 @@ def rebuild(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, planned: 
     now, system = _ask_again(host_run, toplevel, request.specialisation, failure)
     host_run.note(current=now.current, profile=now.profile)
     if request.action != "dry-activate" and toplevel in (now.current, now.profile):
-        host_run.options = replace(host_run.options, specialisation=request.specialisation)
-        target = Target(toplevel, revision=planned.config.revision)
-        note_too(host_run, deployment_of(rollout, host_run, target, replace(now, protocol=before.protocol)))
+        note_too(host_run, deployment)
     problem = None
     if request.action in ("switch", "test") and now.current == system:
         until = time.monotonic() + host_run.options.confirm_deadline

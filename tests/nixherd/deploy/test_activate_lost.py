@@ -213,7 +213,7 @@ def test_whatever_goes_wrong_in_the_proof_is_told_to_the_machine(monkeypatch: py
     machine = Scripted(answers={" begin ": answers("proving"), " say ": answers("reverted", current=OLD)})
     machine.answers[" look "] = answers("proving")
     rollout, host_run, notes = rolled_out(machine)
-    with pytest.raises(FleetError, match=r"it cannot be proven: .*UnicodeEncodeError"):
+    with pytest.raises(FleetError, match=r"it cannot be asked after the activation: .*UnicodeEncodeError"):
         activate(rollout, host_run, Target(NEW), BEFORE)
     assert notes.end[0] == "rolled back"
     assert any(" back " in script for script in machine.scripts)

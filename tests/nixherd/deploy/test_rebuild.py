@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import FleetError, NotBegun, ProcessFailed, Undecided, Usage
+from nixherd.base.errors import FleetError, NotBegun, ProcessFailed, Undecided
 from nixherd.base.process import Completed
 from nixherd.deploy import copy, rebuild
 from nixherd.deploy.options import Engine
@@ -107,11 +107,20 @@ def test_whatever_ends_it_what_is_there_is_read_back(
     assert notes.stages == ["activate", "prove"]
 
 
-def test_a_wrong_action_is_said_before_anything_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (Rebuild("swich"), "action=swich is not one of"),
+        (Rebuild("switch", specialisation="a b"), "'a b' cannot name a deployment, an operator or a specialisation"),
+    ],
+)
+def test_a_wrong_word_is_said_before_anything_is_run(
+    monkeypatch: pytest.MonkeyPatch, request_: Rebuild, error: str
+) -> None:
     ran = programs(monkeypatch)
     rollout, host_run, notes = rolled_out(Scripted())
-    with pytest.raises(Usage, match="action=swich is not one of"):
-        rebuild.rebuild(SHARED.evaluator, rollout, host_run, VALUE, Rebuild("swich"))
+    with pytest.raises(FleetError, match=error):
+        rebuild.rebuild(SHARED.evaluator, rollout, host_run, VALUE, request_)
     assert (ran, notes.stages) == ([], [])
 
 

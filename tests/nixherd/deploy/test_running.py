@@ -105,14 +105,25 @@ def test_a_job_is_followed_to_its_end(looks: list[Any], error: str | None) -> No
 
 
 def test_a_job_whose_start_got_no_answer_is_looked_for() -> None:
-    """It runs, it has ended, or it was never begun, and is begun then."""
-    for looks, starts in ((["running\n", "key 0\n"], 1), (["key 0\n"], 1), (["none\n", "key 0\n"], 2)):
+    for looks in (["running\n", "key 0\n"], ["key 0\n"]):
         machine = Scripted(answers={"systemd-run": [OSError("gone"), ""], "is-active": looks})
         machines.run_job(machine, Job("try", "key", "true", 5))
-        assert sum("systemd-run" in script for script in machine.scripts) == starts
+        assert sum("systemd-run" in script for script in machine.scripts) == 1
     for error in (NotSent("no route"), Unforeseen("a fault")):
         with pytest.raises(type(error)):
             machines.run_job(Scripted(answers={"systemd-run": error}), Job("try", "key", "true", 5))
+
+
+@pytest.mark.parametrize(
+    ("start", "looks"),
+    [(OSError("gone"), ["none\n"]), (OSError("gone"), ["other 0\n"]), ("", [OSError("gone"), "other 0\n"])],
+)
+def test_a_job_is_never_begun_on_another_connection(start: Any, looks: list[Any]) -> None:
+    """The caller has proven on its own one that this is the machine to be wiped."""
+    machine = Scripted(answers={"systemd-run": [start, ""], "is-active": looks})
+    with pytest.raises(FleetError, match="try is not under way, and the connection was lost meanwhile; run this again"):
+        machines.run_job(machine, Job("try", "key", "true", 5))
+    assert sum("systemd-run" in script for script in machine.scripts) == 1
 
 
 def test_a_job_past_its_deadline_is_said_to_be_that(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,6 +179,10 @@ def check(place: Place) -> Ended:
     return ended
 
 
+def rebuild(place: Place) -> Ended:
+    return place.nixherd("deploy", "--json", "--max-fail", "4", "--data", "engine=nixos-rebuild")
+
+
 HOST_RUN = "(locals().get('host_run') or self.host_run).id"
 SCENARIOS = {
     "facts/base.py:_guarded.guarded:1": Scenario(
@@ -223,12 +227,10 @@ SCENARIOS = {
     "nixherd/deploy/plan.py:_to_come:1": Scenario(deploy, "host_id", harmless=True, status=0),
     "nixherd/deploy/program.py:note_too:1": Scenario(deploy_a_commit, HOST_RUN, harmless=True, status=0),
     "nixherd/deploy/reboot.py:reboot_and_prove:1": Scenario(reboot, HOST_RUN, "unknown", status=5),
-    "nixherd/deploy/running.py:try_running:1": Scenario(
-        lambda place: place.nixherd("deploy", "--json", "--max-fail", "4", "--data", "engine=nixos-rebuild"),
-        "machine.id",
-        "unknown",
-        status=5,
-    ),
+    "nixherd/deploy/reboot.py:reboot_and_prove:2": Scenario(reboot, HOST_RUN, "unknown", status=5),
+    "nixherd/deploy/rebuild.py:rebuild:1": Scenario(rebuild, HOST_RUN, "failed"),
+    "nixherd/deploy/rebuild.py:_ask_again:1": Scenario(rebuild, HOST_RUN, "unknown", status=5),
+    "nixherd/deploy/running.py:try_running:1": Scenario(reboot, "machine.id", "unknown", status=5),
     "nixherd/pyinfra_glue/operation.py:_make:1": Scenario(deploy, "host.data.host_id", "failed"),
     "nixherd/pyinfra_glue/operation.py:operation.decorate.commands:1": Scenario(deploy, "host.data.host_id", "failed"),
     "nixherd/pyinfra_glue/rollouts.py:waves:1": Scenario(deploy, "each.data.host_id", harmless=True, status=0),
