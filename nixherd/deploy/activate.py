@@ -187,15 +187,30 @@ class _Activation:
         self.host_run.say(f"no answer: {error}")
 
     def _look_for_beginning(self, error: Exception) -> Standing:
-        """Return how it stands once it has begun. NotBegun when it does not while it may still be about to."""
+        """Return how it stands once it has begun.
+
+        NotBegun when it does not while it may still be about to, and is as it was: a boot forgets what has begun.
+        """
         lost: Exception | None = error
         for _ in poll(BEGINNING, Backoff(1.0, 1.0)):
             standing = self._look(Stage.NONE, lost)
             lost = None
             if standing.stage is not Stage.NONE:
                 return standing
+        self._require_as_before()
         why = str(worded(error, "beginning the deployment")).removeprefix(f"{self.host_run.id}: ")
         raise NotBegun(f"{self.host_run.id}: {why}; it has not begun {BEGINNING:g} s later; deploy it again") from error
+
+    def _require_as_before(self) -> None:
+        """FleetError, or Undecided, unless the machine that has no notes of this deployment is seen to be as it was."""
+        before, running = self.before, try_running(self.machine, self.host_run.kind)
+        if isinstance(running, FleetError):
+            raise self._undecided(f"it cannot be asked what it runs now: {running}")
+        if running.boot_id != before.boot_id:
+            self._judge_after_reboot()
+        if (running.current, running.profile) != (before.current, before.profile):
+            now = f"runs {running.current} and boots {running.profile}"
+            raise self._undecided(f"it has no notes of this deployment, and {now} now, not {before.current}")
 
     def _look(self, known: Stage, lost: Exception | None = None) -> Standing:
         """Ask how it stands until there is an answer. Undecided when there is none within all deadlines.

@@ -50,10 +50,33 @@ GONE = "protocol=3\nstate=none\n"
 )
 def test_what_never_began_is_said_to_be_that(monkeypatch: pytest.MonkeyPatch, begun: object, error: str) -> None:
     monkeypatch.setattr(module, "BEGINNING", 0.0)
-    machine = Scripted(answers={" begin ": begun, " look ": GONE})
+    machine = Scripted(answers={" begin ": begun, " look ": GONE, "say sudo": system()})
     rollout, host_run, _ = rolled_out(machine)
     with pytest.raises(NotBegun, match=error):
         activate(rollout, host_run, Target(NEW), BEFORE)
+
+
+@pytest.mark.parametrize(
+    ("now", "error", "end"),
+    [
+        (system(boot_id="2"), f"it rebooted in the middle of the activation and runs {OLD}, as before", "rolled back"),
+        (STATE, f"it has rebooted meanwhile and runs {NEW}", "unknown"),
+        (system(NEW), f"it has no notes of this deployment, and runs {NEW} and boots {NEW} now, not {OLD}", "unknown"),
+        (system(profile=NEW), f"it has no notes of this deployment, and runs {OLD} and boots {NEW} now", "unknown"),
+        (OSError("silence"), "it cannot be asked what it runs now: silence", "unknown"),
+    ],
+)
+def test_what_left_no_notes_may_have_begun_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, now: object, error: str, end: str
+) -> None:
+    """The connection was lost because the activation brought the machine down, say."""
+    monkeypatch.setattr(module, "BEGINNING", 0.0)
+    machine = Scripted(answers={" begin ": OSError("gone"), " look ": GONE, "say sudo": now})
+    rollout, host_run, notes = rolled_out(machine)
+    with pytest.raises(FleetError, match=error) as raised:
+        activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.end[0] == end
+    assert not isinstance(raised.value, NotBegun)
 
 
 @pytest.mark.parametrize("begun", [OSError("gone"), "nonsense", "protocol=3\nid=x\nstate=arm", FAILED])
