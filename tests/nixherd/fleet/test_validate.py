@@ -141,7 +141,7 @@ def test_where_it_says_nothing_it_is_a_warning() -> None:
         assert "is obeyed by nobody here: discover is obeyed in `proxmox` or the guest's entry" in str(finding)
 
 
-@examples(600)
+@examples(300)
 @given(st.lists(st.tuples(st.sampled_from(_PATHS), _values), min_size=1, max_size=3))
 def test_every_fleet_is_refused_in_lines_or_understood(changes: list[tuple[tuple[str, ...], Any]]) -> None:
     files = copy.deepcopy({"hosts": HOSTS, "definitions": DEFINITIONS})
