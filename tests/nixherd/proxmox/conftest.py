@@ -77,15 +77,9 @@ class Emulator:
 
     def control(self, what: str, **params: Any) -> None:
         """Post to the emulator's own controls (`fault`, `outside`, `reset`)."""
-        self._send("POST", f"/_lab/{what}", json.dumps(params).encode())
-
-    def by_hand(self, method: str, path: str) -> None:
-        """Send a request below /api2/json past the guard, as a person does."""
-        self._send(method, f"/api2/json{path}", None)
-
-    def _send(self, method: str, path: str, body: bytes | None) -> None:
-        who = {"Authorization": f"PVEAPIToken={self.token.id}={self.token.secret}"}
-        request = urllib.request.Request(f"https://127.0.0.1:{self.port}{path}", body, who, method=method)
+        request = urllib.request.Request(
+            f"https://127.0.0.1:{self.port}/_lab/{what}", json.dumps(params).encode(), method="POST"
+        )
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         with urllib.request.urlopen(request, context=context) as answer:

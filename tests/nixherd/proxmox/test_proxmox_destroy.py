@@ -106,7 +106,7 @@ def test_a_backup_that_a_killed_run_made_is_no_longer_relied_on(dev: Emulator, s
         do(dev, StartGuest())
         do(dev, StopGuest())
     else:
-        dev.by_hand("DELETE", f"/nodes/prom/storage/local/content/{first}")
+        dev.control("outside", do="remove-volume", volid=first)
     time.sleep(1.1)  # archives are named after the second
     steps = do(dev, DestroyGuest("dev", 110))
     assert [step.split()[0] for step in steps][-2:] == ["back", "destroy"]
