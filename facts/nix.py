@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from facts.base import Fact
 from nixherd.nix import commands as nix
-from nixherd.nix.closure_diff import listing, parse_path_info
+from nixherd.nix.builder import listing, parse_path_info
 
 
 class StoreInfo(TypedDict):

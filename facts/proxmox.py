@@ -7,7 +7,7 @@ from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.base import Fact
-from nixherd.pyinfra_glue.api_facts import ApiQuery
+from nixherd.pyinfra_glue.connector import ApiQuery
 
 T = TypeVar("T")
 

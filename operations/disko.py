@@ -5,7 +5,7 @@ from functools import partial
 from pyinfra import host
 
 from nixherd.base.errors import FleetError
-from nixherd.install.permission import require_installable
+from nixherd.proxmox.permission import require_installable
 from nixherd.pyinfra_glue import installing
 from nixherd.pyinfra_glue.hosts import connector_of, context_of, evaluated, executing, fleet_host
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation

@@ -5,7 +5,7 @@ from functools import partial
 from pyinfra import host
 
 from nixherd.base.errors import FleetInvalid, Refused
-from nixherd.install.permission import mark, require_installable
+from nixherd.proxmox.permission import mark, require_installable
 from nixherd.pyinfra_glue import installing
 from nixherd.pyinfra_glue.hosts import connector_of, context_of, executing, fleet_host
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation

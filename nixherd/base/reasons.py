@@ -9,8 +9,8 @@ import json
 import re
 from collections.abc import Iterable
 
-from nixherd.base.display import visible
 from nixherd.base.errors import FleetError
+from nixherd.base.terminal import visible
 
 SHOWN = 500  # characters of a reason
 _BUILDER_LINES = 5

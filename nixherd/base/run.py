@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from nixherd.base.errors import FleetError
-from nixherd.base.exit_codes import Exit, exit_of
-from nixherd.base.faults import line_of, worded
+from nixherd.base.errors import Exit, FleetError, exit_of
 from nixherd.base.files import lock, own_directory, state_home, write_whole
 from nixherd.base.names import PLAIN_PATH, is_a
-from nixherd.base.once import Once, OncePer, once_property
 from nixherd.base.reasons import kept_output
+from nixherd.base.terminal import line_of, worded
+from nixherd.base.waiting import Once, OncePer, once_property
 
 
 class Notes(Protocol):

@@ -11,18 +11,16 @@ from typing import Any
 
 import click
 
-from nixherd.base.errors import Usage
-from nixherd.base.exit_codes import Exit
+from nixherd.base.errors import Exit, Usage
+from nixherd.base.names import human
 from nixherd.base.process import run
-from nixherd.base.sizes import human
 from nixherd.base.terminal import is_terminal, say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate
 from nixherd.cli.parameters import data_option, json_option, together, whole_seconds
 from nixherd.cli.run_pyinfra import own_error, run_deploys
-from nixherd.deploy.journal import NAME, entries, runs
 from nixherd.deploy.options import LONGEST, Goal
-from nixherd.deploy.report import HostReport, Outcome, Report, report
+from nixherd.deploy.report import NAME, HostReport, Outcome, Report, entries, report, runs
 from nixherd.fleet.groups import check_selection, groups_of, separate
 from nixherd.fleet.revisions import shown
 

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import click
 
-from nixherd.base.errors import FAILURES, FleetError, Usage
-from nixherd.base.exit_codes import Exit
-from nixherd.base.faults import worded
+from nixherd.base.errors import FAILURES, Exit, FleetError, Usage
 from nixherd.base.files import expanded, write_whole
 from nixherd.base.process import run
-from nixherd.base.terminal import say
+from nixherd.base.terminal import say, worded
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.parameters import PAIR, json_option, standing
 from nixherd.deploy import commit_policy as gate

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from nixherd.base.errors import FleetError, Usage
-from nixherd.base.exit_codes import Exit
+from nixherd.base.errors import Exit, FleetError, Usage
 from nixherd.base.process import foreground
 from nixherd.base.terminal import say
 from nixherd.cli.front import Front, pass_front
@@ -19,7 +18,7 @@ from nixherd.fleet.changeset import Done, changing, interrupted
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.tree import opened
 from nixherd.trust.enrol import Wanted, publish, trusted, untrusted, with_rekeys
-from nixherd.trust.secrets.files import Format
+from nixherd.trust.secrets.recipients import Format
 from nixherd.trust.secrets.sops import identity_file, operator
 from nixherd.trust.secrets.store import People, Store, recipient_of_host
 

@@ -7,11 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
-from nixherd.base.display import one_line
-from nixherd.base.errors import ApiError, FleetError, Usage
-from nixherd.base.exit_codes import Exit
-from nixherd.base.poll import Backoff, poll
-from nixherd.base.terminal import say, say_text
+from nixherd.base.errors import AgentUnavailable, ApiError, Exit, FleetError, NoAgent, Usage
+from nixherd.base.terminal import one_line, say, say_text
+from nixherd.base.waiting import Backoff, poll
 from nixherd.cli import vm_change, vm_storage
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import difference, differing, entry_of, guest_named
@@ -22,7 +20,6 @@ from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Origin, Vm
 from nixherd.locate import neighbours
 from nixherd.proxmox.answers import Task, Upid
 from nixherd.proxmox.doctor import Verdict, examine
-from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.guest.apply import desired
 from nixherd.proxmox.guest.identity import (
     address_of,

@@ -15,19 +15,18 @@ from nixherd.base.errors import (
     Undecided,
     Unforeseen,
 )
-from nixherd.base.faults import foreseen, worded
-from nixherd.base.poll import Backoff, poll
 from nixherd.base.reasons import reason, went_back
+from nixherd.base.terminal import foreseen, worded
+from nixherd.base.waiting import Backoff, poll
 from nixherd.deploy.health import failing
-from nixherd.deploy.journal import is_of
 from nixherd.deploy.machine import output_of
 from nixherd.deploy.options import Goal
 from nixherd.deploy.plan import resolved
 from nixherd.deploy.program import ask_program, busy, deployment_of, note_too
 from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing, Unclear
 from nixherd.deploy.reboot import reboot_and_prove, why_not_rebootable
-from nixherd.deploy.report import Outcome, how_to_ask
-from nixherd.deploy.run import Built, Changes, Copied, HostRun, Rollout, Target
+from nixherd.deploy.report import Outcome, how_to_ask, is_of
+from nixherd.deploy.rollout import Built, Changes, Copied, HostRun, Rollout, Target
 from nixherd.deploy.running import Running, require_root, specialised, try_running
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access

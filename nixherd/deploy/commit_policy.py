@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from nixherd.base.arguments import flag_of
 from nixherd.base.errors import FleetError, ProcessFailed, Refused, Usage
 from nixherd.base.files import expanded, state_home, write_whole
+from nixherd.base.names import flag_of
 from nixherd.base.process import run
 from nixherd.fleet import signatures
 from nixherd.fleet.git import Repository
-from nixherd.fleet.group_data import for_all, said_for_all
+from nixherd.fleet.groups import for_all, said_for_all
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.near_names import near_option

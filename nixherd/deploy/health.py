@@ -7,9 +7,9 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from nixherd.base.poll import Backoff, poll
 from nixherd.base.process import Completed
 from nixherd.base.reasons import failure
+from nixherd.base.waiting import Backoff, poll
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.running import Running, home_script, parse_running, require_root, system_script

@@ -10,7 +10,7 @@ from nixherd.base.process import Completed
 from nixherd.base.reasons import failure
 from nixherd.fleet.models import Access
 from nixherd.ssh.destination import Destination
-from nixherd.ssh.transient_unit import ENDED, RUNNING, Job
+from nixherd.ssh.login_shell import ENDED, RUNNING, Job
 
 COMMAND_DEADLINE = 120.0  # seconds for a command; what takes longer is a job
 ANSWER_DEADLINE = 60.0  # seconds for a machine to say what runs on it

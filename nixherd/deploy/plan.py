@@ -8,20 +8,30 @@ from itertools import count
 from pathlib import Path
 
 from nixherd.base.errors import FAILURES, NotWell, Usage
+from nixherd.base.names import human
 from nixherd.base.process import run
-from nixherd.base.sizes import human
 from nixherd.deploy import commit_policy as gate
 from nixherd.deploy.health import unwell
 from nixherd.deploy.machine import Machine, output_of
 from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.run import Built, Changes, Copied, HostRun, Planned, PlannedToPull, Reached, ReachedToPull, Rollout
+from nixherd.deploy.rollout import (
+    Built,
+    Changes,
+    Copied,
+    HostRun,
+    Planned,
+    PlannedToPull,
+    Reached,
+    ReachedToPull,
+    Rollout,
+)
 from nixherd.deploy.running import BOOTED_PARTS, Running, ask_running, has_it
 from nixherd.fleet import health_checks
 from nixherd.fleet.git import Repository
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
-from nixherd.nix import closure_diff as closures
+from nixherd.nix import builder
 from nixherd.nix import commands as nix
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.evaluator import Evaluator, Source
@@ -212,7 +222,7 @@ def show_changes(rollout: Rollout, host_run: HostRun, built: Built, to_come: Seq
         parts = {part: resolved(f"{toplevel}/{part}") for part in BOOTED_PARTS}
         texts = {name: _text(Path(coming, name)) for name in (INHIBITORS, INIT)}
     if before is not None:
-        difference = closures.diff(before, after)
+        difference = builder.closure_diff(before, after)
         lines = [str(change) for change in difference.changes]
         host_run.note(diff=lines, size_before=difference.before, size_after=difference.after)
         for line in (*lines, f"closure {human(difference.before)} → {human(difference.after)}"):
@@ -256,8 +266,8 @@ def _closures(
 
 
 def _closure_there(machine: Machine, path: str) -> Sizes:
-    listing = output_of(machine, closures.listing(path), what="listing a closure", deadline=LISTING_DEADLINE)
-    return closures.parse_path_info(listing)
+    listing = output_of(machine, builder.listing(path), what="listing a closure", deadline=LISTING_DEADLINE)
+    return builder.parse_path_info(listing)
 
 
 def _parts_there(machine: Machine, system: str) -> dict[str, str]:

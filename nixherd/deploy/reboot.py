@@ -3,13 +3,13 @@
 import time
 
 from nixherd.base.errors import FAILURES, FleetError, NotBegun, NotSent, Refused, Undecided
-from nixherd.base.faults import foreseen
-from nixherd.base.poll import Backoff, poll
+from nixherd.base.terminal import foreseen
+from nixherd.base.waiting import Backoff, poll
 from nixherd.deploy.health import failing
 from nixherd.deploy.machine import output_of, restart
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.rollout import HostRun, Rollout
 from nixherd.deploy.running import PENDING, Running, ask_running, require_root, try_running
 from nixherd.fleet.health_checks import Check
 

@@ -8,15 +8,15 @@ from typing import Any, TypedDict, cast
 
 from nixherd.base.answers import below, values_of
 from nixherd.base.errors import FAILURES, FleetError, NotBegun, Usage
-from nixherd.base.faults import foreseen, worded
 from nixherd.base.reasons import failure, reason
+from nixherd.base.terminal import foreseen, worded
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine
 from nixherd.deploy.options import Goal
 from nixherd.deploy.protocol import GATE, PROTOCOL, Kind, Standing, parse, part
 from nixherd.fleet.models import Access
 from nixherd.fleet.revisions import noted_of, of_running
 from nixherd.nix.commands import is_store_path, revision_of
-from nixherd.ssh.transient_unit import DIRECTORY
+from nixherd.ssh.login_shell import JOBS
 
 PROFILE = "/nix/var/nix/profiles/system"
 # What takes effect with a boot alone.
@@ -260,8 +260,8 @@ say noted "$noted"; say version "$(nixos-version --json 2>/dev/null)"
 say root "$(findmnt -no SOURCE / 2>/dev/null)"
 say mnt "$(findmnt -no SOURCE /mnt 2>/dev/null)"
 say macs "$(cat /sys/class/net/*/address 2>/dev/null | tr '\\n' ' ')"
-say mark "$(cat {DIRECTORY}/mark 2>/dev/null)"
-for done in {DIRECTORY}/*.done; do
+say mark "$(cat {JOBS}/mark 2>/dev/null)"
+for done in {JOBS}/*.done; do
   [ ! -r "$done" ] || say "job.$(basename "$done" .done)" "$(cat "$done")"
 done
 true"""

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from nixherd.base.errors import FAILURES, FleetError, Unforeseen
-from nixherd.base.faults import worded
 from nixherd.base.files import TEMPORARY, lock, state_home, sync, write_whole
+from nixherd.base.terminal import worded
 from nixherd.fleet import tree as trees
 from nixherd.fleet.git import Repository
 from nixherd.fleet.tree import Temporary, Tree

@@ -5,8 +5,8 @@ from pathlib import Path, PurePosixPath
 
 from nixherd.base.errors import FleetError
 from nixherd.base.run import Run
+from nixherd.base.ssh_keys import HOST_KEY, KeyPair, generate_ed25519, pair_of, same_key
 from nixherd.fleet.models import Fleet
-from nixherd.ssh.keys import HOST_KEY, KeyPair, generate_ed25519, pair_of, same_key
 
 PRIVATE = PurePosixPath(HOST_KEY).name
 PUBLIC = f"{PRIVATE}.pub"  # for people only

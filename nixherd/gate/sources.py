@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nixherd.base.errors import Finding, FleetError, Severity
-from nixherd.base.once import Once
+from nixherd.base.waiting import Once
 from nixherd.fleet.models import Fleet
 from nixherd.nix import commands as nix
 from nixherd.nix.evaluator import Evaluator

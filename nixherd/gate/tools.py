@@ -9,10 +9,10 @@ from functools import cache, partial
 from pathlib import Path
 
 from nixherd.base.errors import FAILURES, FleetError, FleetInvalid, Usage
-from nixherd.base.faults import worded
-from nixherd.base.once import once_property
 from nixherd.base.process import interrupt_all
 from nixherd.base.run import Run
+from nixherd.base.terminal import worded
+from nixherd.base.waiting import once_property
 from nixherd.fleet.changeset import interrupted
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet

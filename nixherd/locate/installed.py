@@ -10,16 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nixherd.base.errors import ApiError, FleetError
+from nixherd.base.errors import AgentUnavailable, ApiError, FleetError, NoAgent
 from nixherd.base.run import Run
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Host, Vm
 from nixherd.locate import keyscan, neighbours, reach
-from nixherd.locate.guest_agent import owner_of_address
 from nixherd.locate.neighbours import Neighbour, Sightings
-from nixherd.locate.proof import Asked
+from nixherd.locate.proof import Asked, owner_of_address
 from nixherd.locate.reach import Absent, Epoch, Hints, Look, Place, Running, is_proven_by_agent
-from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.guest.identity import address_of, label, plain_address
 from nixherd.proxmox.guest.observe import interfaces_of
 from nixherd.proxmox.hypervisor import Hypervisor

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from nixherd.base.errors import FleetError
-from nixherd.base.once import Once, OncePer
 from nixherd.base.process import run
+from nixherd.base.waiting import Once, OncePer
 from nixherd.fleet.models import GuestType, Vm
 from nixherd.locate import keyscan
 from nixherd.proxmox.config import VmConfig, properties

@@ -18,18 +18,16 @@ from typing import Any
 
 from typing_extensions import TypeIs
 
-from nixherd.base.errors import ApiError, FleetError, Refused
+from nixherd.base.errors import AgentUnavailable, ApiError, FleetError, Misused, NoAgent, Refused
 from nixherd.base.names import USER, is_a
+from nixherd.base.ssh_keys import parse_public_key, same_key
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Fleet, GuestType, Host, Vm
-from nixherd.locate.guest_agent import require_a_guests, told_key
-from nixherd.locate.proof import Asked
+from nixherd.locate.proof import Asked, require_a_guests, told_key
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import AgentUnavailable, Misused, NoAgent
 from nixherd.proxmox.guest.identity import address_of, contradiction, declared_mac, label, why_not_ours
 from nixherd.proxmox.guest.observe import find
 from nixherd.proxmox.hypervisor import Hypervisor
-from nixherd.ssh.keys import parse_public_key, same_key
 
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+(%[A-Za-z0-9]+)?", re.ASCII)
 

@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nixherd.base.errors import ApiError, DeadlineExceeded, Usage
-from nixherd.base.poll import Backoff, poll
+from nixherd.base.errors import ApiError, DeadlineExceeded, NotVisible, Usage
+from nixherd.base.waiting import Backoff, poll
 from nixherd.fleet.models import GuestType
 from nixherd.proxmox import answers, wire
 from nixherd.proxmox.config import VmConfig, is_true
-from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.wire import Calls, Upload, guest_path, upid_of
 
 _RELEASE = re.compile(r"[0-9]{1,4}(\.|$)")

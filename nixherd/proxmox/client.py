@@ -16,11 +16,10 @@ from proxmoxer import ProxmoxAPI
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError
 
-from nixherd.base.errors import ApiError, Usage
+from nixherd.base.errors import AgentUnavailable, ApiError, OutcomeUnknown, Usage
 from nixherd.fleet.models import DEFINITIONS, Endpoint
 from nixherd.proxmox import wire
 from nixherd.proxmox.calls import Agent, Guests, Storages
-from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
 from nixherd.proxmox.guard.policy import Making, Policy, PolicySource
 from nixherd.proxmox.token import Token, Trust, colons, trust
 from nixherd.proxmox.wire import Tasks, Upload

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 
-from nixherd.base.errors import ApiError, FleetError
+from nixherd.base.errors import AgentUnavailable, ApiError, FleetError, NotVisible
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.proxmox.answers import Permissions
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import AgentUnavailable, NotVisible
 from nixherd.proxmox.guest.identity import label, why_not_ours
 from nixherd.proxmox.guest.observe import find, observe_template
 from nixherd.proxmox.guest.storages import storage_seen

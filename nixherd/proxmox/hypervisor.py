@@ -1,14 +1,19 @@
-"""The hypervisor of a fleet, for one run: its guarded client, and what is the same for every guest, asked once."""
+"""The hypervisor of a fleet, for one run: its guarded client, by the fleet's files as they are now."""
 
+import os
 import socket
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nixherd.base.errors import ApiError, FleetError, Refused
-from nixherd.base.once import Once, once_property
+from nixherd.base.errors import ApiError, FleetError, Foreign, Refused, Unusable, is_passing
+from nixherd.base.files import expanded
+from nixherd.base.waiting import Once, once_property
+from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, Fleet
-from nixherd.proxmox.errors import Foreign, Unusable, is_passing
+from nixherd.fleet.world import Fingerprint, World, look_settled
+from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest.identity import plain_address
 from nixherd.proxmox.guest.observe import template_or_why
 from nixherd.proxmox.token import Token
@@ -18,6 +23,59 @@ if TYPE_CHECKING:
     from nixherd.proxmox.client import Client
     from nixherd.proxmox.config import VmConfig
     from nixherd.proxmox.guard.policy import PolicySource
+
+
+class Definitions:
+    """A fleet and where it comes from. `policy()` is what the guard asks before each changing request."""
+
+    def __init__(self, fleet: Fleet, read: Fingerprint) -> None:
+        self.fleet = fleet
+        self._read = read
+        self._policy = Policy.from_fleet(fleet)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Definitions":
+        """Raises as `load_fleet` does."""
+        directory = expanded(path).absolute()
+        try:
+            world = look_settled(directory)  # before the evaluation: what changes meanwhile is noticed next time
+        except OSError:
+            return cls(load_fleet(directory), frozenset())  # which says what is wrong
+        return cls(load_fleet(directory, world), world.fingerprint)
+
+    def policy(self) -> Policy:
+        """The policy of the fleet's files as they are now; they are evaluated again when any of them has changed.
+
+        Refused, in one sentence, when that cannot be done, or when they name another hypervisor than before.
+        """
+        with self._lock:
+            now = self._look()
+            if now.fingerprint != self._read:
+                self._evaluate(now)
+            return self._policy
+
+    def _look(self) -> World:
+        try:
+            return look_settled(self.fleet.path)
+        except FleetError as error:
+            raise Refused(f"{error}; refusing any change") from error
+        except OSError as error:
+            why = f"{self.fleet.path} cannot be read any more ({error.strerror})"
+            raise Refused(f"{why}; refusing any change") from error
+
+    def _evaluate(self, now: World) -> None:
+        try:
+            fleet = load_fleet(self.fleet.path, now)
+        except FleetError as error:
+            first, *rest = str(error).splitlines()
+            more = f" (and {len(rest)} more)" if rest else ""
+            raise Refused(f"the definitions changed and cannot be used: {first}{more}; refusing any change") from error
+        if fleet.endpoint != self.fleet.endpoint or fleet.id != self.fleet.id:
+            raise Refused(
+                f"{DEFINITIONS} names another fleet or hypervisor than when this run began; refusing any change"
+            )
+        self._read, self._policy = now.fingerprint, Policy.from_fleet(fleet)
 
 
 class Hypervisor:

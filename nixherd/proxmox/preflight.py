@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from nixherd.base.errors import ApiError, FleetError, Refused
+from nixherd.base.errors import ApiError, FleetError, Refused, is_passing
 from nixherd.base.names import DNS_NAME, is_a
 from nixherd.fleet import lockout
 from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
@@ -12,7 +12,6 @@ from nixherd.nix.commands import Evaluated
 from nixherd.proxmox.answers import Permissions, Storage, Version
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import is_passing
 from nixherd.proxmox.guest import names, storages
 from nixherd.proxmox.guest.identity import ActualVm
 from nixherd.proxmox.guest.observe import observe

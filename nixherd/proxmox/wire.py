@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from nixherd.base.errors import UNFORESEEN, ApiError, Refused, Usage
+from nixherd.base.errors import UNFORESEEN, AgentUnavailable, ApiError, NoAgent, OutcomeUnknown, Refused, Usage
 from nixherd.fleet.models import DEFINITIONS, GuestType
 from nixherd.proxmox.answers import Task, TaskStatus, Upid
-from nixherd.proxmox.errors import AgentUnavailable, NoAgent, OutcomeUnknown
 from nixherd.proxmox.route import Route
 
 PREFIX = "/api2/json"

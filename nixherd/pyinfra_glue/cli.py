@@ -27,13 +27,10 @@ from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State, StateStage
 
 from nixherd.base import terminal
-from nixherd.base.display import visible
-from nixherd.base.errors import FleetError, Usage
-from nixherd.base.exit_codes import Exit, exit_of, worst
-from nixherd.base.faults import worded
+from nixherd.base.errors import Exit, FleetError, Usage, exit_of, worst
 from nixherd.base.process import end_all, interrupt_all
-from nixherd.base.terminal import is_terminal, say, say_error
-from nixherd.deploy.journal import Journal
+from nixherd.base.terminal import is_terminal, say, say_error, visible, worded
+from nixherd.deploy.report import Journal
 from nixherd.fleet.groups import separate
 from nixherd.pyinfra_glue.context import Context
 

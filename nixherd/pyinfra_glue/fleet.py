@@ -27,19 +27,26 @@ from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.util import CommandOutput, OutputLine
 from typing_extensions import override
 
-from nixherd.base.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, NotSent, Refused, Unforeseen
-from nixherd.base.faults import worded
-from nixherd.base.narration import Narrator
-from nixherd.base.poll import Backoff, poll
-from nixherd.base.sizes import parse_seconds
+from nixherd.base.errors import (
+    FAILURES,
+    UNFORESEEN,
+    DeadlineExceeded,
+    FleetError,
+    Misused,
+    NotSent,
+    Refused,
+    Unforeseen,
+    Unusable,
+)
+from nixherd.base.names import parse_seconds
+from nixherd.base.terminal import Narrator, worded
+from nixherd.base.waiting import Backoff, poll
 from nixherd.deploy.report import Outcome
 from nixherd.fleet.models import Access
 from nixherd.locate import reach
 from nixherd.locate.reach import Absent, Epoch, Look, Place
-from nixherd.proxmox.errors import Misused, Unusable
-from nixherd.pyinfra_glue import api_facts, proving
-from nixherd.pyinfra_glue.api_facts import ApiQuery
-from nixherd.pyinfra_glue.base import NotFound, Stranger, Unwelcome, is_one
+from nixherd.pyinfra_glue import connector, proving
+from nixherd.pyinfra_glue.connector import ApiQuery, NotFound, Stranger, Unwelcome, is_one
 from nixherd.pyinfra_glue.reaching import MachineConnector
 from nixherd.pyinfra_glue.ssh_client import NotBegun, PinnedClient
 from nixherd.ssh.destination import Destination
@@ -237,7 +244,7 @@ class FleetConnector(MachineConnector):
 
     def _ask(self, query: ApiQuery) -> tuple[bool, CommandOutput]:
         try:
-            found = api_facts.answer(self.context.hypervisor, self.fleet_host.id, query)
+            found = connector.api_answer(self.context.hypervisor, self.fleet_host.id, query)
         except FAILURES as failure:
             error = worded(failure, f"{self.fleet_host.id}: {query}")
             self.context.run.failed(self.fleet_host.id, error)

@@ -12,22 +12,21 @@ from pyinfra.api.host import Host
 from nixherd.base.errors import FleetError, Refused
 from nixherd.base.process import Completed
 from nixherd.base.reasons import reason
+from nixherd.base.ssh_keys import HOST_KEY, HOST_KEY_FILE
 from nixherd.deploy.copy import copy_closure, copy_towards
+from nixherd.deploy.installation import obstacles
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, output_of, restart, run_job
-from nixherd.deploy.run import operator
+from nixherd.deploy.rollout import operator
 from nixherd.deploy.running import MachineState, machine_script, parse_machine
 from nixherd.fleet.changeset import changing
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.revisions import Note, is_revision, shown
-from nixherd.install.permission import mark, require_installable, require_no_declared_guest
-from nixherd.install.requirements import obstacles
 from nixherd.locate.reach import Epoch, Place
 from nixherd.nix.commands import Evaluated
+from nixherd.proxmox.permission import mark, require_installable, require_no_declared_guest
+from nixherd.pyinfra_glue.engine import PyinfraMachine, options_of
 from nixherd.pyinfra_glue.hosts import build_selection, connector_of, context_of, evaluated, executing, fleet_host
-from nixherd.pyinfra_glue.machine import PyinfraMachine
-from nixherd.pyinfra_glue.rollouts import options_of
-from nixherd.ssh.keys import HOST_KEY, HOST_KEY_FILE
-from nixherd.ssh.transient_unit import DIRECTORY, Job
+from nixherd.ssh.login_shell import JOBS, Job
 
 WIPE = "wipe the disks of"
 DISKO_DEADLINE = 900  # seconds
@@ -272,7 +271,7 @@ def mark_installer(host: Host) -> None:
     connector_of(host).prove_for_wiping()
     output_of(
         machine_for(host),
-        f"mkdir -p -m 0700 {DIRECTORY} && cat >{DIRECTORY}/mark.new && mv {DIRECTORY}/mark.new {DIRECTORY}/mark",
+        f"mkdir -p -m 0700 {JOBS} && cat >{JOBS}/mark.new && mv {JOBS}/mark.new {JOBS}/mark",
         stdin=mark(context_of(host).fleet, host_id),
         what="marking the installer",
     )

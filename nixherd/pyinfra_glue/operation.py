@@ -18,7 +18,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from nixherd.base.errors import FAILURES
-from nixherd.base.faults import worded
+from nixherd.base.terminal import worded
 from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.hosts import context_of, executing, failed
 

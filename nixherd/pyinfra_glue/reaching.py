@@ -23,21 +23,20 @@ from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.local import LocalConnector
 
-from nixherd.base.errors import FAILURES, FleetError, Usage
-from nixherd.base.faults import worded
+from nixherd.base.errors import FAILURES, FleetError, Misused, Usage
 from nixherd.base.files import write_whole
+from nixherd.base.ssh_keys import known_hosts_line
+from nixherd.base.terminal import worded
 from nixherd.fleet.models import Access, Host
 from nixherd.locate import neighbours, reach
 from nixherd.locate.installed import Search
 from nixherd.locate.neighbours import Neighbour
 from nixherd.locate.reach import Epoch, Hints, Look, NotInstalled, Place
-from nixherd.proxmox.errors import Misused
 from nixherd.pyinfra_glue import proving
-from nixherd.pyinfra_glue.base import NotFound, PinnedConnector, Stranger, Unwelcome, destination_of
+from nixherd.pyinfra_glue.connector import NotFound, PinnedConnector, Stranger, Unwelcome, destination_of
 from nixherd.pyinfra_glue.proving import output_of
 from nixherd.pyinfra_glue.ssh_client import PinnedClient, WatchedTransport
 from nixherd.ssh.destination import Destination
-from nixherd.ssh.keys import known_hosts_line
 from nixherd.ssh.ssh_config import Configuration, config_options
 
 CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake

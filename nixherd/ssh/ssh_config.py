@@ -19,8 +19,8 @@ from pathlib import Path
 
 from nixherd.base.errors import DeadlineExceeded, ProcessFailed, Usage
 from nixherd.base.files import expanded
-from nixherd.base.once import Once, OncePer
 from nixherd.base.process import run
+from nixherd.base.waiting import Once, OncePer
 from nixherd.ssh.destination import Identities, Jump, Route
 
 DEADLINE = 30.0  # seconds for `ssh -G`: a `Match exec` may ask the network

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.exit_codes import Exit
-from nixherd.deploy.journal import Journal, entries
+from nixherd.base.errors import Exit
+from nixherd.deploy.report import Journal, entries
 from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
 from operations import proxmox
 from tests.nixherd.proxmox.conftest import Emulator

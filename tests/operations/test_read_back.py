@@ -13,11 +13,12 @@ import pytest
 from pyinfra.context import ctx_host
 
 from nixherd.base.errors import FleetError
-from nixherd.deploy import health, plan, program, reboot, rebuild
+from nixherd.deploy import build as building
+from nixherd.deploy import health, plan, program, reboot
 from nixherd.deploy.activate import activate
 from nixherd.deploy.options import Goal
 from nixherd.deploy.protocol import Kind
-from nixherd.deploy.run import PlannedToPull, Reached, ReachedToPull, Target
+from nixherd.deploy.rollout import PlannedToPull, Reached, ReachedToPull, Target
 from nixherd.fleet.git import Repository
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
@@ -112,7 +113,7 @@ def rebuilt(action: str, **now: Any) -> str:
     there = replace(BEFORE, **{"current": SEEN, "profile": SEEN, **now})
     return of_engine(
         Scripted(),
-        lambda rollout, run: rebuild.judge(run, BEFORE, there, MEANT, action, FleetError("status 1"), system=MEANT),
+        lambda rollout, run: building.judge(run, BEFORE, there, MEANT, action, FleetError("status 1"), system=MEANT),
     )
 
 
@@ -128,7 +129,9 @@ def planned_unwell(goal: Goal) -> str:
 
 def reached(monkeypatch: pytest.MonkeyPatch) -> str:
     machine = Scripted(answers={"say sudo": system(SEEN)})
-    return of_row(monkeypatch, deployment.reach, machine, begin=lambda rollout, run: lambda host: (rollout, run))
+    return of_row(
+        monkeypatch, deployment.reach, machine, begin_rollout=lambda rollout, run: lambda host: (rollout, run)
+    )
 
 
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> str:
@@ -150,7 +153,7 @@ def rebuild_row(monkeypatch: pytest.MonkeyPatch, answer: str = system(SEEN)) -> 
     value = Reached("x", replace(BEFORE, current=SEEN, profile=SEEN))
     return of_row(
         monkeypatch, nixos.rebuild, Scripted(answers={"": answer}),
-        read=lambda rollout, run: lambda host, **options: (rollout, run, value),
+        begin_reached=lambda rollout, run: lambda host, **options: (rollout, run, value),
         has_it=lambda rollout, run: lambda running, system, goal: True,
     )  # fmt: skip
 

@@ -10,17 +10,15 @@ from typing import Any, cast
 
 import pytest
 
-from nixherd.base.errors import FleetError, NotBegun, ProcessFailed, Undecided
-from nixherd.base.exit_codes import Exit
+from nixherd.base.errors import Exit, FleetError, NotBegun, ProcessFailed, Undecided
 from nixherd.deploy import protocol as activation
-from nixherd.deploy.journal import Journal, entries
+from nixherd.deploy.build import judge
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.plan import INHIBITORS, INIT, inhibitors_between
 from nixherd.deploy.protocol import Deployment, Stage, parse
-from nixherd.deploy.rebuild import judge
-from nixherd.deploy.report import Outcome, report
-from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.report import Journal, Outcome, entries, report
+from nixherd.deploy.rollout import HostRun, Rollout
 from nixherd.deploy.running import Running
 from tests.integration.deployed import (  # noqa: F401  (fixtures)
     DEADLINES,

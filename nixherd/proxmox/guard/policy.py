@@ -15,12 +15,12 @@ from typing import Protocol, runtime_checkable
 
 from nixherd.base import names
 from nixherd.base.errors import Refused
+from nixherd.base.ssh_keys import HOST_KEY_FILE
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm, VmidRange
 from nixherd.proxmox.guard import vmid_references
 from nixherd.proxmox.guard.routes import Found, find
 from nixherd.proxmox.guard.vmid_references import Named
 from nixherd.proxmox.route import Effect, Guest, Kind
-from nixherd.ssh.keys import HOST_KEY_FILE
 
 # What tells which system runs in a guest, and that it is the one; nothing else is read.
 BOOT_ID = "/proc/sys/kernel/random/boot_id"

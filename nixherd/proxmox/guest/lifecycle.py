@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from nixherd.base.arguments import SECONDS, flag_of, text_of
 from nixherd.base.errors import FleetError, Usage
+from nixherd.base.names import SECONDS, flag_of, text_of
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Host, Vm
 from nixherd.proxmox import steps
 from nixherd.proxmox.guest import names, reboots

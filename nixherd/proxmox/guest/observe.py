@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from nixherd.base.errors import ApiError, FleetError, Refused
+from nixherd.base.errors import ApiError, FleetError, NotVisible, Refused
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.proxmox.answers import Interface, Upid, Volume
 from nixherd.proxmox.belongings import Belongings, Stay, belongings
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.guest.identity import ActualVm, label
 from nixherd.proxmox.guest.plan import template_node
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from nixherd.base.errors import FleetError, Unforeseen
-from nixherd.base.once import Once, OncePer, once_property
+from nixherd.base.waiting import Once, OncePer, once_property
 
 
 def result_of(once: Once[int], compute: Callable[[], int]) -> int:

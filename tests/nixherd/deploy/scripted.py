@@ -17,7 +17,7 @@ from typing import Any
 from nixherd.base.process import Completed
 from nixherd.deploy.machine import ANSWER_DEADLINE, COMMAND_DEADLINE
 from nixherd.deploy.options import Options
-from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.rollout import HostRun, Rollout
 from nixherd.deploy.running import Running
 from nixherd.fleet.models import Access
 from nixherd.ssh.destination import Destination

@@ -15,7 +15,7 @@ from nixherd.deploy.options import Goal
 from nixherd.deploy.program import ask_program
 from nixherd.deploy.protocol import LOOK, PARTS, Kind, part
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.run import Built, Changes, Copied, Planned, Reached, Target
+from nixherd.deploy.rollout import Built, Changes, Copied, Planned, Reached, Target
 from nixherd.deploy.running import PENDING, Running, ask_running
 from nixherd.fleet.health_checks import Check
 from tests.nixherd.deploy.scripted import NEW, OLD, REVISION, THIRD, Sandbox, Scripted, answers, rolled_out

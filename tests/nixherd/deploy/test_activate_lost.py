@@ -5,13 +5,12 @@ from contextlib import nullcontext
 
 import pytest
 
-from nixherd.base.errors import DeadlineExceeded, FleetError, NeedsBoot, NotBegun, NotSent, Undecided
-from nixherd.base.exit_codes import Exit, exit_of
+from nixherd.base.errors import DeadlineExceeded, Exit, FleetError, NeedsBoot, NotBegun, NotSent, Undecided, exit_of
 from nixherd.base.process import Completed
 from nixherd.deploy import activate as module
 from nixherd.deploy.activate import activate
 from nixherd.deploy.options import Goal
-from nixherd.deploy.run import Target
+from nixherd.deploy.rollout import Target
 from nixherd.fleet.models import Access
 from tests.nixherd.deploy.scripted import (
     BEFORE,

@@ -9,16 +9,17 @@ import pytest
 
 from nixherd.base.errors import FleetError, NotBegun, ProcessFailed, Undecided, Usage
 from nixherd.base.process import Completed
-from nixherd.deploy import build, copy, rebuild, signing
+from nixherd.deploy import build, copy
+from nixherd.deploy import build as building
+from nixherd.deploy.copy import store_access
 from nixherd.deploy.machine import ANSWER_DEADLINE
 from nixherd.deploy.options import Engine
-from nixherd.deploy.run import Built, Copied, Planned, Reached
+from nixherd.deploy.rollout import Built, Copied, Planned, Reached
 from nixherd.fleet.models import Access
 from nixherd.nix import commands
 from nixherd.nix.builder import Builder
-from nixherd.nix.nixos_rebuild import Flavour
-from nixherd.ssh.destination import Destination
-from nixherd.ssh.sudo import Sudo
+from nixherd.nix.commands import Flavour
+from nixherd.ssh.destination import Destination, Sudo
 from tests.nixherd.deploy.scripted import (
     BEFORE,
     CONFIG,
@@ -158,10 +159,10 @@ def test_through_whom_a_store_takes_what_is_not_signed(monkeypatch: pytest.Monke
     key.write_text("fleet-1:secret")
     key.chmod(0o600)
     public = Completed("fleet-1:public\n", "", 0)
-    monkeypatch.setattr(signing, "run", lambda argv, **arguments: public)
+    monkeypatch.setattr(copy, "run", lambda argv, **arguments: public)
     settings = json.dumps({"trusted-public-keys": {"value": ["fleet-1:public"]}})
     plain: dict[str, Any] = {"user": "me"}
-    access = signing.store_access
+    access = store_access
     assert access(Scripted(), [NEW], None, is_nixos=True) is None
     trusting = Scripted(**plain, answers={"config": settings})
     assert access(trusting, [NEW], str(key), is_nixos=True) is None
@@ -244,14 +245,14 @@ def test_nixos_rebuild_is_judged_by_what_is_there(monkeypatch: pytest.MonkeyPatc
             return Completed("", "", 0)
 
         monkeypatch.setattr(copy, "run", run)
-        request = rebuild.Rebuild("switch")
+        request = building.Rebuild("switch")
         if error:
             with pytest.raises(NotBegun, match=error):
-                rebuild.rebuild_in_turn(SHARED.evaluator, rollout, host_run, value, request)
+                building.rebuild_in_turn(SHARED.evaluator, rollout, host_run, value, request)
         else:
-            rebuild.rebuild_in_turn(SHARED.evaluator, rollout, host_run, Copied(Built(value)), request)
+            building.rebuild_in_turn(SHARED.evaluator, rollout, host_run, Copied(Built(value)), request)
             assert host_run.outcome == "deployed"
     rollout, host_run, _ = rolled_out(Scripted(answers={"say sudo": OSError("silence")}))
     rollout.flavour.value = Flavour("--sudo", "--no-reexec")
     with pytest.raises(Undecided, match="it cannot be asked what it runs now: silence"):
-        rebuild.rebuild(SHARED.evaluator, rollout, host_run, value, request)
+        building.rebuild(SHARED.evaluator, rollout, host_run, value, request)

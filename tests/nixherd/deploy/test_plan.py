@@ -13,7 +13,7 @@ from nixherd.base.process import Completed
 from nixherd.deploy import plan, program
 from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.program import note_alone
-from nixherd.deploy.run import Built, Copied, Planned, PlannedToPull, Reached, ReachedToPull
+from nixherd.deploy.rollout import Built, Copied, Planned, PlannedToPull, Reached, ReachedToPull
 from nixherd.fleet.git import Repository
 from nixherd.fleet.models import Access
 from nixherd.nix import commands

@@ -9,10 +9,11 @@ import pytest
 
 from nixherd.base.errors import FleetError, NotBegun, ProcessFailed, Undecided
 from nixherd.base.process import Completed
-from nixherd.deploy import copy, rebuild
+from nixherd.deploy import build as building
+from nixherd.deploy import copy
+from nixherd.deploy.build import Rebuild, judge
 from nixherd.deploy.options import Engine
-from nixherd.deploy.rebuild import Rebuild, judge
-from nixherd.deploy.run import Planned, Reached
+from nixherd.deploy.rollout import Planned, Reached
 from nixherd.fleet.health_checks import Check
 from nixherd.ssh.destination import Destination
 from tests.nixherd.deploy.scripted import BEFORE, CONFIG, FAILED, NEW, OLD, SHARED, THIRD, Scripted, rolled_out, system
@@ -71,7 +72,7 @@ def test_a_specialisation_runs_and_its_system_boots(now: Any, runs: str | None, 
         expected = pytest.raises(FleetError, match=error) if error else nullcontext()
         with expected:
             request = Rebuild("switch", specialisation="dark")
-            rebuild.rebuild(SHARED.evaluator, rollout, host_run, VALUE, request)
+            building.rebuild(SHARED.evaluator, rollout, host_run, VALUE, request)
     assert (notes.end[0] if host_run.outcome == "deployed" else None) == ("deployed" if error is None else None)
 
 
@@ -99,10 +100,10 @@ def test_whatever_ends_it_what_is_there_is_read_back(
         raise failure
 
     programs(monkeypatch)
-    monkeypatch.setattr(rebuild, "run_towards", run_towards)
+    monkeypatch.setattr(building, "run_towards", run_towards)
     rollout, host_run, notes = rolled_out(Scripted(answers={"say sudo": now}))
     with pytest.raises(kind, match=error) as raised:
-        rebuild.rebuild(SHARED.evaluator, rollout, host_run, VALUE, Rebuild("switch"))
+        building.rebuild(SHARED.evaluator, rollout, host_run, VALUE, Rebuild("switch"))
     assert str(failure).strip("'") in str(raised.value)
     assert notes.stages == ["activate", "prove"]
 
@@ -120,7 +121,7 @@ def test_a_wrong_word_is_said_before_anything_is_run(
     ran = programs(monkeypatch)
     rollout, host_run, notes = rolled_out(Scripted())
     with pytest.raises(FleetError, match=error):
-        rebuild.rebuild(SHARED.evaluator, rollout, host_run, VALUE, request_)
+        building.rebuild(SHARED.evaluator, rollout, host_run, VALUE, request_)
     assert (ran, notes.stages) == ([], [])
 
 
@@ -134,7 +135,7 @@ def programs(monkeypatch: pytest.MonkeyPatch, *, fails: bool = False) -> list[li
             raise ProcessFailed("nixos-rebuild: status 1", 1)
         return Completed("--sudo --no-reexec", "", 0)
 
-    for module in (rebuild, copy):
+    for module in (building, copy):
         monkeypatch.setattr(module, "run", run)
     return ran
 
@@ -142,7 +143,7 @@ def programs(monkeypatch: pytest.MonkeyPatch, *, fails: bool = False) -> list[li
 def test_on_this_machine_it_goes_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = programs(monkeypatch)
     rollout, host_run, notes = rolled_out(Scripted(is_local=True, answers={"say sudo": system(NEW)}))
-    rebuild.rebuild(SHARED.evaluator, rollout, host_run, VALUE, Rebuild("switch"))
+    building.rebuild(SHARED.evaluator, rollout, host_run, VALUE, Rebuild("switch"))
     _, argv = ran
     assert argv[:2] == ["nixos-rebuild", "switch"]
     assert "--target-host" not in argv
@@ -166,7 +167,7 @@ def test_the_machine_and_its_builder_are_known_in_one_file(monkeypatch: pytest.M
     monkeypatch.setattr(type(SHARED.run), "known_hosts_of", lambda self, host_id: tmp_path)
     ran = programs(monkeypatch)
     rollout, host_run, _ = rolled_out(Elsewhere(answers={"say sudo": system(NEW)}))
-    rebuild.rebuild(SHARED.evaluator, rollout, host_run, VALUE, Rebuild("switch", Elsewhere(id="far")))
+    building.rebuild(SHARED.evaluator, rollout, host_run, VALUE, Rebuild("switch", Elsewhere(id="far")))
     _, argv = ran
     assert argv[argv.index("--target-host") + 1] == "root@dev.example"
     assert argv[argv.index("--build-host") + 1] == "root@far.example"
@@ -189,7 +190,7 @@ def test_a_failure_counts_for_what_is_read_after_it(
     programs(monkeypatch, fails=True)
     rollout, host_run, notes = rolled_out(Scripted(answers={"say sudo": answer}))
     with pytest.raises(kind, match=error):
-        rebuild.rebuild(SHARED.evaluator, rollout, host_run, VALUE, Rebuild("switch"))
+        building.rebuild(SHARED.evaluator, rollout, host_run, VALUE, Rebuild("switch"))
     assert notes.stages == ["activate", "prove"]
     assert notes.found.get("current") == (OLD if kind is NotBegun else None)
 
@@ -211,6 +212,6 @@ def test_health_checks_decide_where_it_activates(
     rollout, host_run, notes = rolled_out(machine, confirm_deadline=1)
     value = replace(VALUE, checks=(Check("cron", "unit", "cron.service", timeout=1),))
     with pytest.raises(FleetError) if end[0] == "deployed, not well" else nullcontext():
-        rebuild.rebuild(SHARED.evaluator, rollout, host_run, value, Rebuild(action))
+        building.rebuild(SHARED.evaluator, rollout, host_run, value, Rebuild(action))
     assert notes.end[0] == end[0]
     assert (end[1] or "") in (notes.end[1] or "")

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.exit_codes import Exit
-from nixherd.deploy.journal import Journal, entries
-from nixherd.deploy.report import Outcome, report
+from nixherd.base.errors import Exit
+from nixherd.deploy.report import Journal, Outcome, entries, report
 
 
 def noted(directory: Path, *events: tuple[str, str | None, dict[str, Any]]) -> list[dict[str, Any]]:

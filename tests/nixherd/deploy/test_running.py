@@ -12,7 +12,7 @@ from nixherd.deploy import reboot, running
 from nixherd.deploy.machine import output_of, restart
 from nixherd.deploy.protocol import Kind
 from nixherd.fleet.models import Access
-from nixherd.ssh.transient_unit import Job
+from nixherd.ssh.login_shell import Job
 from tests.nixherd.deploy.scripted import BEFORE, FAILED, NEW, OLD, Scripted, rolled_out, system
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from nixherd.base.errors import FleetError
 from nixherd.base.run import Run
+from nixherd.base.ssh_keys import KeyPair, generate_ed25519, parse_public_key
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.locate.reach import Epoch, Hints, Look, Place, look
-from nixherd.ssh.keys import KeyPair, generate_ed25519, parse_public_key
 from tests.nixherd.proxmox.fleets import FLEET, HOST
 
 

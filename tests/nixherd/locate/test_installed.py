@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import ApiError, FleetError
+from nixherd.base.errors import ApiError, FleetError, NoAgent
 from nixherd.fleet.models import CloudInitSettings, Device, GuestType, Host, Vm
 from nixherd.locate import keyscan, neighbours
 from nixherd.locate.installed import Search
@@ -14,7 +14,6 @@ from nixherd.locate.neighbours import Neighbour, Sure
 from nixherd.locate.reach import Absent, Hints, Look, Place
 from nixherd.proxmox.answers import Interface
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import NoAgent
 from tests.nixherd.locate.reach.conftest import MAC, FakeClient
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, KEY
 from tests.shared import Shared

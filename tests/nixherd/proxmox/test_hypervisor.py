@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import ApiError, FleetError
+from nixherd.base.errors import ApiError, FleetError, Unusable, is_passing
 from nixherd.fleet.models import Endpoint
-from nixherd.proxmox.errors import Unusable, is_passing
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.proxmox.preflight import survey
 from nixherd.proxmox.token import Token

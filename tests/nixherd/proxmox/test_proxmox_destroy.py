@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nixherd.base.errors import FleetError, Refused, Usage
-from nixherd.base.sizes import parse_size
+from nixherd.base.names import parse_size
 from nixherd.proxmox.guest import destroy
 from nixherd.proxmox.guest.backups import BackupGuest
 from nixherd.proxmox.guest.destroy import CLAIM, DestroyGuest, claimed_backup

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nixherd.base.errors import FleetError, Usage
-from nixherd.base.sizes import parse_size
+from nixherd.base.names import parse_size
 from nixherd.fleet.models import GuestType
 from nixherd.proxmox.guest.backups import BackupGuest
 from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk

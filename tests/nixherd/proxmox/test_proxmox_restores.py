@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import FleetError, Refused, TaskFailed, Usage
-from nixherd.base.sizes import parse_size
+from nixherd.base.errors import FleetError, Refused, TaskFailed, TaskForgotten, Usage
+from nixherd.base.names import parse_size
 from nixherd.fleet.models import ContainerSettings, GuestType, Settings
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import TaskForgotten
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest import apply as apply_module
 from nixherd.proxmox.guest.archive import read_back

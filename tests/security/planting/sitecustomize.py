@@ -204,7 +204,7 @@ def rebuild_nothing(module: Any) -> None:
 STUBS = {
     "nixherd.pyinfra_glue.fleet": stand_in,
     "nixherd.deploy.copy": copy_nothing,
-    "nixherd.deploy.rebuild": rebuild_nothing,
+    "nixherd.deploy.build": rebuild_nothing,
 }
 
 if "PLANTED" in os.environ:

@@ -14,10 +14,10 @@ from nixherd.cli.front import CHECKOUT
 from nixherd.cli.main import run
 from nixherd.deploy import plan
 from nixherd.deploy.commit_policy import Gate
-from nixherd.deploy.journal import Journal
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Options
-from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.report import Journal
+from nixherd.deploy.rollout import HostRun, Rollout
 from nixherd.fleet.load import load_fleet
 from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.inventory import inventory_beside

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import ApiError, FleetError, Refused
+from nixherd.base.errors import ApiError, FleetError, NoAgent, Refused
+from nixherd.base.ssh_keys import generate_ed25519
 from nixherd.fleet.models import GuestType
-from nixherd.locate import guest_agent
+from nixherd.locate import proof
 from nixherd.locate.proof import Shown, disproof
 from nixherd.locate.reach import (
     Absent,
@@ -23,9 +24,7 @@ from nixherd.locate.reach import (
     stranger,
     told_place,
 )
-from nixherd.proxmox.errors import NoAgent
 from nixherd.proxmox.guest.identity import mark
-from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.locate.reach.conftest import AGENTS_KEY, INSTALLER, MAC, FakeClient, places
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, KEY
 from tests.shared import Shared
@@ -124,10 +123,10 @@ def test_the_addresses_of_the_hypervisor_and_our_own_are_no_guests(
 ) -> None:
     assert shared.fleet.endpoint is not None
     shared.fleet = replace(shared.fleet, endpoint=replace(shared.fleet.endpoint, host="203.0.113.8"))
-    monkeypatch.setattr(guest_agent, "has_address", lambda address: address == "203.0.113.9")
+    monkeypatch.setattr(proof, "has_address", lambda address: address == "203.0.113.9")
     said = refusal(shared, FakeClient(addresses=(address,), system=INSTALLER))
     assert re.match(rf"vm 110 \(dev\): its agent tells \S+ as its address, which {whose} has; nothing was sent", said)
-    monkeypatch.setattr(guest_agent, "has_mac", lambda mac: mac == MAC)
+    monkeypatch.setattr(proof, "has_mac", lambda mac: mac == MAC)
     if whose == "the machine that this runs on":  # and it is this VM
         assert places(shared, FakeClient(addresses=(address,), system=INSTALLER))
 
@@ -142,10 +141,10 @@ def test_a_token_that_shows_no_nodes_addresses_is_no_obstacle(shared: Shared) ->
 
 
 def test_this_machines_own_addresses_are_known() -> None:
-    assert guest_agent.has_address("127.0.0.1")
-    assert not guest_agent.has_address("192.0.2.1")
-    assert not guest_agent.has_address("255.255.255.255")
-    assert not guest_agent.has_mac("02:00:00:00:00:99")
+    assert proof.has_address("127.0.0.1")
+    assert not proof.has_address("192.0.2.1")
+    assert not proof.has_address("255.255.255.255")
+    assert not proof.has_mac("02:00:00:00:00:99")
 
 
 # What a run has no business with

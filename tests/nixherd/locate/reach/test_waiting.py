@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import Refused
+from nixherd.base.errors import Refused, Unusable
 from nixherd.locate.reach import (
     Absent,
     Epoch,
@@ -15,7 +15,6 @@ from nixherd.locate.reach import (
     addresses,
     look,
 )
-from nixherd.proxmox.errors import Unusable
 from tests.nixherd.locate.reach.conftest import AGENTS_KEY
 from tests.nixherd.proxmox.fleets import HOST, KEY
 from tests.shared import Shared

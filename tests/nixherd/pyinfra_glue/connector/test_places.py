@@ -9,9 +9,8 @@ import pytest
 from pyinfra.api import connectors, inventory
 from pyinfra.api.host import Host
 
-from nixherd.base import narration
-from nixherd.base.errors import FleetError, Refused
-from nixherd.base.exit_codes import Exit
+from nixherd.base import terminal
+from nixherd.base.errors import Exit, FleetError, Refused
 from nixherd.fleet.models import Access
 from nixherd.locate import reach
 from nixherd.proxmox.token import Server
@@ -234,7 +233,7 @@ def test_a_guest_that_refuses_our_keys_is_asked_once_and_the_refusal_is_the_reas
     run: Callable[..., Host], emulator: Emulator, sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 300 seconds a real guest was asked 230 times for cloud-init, and 450 lines were written."""
-    monkeypatch.setattr(narration, "GRACE", 0.0)
+    monkeypatch.setattr(terminal, "GRACE", 0.0)
     key, other = new_key(), new_key("other")
     file = tmp_path / "other"
     file.write_text(other.private_openssh)

@@ -1,36 +1,143 @@
-"""The rollouts of a pyinfra run: one begins with each row that reads what runs, once to plan and once to carry it out.
+"""The engine in a run of pyinfra: its hosts as the engine's machines, and its rollouts."""
 
-Two deploy files in one line are two rollouts, and what was read while planning, or before an earlier change, is never
-what a later one goes by. A plan takes no lock and leaves no journal of its own.
-"""
-
-from contextlib import suppress
+import socket
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
+from shlex import quote
 from typing import Any
 
+from paramiko import Channel, SSHException
+from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
+from pyinfra.connectors.util import CommandOutput
 
 from nixherd.base.errors import FAILURES, Usage
+from nixherd.base.process import Completed
 from nixherd.deploy.activate import activate
 from nixherd.deploy.build import builder_of
 from nixherd.deploy.copy import copy_closure
-from nixherd.deploy.journal import Journal, new_directory
-from nixherd.deploy.machine import Machine
-from nixherd.deploy.options import Goal, Options
-from nixherd.deploy.run import HostRun, Reached, Rollout, Target, operator
+from nixherd.deploy.machine import ANSWER_DEADLINE, COMMAND_DEADLINE, Machine
+from nixherd.deploy.options import USUAL, Goal, Options
+from nixherd.deploy.report import Journal, new_directory
+from nixherd.deploy.rollout import HostRun, Reached, Rollout, Target, operator
 from nixherd.deploy.running import ask_running, has_it
-from nixherd.deploy.waves import USUAL
 from nixherd.fleet.load import load_fleet
-from nixherd.install.permission import require_rebootable
+from nixherd.fleet.models import Access
+from nixherd.locate.reach import Epoch
+from nixherd.proxmox.permission import require_rebootable
 from nixherd.pyinfra_glue.deploy_file import require_order
-from nixherd.pyinfra_glue.hosts import context_of, executing, failed, fleet_host
-from nixherd.pyinfra_glue.machine import PyinfraMachine
+from nixherd.pyinfra_glue.hosts import connector_of, context_of, executing, failed, fleet_host
 from nixherd.pyinfra_glue.operation import Change, NoChange
+from nixherd.ssh.destination import Destination
+
+INSTALLED = (Epoch.FINAL,)
+
+
+class PyinfraMachine:
+    """Implements `nixherd.deploy.machine.Machine`; `epochs` are the systems that may answer, all of the run's if none.
+
+    pyinfra tells success from failure alone: the status is 0 or 1.
+    """
+
+    def __init__(self, host: Host, epochs: Collection[Epoch] = INSTALLED) -> None:
+        self._host, self._epochs, self.id = host, epochs, str(host.data.host_id)
+        self._connector = connector_of(host)
+
+    @property
+    def access(self) -> Access:
+        return self._connector.access
+
+    @property
+    def is_local(self) -> bool:
+        return self._connector.here is not None
+
+    @property
+    def user(self) -> str:
+        return str(self._connector.data["ssh_user"])
+
+    @property
+    def boot_deadline(self) -> float:
+        return self._connector.deadline
+
+    @property
+    def password(self) -> str | None:
+        return self._connector.sudo_password
+
+    def run(
+        self, script: str, *, stdin: str | None = None, sudo: bool = False, deadline: float = COMMAND_DEADLINE
+    ) -> Completed:
+        if sudo:
+            script, stdin = self._by_root(script, stdin)
+        arguments: dict[str, Any] = {"_stdin": [stdin]} if stdin is not None else {}
+        ok, output = self._host.run_shell_command(StringCommand(script), _timeout=int(deadline), **arguments)
+        return _completed(ok, output)
+
+    def _by_root(self, script: str, stdin: str | None) -> tuple[str, str | None]:
+        """The script by sudo, where we are not root, which reads the first line of stdin and leaves the rest.
+
+        pyinfra's own way would put the password into the machine's argv.
+        """
+        if self.user == "root":
+            return script, stdin
+        if self.password is None:
+            return f"sudo -n -H sh -c {quote(script)}", stdin
+        return f"sudo -S -k -H -p '' sh -c {quote(script)}", f"{self.password}\n{stdin or ''}"
+
+    def run_forced(self, words: str, *, deadline: float = ANSWER_DEADLINE) -> Completed:
+        return _completed(*self._connector.forced(words, deadline))
+
+    def reconnect(self, deadline: float | None = None, *, if_lost: bool = False, absent_ok: bool = False) -> str:
+        if not if_lost:
+            self._connector.drop()
+        return self._connector.reach(deadline, epochs=self._epochs, absent_ok=absent_ok).address
+
+    def copy_to(self) -> Destination:
+        return self._connector.destination()
+
+    @contextmanager
+    def tunnel(self, address: tuple[str, int], timeout: float) -> Iterator[Channel | socket.socket]:
+        if self.is_local:
+            with socket.create_connection(address, timeout) as connection:
+                yield connection
+            return
+        client = self._connector.client
+        transport = client.get_transport() if client else None
+        if transport is None:
+            raise OSError("the connection is gone")
+        try:
+            channel = transport.open_channel("direct-tcpip", address, ("localhost", 0), timeout=timeout)
+        except (SSHException, EOFError) as error:
+            raise OSError(f"no connection to {address[0]}:{address[1]} ({error})") from error
+        try:
+            channel.settimeout(timeout)
+            yield channel
+        finally:
+            channel.close()
+
+    def breaks(self, protocol: str) -> str | None:
+        return self._connector.breaks(protocol)
+
+    def give_password(self) -> bool:
+        if self._host.data.get("sudo_password") != "stdin":
+            return False
+        read = context_of(self._host).run.sudo_password
+        self._connector.sudo_password = read(lambda: sys.stdin.readline().rstrip("\n"))
+        return True
+
+    def say(self, text: str) -> None:
+        self._host.log(text)
+
+
+def _completed(ok: bool, output: CommandOutput) -> Completed:
+    return Completed(output.stdout, output.stderr, 0 if ok else 1)
+
 
 PLANNED = "plan"  # the id of a rollout that is only planned
 
 
-def begin(host: Host, **changes: Any) -> tuple[Rollout, HostRun]:
+def begin_rollout(host: Host, **changes: Any) -> tuple[Rollout, HostRun]:
     """Begin this host's part in the rollout of the row that is under way; `changes` are options that differ.
 
     Usage when what was said of the host cannot be meant. FleetError when another run deploys this fleet.
@@ -67,9 +174,9 @@ def current(host: Host) -> tuple[Rollout, HostRun]:
         raise Usage(f"{host_id}: this row goes on with a rollout; put deployment.reach before it") from None
 
 
-def read(host: Host, **changes: Any) -> tuple[Rollout, HostRun, Reached]:
+def begin_reached(host: Host, **changes: Any) -> tuple[Rollout, HostRun, Reached]:
     """Begin a rollout of one row, and ask the machine what runs on it at this moment."""
-    rollout, host_run = begin(host, **changes)
+    rollout, host_run = begin_rollout(host, **changes)
     address = host_run.machine.reconnect(if_lost=True) if executing(host) else ""
     reached = Reached(address, ask_running(host_run.machine, host_run.kind))
     host_run.value = reached

@@ -1,14 +1,15 @@
-"""Results that several threads share: the first caller computes, the others wait, and a failure is each caller's."""
+"""Waiting: for a thread that computes the same, and for something outside, by the one loop that polls."""
 
 import math
 import threading
 import time
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
 from nixherd.base.errors import FAILURES, FleetError
-from nixherd.base.faults import worded
+from nixherd.base.terminal import worded
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -134,3 +135,72 @@ def ahead(*work: Callable[[], object]) -> None:
 
     for each in work:
         threading.Thread(target=quietly, args=(each,), daemon=True).start()
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Pauses between two looks, in seconds: `first`, then `factor` times as long each time, at most `longest`."""
+
+    first: float
+    longest: float
+    factor: float = 1.5
+
+
+class Poll:
+    """An iterator over looks. Each item is the number of seconds waited so far; the first is 0 and comes at once.
+
+    It ends after a last look at the deadline, and `soon()` makes the next pause short again.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        backoff: Backoff,
+        clock: Callable[[], float] | None = None,
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        # looked up now, not at import: tests put a clock of their own in the place of `time`
+        self._clock, self._sleep = clock or time.monotonic, sleep or time.sleep
+        self._backoff, self._seconds = backoff, seconds
+        self._began, self._pause, self._looked = self._clock(), backoff.first, False
+
+    @property
+    def waited(self) -> float:
+        """Seconds since the waiting began."""
+        return self._clock() - self._began
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline, 0 when it has passed."""
+        return max(0.0, self._seconds - self.waited)
+
+    def soon(self) -> None:
+        """Make the next pause the first one again: something has changed."""
+        self._pause = self._backoff.first
+
+    def pause(self) -> bool:
+        """Sleep until the next look; False, at once, when the deadline has passed."""
+        left = self.left
+        if left > 0:
+            pause = min(self._pause, left)
+            self._pause = min(self._backoff.longest, self._pause * self._backoff.factor)
+            self._sleep(pause)
+        return left > 0
+
+    def __iter__(self) -> "Poll":
+        return self
+
+    def __next__(self) -> float:
+        if self._looked and not self.pause():
+            raise StopIteration
+        self._looked = True
+        return self.waited
+
+
+def poll(seconds: float, backoff: Backoff) -> Poll:
+    """Look now and again for `seconds`, with the pauses of `backoff`, and once more at the deadline.
+
+    `for waited in poll(60, Backoff(0.1, 2)): …` with a `return` where the end is seen; what follows the loop is for the
+    deadline that has passed.
+    """
+    return Poll(seconds, backoff)

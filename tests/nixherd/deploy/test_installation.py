@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.install.requirements import obstacles
+from nixherd.deploy.installation import obstacles
 from tests.nixherd.proxmox.fleets import FLEET
 from tests.runs import DESCRIBED
 from tests.shared import Shared

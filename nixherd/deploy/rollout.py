@@ -12,9 +12,9 @@ from itertools import count
 from typing import Any
 
 from nixherd.base.errors import FAILURES, UNFORESEEN, NotBegun, Undecided, Unforeseen, Usage
-from nixherd.base.faults import line_of, worded
-from nixherd.base.once import Once, OncePer
 from nixherd.base.run import Notes
+from nixherd.base.terminal import line_of, worded
+from nixherd.base.waiting import Once, OncePer
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Options
 from nixherd.deploy.protocol import Kind
@@ -23,8 +23,7 @@ from nixherd.deploy.running import Running
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Host
 from nixherd.fleet.revisions import shown
-from nixherd.nix.commands import Evaluated
-from nixherd.nix.nixos_rebuild import Flavour
+from nixherd.nix.commands import Evaluated, Flavour
 
 
 @dataclass(frozen=True)
