@@ -17,7 +17,7 @@ import os
 import resource
 import sys
 
-_READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "TZ", "FAKETIME", "GEVENT", "PYINFRA", "OPENSSL")
+_READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "TZ", "FAKETIME", "GEVENT", "PYINFRA_FAKE", "OPENSSL")
 _SPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by every Python
