@@ -1,5 +1,6 @@
 """Fixtures that several directories of tests share."""
 
+import functools
 import gc
 import importlib
 import os
@@ -33,6 +34,8 @@ def _import_pyinfra_cli() -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("gevent.monkey.patch_all", lambda **_: None)
         importlib.import_module("pyinfra_cli")
+    connectors = importlib.import_module("pyinfra.api.connectors")
+    connectors.entry_points = functools.cache(connectors.entry_points)  # type: ignore[attr-defined]  # each host looks
 
 
 def pytest_sessionstart() -> None:

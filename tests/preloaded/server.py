@@ -13,6 +13,7 @@ go through it, and when who asked is gone, the program's session is killed.
 import atexit
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import importlib.util
@@ -62,6 +63,10 @@ def _preload(program: str, ours: bool) -> Callable[[], Any]:
     """Import what a run imports, but for what a deployment's files name; the function that the script calls."""
     for name in (*(["pyinfra_cli.main"] if program == "pyinfra" else []), *_OTHERS):  # pyinfra first: it patches
         importlib.import_module(name)
+    if program == "pyinfra":
+        connectors = importlib.import_module("pyinfra.api.connectors")
+        connectors.entry_points = functools.cache(connectors.entry_points)  # type: ignore[attr-defined]  # each host looks
+        list(connectors.entry_points(group="pyinfra.connectors"))
     script = "pyinfra_cli.main" if program == "pyinfra" else "nixherd.cli.main"
     if not ours:
         return lambda: importlib.import_module(script).main()
