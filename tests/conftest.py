@@ -1,5 +1,6 @@
 """Fixtures that several directories of tests share."""
 
+import functools
 import gc
 import importlib
 import os
@@ -15,7 +16,7 @@ pytest.register_assert_rewrite("tests.integration.lab_driver")
 from tests import spawning, unit_guard  # noqa: E402
 from tests.integration.lab_driver import Lab  # noqa: E402  (after it is said how it is imported)
 from tests.orderly_end import OrderlyEnd  # noqa: E402
-from tests.preloaded.programs import end, preloaded  # noqa: E402
+from tests.preloaded.programs import Programs, end, preloaded  # noqa: E402
 from tests.properties import PROFILE  # noqa: E402
 from tests.readable_ids import readable  # noqa: E402
 
@@ -35,6 +36,8 @@ def _import_pyinfra_cli() -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("gevent.monkey.patch_all", lambda **_: None)
         importlib.import_module("pyinfra_cli")
+    connectors = importlib.import_module("pyinfra.api.connectors")
+    connectors.entry_points = functools.cache(connectors.entry_points)  # type: ignore[attr-defined]  # each host looks
 
 
 def pytest_sessionstart() -> None:
@@ -179,7 +182,7 @@ def make_fleet(tmp_path: Path) -> MakeFleet:
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[dict[str, str]], dict[str, str]]]:
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     """Gives an environment `pyinfra` and `nixherd` that have been imported already (tests/preloaded)."""
     place = tmp_path_factory.mktemp("programs")
     yield partial(preloaded, place)

@@ -13,14 +13,13 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial, partialmethod
 from threading import get_native_id
 from types import SimpleNamespace
 from typing import Any
-
-from nixherd.base import process as programs
 
 _OF_THE_KERNEL = ["close", "waitpid"]
 _PREEXEC_FN = 2
@@ -85,7 +84,8 @@ def _execute_child(process: Any, *arguments: Any) -> None:
 def _shortly(process: Any, execute_child: Callable[..., None], *arguments: Any) -> None:
     """Leave out the function that nixherd.base.process gives; the limit that it would set is set at once."""
     function = arguments[_PREEXEC_FN]
-    is_ours = isinstance(function, partial) and function.func is programs._prepare
+    programs = sys.modules.get("nixherd.base.process")
+    is_ours = programs is not None and isinstance(function, partial) and function.func is programs._prepare
     if not is_ours or get_native_id() != os.getpid():  # signals are the main thread's
         execute_child(process, *arguments)
         return

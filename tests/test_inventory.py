@@ -123,8 +123,9 @@ def test_limits(small: Pyinfra, words: list[str], selected: list[str], tmp_path:
     )
     (tmp_path / "stub.py").write_text(script)
     subprocess.run(
-        [sys.executable, tmp_path / "stub.py", "inventory.py", *words, "exec", "--", "true"],
-        cwd=ROOT, env=small.environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
+        ["pyinfra-python", tmp_path / "stub.py", "inventory.py", *words, "exec", "--", "true"],
+        cwd=ROOT, env=small.programs(small.environment()), stdin=subprocess.DEVNULL, capture_output=True,
+        timeout=60, check=False,
     )  # fmt: skip
     assert sorted(path.name.removeprefix("seen-") for path in tmp_path.glob("seen-*")) == selected
 

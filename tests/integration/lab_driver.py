@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -91,14 +92,23 @@ class Run:
         return Ended(self.process.wait(10), self.output, time.monotonic() - self.began)
 
     def kill(self) -> None:
-        """SIGKILL for every process of its session."""
+        """SIGKILL for every process of its session; what was forked for it (tests/preloaded) ends with it."""
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(ProcessLookupError, PermissionError):
                 if os.getsid(int(entry.name)) == self.process.pid:
                     os.kill(int(entry.name), signal.SIGKILL)
         self.process.wait(10)
         if self.process.stdout:
+            self._wait_for_others()
             self.process.stdout.close()
+
+    def _wait_for_others(self) -> None:
+        """Return when nobody can write to our output any more, or after some seconds."""
+        assert self.process.stdout is not None
+        end = time.monotonic() + 5
+        descriptor = self.process.stdout.fileno()
+        while select.select([descriptor], [], [], max(end - time.monotonic(), 0))[0] and os.read(descriptor, 1 << 16):
+            continue
 
 
 @dataclass(frozen=True)
@@ -174,16 +184,20 @@ class Lab:
         """Run a command inside the lab.
 
         What it starts of ours is forked by a program that has imported it (tests/preloaded): as processes of their own
-        and from `main()` on, but started and loaded as people start them only `under_way`.
+        and from `main()` on. REAL_PROGRAMS=1 has them started and loaded as people start them.
         """
         argv, environment = self.inside(*command)
-        environment = self._preloaded(environment) if "PATH" not in (env or {}) else environment
+        environment = self.preloaded(environment) if "PATH" not in (env or {}) else environment
         return self._ended(command, argv, environment | dict(env or {}), check, RUN_DEADLINE)
 
-    def _preloaded(self, environment: dict[str, str]) -> dict[str, str]:
+    @property
+    def _preloaded_place(self) -> Path:
+        return self.state / f"preloaded-{Running.require(self.places).started}"
+
+    def preloaded(self, environment: dict[str, str]) -> dict[str, str]:
+        """The environment of a command inside the lab, with our programs forked."""
         running = Running.require(self.places)
-        place = self.state / f"preloaded-{running.started}"
-        return preloaded(place, environment, lambda argv: running.inside(argv, CHECKOUT))
+        return preloaded(self._preloaded_place, environment, lambda argv: running.inside(argv, CHECKOUT))
 
     def inside(self, *command: str) -> tuple[list[str], dict[str, str]]:
         """Argv and environment of what `python -m lab run -- COMMAND` becomes.
@@ -207,6 +221,8 @@ class Lab:
     def under_way(self, *command: str) -> "Iterator[Run]":
         """A command inside the lab under way, in a session of its own; SIGKILL for what is left of it at the end."""
         argv, environment = self.inside(*command)
+        if (self._preloaded_place / "bin").exists():  # for one run alone, starting its server takes longer
+            environment = self.preloaded(environment)
         run = Run(
             subprocess.Popen(
                 argv,

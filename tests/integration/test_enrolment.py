@@ -204,12 +204,15 @@ def test_killed_at_any_moment_the_next_run_finishes_it(lab: Lab) -> None:
     command = f"{shlex.quote(sys.executable)} -m lab"
     fleet = shlex.quote(str(lab.places.fleet))
     verify = f'test -z "$(git -C {fleet} status --porcelain)" && test $(git -C {fleet} log --oneline | wc -l) = 2'
-    verify += f" && {command} run -- nixherd secrets status --json"
+    status, environment = lab.inside("nixherd", "secrets", "status", "--json")
+    verify += f" && {shlex.join(status)}"
+    run, _ = lab.inside("pyinfra", "-y", "inventory.py", ENROLL, "--limit", "dev")
     done = subprocess.run(
         [str(KILL_ANYWHERE), "--points", "4", "--random", "2", "--reset", f"{command} reset", "--verify", verify]
-        + ["--", *lab.argv("run", "--", "pyinfra", "-y", "inventory.py", ENROLL, "--limit", "dev")],
+        + ["--", *run],
         cwd=CHECKOUT,
-        env=lab.environment,
+        env=lab.preloaded(environment),
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,

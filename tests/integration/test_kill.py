@@ -50,11 +50,13 @@ def _assert_passed_over(output: str, rows: tuple[str, ...]) -> None:
 def test_killed_at_any_moment_and_run_again_it_ends_the_same(lab: Lab) -> None:
     lab_command = f"{shlex.quote(sys.executable)} -m lab"
     verify = f"{shlex.quote(sys.executable)} -m tests.integration.verified"
+    command, environment = lab.inside("pyinfra", *provision_words("dev"))
     done = subprocess.run(
         [str(KILL_ANYWHERE), "--points", "2", "--random", "1", "--reset", f"{lab_command} reset", "--verify", verify]
-        + ["--", *lab.argv("run", "--", "pyinfra", *provision_words("dev"))],
+        + ["--", *command],
         cwd=CHECKOUT,
-        env=lab.environment,
+        env=lab.preloaded(environment),
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,

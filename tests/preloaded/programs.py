@@ -7,6 +7,11 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tests.preloaded.client import PYTHON
+
+Programs = Callable[[dict[str, str]], dict[str, str]]
+"""Makes an environment into one with the programs on PATH (the fixture `programs`)."""
+
 _HERE = Path(__file__).parent
 _OURS = Path(sys.executable).parent
 _PROGRAMS = ("pyinfra", "nixherd")
@@ -14,21 +19,25 @@ _servers: dict[Path, list["subprocess.Popen[bytes]"]] = {}
 
 
 def preloaded(
-    place: Path, environment: Mapping[str, str], inside: Callable[[list[str]], list[str]] = list
+    place: Path,
+    environment: Mapping[str, str],
+    inside: Callable[[list[str]], list[str]] = list,
+    *,
+    ours: bool = True,
 ) -> dict[str, str]:
     """This environment with the two programs on PATH, where our Python is, or before all where it is not.
 
     `place` is made, and the servers started, with its first call; `inside` makes an argv into one that runs where the
     programs will. Until the servers are ready, and wherever else it would make a difference (client.py), the real
-    programs run. They end with what `inside` enters, else with `end`. With REAL_PROGRAMS in our own environment there
-    are none.
+    programs run. Without `ours` each run imports the library itself, for those that change what is imported. They end
+    with what `inside` enters, else with `end`. With REAL_PROGRAMS in our own environment there are none.
     """
     if os.environ.get("REAL_PROGRAMS"):
         return dict(environment)
     bin = place / "bin"
     if not bin.exists():
         _make(place)
-        _servers[place] = [_started(place, program, environment, inside) for program in _PROGRAMS]
+        _servers[place] = [_started(place, program, environment, inside, ours) for program in _PROGRAMS]
     path = environment.get("PATH", os.defpath).split(":")
     at = path.index(str(_OURS)) if str(_OURS) in path else 0
     return {**environment, "PATH": ":".join([*path[:at], str(bin), *path[at:]])}
@@ -53,15 +62,16 @@ def _make(place: Path) -> None:
             (place / name).symlink_to(_OURS.parent / name)
     text = (_HERE / "client.py").read_text()
     for program in _PROGRAMS:
-        (place / f"{program}.real").symlink_to(_OURS / program)
-        (bin / program).write_text(f"#!{python} -IS\n{text}")
-        (bin / program).chmod(0o755)
+        for name, real in ((program, _OURS / program), (f"{program}{PYTHON}", Path(sys.executable))):
+            (place / f"{name}.real").symlink_to(real)
+            (bin / name).write_text(f"#!{python} -IS\n{text}")
+            (bin / name).chmod(0o755)
 
 
 def _started(
-    place: Path, program: str, environment: Mapping[str, str], inside: Callable[[list[str]], list[str]]
+    place: Path, program: str, environment: Mapping[str, str], inside: Callable[[list[str]], list[str]], ours: bool
 ) -> "subprocess.Popen[bytes]":
-    argv = inside([sys.executable, "-P", str(_HERE / "server.py"), str(place), program])
+    argv = inside([sys.executable, "-P", str(_HERE / "server.py"), str(place), program, "ours" if ours else "others"])
     with (place / f"{program}.log").open("w") as log:
         return subprocess.Popen(
             argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -10,21 +10,25 @@ Who asked and the process that became the program are held together by one betwe
 go through it, and when who asked is gone, the program's session is killed.
 """
 
+import atexit
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import importlib.util
 import inspect
-import json
+import marshal
 import os
 import pkgutil
+import runpy
 import select
 import signal
 import socket
 import sys
 import tempfile
 import threading
+import types
 from collections.abc import Callable
 from os import _exit, environ, fork, getppid, kill, killpg, waitpid
 from pathlib import Path
@@ -34,30 +38,59 @@ from typing import Any, NoReturn
 _poll, _Socket, _recv_fds, _signal = select.poll, socket.socket, socket.recv_fds, signal.signal
 _prctl = ctypes.CDLL(None).prctl
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+# What the library's modules import of others, and the modules of tests that processes of their own run.
+_OTHERS = (
+    *("hypothesis.strategies", "jinja2", "nacl.bindings", "paramiko", "pathspec", "proxmoxer", "pytest", "requests"),
+    *("rich.console", "rich.live", "rich.progress", "rich.table", "tree_sitter_nix", "urllib3", "yaml"),
+)
 _LARGEST = 4 << 20  # bytes of a request
 
 
-def _preload(program: str) -> Callable[[], Any]:
+def _loaded(file: Path) -> Any:
+    """A module of the tests, which this process has no path to."""
+    specification = importlib.util.spec_from_file_location(file.stem, file)
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+_client = _loaded(Path(__file__).with_name("client.py"))
+
+
+def _preload(program: str, ours: bool) -> Callable[[], Any]:
     """Import what a run imports, but for what a deployment's files name; the function that the script calls."""
+    for name in (*(["pyinfra_cli.main"] if program == "pyinfra" else []), *_OTHERS):  # pyinfra first: it patches
+        importlib.import_module(name)
     if program == "pyinfra":
-        main: Callable[[], Any] = importlib.import_module("pyinfra_cli.main").main
+        connectors = importlib.import_module("pyinfra.api.connectors")
+        connectors.entry_points = functools.cache(connectors.entry_points)  # type: ignore[attr-defined]  # each host looks
+        list(connectors.entry_points(group="pyinfra.connectors"))
+    script = "pyinfra_cli.main" if program == "pyinfra" else "nixherd.cli.main"
+    if not ours:
+        return lambda: importlib.import_module(script).main()
+    if program == "pyinfra":
         importlib.import_module("pyinfra.api.connectors").get_all_connectors()
         left_out = "nixherd.cli"
     else:
-        main = importlib.import_module("nixherd.cli.main").main
         left_out = "nixherd.pyinfra_glue"  # they import pyinfra, which patches
     package = importlib.import_module("nixherd")
     for module in pkgutil.walk_packages(package.__path__, "nixherd."):
         if not module.name.startswith(left_out):
             importlib.import_module(module.name)
-    inspect.getmodule(inspect.currentframe())  # which remembers where each module is: pyinfra asks in every run
+    main: Callable[[], Any] = importlib.import_module(script).main
     return main
 
 
-def serve(directory: Path, program: str) -> None:
-    """Returns only in a process that is to become the program, as which its `main` ends it."""
-    standing = _loaded(Path(__file__).with_name("client.py")).standing()
-    main = _preload(program)
+def serve(directory: Path, program: str, ours: bool) -> None:
+    """Returns only in a process that is to become the program, as which its `main` ends it.
+
+    Without `ours`, a run imports the library itself, and a `sitecustomize` is executed anew before it does.
+    """
+    standing = _client.standing()
+    main = _preload(program, ours)
+    inspect.getmodule(inspect.currentframe())  # which remembers where each module is: pyinfra asks in every run
     _loaded(Path(__file__).parents[1] / "spawning.py").put_right(gevent=program == "pyinfra")
     assert threading.active_count() == 1
     assert ("gevent" in sys.modules) == (program == "pyinfra")
@@ -87,30 +120,63 @@ def serve(directory: Path, program: str) -> None:
     if getppid() != parent:
         _exit(1)
     _become(request, streams)
+    if not ours and "sitecustomize" in sys.modules:
+        importlib.reload(sys.modules["sitecustomize"])
     if program == "nixherd":
         sys.executable = str(directory / "bin/python")  # beside which it looks for pyinfra
-    sys.exit(main())
+    status: object = None
+    try:
+        status = (_run_python if request["is_python"] else main)()
+    except SystemExit as end:
+        status = end.code
+    _end(status)
 
 
-def _loaded(file: Path) -> Any:
-    """A module of the tests, which this process has no path to."""
-    specification = importlib.util.spec_from_file_location(file.stem, file)
-    assert specification
-    assert specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+def _end(status: object) -> NoReturn:
+    """End as Python does, but without taking down all that was imported.
+
+    That would write to what is shared with the server, and so copy it: more work than most runs are.
+    """
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except Exception:  # noqa: BLE001  (Python has a status and words of its own for it)
+        sys.exit(status)  # type: ignore[arg-type]
+    if isinstance(status, int | None):
+        _exit((status or 0) & 0xFF)
+    print(status, file=sys.stderr, flush=True)
+    _exit(1)
+
+
+def _run_python() -> Any:
+    """Do what Python does with its arguments: `-c`, `-m` or a file, and what those are given."""
+    del sys.argv[0], sys.path[0]
+    option = sys.argv[0]
+    if option in ("-c", "-m"):
+        sys.path.insert(0, str(Path.cwd()) if option == "-m" else "")
+        source = sys.argv.pop(1)
+    if option == "-m":
+        runpy.run_module(source, run_name="__main__", alter_sys=True)
+    elif option == "-c":
+        module = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(source, "<string>", "exec"), module.__dict__)
+    else:
+        sys.path.insert(0, str(Path(option).parent))
+        runpy.run_path(option, run_name="__main__")
 
 
 def _request(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """`argv`, `environment`, `directory`, `umask` and `ignored` signals; and the three standard streams."""
-    data, streams, _flags, _address = _recv_fds(connection, 1, 3)
-    while not data.endswith(b"\n"):
+    """What client.py's main puts together, and the three standard streams."""
+    length, streams, _flags, _address = _recv_fds(connection, _client.LENGTH, 3)
+    data = b""
+    while len(data) < int.from_bytes(length, "big"):
         more = connection.recv(_LARGEST)
         if not more:
             _exit(1)
         data += more
-    return json.loads(data), streams
+    return marshal.loads(data), streams
 
 
 def _hold_together(connection: socket.socket, child: int) -> NoReturn:
@@ -172,4 +238,4 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), sys.argv[2])
+    serve(Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "ours")

@@ -53,13 +53,28 @@ def test_it_is_forked_and_called_as_the_program(environment: Mapping[str, str], 
     ("nixherd", "--version"), ("nixherd", "nonsense"), ("nixherd", "deploy", "nobody"), ("nixherd", "plan", "--help"),
     ("pyinfra", "--version"), ("pyinfra", "inventory.py", "--limit", "nobody", "deploys/deploy.py"),
     ("pyinfra", "@local", "exec", "--", 'pwd; umask; echo "$ONLY_HERE"; exit 3'),
-    ("pyinfra", "@local", "exec", "--", "kill -TERM $PPID"),
+    ("pyinfra", "@local", "exec", "--", "kill -TERM $PPID"), ("pyinfra", "@local", "exec", "--", "kill -KILL $PPID"),
 ])  # fmt: skip
 def test_it_says_and_ends_as_the_real_one(environment: Mapping[str, str], words: tuple[str, ...]) -> None:
     variables = {**environment, "FLEET": str(CHECKOUT / "fleet"), "ONLY_HERE": "ä  b"}
     real = {**variables, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     one, other = (run(each, *words, umask=0o27) for each in (variables, real))
     assert (one.returncode, one.stdout, one.stderr) == (other.returncode, other.stdout, other.stderr)
+
+
+SAYS = "import sys; print(__name__, sys.argv, sys.path[0]); sys.exit(3)"
+
+
+@pytest.mark.parametrize("program", ["pyinfra-python", "nixherd-python"])
+def test_a_python_does_as_the_real_one(environment: Mapping[str, str], tmp_path: Path, program: str) -> None:
+    (tmp_path / "says.py").write_text(f"{SAYS[: -len('sys.exit(3)')]} print(__file__)")
+    for words in (("-c", SAYS, "a", "-b"), ("-m", "json.tool", "--nonsense"), (str(tmp_path / "says.py"), "a")):
+        one, other = (run(environment, each, *words) for each in (program, sys.executable))
+        assert (one.returncode, one.stdout, one.stderr) == (other.returncode, other.stdout, other.stderr)
+    fails = run(environment, program, "-c", "1 / 0")
+    assert (fails.returncode, fails.stderr.splitlines()[-1]) == (1, "ZeroDivisionError: division by zero")
+    imported = run(environment, program, "-c", "import sys; print('nixherd.fleet.load' in sys.modules)")
+    assert imported.stdout == "True\n"
 
 
 @pytest.mark.parametrize("difference", ["variable", "terminal", "descriptor", "limit"])

@@ -9,6 +9,7 @@ import os
 import pkgutil
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -32,6 +33,7 @@ from nixherd.trust import enrol
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.fleets import FLEET
+from tests.preloaded.programs import Programs
 from tests.security.hostile import STRINGS, TEXT, obeyed
 
 ROOT = Path(__file__).parents[2]
@@ -146,9 +148,12 @@ def shown(
     fleet: Path,  # noqa: F811
     dev: Emulator,  # noqa: F811
     tmp_path: Path,
+    programs: Programs,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[list[str]], str]:
     """Runs `nixherd WORDS` on a terminal: what is on it in the end."""
+    if forked := shutil.which("pyinfra-python", path=programs(dict(os.environ))["PATH"]):
+        monkeypatch.setattr(sys, "executable", forked)  # beside which pyinfra is looked for
     token = tmp_path / "token"
     token.write_text(dev.token.to_toml())
     token.chmod(0o600)

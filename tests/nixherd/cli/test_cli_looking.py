@@ -19,6 +19,7 @@ from tests.nixherd.cli.conftest import Nixherd
 from tests.nixherd.proxmox.conftest import MAC, Emulator, granted
 from tests.nixherd.proxmox.dev import begin
 from tests.nixherd.proxmox.fleets import FLEET
+from tests.preloaded.programs import Programs
 
 pytestmark = [pytest.mark.process, pytest.mark.xdist_group("emulator")]
 
@@ -302,11 +303,13 @@ def test_progress_is_the_tasks_own(nixherd: Nixherd, emulator: Emulator) -> None
     assert "%" in done.err
 
 
-def test_completion_knows_commands_and_guests(nixherd: Nixherd, emulator: Emulator) -> None:
+def test_completion_knows_commands_and_guests(nixherd: Nixherd, programs: Programs, emulator: Emulator) -> None:
     def complete(*words: str) -> list[str]:
         environment = {**os.environ, "_NIXHERD_COMPLETE": "bash_complete"}
         environment |= {"COMP_WORDS": " ".join(["nixherd", *words]), "COMP_CWORD": str(len(words))}
-        done = subprocess.run(PROGRAM, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            "nixherd", env=programs(environment), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
         return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
     assert "shutdown" in complete("vm", "sh")

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from nixherd.fleet.changeset import changing
 from tests.nix_cli import environment
 from tests.nixherd.removing import GONE
 from tests.nixherd.trust.secrets.repositories import contents, git, nobodys
+from tests.preloaded.programs import Programs
 
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
 
@@ -30,16 +31,20 @@ def repository(place: Path) -> Path:
     return place
 
 
-def remove(fleet: Path, last: int | None = None) -> subprocess.CompletedProcess[str]:
-    words: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "tests.nixherd.removing",
-        fleet,
-        fleet.parent / "state",
-        *([str(last)] if last else []),
-    ]
-    return subprocess.run(words, cwd=ROOT, env={**os.environ, **environment()}, capture_output=True, text=True)
+Remove = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def remove(programs: Programs) -> Remove:
+    """Removes in a process of its own, whose last effect is the one of this number."""
+
+    def run(fleet: Path, last: int | None = None) -> subprocess.CompletedProcess[str]:
+        words: list[str | Path] = ["nixherd-python", "-m", "tests.nixherd.removing", fleet, fleet.parent / "state"]
+        words += [str(last)] if last else []
+        env = programs({**os.environ, **environment()})
+        return subprocess.run(words, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+    return run
 
 
 def is_done(fleet: Path) -> None:
@@ -52,7 +57,7 @@ def is_done(fleet: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_while_files_go_the_next_run_finishes_it(tmp_path: Path) -> None:
+def test_killed_while_files_go_the_next_run_finishes_it(remove: Remove, tmp_path: Path) -> None:
     """What names a file is changed before it goes: at no moment is one named that is not there."""
     whole = repository(tmp_path / "whole" / "fleet")
     effects = int(remove(whole).stdout.split()[-1])

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -49,6 +49,10 @@ def granted(*more: tuple[str, str]) -> list[dict[str, Any]]:
     ]
 
 
+# Not the default one, which reads all of the system's certificates each time that it is made.
+_ANY_CERTIFICATE = ssl._create_unverified_context()
+
+
 @dataclass
 class Emulator:
     """A running emulator; `log` is its request log."""
@@ -80,9 +84,7 @@ class Emulator:
         request = urllib.request.Request(
             f"https://127.0.0.1:{self.port}/_lab/{what}", json.dumps(params).encode(), method="POST"
         )
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        with urllib.request.urlopen(request, context=context) as answer:
+        with urllib.request.urlopen(request, context=_ANY_CERTIFICATE) as answer:
             assert answer.status == 200
 
     def requests(self) -> list[dict[str, Any]]:
@@ -167,10 +169,18 @@ def running(directory: Path, state: dict[str, Any]) -> Iterator[Emulator]:
             process.terminate()
 
 
+_STARTED = pytest.StashKey[Emulator]()
+
+
 @pytest.fixture(scope="session")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    with running(tmp_path_factory.mktemp("emulator"), state()) as emulator:
-        yield emulator
+def started(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Emulator:
+    """One for all tests of a worker, although each module that imports this has a fixture of its own by that."""
+    stash = request.config.stash
+    if _STARTED not in stash:
+        until_the_end = ExitStack()
+        stash[_STARTED] = until_the_end.enter_context(running(tmp_path_factory.mktemp("emulator"), state()))
+        request.config.add_cleanup(until_the_end.close)
+    return stash[_STARTED]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from tests.nixherd.trust.secrets.repositories import (
     repository,
     sops,
 )
+from tests.preloaded.programs import Programs
 from tests.shared import Shared
 
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
@@ -40,19 +40,20 @@ CHANGED = ["docs/machines.md", "hosts.nix", "secrets/.sops.yaml"]
 CHANGED += [f"secrets/{name}" for name in sorted(SECRETS) if name != "ssh_key_admin"] + ["vms/definitions.nix"]
 
 
-def enrol(fleet: Path, last: int | None = None) -> subprocess.CompletedProcess[str]:
-    place = fleet.parent
-    words: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "tests.nixherd.trust.secrets.enrolling",
-        fleet,
-        identity_of(place),
-        place / "state",
-    ]
-    words += [str(last)] if last else []
-    env = {**os.environ, **environment(), "PYTHONPATH": str(ROOT)}
-    return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True)
+Enrol = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def enrol(programs: Programs) -> Enrol:
+    """Enrols in a process of its own, whose last effect is the one of this number."""
+
+    def run(fleet: Path, last: int | None = None) -> subprocess.CompletedProcess[str]:
+        words: list[str | Path] = ["nixherd-python", "-m", "tests.nixherd.trust.secrets.enrolling"]
+        words += [fleet, identity_of(fleet.parent), fleet.parent / "state", *([str(last)] if last else [])]
+        env = programs({**os.environ, **environment()})
+        return subprocess.run(words, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+    return run
 
 
 def as_it_should_be(fleet: Path) -> None:
@@ -70,7 +71,7 @@ def as_it_should_be(fleet: Path) -> None:
     assert [each.name for each in fleet.parent.glob("state/nixherd/.trees/*/*")] == ["lock"]
 
 
-def test_everything_in_one_commit(tmp_path: Path) -> None:
+def test_everything_in_one_commit(enrol: Enrol, tmp_path: Path) -> None:
     fleet = repository(tmp_path / "fleet")
     done = enrol(fleet)
     assert done.returncode == 0, done.stderr
@@ -86,7 +87,7 @@ def test_everything_in_one_commit(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_at_every_effect_it_is_finished_by_the_next_run(tmp_path: Path) -> None:
+def test_killed_at_every_effect_it_is_finished_by_the_next_run(enrol: Enrol, tmp_path: Path) -> None:
     """All old or all new by the journal, every file whole at every moment, and one commit in the end."""
     whole = repository(tmp_path / "whole" / "fleet")
     effects = int(enrol(whole).stdout.split()[-1])
@@ -264,7 +265,7 @@ def test_two_runs_do_not_meet(fleet: Path) -> None:
         attempt(fleet)
 
 
-def test_a_file_that_was_tampered_with_is_refused(fleet: Path) -> None:
+def test_a_file_that_was_tampered_with_is_refused(enrol: Enrol, fleet: Path) -> None:
     text = (fleet / "secrets" / "dev.yaml").read_text()
     at = text.index("data:") + 5
     (fleet / "secrets" / "dev.yaml").write_text(text[:at] + ("A" if text[at] != "A" else "B") + text[at + 1 :])

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from tests import nix_cli
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
+from tests.preloaded.programs import Programs, end, preloaded
 
 ROOT = Path(__file__).parents[3]
 PLANTING = Path(__file__).parents[1] / "planting"
@@ -56,6 +57,7 @@ class Place:
 
     directory: Path
     environment: Mapping[str, str]
+    to_plant_in: Programs
     planted: dict[str, Any] = field(default_factory=dict)
     shell: str = '"$@"'
 
@@ -64,7 +66,7 @@ class Place:
         env = {**self.environment, **environment}
         env.pop("PYTHONUNBUFFERED", None)  # with it nothing is left to be written at the end
         if self.planted:
-            env |= {"PLANTED": json.dumps(self.planted), "PYTHONPATH": str(PLANTING)}
+            env = self.to_plant_in({**env, "PLANTED": json.dumps(self.planted), "PYTHONPATH": str(PLANTING)})
         argv = ["bash", "-c", self.shell, "bash", *words]
         done = subprocess.run(
             argv, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False
@@ -88,13 +90,27 @@ class Place:
         return Path(self.environment["XDG_STATE_HOME"])
 
 
+@pytest.fixture(scope="session")
+def to_plant_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    """As `programs`, but each run imports the library itself, as its `sitecustomize` has it."""
+    place = tmp_path_factory.mktemp("to-plant-in")
+
+    begins = {**os.environ, "PYTHONPATH": str(PLANTING)}  # the variables that Python reads as it starts
+
+    def planted(environment: dict[str, str]) -> dict[str, str]:
+        return {**environment, "PATH": preloaded(place, {**begins, "PATH": environment["PATH"]}, ours=False)["PATH"]}
+
+    yield planted
+    end(place)
+
+
 @pytest.fixture
-def place(tmp_path: Path, programs: Callable[[dict[str, str]], dict[str, str]]) -> Place:
+def place(tmp_path: Path, programs: Programs, to_plant_in: Programs) -> Place:
     directory = tmp_path / "fleet"
     directory.mkdir()
     (directory / "flake.nix").write_text(FLAKE)
     home = {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state"), "FLEET": str(directory), "TERM": "dumb"}
-    made = Place(directory, programs({**os.environ, **nix_cli.environment(), **home}))
+    made = Place(directory, programs({**os.environ, **nix_cli.environment(), **home}), to_plant_in)
     made.access("")
     return made
 

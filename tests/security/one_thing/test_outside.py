@@ -19,6 +19,7 @@ from nixherd.deploy.report import entries
 from tests import nix_cli
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
+from tests.preloaded.programs import Programs
 from tests.security.one_thing.conftest import BAD, Ended, Place, alone, deploy, reboot
 
 FULL = 'mount -t tmpfs -o size=256k,mode=700 tmpfs "$XDG_STATE_HOME"; "$@"'
@@ -137,13 +138,16 @@ def test_a_changed_guest_decides_the_status_whoever_reads(
     fleet: Path,  # noqa: F811
     dev: Emulator,  # noqa: F811
     tmp_path: Path,
-    programs: Callable[[dict[str, str]], dict[str, str]],
+    programs: Programs,
+    to_plant_in: Programs,
 ) -> None:
     token = tmp_path / "token"
     token.write_text(dev.token.to_toml())
     token.chmod(0o600)
     names = {"HOME": str(tmp_path), "FLEET": str(fleet), "PROXMOX_TOKEN_FILE": str(token), "TERM": "dumb"}
-    made = Place(fleet, programs({**os.environ, **nix_cli.environment(), **names, **ENCODINGS.get(how, {})}))
+    made = Place(
+        fleet, programs({**os.environ, **nix_cli.environment(), **names, **ENCODINGS.get(how, {})}), to_plant_in
+    )
     made.shell = {**OUTPUTS, **UNWRITABLE}.get(how, '"$@"')
     unwritable = how in UNWRITABLE
     ended = made.nixherd("vm", "snapshot", "dev", "before", "--description", "Müller → ✓", "--table")

@@ -4,7 +4,6 @@ import ast
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +104,7 @@ def touch(front):
 main.main(["touch"])
 """
     before = (place.directory / "hosts.nix").read_text()
-    ended = place.run(sys.executable, "-c", script)
+    ended = place.run("nixherd-python", "-c", script)
     assert (place.directory / "hosts.nix").read_text() == before
     return ended
 
@@ -124,7 +123,7 @@ def node(place: Place) -> Ended:
     (place.directory / "vms").mkdir(exist_ok=True)
     (place.directory / "vms" / "definitions.nix").write_text('{ proxmox = { host = "127.0.0.9"; node = "prom"; }; }\n')
     words = ("-y", "nodes.py", "--limit", "prom", "deploys/proxmox_host.py")
-    return place.run(str(Path(sys.executable).with_name("pyinfra")), *words)
+    return place.run("pyinfra", *words)
 
 
 def row(place: Place) -> Ended:

@@ -4,8 +4,8 @@ import functools
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from nixherd.fleet.models import Fleet
 from nixherd.trust.enrol import render_overview
 from nixherd.trust.templating import render_foreign
 from tests.nixherd.trust.secrets.repositories import contents, git, repository
+from tests.preloaded.programs import Programs
 from tests.security.tree_state.conftest import PUBLISHED, TEMPORARIES, publish, refused
 
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
@@ -28,9 +29,25 @@ pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
 # State: whose it is
 
 
-def killed(fleet: Path, after: int, *, identity: str | None = None) -> None:
+Killed = Callable[..., None]
+
+
+@pytest.fixture
+def killed(programs: Programs) -> Killed:
     """A run that is killed after it has replaced so many files."""
-    script = f"""
+
+    def run(fleet: Path, after: int, *, identity: str | None = None) -> None:
+        words = ["nixherd-python", "-c", KILLED.format(after=after, identity=identity, fleet=str(fleet))]
+        env = programs(dict(os.environ))
+        done = subprocess.run(
+            words, cwd=CHECKOUT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == -9, done.stderr
+
+    return run
+
+
+KILLED = """
 import os
 from pathlib import Path
 from nixherd.fleet import tree as trees
@@ -47,16 +64,14 @@ Tree.move = moved
 identity = {identity!r}
 if identity:
     trees.identity = lambda root: identity
-publish(Path({str(fleet)!r}))
+publish(Path({fleet!r}))
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True)
-    assert done.returncode == -9, done.stderr
 
 
 CHECKOUT = Path(__file__).parents[3]
 
 
-def test_a_killed_run_is_finished_also_after_the_tree_was_moved(fleet: Path, tmp_path: Path) -> None:
+def test_a_killed_run_is_finished_also_after_the_tree_was_moved(killed: Killed, fleet: Path, tmp_path: Path) -> None:
     killed(fleet, 1)
     assert interrupted(fleet)
     moved = fleet.rename(tmp_path / "moved")
@@ -68,7 +83,7 @@ def test_a_killed_run_is_finished_also_after_the_tree_was_moved(fleet: Path, tmp
     assert not list(moved.glob(TEMPORARIES))
 
 
-def test_another_tree_never_gets_a_journal(fleet: Path, tmp_path: Path) -> None:
+def test_another_tree_never_gets_a_journal(killed: Killed, fleet: Path, tmp_path: Path) -> None:
     """A new clone at the path of the one in which a run was killed."""
     killed(fleet, 1)
     shutil.rmtree(fleet)
@@ -81,7 +96,7 @@ def test_another_tree_never_gets_a_journal(fleet: Path, tmp_path: Path) -> None:
 
 
 def test_a_journal_of_which_nothing_has_happened_is_thrown_away(
-    fleet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    killed: Killed, fleet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a file system does not say when a directory was made, a clone at the same path might get the same inode."""
     monkeypatch.setattr(trees, "identity", lambda root: "the same")
@@ -95,7 +110,7 @@ def test_a_journal_of_which_nothing_has_happened_is_thrown_away(
     assert not interrupted(fleet)
 
 
-def test_what_the_journal_does_not_know_is_never_put_in_place(fleet: Path, tmp_path: Path) -> None:
+def test_what_the_journal_does_not_know_is_never_put_in_place(killed: Killed, fleet: Path, tmp_path: Path) -> None:
     killed(fleet, 1)
     [staged] = (tmp_path / "state").glob("nixherd/.trees/*/staged")
     (staged / "vms" / "definitions.nix").write_text("# something else\n")
@@ -107,7 +122,9 @@ def test_what_the_journal_does_not_know_is_never_put_in_place(fleet: Path, tmp_p
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
-def test_what_is_left_without_a_journal_makes_nothing_dirty_and_goes(fleet: Path, tmp_path: Path, after: int) -> None:
+def test_what_is_left_without_a_journal_makes_nothing_dirty_and_goes(
+    killed: Killed, fleet: Path, tmp_path: Path, after: int
+) -> None:
     """In CI the state directory is gone with the job, and the tree may not be."""
     killed(fleet, after)
     left = [str(path.relative_to(fleet)) for path in fleet.glob(TEMPORARIES)]
@@ -210,7 +227,9 @@ def test_somebody_with_another_state_directory_is_kept_out(fleet: Path, monkeypa
         refused(lambda: publish(fleet), "another run is changing this fleet's files")
 
 
-def test_state_and_tree_may_be_on_different_file_systems(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_and_tree_may_be_on_different_file_systems(
+    killed: Killed, fleet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = Path(tempfile.mkdtemp(dir="/dev/shm"))
     if place.stat().st_dev == fleet.stat().st_dev:
         pytest.skip("/dev/shm is not a file system of its own here")

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from nixherd.fleet.tree import Tree
 from tests.nix_cli import environment
 from tests.nixherd.cli.new.conftest import NEW, ROOT, Fleet
 from tests.nixherd.trust.secrets.repositories import contents, git, repository
+from tests.preloaded.programs import Programs
 
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("cli-new")]
 
@@ -117,20 +118,24 @@ def test_a_hook_that_takes_it_out_again_is_found_out(fleet: Fleet) -> None:
         git(fleet.root, "reset", "-q", "--hard", "HEAD~1")
 
 
-def scaffolded(fleet: Path, last: int | None = None) -> subprocess.CompletedProcess[str]:
-    words: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "tests.nixherd.trust.new.scaffolded",
-        fleet,
-        *([str(last)] if last else []),
-    ]
-    env = {**os.environ, **environment(), "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(fleet.parent / "state")}
-    return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True)
+Scaffolded = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def scaffolded(programs: Programs) -> Scaffolded:
+    """Scaffolds in a process of its own, whose last effect is the one of this number."""
+
+    def run(fleet: Path, last: int | None = None) -> subprocess.CompletedProcess[str]:
+        words: list[str | Path] = ["nixherd-python", "-m", "tests.nixherd.trust.new.scaffolded", fleet]
+        words += [str(last)] if last else []
+        env = programs({**os.environ, **environment(), "XDG_STATE_HOME": str(fleet.parent / "state")})
+        return subprocess.run(words, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+    return run
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_next_run_has_all_of_it(tmp_path: Path) -> None:
+def test_killed_at_any_moment_the_next_run_has_all_of_it(scaffolded: Scaffolded, tmp_path: Path) -> None:
     """Before its journal is written nothing is there; from then on the next run finishes what was begun."""
     whole = repository(tmp_path / "whole" / "fleet")
     old = contents(whole)

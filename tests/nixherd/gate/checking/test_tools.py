@@ -1,8 +1,8 @@
 """The gate's tools: repairs, formatting, linting, statix, annotations, builds."""
 
 import json
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from nixherd.cli.main import run
 from nixherd.gate.files import Place
 from nixherd.gate.programs import statix
 from tests.nixherd.gate.checking.conftest import FORMATTED, QUICK, ROOT, UNFORMATTED, UNUSED, Ask, found, git
+from tests.preloaded.programs import Programs
 
 
 def test_fix_mends_and_checks_again(fleet: Path, ask: Ask) -> None:
@@ -172,7 +173,9 @@ FLAKE = """{
 
 
 @pytest.mark.slow
-def test_a_foreign_flake_without_checks_is_built_and_a_run_of_pyinfra_depends_on_it(fleet: Path, ask: Ask) -> None:
+def test_a_foreign_flake_without_checks_is_built_and_a_run_of_pyinfra_depends_on_it(
+    fleet: Path, ask: Ask, programs: Programs
+) -> None:
     (fleet / "flake.nix").write_text(FLAKE)
     git(fleet, "add", "-A")
     assert run(["fmt"]) == 0
@@ -182,9 +185,10 @@ def test_a_foreign_flake_without_checks_is_built_and_a_run_of_pyinfra_depends_on
     assert (notes["builds"], notes["lockout"]) == ("2 systems, 1 home, 0 disko scripts built", "2 machines")
 
     def deploys() -> subprocess.CompletedProcess[str]:
-        pyinfra = Path(sys.executable).with_name("pyinfra")
-        argv: list[str | Path] = [pyinfra, "-y", "inventory.py", "deploys/check.py", "--data", "without=secrets;merge"]
-        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        argv = ["pyinfra", "-y", "inventory.py", "deploys/check.py", "--data", "without=secrets;merge"]
+        return subprocess.run(
+            argv, cwd=ROOT, env=programs(dict(os.environ)), capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
 
     passed = deploys()
     assert passed.returncode == 0, passed.stderr

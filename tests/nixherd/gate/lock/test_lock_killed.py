@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-import sys
 
 import pytest
 
 from tests.nixherd.gate.lock.conftest import Forge
+from tests.preloaded.programs import Programs
 
 pytestmark = pytest.mark.slow
 
@@ -21,12 +21,13 @@ MOMENTS = {
 }
 
 
-def test_killed_at_any_moment_it_is_finished_by_the_next_run(forge: Forge) -> None:
+def test_killed_at_any_moment_it_is_finished_by_the_next_run(forge: Forge, programs: Programs) -> None:
     """SIGKILL: the branch has all of it or nothing, the operator's files are as they were, nothing is in the way."""
     (forge.root / "bin").mkdir()
     wrapper = forge.root / "bin/git"
-    command = [sys.executable, "-c", "from nixherd.cli.main import main; main()", "lock", "update", *MERGE]
-    env = {**os.environ, "PATH": f"{forge.root}/bin:{os.environ['PATH']}", "ROOT": str(forge.root)}
+    command = ["nixherd", "lock", "update", *MERGE]
+    path = f"{forge.root}/bin:{programs(dict(os.environ))['PATH']}"
+    env = {**os.environ, "PATH": path, "ROOT": str(forge.root)}
     for words, leaves in MOMENTS.items():
         before, data = forge.tip, forge.upstream("data")
         wrapper.write_text(
@@ -35,7 +36,9 @@ def test_killed_at_any_moment_it_is_finished_by_the_next_run(forge: Forge) -> No
         )
         wrapper.chmod(0o755)
         gate = forge.gate if leaves else "kill -KILL $PPID"
-        killed = subprocess.run([*command, "--gate", gate], env=env, capture_output=True, text=True)
+        killed = subprocess.run(
+            [*command, "--gate", gate], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
         assert killed.returncode == -9, killed.stderr
         assert forge.tip in (before, *forge.judged)
         assert (forge.tip == before) == (words != "push --quiet")
