@@ -3,6 +3,12 @@
 from collections.abc import Iterable, Sequence
 from enum import IntEnum, StrEnum
 
+UNFORESEEN = (
+    *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError, LookupError, MemoryError),
+    *(NameError, ReferenceError, RuntimeError, StopIteration, SyntaxError, SystemError, TypeError, ValueError),
+)
+"""What Python raises where a program is wrong: a fault of ours, and no reason to leave other hosts alone."""
+
 
 class FleetError(Exception):
     """The root of every error meant for the operator; `output` is what a program printed that it is about."""
@@ -88,12 +94,6 @@ class NotSent(OSError):
 class Unforeseen(FleetError, OSError):
     """A fault of our own, in words (`nixherd.base.terminal`): it ends what it happened in, and nothing else."""
 
-
-UNFORESEEN = (
-    *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError, LookupError, MemoryError),
-    *(NameError, ReferenceError, RuntimeError, StopIteration, SyntaxError, SystemError, TypeError, ValueError),
-)
-"""What Python raises where a program is wrong: a fault of ours, and no reason to leave other hosts alone."""
 
 FAILURES = (FleetError, OSError, *UNFORESEEN)
 """All that ends one host, or one command, with one line. Nobody catches FleetError and OSError by themselves."""

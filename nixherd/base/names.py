@@ -27,6 +27,13 @@ USER = r"[A-Za-z_][A-Za-z0-9_.-]*"
 PLAIN_PATH = r"[A-Za-z0-9/._+@-]+"
 
 
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([KMGT]?)")
+_MOST = 1 << 62  # bytes; what a server counts them with ends there
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+LONGEST = 30 * 24 * 3600  # seconds: what takes longer than a month is not waited for, and no clock takes 1e300
+MOST = 2**31 - 1
+
+
 def pattern(name: str) -> re.Pattern[str]:
     return re.compile(name, re.ASCII)
 
@@ -34,11 +41,6 @@ def pattern(name: str) -> re.Pattern[str]:
 def is_a(name: str, text: str) -> bool:
     """Whether a text can be a name of this kind."""
     return re.fullmatch(name, text, re.ASCII) is not None
-
-
-_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([KMGT]?)")
-_MOST = 1 << 62  # bytes; what a server counts them with ends there
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def parse_size(text: str) -> int:
@@ -67,9 +69,6 @@ def human(size: int) -> str:
     return f"{value:.0f} {unit}" if value == int(value) else f"{value:.1f} {unit}"
 
 
-LONGEST = 30 * 24 * 3600  # seconds: what takes longer than a month is not waited for, and no clock takes 1e300
-
-
 def parse_seconds(given: object) -> float:
     """A number of seconds, 1 to `LONGEST`. ValueError for what is none: `nan` is never over, and `inf` no deadline."""
     try:
@@ -79,9 +78,6 @@ def parse_seconds(given: object) -> float:
     if not 1 <= found <= LONGEST:
         raise ValueError(f"{given} is not a number of seconds from 1 to {LONGEST}; write one like 300")
     return found
-
-
-MOST = 2**31 - 1
 
 
 def size_of(name: str, value: object) -> int:

@@ -22,6 +22,15 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _KEPT = frozenset("\n\t")
 
 
+GRACE = 2.0  # seconds in which most things come to pass, and nothing needs to be said
+FIRST, LONGEST = 10.0, 300.0  # seconds of silence after which it is said that the wait goes on: longer each time
+RECENT = 60.0  # seconds for which something said is still known
+_LOG = "faults.log"
+_ENOUGH = 1 << 20  # bytes; then the file begins anew
+_HOMELESS = "Could not determine home directory."  # pathlib's word for ~nobody, and for a user without one
+_SHOWN = 300  # characters of an exception's own text
+
+
 def visible(text: object) -> str:
     r"""The text with every character that is not text as its escape (`\x1b`, `\u202e`); lines and tabs stay."""
     words = str(text)
@@ -138,11 +147,6 @@ def _silence(stream: IO[str]) -> None:
         os.close(null)
 
 
-GRACE = 2.0  # seconds in which most things come to pass, and nothing needs to be said
-FIRST, LONGEST = 10.0, 300.0  # seconds of silence after which it is said that the wait goes on: longer each time
-RECENT = 60.0  # seconds for which something said is still known
-
-
 class Narrator:
     """Says what is being waited for when it changes, and after 10, 20, 40 … seconds without a change that it still is.
 
@@ -175,12 +179,6 @@ class Narrator:
         seconds = f" ({waited:.0f} s)" if self._timed else ""
         self._say(f"{'still: ' if known else ''}{text}{seconds}")
         self._spoke = now
-
-
-_LOG = "faults.log"
-_ENOUGH = 1 << 20  # bytes; then the file begins anew
-_HOMELESS = "Could not determine home directory."  # pathlib's word for ~nobody, and for a user without one
-_SHOWN = 300  # characters of an exception's own text
 
 
 def worded(error: BaseException, what: str) -> FleetError:

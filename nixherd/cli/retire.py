@@ -35,42 +35,6 @@ from nixherd.trust.secrets.recipients import CONFIG
 from nixherd.trust.secrets.sops import identity_file, operator
 from nixherd.trust.secrets.store import Store, recipients_of_hosts
 
-
-def duties_of(evaluator: Evaluator, fleet: Fleet, host: Host, guests: Sequence[Vm]) -> list[str]:
-    """A line for each; what the flake does not tell is said to be not known."""
-    return [*_declared(fleet, host, guests), *_evaluated(evaluator, host)]
-
-
-def _declared(fleet: Fleet, host: Host, guests: Sequence[Vm]) -> list[str]:
-    lines = []
-    for vm in guests:
-        for name in ("purpose", "services", "notes"):
-            if text := _joined(vm.extra.get(name)):
-                lines.append(f"{vm.attribute}.{name} in the definitions: {text}")
-    waves = {each.id: wave_of(each.id, *map(each.deployment.get, ("canary", "wave"))) for each in fleet.hosts.values()}
-    mine = waves.pop(host.id)
-    if waves and mine < min(waves.values()):
-        lines.append(f"it is the only one of the {wave_label(mine)}: no host is deployed to before the others then")
-    if host.hostname == os.uname().nodename:
-        lines.append(f"the machine that this runs on is called {host.hostname} as well; is it that one?")
-    return lines
-
-
-def _evaluated(evaluator: Evaluator, host: Host) -> list[str]:
-    if not host.is_nixos:
-        return []
-    try:
-        found: dict[str, bool] = json.loads(evaluator.ask(nix.duties(evaluator.flake, host.id)))
-    except FleetError as error:
-        return [f"what it does for the others is not known: {error}"]
-    return [f"it is {what}" for what, is_so in found.items() if is_so]
-
-
-def _joined(value: object) -> str:
-    each = value if isinstance(value, (list, tuple)) else [value]
-    return ", ".join(" ".join(str(one).split()) for one in each if one)
-
-
 _SHOWN = 20  # mentions
 
 
@@ -349,3 +313,38 @@ def _document(plan: Plan, done: Done | None) -> dict[str, Any]:
     if done is None:
         return {**document, "planned": True}
     return {**document, "changed": bool(done.paths), "files": done.paths, "commit": done.commit}
+
+
+def duties_of(evaluator: Evaluator, fleet: Fleet, host: Host, guests: Sequence[Vm]) -> list[str]:
+    """A line for each; what the flake does not tell is said to be not known."""
+    return [*_declared(fleet, host, guests), *_evaluated(evaluator, host)]
+
+
+def _declared(fleet: Fleet, host: Host, guests: Sequence[Vm]) -> list[str]:
+    lines = []
+    for vm in guests:
+        for name in ("purpose", "services", "notes"):
+            if text := _joined(vm.extra.get(name)):
+                lines.append(f"{vm.attribute}.{name} in the definitions: {text}")
+    waves = {each.id: wave_of(each.id, *map(each.deployment.get, ("canary", "wave"))) for each in fleet.hosts.values()}
+    mine = waves.pop(host.id)
+    if waves and mine < min(waves.values()):
+        lines.append(f"it is the only one of the {wave_label(mine)}: no host is deployed to before the others then")
+    if host.hostname == os.uname().nodename:
+        lines.append(f"the machine that this runs on is called {host.hostname} as well; is it that one?")
+    return lines
+
+
+def _evaluated(evaluator: Evaluator, host: Host) -> list[str]:
+    if not host.is_nixos:
+        return []
+    try:
+        found: dict[str, bool] = json.loads(evaluator.ask(nix.duties(evaluator.flake, host.id)))
+    except FleetError as error:
+        return [f"what it does for the others is not known: {error}"]
+    return [f"it is {what}" for what, is_so in found.items() if is_so]
+
+
+def _joined(value: object) -> str:
+    each = value if isinstance(value, (list, tuple)) else [value]
+    return ", ".join(" ".join(str(one).split()) for one in each if one)

@@ -32,6 +32,10 @@ from nixherd.ssh.destination import Destination
 Machines = Callable[[str], Machine]
 
 
+DEADLINE = 4 * 3600.0  # seconds
+HELP_DEADLINE = 60.0
+
+
 def builder_of(fleet: Fleet, machine: Machine, build_on: str, machines: Machines) -> Machine | None:
     """The machine that builds for this one; None where that is done here. `machines` gives those of other hosts.
 
@@ -106,10 +110,6 @@ def _build_there(host_run: HostRun, planned: Planned, tell: Callable[[str], None
 
 def _reason(error: Exception) -> str:
     return last_error(error.stderr) if isinstance(error, ProcessFailed) and error.stderr else str(error)
-
-
-DEADLINE = 4 * 3600.0  # seconds
-HELP_DEADLINE = 60.0
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,22 @@ UNSIGNED = (
 )
 
 
+Command = Callable[[Destination], tuple[list[str], Mapping[str, str]]]
+COPY_DEADLINE = 4 * 3600.0  # seconds
+# So many at a time: each is a process, and they share the way out.
+_copies = threading.BoundedSemaphore(max(32, 4 * (os.cpu_count() or 1)))
+PATIENCE = 120.0  # seconds without any progress
+NOISE = 16_384  # bytes that mean nothing: ssh sends and gets some to keep a connection alive, some 3,000 in PATIENCE
+_EVERY = 1.0  # seconds between two looks at the program,
+_EVERY_THERE = 20.0  # and at the machine
+# Nix says so once and then waits for as long as it takes; whoever holds the lock has a deadline, or is Nix itself.
+_LOCK = re.compile(r"waiting for (.*\block\b|exclusive access to|.* to finish)")
+LOOK_THERE = (
+    "for p in /proc/[0-9]*; do read -r c <$p/comm && case $c in nix*) cat $p/stat $p/io;; esac; done 2>/dev/null; true"
+)
+"""Prints what changes while a process of Nix does anything on a machine"""
+
+
 @dataclass(frozen=True)
 class SigningKey:
     """A secret key file as `nix key generate-secret` makes it."""
@@ -114,13 +130,6 @@ def _require_signed(machine: Machine, paths: Sequence[str]) -> None:
     for path in paths:
         if not nix.parse_signatures(run(nix.signatures(path), timeout=KEY_DEADLINE).stdout):
             raise FleetError(f"{machine.id}: {UNSIGNED} ({path})")
-
-
-Command = Callable[[Destination], tuple[list[str], Mapping[str, str]]]
-
-COPY_DEADLINE = 4 * 3600.0  # seconds
-# So many at a time: each is a process, and they share the way out.
-_copies = threading.BoundedSemaphore(max(32, 4 * (os.cpu_count() or 1)))
 
 
 def is_left_to_nixos_rebuild(host_run: HostRun, value: Built | Planned) -> bool:
@@ -228,19 +237,6 @@ def run_towards(
             raise
         argv, environment = command(moved_to)
         return run(argv, env=environment, timeout=timeout, stream=stream, watch=watch)
-
-
-PATIENCE = 120.0  # seconds without any progress
-NOISE = 16_384  # bytes that mean nothing: ssh sends and gets some to keep a connection alive, some 3,000 in PATIENCE
-_EVERY = 1.0  # seconds between two looks at the program,
-_EVERY_THERE = 20.0  # and at the machine
-# Nix says so once and then waits for as long as it takes; whoever holds the lock has a deadline, or is Nix itself.
-_LOCK = re.compile(r"waiting for (.*\block\b|exclusive access to|.* to finish)")
-
-LOOK_THERE = (
-    "for p in /proc/[0-9]*; do read -r c <$p/comm && case $c in nix*) cat $p/stat $p/io;; esac; done 2>/dev/null; true"
-)
-"""Prints what changes while a process of Nix does anything on a machine"""
 
 
 class Stalled(DeadlineExceeded):

@@ -14,6 +14,10 @@ USUAL = 1
 _SHARE = re.compile(r"(\d{1,3})\s*%")
 
 
+HERE, TARGET = "local", "target"  # of build_on, which may name a host as well
+LONGEST = 24 * 3600  # seconds
+
+
 def wave_of(host_id: str, canary: Any, wave: Any) -> int:
     """The wave of a host: canaries go first, who says nothing goes in wave 1. Usage when it is not a number from 1."""
     if canary not in (None, True, False, 0, 1):
@@ -101,10 +105,6 @@ class Engine(StrEnum):
 
     GUARDED = "guarded"
     NIXOS_REBUILD = "nixos-rebuild"
-
-
-HERE, TARGET = "local", "target"  # of build_on, which may name a host as well
-LONGEST = 24 * 3600  # seconds
 
 
 @dataclass(frozen=True)

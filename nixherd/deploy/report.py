@@ -27,6 +27,12 @@ _BEGIN = ("run", "stage")
 _ROLLOUT = re.compile(r"(\.\d+)?(-boot)?$")
 
 
+# Stages after which a host of which nothing more was noted may run one system or the other.
+UNDECIDED = ("activate", "prove", "keep", "roll back", "reboot")
+# Noted of a host, whatever rollout it is in then; all else was seen in one rollout and says nothing of another.
+_OF_THE_HOST = ("login_shell", "verified")
+
+
 def new_directory() -> Path:
     """For a deployment that begins now; not made yet. The oldest of many are removed."""
     for old in runs()[: -_KEPT + 1]:
@@ -159,10 +165,6 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown", Exit.UNKNOWN
 
 
-# Stages after which a host of which nothing more was noted may run one system or the other.
-UNDECIDED = ("activate", "prove", "keep", "roll back", "reboot")
-
-
 @dataclass(frozen=True)
 class HostReport:
     """One host. `stage` is the last that it came to; `found` all that was noted of it: old, new, diff, log, …"""
@@ -242,10 +244,6 @@ def report(entries: Iterable[Mapping[str, Any]]) -> Report:
         shown_warnings = [shown(text, sorted(ids)) for text, ids in hosts_of.items()]
         settings["warnings"] = [*settings.get("warnings", ()), *shown_warnings]
     return Report(settings, tuple(_host(name, values) for name, values in hosts.items()), why)
-
-
-# Noted of a host, whatever rollout it is in then; all else was seen in one rollout and says nothing of another.
-_OF_THE_HOST = ("login_shell", "verified")
 
 
 def _anew(values: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,13 @@ from nixherd.fleet.validate import GROUPS
 _TAKEN = ("self", "names_data", "override_data")
 
 
+_LONGEST = 24 * 3600  # seconds
+Kind = tuple[Callable[[Any], bool], str]
+_FLAG: Kind = (lambda value: value in (True, False, 0, 1), "true or false")
+_ANY: Kind = (lambda _: True, "")
+DEPLOYMENT = (*(field.name for field in FIELDS[Place.HOST] if field.deploys), *OPERATORS)
+
+
 def groups_of(fleet: Fleet) -> dict[str, list[str]]:
     """Every group with the ids of its hosts: the kinds, one per alias and hostname, and the tags of definitions.
 
@@ -115,9 +122,6 @@ def _said(directories: Iterable[Path]) -> Iterator[dict[str, Any]]:
             yield runpy.run_path(str(directory / "all.py"))
 
 
-_LONGEST = 24 * 3600  # seconds
-
-
 def _is_seconds(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LONGEST
 
@@ -126,13 +130,9 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, (str, int)) and not isinstance(value, bool) and str(value).isprintable() and value != ""
 
 
-Kind = tuple[Callable[[Any], bool], str]
-_FLAG: Kind = (lambda value: value in (True, False, 0, 1), "true or false")
 _SECONDS: Kind = (_is_seconds, f"a whole number of seconds from 1 to {_LONGEST}")
 _TEXT: Kind = (_is_text, "one line of text")
-_ANY: Kind = (lambda _: True, "")
 
-DEPLOYMENT = (*(field.name for field in FIELDS[Place.HOST] if field.deploys), *OPERATORS)
 
 # By name, what each has to be; whoever asks for one of the last kind judges it.
 HOSTS: Mapping[str, Kind] = {

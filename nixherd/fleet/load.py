@@ -57,6 +57,11 @@ _NO_UTF8 = re.compile(r"\[json\.exception[^]]*\].* UTF-8 ")
 _FORBIDDEN = re.compile(r"access to (?:absolute|canonical) path '([^']*)' is forbidden in restricted mode")
 
 
+Leaf = tuple[str, ...]
+ABSENT: Any = object()
+"""what an attribute is intended to be that is to be there no more"""
+
+
 def evaluate(world: World, directory: Path) -> tuple[Any, Any]:
     """What the two files of a fleet say, unjudged; None for definitions that are not there.
 
@@ -179,11 +184,6 @@ def _home_path(world: World) -> str | None:
                 line, column = node.start_point
                 return f"{os.path.relpath(path, world.fleet)}:{line + 1}:{column + 1}"
     return None
-
-
-Leaf = tuple[str, ...]
-ABSENT: Any = object()
-"""what an attribute is intended to be that is to be there no more"""
 
 
 def require_exactly(

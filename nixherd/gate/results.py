@@ -18,6 +18,13 @@ from nixherd.nix.errors import is_circumstance
 _PLACE = re.compile(r"(?s)(?P<file>[^\s:]([^:\n]*[^\s:])?)(?::(?P<line>\d+)(?::(?P<column>\d+))?)?: (?P<what>.+)")
 
 
+SUITE = "nixherd check"
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_ROOT = "%SRCROOT%"
+_DATA = {"%": "%25", "\r": "%0D", "\n": "%0A"}
+_PROPERTY = {**_DATA, ":": "%3A", ",": "%2C"}
+
+
 class Status(StrEnum):
     """How a tool ended. Only the first and the last let the gate through."""
 
@@ -143,9 +150,6 @@ def passed(results: Iterable[Result]) -> bool:
     return all(result.status.is_good for result in results)
 
 
-SUITE = "nixherd check"
-
-
 def junit_xml(results: Sequence[Result]) -> str:
     """A test case a tool: findings are failures, what cannot be told is an error, what was left out is skipped."""
     seconds = f"{sum(result.seconds for result in results):.3f}"
@@ -174,10 +178,6 @@ def _case(suite: ElementTree.Element, result: Result) -> None:
         case Status.FAILED:
             kind = {"message": f"{len(result.findings)} findings", "type": "findings"}
             ElementTree.SubElement(case, "failure", kind).text = lines
-
-
-SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-_ROOT = "%SRCROOT%"
 
 
 def sarif_log(results: Sequence[Result], prefix: str = "") -> dict[str, Any]:
@@ -226,10 +226,6 @@ def _result(result: Result, found: Found, rules: Sequence[str], prefix: str) -> 
             place["region"] = {"startLine": found.line, **column}
         document["locations"] = [{"physicalLocation": place}]
     return document
-
-
-_DATA = {"%": "%25", "\r": "%0D", "\n": "%0A"}
-_PROPERTY = {**_DATA, ":": "%3A", ",": "%2C"}
 
 
 def annotations(results: Sequence[Result], prefix: str = "") -> Iterator[str]:

@@ -29,6 +29,9 @@ read -r name word && printf "%s\\n" "$word" >"/run/{NAME}.$name"
 """
 
 
+_LOOK_THERE = "nothing was sent there: find out who is root in that guest"
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """The guest that was asked where it is. `mac` is net0's, in lower case; None is not known, and not compared."""
@@ -104,9 +107,6 @@ def _uuid(text: str | None) -> uuid.UUID | None:
 def planted(name: str) -> str:
     """Where the word is that PLANT wrote under this name; for root alone."""
     return f"/run/{NAME}.{name}"
-
-
-_LOOK_THERE = "nothing was sent there: find out who is root in that guest"
 
 
 def told_key(hypervisor: Hypervisor, keys: HostKeys, host_id: str, guest: Asked, *, for_good: bool) -> str:

@@ -25,6 +25,12 @@ _VERSION = re.compile(r"^(.*?)-([^a-zA-Z].*)$")
 _OUTPUTS = re.compile(r"-(bin|dev|doc|info|lib|man|out|static|debug|devdoc|data|getent|mount|login|swap|terminfo)$")
 
 
+KEXEC_INSTALLER = "packages.x86_64-linux.kexec-installer"
+BUILD_DEADLINE = 4 * 3600.0  # seconds
+# When something is wrong with one of many, so many of them are tried alone at the same time.
+_one_by_one = threading.BoundedSemaphore(os.cpu_count() or 1)
+
+
 @dataclass(frozen=True, order=True)
 class Change:
     """A package that differs. Versions are sorted, "" where a path has none; `size` is in bytes, more is positive."""
@@ -99,12 +105,6 @@ def _versions(versions: tuple[str, ...]) -> str:
 
 def _signed(size: int) -> str:
     return ("+" if size > 0 else "-") + human(abs(size))
-
-
-KEXEC_INSTALLER = "packages.x86_64-linux.kexec-installer"
-BUILD_DEADLINE = 4 * 3600.0  # seconds
-# When something is wrong with one of many, so many of them are tried alone at the same time.
-_one_by_one = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
 class Builder:

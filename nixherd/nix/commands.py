@@ -19,6 +19,15 @@ _ROOT_ACCESS, _DESCRIBE = (
 STORE_PATH = re.compile(r"^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+$")
 
 
+PUBLIC_KEY = (*NIX, "key", "convert-secret-to-public")
+"""the public half, as trusted-public-keys has it, of the secret key on stdin"""
+STORE_INFO = (*NIX, "store", "info", "--json")
+"""whom a store trusts"""
+REBUILD = "nixos-rebuild"
+REBUILD_HELP = (REBUILD, "--help")
+ACTIONS = ("switch", "boot", "test", "dry-activate")
+
+
 class Remote(Protocol):
     """A machine as Nix is told it: its store's URL, its daemon's, `user@host`, SSH's options."""
 
@@ -251,10 +260,6 @@ def parse_signatures(text: str) -> list[str]:
     return [word for word in text.split()[1:] if ":" in word and not word.startswith("ca:")]
 
 
-PUBLIC_KEY = (*NIX, "key", "convert-secret-to-public")
-"""the public half, as trusted-public-keys has it, of the secret key on stdin"""
-
-
 def parse_path_info(text: str) -> dict[str, tuple[int, tuple[str, ...]]]:
     """Parse the size of the NAR in bytes and references, by path."""
     document: Mapping[str, Mapping[str, Any]] = json.loads(text)
@@ -266,10 +271,6 @@ def copy_to_cache(paths: Sequence[str], directory: str, key_file: str | None) ->
     store = f"file://{quote(directory)}?compression=zstd"
     store += f"&secret-key={quote(key_file, safe='/')}" if key_file else ""
     return [*NIX, "copy", "--to", store, *paths]
-
-
-STORE_INFO = (*NIX, "store", "info", "--json")
-"""whom a store trusts"""
 
 
 def copy(
@@ -291,11 +292,6 @@ def copy(
     options = ["--no-check-sigs", *(["--substitute-on-destination"] if substitute else [])]
     argv = [*NIX, "copy", *options, "--to", store, *paths]
     return argv, {"NIX_SSHOPTS": to.nix_sshopts}
-
-
-REBUILD = "nixos-rebuild"
-REBUILD_HELP = (REBUILD, "--help")
-ACTIONS = ("switch", "boot", "test", "dry-activate")
 
 
 @dataclass(frozen=True)

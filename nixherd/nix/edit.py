@@ -15,6 +15,11 @@ from tree_sitter import Node
 from nixherd.base.errors import FleetError
 from nixherd.nix.syntax import Path, bound, depth_of, inside_of, name_of, names_written, parse, text_of, walk
 
+_SETS = ("attrset_expression", "rec_attrset_expression")
+_DEEP = 100  # names that stand for each other end here
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_'-]*")
+_KEYWORDS = ("assert", "else", "if", "in", "inherit", "let", "or", "rec", "then", "with")
+
 
 @dataclass(frozen=True, slots=True)
 class Splice(Generic[AnyStr]):
@@ -33,12 +38,6 @@ def spliced(source: AnyStr, splices: Iterable[Splice[AnyStr]]) -> AnyStr:
             raise ValueError("two changes are to be made at one place")
         result, position = result + source[position : each.start] + each.text, each.end
     return result + source[position:]
-
-
-_SETS = ("attrset_expression", "rec_attrset_expression")
-_DEEP = 100  # names that stand for each other end here
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_'-]*")
-_KEYWORDS = ("assert", "else", "if", "in", "inherit", "let", "or", "rec", "then", "with")
 
 
 class CannotEdit(FleetError):

@@ -32,6 +32,16 @@ EVAL_JOBS_HELP = (EVAL_JOBS, "--help")
 BYTES_PER_WORKER = 4 << 30  # after which it begins anew; its own default
 
 
+_TIMEOUT = 600.0  # seconds
+DEADLINE = 1800.0  # seconds
+HELP_DEADLINE = 60.0
+# What a host of real NixOS adds to an evaluation of several, and how much of what is free may be used.
+BYTES_PER_HOST = 512 << 20
+SHARE = 0.8
+WORTHWHILE = 8  # hosts for a process of their own: each evaluates anew what all of them share
+Found = Mapping[str, Evaluated | FleetError | None]
+
+
 def knows_options(help_text: str) -> bool:
     return "--select" in help_text and "--apply" in help_text
 
@@ -61,9 +71,6 @@ def parse_jobs(lines: Iterable[str], directory: Path) -> dict[str, Evaluated | F
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise FleetError(f"{EVAL_JOBS} printed something unexpected ({error!r}): {line[:200]}") from error
     return hosts
-
-
-_TIMEOUT = 600.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -103,16 +110,6 @@ def _below(source: Path, url: str) -> Path:
     if not directory.resolve().is_relative_to(source):
         raise Usage(f"flake={url}: its directory is not in it")
     return directory
-
-
-DEADLINE = 1800.0  # seconds
-HELP_DEADLINE = 60.0
-# What a host of real NixOS adds to an evaluation of several, and how much of what is free may be used.
-BYTES_PER_HOST = 512 << 20
-SHARE = 0.8
-WORTHWHILE = 8  # hosts for a process of their own: each evaluates anew what all of them share
-
-Found = Mapping[str, Evaluated | FleetError | None]
 
 
 class Source(Protocol):

@@ -35,6 +35,9 @@ from nixherd.ssh.destination import Destination
 INSTALLED = (Epoch.FINAL,)
 
 
+PLANNED = "plan"  # the id of a rollout that is only planned
+
+
 class PyinfraMachine:
     """Implements `nixherd.deploy.machine.Machine`; `epochs` are the systems that may answer, all of the run's if none.
 
@@ -132,9 +135,6 @@ class PyinfraMachine:
 
 def _completed(ok: bool, output: CommandOutput) -> Completed:
     return Completed(output.stdout, output.stderr, 0 if ok else 1)
-
-
-PLANNED = "plan"  # the id of a rollout that is only planned
 
 
 def begin_rollout(host: Host, **changes: Any) -> tuple[Rollout, HostRun]:

@@ -27,6 +27,35 @@ unset {PIPE}
 """
 
 
+# Of every connection, hops included. Nothing here leaves room for a key on trust, a question, or a wait without end.
+# A master of somebody else's was checked against other keys, or in another epoch.
+_ALWAYS = (
+    ("BatchMode", "yes"),
+    ("StrictHostKeyChecking", "yes"),
+    ("GlobalKnownHostsFile", "/dev/null"),
+    ("UpdateHostKeys", "no"),
+    ("KnownHostsCommand", "none"),
+    ("VerifyHostKeyDNS", "no"),
+    ("CheckHostIP", "no"),
+    ("NoHostAuthenticationForLocalhost", "no"),
+    ("CanonicalizeHostname", "no"),
+    ("PreferredAuthentications", "publickey"),
+    ("AddKeysToAgent", "no"),
+    ("ForwardAgent", "no"),
+    ("ForwardX11", "no"),
+    ("ClearAllForwardings", "yes"),
+    ("Tunnel", "no"),
+    ("PermitLocalCommand", "no"),
+    ("RequestTTY", "no"),
+    ("EscapeChar", "none"),
+    ("ConnectTimeout", "10"),
+    ("ServerAliveInterval", "5"),
+    ("ServerAliveCountMax", "4"),
+)
+_NO_MASTER = (("ControlMaster", "no"), ("ControlPath", "none"))
+_HOP = "nixherd-hop-"
+
+
 @dataclass(frozen=True)
 class Sudo:
     """How a plain user becomes root on a machine; `password` is what sudo asks for there, None where it does not."""
@@ -58,35 +87,6 @@ def told(sudo: Sudo | None) -> Iterator[dict[str, str]]:
             yield {"PATH": os.pathsep.join([directory, os.environ.get("PATH", os.defpath)]), PIPE: str(pipe)}
         finally:
             os.close(handle)
-
-
-# Of every connection, hops included. Nothing here leaves room for a key on trust, a question, or a wait without end.
-# A master of somebody else's was checked against other keys, or in another epoch.
-_ALWAYS = (
-    ("BatchMode", "yes"),
-    ("StrictHostKeyChecking", "yes"),
-    ("GlobalKnownHostsFile", "/dev/null"),
-    ("UpdateHostKeys", "no"),
-    ("KnownHostsCommand", "none"),
-    ("VerifyHostKeyDNS", "no"),
-    ("CheckHostIP", "no"),
-    ("NoHostAuthenticationForLocalhost", "no"),
-    ("CanonicalizeHostname", "no"),
-    ("PreferredAuthentications", "publickey"),
-    ("AddKeysToAgent", "no"),
-    ("ForwardAgent", "no"),
-    ("ForwardX11", "no"),
-    ("ClearAllForwardings", "yes"),
-    ("Tunnel", "no"),
-    ("PermitLocalCommand", "no"),
-    ("RequestTTY", "no"),
-    ("EscapeChar", "none"),
-    ("ConnectTimeout", "10"),
-    ("ServerAliveInterval", "5"),
-    ("ServerAliveCountMax", "4"),
-)
-_NO_MASTER = (("ControlMaster", "no"), ("ControlPath", "none"))
-_HOP = "nixherd-hop-"
 
 
 @dataclass(frozen=True)

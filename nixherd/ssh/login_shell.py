@@ -42,6 +42,11 @@ _STARTED = re.compile(r"(/[^:]+): (No such file or directory|Permission denied|E
 _PROTOCOL = re.compile(r"protocol=\d+")
 
 
+JOBS = "/run/nixherd"
+RUNNING, ENDED = "running", "none"  # what a look says of a job that goes on, or was ended before it could note anything
+LOOK = 10  # seconds that one look at a running job waits for its end
+
+
 class TooLong(ValueError):
     """A command is longer than any machine takes."""
 
@@ -174,11 +179,6 @@ def answered(lines: Sequence[str]) -> tuple[list[str], list[str]]:
     """What a machine answers to a forced command, which begins with `protocol=`, and the noise before it."""
     begin = next((number for number, line in enumerate(lines) if _PROTOCOL.fullmatch(line)), 0)
     return list(lines[begin:]), [line for line in lines[:begin] if line.strip()][:_KEPT]
-
-
-JOBS = "/run/nixherd"
-RUNNING, ENDED = "running", "none"  # what a look says of a job that goes on, or was ended before it could note anything
-LOOK = 10  # seconds that one look at a running job waits for its end
 
 
 @dataclass(frozen=True)

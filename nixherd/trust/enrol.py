@@ -34,6 +34,10 @@ END = "<!-- nixherd: end -->"
 _TITLE = "# Machines\n\n"
 
 
+_TEMPLATE = "templates/machines.md.j2"
+Say = Callable[[str], None]
+
+
 def render_overview(fleet: Fleet, template: str | None = None) -> str:
     """The overview, the same bytes for the same fleet. `template` is a path below the fleet's directory, of its own.
 
@@ -68,9 +72,6 @@ def overview_of(old: bytes | None, overview: str, name: str) -> bytes:
     if text.count(BEGIN) != 1 or text.count(END) != 1 or end < start:
         raise FleetError(f"{name}: its two markers are not there once each, in their order; mend or remove them")
     return f"{text[:start]}{block}{text[end + len(END) :]}".encode(errors="surrogateescape")
-
-
-_TEMPLATE = "templates/machines.md.j2"
 
 
 def _overview_values(fleet: Fleet) -> dict[str, Any]:
@@ -111,9 +112,6 @@ def _cell(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_cell, value))
     return "" if value is None else " ".join(str(value).split()).replace("|", "\\|")
-
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

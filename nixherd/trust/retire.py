@@ -29,6 +29,10 @@ _LANGUAGE = Language(tree_sitter_nix.language())
 _SHOWN = 80  # characters of a line
 
 
+_LARGEST = 1 << 20  # bytes of a file that is searched for names
+_NOT_SEARCHED = ("flake.lock", ".git")
+
+
 @dataclass(frozen=True, slots=True)
 class Mention:
     """`text` is what stands in the line, without its indentation."""
@@ -122,10 +126,6 @@ def _nodes(content: bytes) -> Iterator[Node]:
         node = waiting.pop()
         yield node
         waiting += reversed(node.children)
-
-
-_LARGEST = 1 << 20  # bytes of a file that is searched for names
-_NOT_SEARCHED = ("flake.lock", ".git")
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,10 @@ _LINES = 8
 _LONGEST = 400  # characters of a line
 
 
+Say = Callable[[str], None]
+_WIDE = 72  # characters of a subject
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Whether a tree may be merged; `reasons` are lines, the first one the most telling.
@@ -122,9 +126,6 @@ def _line(row: Mapping[str, object]) -> str:
     place = ":".join(str(row[key]) for key in ("file", "line") if row.get(key))
     what = next((str(row[key]) for key in ("what", "message", "text") if row.get(key)), "")
     return ": ".join(part for part in (str(row.get("tool") or ""), place, what) if part)
-
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -253,9 +254,6 @@ class Combiner:
 
     def _locked(self, old: Lock, new: Lock, groups: Sequence[Group]) -> Lock:
         return compose(old, new, {input for group in groups for input in group.inputs})
-
-
-_WIDE = 72  # characters of a subject
 
 
 def message_of(moves: Sequence[Move], groups: Sequence[Group]) -> str:

@@ -22,6 +22,16 @@ from nixherd.trust.secrets.recipients import read_file
 from nixherd.trust.secrets.sops import Sops
 from nixherd.trust.secrets.store import People, Store
 
+_Q35 = MappingProxyType({"cpu": "host", "machine": "q35"})
+_NESTING = MappingProxyType({"unprivileged": True, "features": {"nesting": True}})
+PLACEHOLDER = "placeholder"
+"""its publicKey until it is installed (`nixherd.fleet.field_types.is_placeholder`)"""
+# Words that have a meaning where hosts are named: who builds (build_on), this machine, parameters of the inventory.
+_RESERVED = ("local", "target", "localhost", "self", "names_data", "override_data")
+_LONG_NAME = 5  # letters of a group's name from which on a slip of one letter is near it
+_NAME = rf"{HOST_ID}(?:/{HOST_ID})*"
+_BYTES = 32  # of randomness in a value
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -40,8 +50,6 @@ class Size:
     needs: tuple[str, ...] = ()
 
 
-_Q35 = MappingProxyType({"cpu": "host", "machine": "q35"})
-_NESTING = MappingProxyType({"unprivileged": True, "features": {"nesting": True}})
 SIZES: Mapping[str, Size] = {
     size.name: size
     for size in (
@@ -51,10 +59,6 @@ SIZES: Mapping[str, Size] = {
         Size("lxc", GuestType.LXC, 2, 1024, "16G", "a container, out of an archive of NixOS", _NESTING, ("archive",)),
     )
 }
-
-
-PLACEHOLDER = "placeholder"
-"""its publicKey until it is installed (`nixherd.fleet.field_types.is_placeholder`)"""
 
 
 class Kind(StrEnum):
@@ -151,11 +155,6 @@ class NewHost:
         return "/".join(".." for _ in PurePosixPath(self.directory).parts)
 
 
-# Words that have a meaning where hosts are named: who builds (build_on), this machine, parameters of the inventory.
-_RESERVED = ("local", "target", "localhost", "self", "names_data", "override_data")
-_LONG_NAME = 5  # letters of a group's name from which on a slip of one letter is near it
-
-
 def name_problem(name: str) -> str | None:
     """Why this is not a name for a host, None where it is one."""
     if not is_a(DNS_LABEL, name):
@@ -215,10 +214,6 @@ def _taken_name(fleet: Fleet, name: str, option: str) -> Iterator[str]:
         if group.lower() == lower:
             yield f"{given}: is a tag of {', '.join(members)}, which it would take the place of; choose another name"
             return
-
-
-_NAME = rf"{HOST_ID}(?:/{HOST_ID})*"
-_BYTES = 32  # of randomness in a value
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ from nixherd.trust.secrets.store import Store
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
+Say = Callable[[str], None]
+
+
 def render_files(host: NewHost) -> dict[str, bytes]:
     """Their contents, by path below the fleet's directory."""
     templates = {name: (_TEMPLATES / f"{name}.j2").read_text() for name in file_names(host)}
@@ -196,9 +199,6 @@ def _leaves(path: Leaf, values: Mapping[str, Any]) -> dict[Leaf, Any]:
         else:
             found[(*path, key)] = value
     return found
-
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,23 @@ CONFIG = ".sops.yaml"
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+_OTHERS = ("pgp", "kms", "gcp_kms", "azure_keyvault", "azure_kv", "hc_vault", "hc_vault_transit_uri")
+_COMMENT = re.compile(r"#+\s*(.*?)\s*$")
+_NAMED = re.compile(r"(?:&(?P<anchor>[^\s,\[\]{}]+)\s+)?[\"']?(?P<key>age1[02-9ac-hj-np-z]{58})[\"']?")
+_FLAT = re.compile(r"(?:key_groups__list_\d+__map_)?age__list_\d+__map_recipient")
+_FORMAT_OTHERS = ("kms", "gcp_kms", "azure_kv", "hc_vault", "pgp")
+_FLAT_OTHER = re.compile(rf"(?:key_groups__list_\d+__map_)?(?:{'|'.join(_FORMAT_OTHERS)})__list_\d+__map_.*")
+_CONFLICT = re.compile(r"^(?:<{7}|={7}|>{7})(?: .*)?$", re.MULTILINE)
+# What sops writes at the end of a YAML file when all of the keys are age keys: read at a glance, 200 files a tenth of a
+# second earlier. The parser reads whatever is not exactly so.
+_ENTRY = r" {8}- recipient: (?:age1[02-9ac-hj-np-z]{58})\n {10}enc: \|\n(?: {12}[A-Za-z0-9+/=-][A-Za-z0-9+/= -]*\n)+"
+_CANONICAL = re.compile(
+    rf"(?:\A|\n)sops:\n {{4}}age:\n(?P<entries>(?:{_ENTRY})+) {{4}}lastmodified: [^\n]*\n {{4}}mac: [^\n]*\n"
+    r"(?: {4}(?:unencrypted_suffix|version): [^\n]*\n)+\Z"
+)
+_LABEL = re.compile(r"- recipient: (\S+)")
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A creation rule, the age recipients in their order. `groups` is the number of its key groups, 0 without any.
@@ -100,9 +117,6 @@ def _rule(number: int, entry: Any) -> Rule:
     return Rule(number, pattern, tuple(dict.fromkeys(recipients)), len(groups), others)
 
 
-_OTHERS = ("pgp", "kms", "gcp_kms", "azure_keyvault", "azure_kv", "hc_vault", "hc_vault_transit_uri")
-
-
 def _with_merged(group: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """A key group and those that it takes in by `merge`."""
     yield group
@@ -126,10 +140,6 @@ def recipients_of(value: Any, where: str) -> list[str]:
 
 
 # Names
-
-
-_COMMENT = re.compile(r"#+\s*(.*?)\s*$")
-_NAMED = re.compile(r"(?:&(?P<anchor>[^\s,\[\]{}]+)\s+)?[\"']?(?P<key>age1[02-9ac-hj-np-z]{58})[\"']?")
 
 
 def names_of(text: str) -> dict[str, str]:
@@ -230,12 +240,6 @@ def _node(event: yaml.Event, events: Iterator[yaml.Event], anchors: dict[str, No
     return node
 
 
-_FLAT = re.compile(r"(?:key_groups__list_\d+__map_)?age__list_\d+__map_recipient")
-_FORMAT_OTHERS = ("kms", "gcp_kms", "azure_kv", "hc_vault", "pgp")
-_FLAT_OTHER = re.compile(rf"(?:key_groups__list_\d+__map_)?(?:{'|'.join(_FORMAT_OTHERS)})__list_\d+__map_.*")
-_CONFLICT = re.compile(r"^(?:<{7}|={7}|>{7})(?: .*)?$", re.MULTILINE)
-
-
 class Format(StrEnum):
     """How sops reads a file; the value is the word of its `--input-type`."""
 
@@ -283,16 +287,6 @@ def read_file(path: str | PurePosixPath, content: bytes) -> Encrypted | None:
 
 def _yaml(text: str) -> Encrypted | None:
     return _canonical(text) or _tree(load_yaml(text))
-
-
-# What sops writes at the end of a YAML file when all of the keys are age keys: read at a glance, 200 files a tenth of a
-# second earlier. The parser reads whatever is not exactly so.
-_ENTRY = r" {8}- recipient: (?:age1[02-9ac-hj-np-z]{58})\n {10}enc: \|\n(?: {12}[A-Za-z0-9+/=-][A-Za-z0-9+/= -]*\n)+"
-_CANONICAL = re.compile(
-    rf"(?:\A|\n)sops:\n {{4}}age:\n(?P<entries>(?:{_ENTRY})+) {{4}}lastmodified: [^\n]*\n {{4}}mac: [^\n]*\n"
-    r"(?: {4}(?:unencrypted_suffix|version): [^\n]*\n)+\Z"
-)
-_LABEL = re.compile(r"- recipient: (\S+)")
 
 
 def _canonical(text: str) -> Encrypted | None:

@@ -14,6 +14,10 @@ from nixherd.ssh.age import recipient_of
 from nixherd.trust.secrets.recipients import CONFIG, Encrypted, Rules, parse_rules, read_file
 from nixherd.trust.secrets.sops import Sops, cores
 
+# Beside the secrets people keep notes, public keys and Nix expressions.
+_NO_SECRETS = (".md", ".nix", ".pub", ".txt.example")
+_SECRETS = "secrets"
+
 
 @dataclass(frozen=True, slots=True)
 class People:
@@ -108,10 +112,6 @@ def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile]
             remedy = "give it an anchor or a comment, or remove it"
             findings.append(f"{secrets}/.sops.yaml: {recipient} is not a host and nobody's; {remedy}")
     return Plan(tuple(rekeys), tuple(findings))
-
-
-# Beside the secrets people keep notes, public keys and Nix expressions.
-_NO_SECRETS = (".md", ".nix", ".pub", ".txt.example")
 
 
 @dataclass(frozen=True)
@@ -218,9 +218,6 @@ def _read(root: Path, directory: str, path: str) -> tuple[SecretFile, bytes | No
         return SecretFile(path, problem=str(error).removeprefix(f"{root / whole.relative_to(top)}: ")), None
     except ValueError as error:
         return SecretFile(path, problem=str(error)), None
-
-
-_SECRETS = "secrets"
 
 
 def look_at_secrets(root: Path, fleet: Fleet) -> tuple[list[str], str]:
