@@ -20,7 +20,6 @@ from nixherd.deploy.report import Outcome
 from nixherd.deploy.rollout import Built, Copied, HostRun, Planned, Rollout, Target
 from nixherd.deploy.running import Running, ask_running, require_root, specialised
 from nixherd.fleet.models import Access, Fleet
-from nixherd.nix import commands
 from nixherd.nix import commands as nix
 from nixherd.nix.builder import BUILD_DEADLINE, Builder
 from nixherd.nix.commands import Evaluated, Flavour
@@ -136,7 +135,7 @@ def rebuild(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, planned: 
 
     However it ends, it may have begun: what counts is what is read back.
     """
-    commands.require_action(request.action)
+    nix.require_action(request.action)
     toplevel, before = planned.config.toplevel, planned.reached.running
     host_run.options = replace(host_run.options, specialisation=request.specialisation)
     deployment = deployment_of(rollout, host_run, Target(toplevel, revision=planned.config.revision), before)
@@ -163,7 +162,7 @@ def _run(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, request: Reb
     machine, flake = host_run.machine, f"{evaluator.flake}#{host_run.id}"
     with rollout.flavour as flavour:
         if flavour.is_empty:
-            done = run(commands.REBUILD_HELP, timeout=HELP_DEADLINE, check=False)
+            done = run(nix.REBUILD_HELP, timeout=HELP_DEADLINE, check=False)
             flavour.value = Flavour.of(done.stdout + done.stderr)
 
     def command(to: Destination | None) -> tuple[list[str], dict[str, str]]:
@@ -175,7 +174,7 @@ def _run(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, request: Reb
             config = evaluator.run.known_hosts_of(host_run.id) / "config-with-its-builder"
             write_whole(config, text.text + "\n")
             to = replace(text, config=config)
-        return commands.nixos_rebuild(
+        return nix.nixos_rebuild(
             *(flavour.value, request.action, flake, to),
             build_host=build_host,
             specialisation=request.specialisation,
