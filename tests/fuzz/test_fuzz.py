@@ -197,10 +197,10 @@ def test_nobody_else_speaks_http() -> None:
     assert importing("http") == ["deploy/health.py"]
     # SSH's sockets and tunnels, a search of the network, a pair that ends in a program of ours, names that are looked
     # up, and addresses that may be ours
-    connection = [f"pyinfra_glue/{name}.py" for name in ("machine", "ssh_client")]
+    connection = [f"pyinfra_glue/{name}.py" for name in ("engine", "ssh_client")]
     names = ["proxmox/hypervisor.py", "ssh/ssh_config.py"]
     assert importing("socket") == sorted(
-        [*connection, *names, "locate/keyscan.py", "locate/guest_agent.py", "base/process.py"]
+        [*connection, *names, "locate/keyscan.py", "locate/proof.py", "base/process.py"]
     )
 
 
