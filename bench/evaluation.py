@@ -12,7 +12,7 @@ from functools import partial
 from nixherd.base.run import Run
 from nixherd.fleet.revisions import Tree
 from nixherd.nix.evaluator import Evaluator
-from nixherd.proxmox.guard.definitions import Definitions
+from nixherd.proxmox.hypervisor import Definitions
 
 BARE = "c: map (n: c.${n}.config.system.build.toplevel.drvPath) (builtins.fromJSON ''IDS'')"
 

@@ -9,9 +9,9 @@ switch (the default), boot, test or dry-activate; docs/deploying.md has all that
 
 from pyinfra import host
 
-from nixherd.deploy.waves import label
+from nixherd.deploy.options import wave_label
 from nixherd.pyinfra_glue.deploy_file import deploy_file
-from nixherd.pyinfra_glue.rollouts import waves
+from nixherd.pyinfra_glue.engine import waves
 from operations import deployment
 
 deploy_file("deploy", rollout=True, from_flake=True)
@@ -22,4 +22,4 @@ deployment.build(name="build: what is to come")
 deployment.show(name="show: what changes")
 deployment.copy(name="copy: what is missing there")
 for wave in host.loop(waves(host)):
-    deployment.activate(name=f"activate: {label(wave)}: switch, prove, keep or go back", wave=wave)
+    deployment.activate(name=f"activate: {wave_label(wave)}: switch, prove, keep or go back", wave=wave)

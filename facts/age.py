@@ -6,8 +6,8 @@ from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.base import Fact
+from nixherd.base.ssh_keys import HOST_KEY_FILE, parse_public_key
 from nixherd.ssh.age import is_recipient, recipient_of
-from nixherd.ssh.keys import HOST_KEY_FILE, parse_public_key
 
 
 class HostKey(Fact[str | None]):

@@ -8,7 +8,7 @@ from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 
 from nixherd.base.errors import FAILURES
-from nixherd.base.faults import worded
+from nixherd.base.terminal import worded
 
 T = TypeVar("T")
 

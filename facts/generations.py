@@ -6,7 +6,7 @@ from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.base import Fact
-from nixherd.base.display import one_line
+from nixherd.base.terminal import one_line
 from nixherd.deploy.running import Generation
 from nixherd.nix.commands import is_store_path
 

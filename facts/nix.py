@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from facts.base import Fact
 from nixherd.nix import commands as nix
-from nixherd.nix.closure_diff import parse_path_info
+from nixherd.nix.builder import listing, parse_path_info
 
 
 class StoreInfo(TypedDict):
@@ -56,7 +56,7 @@ class Closure(Fact[dict[str, int]]):
     def command(self, path: str) -> str:
         if not nix.is_store_path(path):
             raise ValueError(f"path={path} is not a store path")
-        return f"[ ! -e {path} ] || {shlex.join(nix.closure_sizes(path))}"
+        return listing(path)
 
     @override
     def process(self, output: list[str]) -> dict[str, int]:

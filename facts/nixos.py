@@ -10,7 +10,7 @@ from facts.base import Fact
 from facts.generations import ProfileGenerations
 from nixherd.base.answers import values_of
 from nixherd.deploy import protocol as activation
-from nixherd.deploy.running import BOOTED_PARTS, PROFILE, REVISION, parse_system, system_script
+from nixherd.deploy.running import LEADS, PROFILE, REVISION, parse_system, reboot_for, system_script
 from nixherd.fleet.revisions import of_running
 
 
@@ -106,25 +106,21 @@ class FailedUnits(Fact[list[str]]):
 
 class NeedsReboot(Fact[list[str] | None]):
     """
-    Returns what a boot alone would bring into effect of what the next boot would bring, None where no NixOS runs:
+    Returns what a boot alone would bring into effect of what the next boot would bring, with `system` where another
+    system than the one that runs was left to it (`goal=boot`); None where no NixOS runs:
 
     .. code:: python
 
-        ["initrd", "kernel"]
+        ["initrd", "kernel", "system"]
     """
 
     @override
     def command(self) -> str:
-        parts = " ".join(BOOTED_PARTS)
-        return (
-            f"[ ! -e /run/booted-system ] || for part in {parts}; do "
-            f'echo "$part $(readlink -e "/run/booted-system/$part") $(readlink -e "{PROFILE}/$part")"; done'
-        )
+        return f"[ -e /run/current-system ] && [ -e /run/booted-system ] || exit 0{LEADS}"
 
     @override
     def process(self, output: list[str]) -> list[str]:
-        rows = [line.split() for line in output]
-        return sorted(row[0] for row in rows if len(row) == 3 and row[1] != row[2])
+        return [*reboot_for(values_of(output, "current"))]
 
 
 class Generations(ProfileGenerations):

@@ -7,7 +7,7 @@ from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.base import Fact
-from nixherd.pyinfra_glue.api_facts import ApiQuery
+from nixherd.pyinfra_glue.connector import ApiQuery
 
 T = TypeVar("T")
 
@@ -109,7 +109,10 @@ class VmBackups(_FromApi[list[dict[str, Any]] | None]):
 
 
 class VmAddress(_OneQuery[str | None]):
-    """Returns the address of the interface that carries net0's MAC; None while no agent tells."""
+    """
+    Returns the address of the interface that carries net0's MAC, `none` while it has none, and `unknown` while nobody
+    tells: the agent does not answer, as in a guest that is off, or there is none.
+    """
 
     shape = str
     query = "ip"

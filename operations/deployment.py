@@ -1,6 +1,6 @@
 """A deployment, row by row: reach, evaluate, build, show, copy, and on each machine activate, prove, keep or go back.
 
-Each row goes on with the value that the one before it made (`nixherd.deploy.run`). The rows before `copy` change
+Each row goes on with the value that the one before it made (`nixherd.deploy.rollout`). The rows before `copy` change
 nothing, so that `--dry` ends there.
 """
 
@@ -13,21 +13,20 @@ from nixherd.deploy import activate as activation
 from nixherd.deploy import build as building
 from nixherd.deploy import copy as copying
 from nixherd.deploy import plan as planning
-from nixherd.deploy import rebuild
-from nixherd.deploy.options import Engine, Goal
+from nixherd.deploy.build import Rebuild, rebuild_in_turn
+from nixherd.deploy.options import Engine, Goal, wave_label
 from nixherd.deploy.program import note_alone, trigger
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.run import Built, Copied, Planned, PlannedToPull, ReachedToPull
-from nixherd.deploy.waves import label
+from nixherd.deploy.rollout import Built, Copied, Planned, PlannedToPull, ReachedToPull, Target
+from nixherd.pyinfra_glue.engine import begin_rollout, builder_for, current, reached_ids
 from nixherd.pyinfra_glue.hosts import context_of, executing
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
-from nixherd.pyinfra_glue.rollouts import begin, builder_for, current, reached_ids
 
 
 @operation()
 def reach() -> NoChange:
     """Begin a rollout: ask the machine what runs on it, in one round trip."""
-    _, host_run = begin(host)
+    _, host_run = begin_rollout(host)
     host_run.value = reached = planning.reach(host_run)
     if isinstance(reached, ReachedToPull):
         return NoChange(f"{host_run.id} pulls its configuration itself, and is not asked")
@@ -38,8 +37,9 @@ def reach() -> NoChange:
 def evaluate() -> NoChange:
     """Compare what runs with what the flake says of the host; one evaluation for all that are reached."""
     rollout, host_run = current(host)
-    reached = host_run.reached
-    host_run.value = planned = planning.plan(context_of(host).evaluator, rollout, host_run, reached, reached_ids(host))
+    reached, evaluator = host_run.reached, context_of(host).evaluator
+    planning.require_committed(evaluator.source, rollout, host_run)
+    host_run.value = planned = planning.plan(evaluator, rollout, host_run, reached, reached_ids(host))
     if isinstance(planned, Planned):
         has = f"{host_run.id} {planning.what_it_has(host_run.options, planned.reached.running)} already"
         if host_run.is_over:
@@ -47,7 +47,7 @@ def evaluate() -> NoChange:
         if planned.revision_only:
             return NoChange(f"{has}: revision only, {planned.revision_change}")
         if not executing(host):
-            planning.note_if_revision_only(context_of(host).evaluator, rollout, host_run, planned)
+            planning.note_if_revision_only(evaluator, rollout, host_run, planned)
     return NoChange(f"{host_run.id}: {planned.config.toplevel} is to come")
 
 
@@ -123,7 +123,7 @@ def activate(wave: int) -> Change | NoChange:
     if host_run.is_over:
         return NoChange(f"{host_run.id}: {host_run.outcome}")
     if options.wave != wave:
-        return NoChange(f"{host_run.id} goes in {label(options.wave)}")
+        return NoChange(f"{host_run.id} goes in {wave_label(options.wave)}")
     value = host_run.copied
     if isinstance(value, Planned) and value.revision_only:
         if not executing(host):
@@ -137,11 +137,14 @@ def activate(wave: int) -> Change | NoChange:
     if isinstance(value, PlannedToPull):
         return Change(summary, partial(trigger, rollout, host_run, value))
     if options.engine is Engine.NIXOS_REBUILD:
-        request = rebuild.Rebuild(str(options.goal), builder_for(host, host_run), options.specialisation)
+        request = Rebuild(str(options.goal), builder_for(host, host_run), options.specialisation)
         evaluator = context_of(host).evaluator
-        return Change(summary, partial(rebuild.rebuild_in_turn, evaluator, rollout, host_run, value, request))
+        return Change(summary, partial(rebuild_in_turn, evaluator, rollout, host_run, value, request))
     if not isinstance(value, Copied):
         raise Usage(f"{host_run.id}: it is not copied; put deployment.copy before this row")
     if options.goal is Goal.DRY_ACTIVATE:
         return Change(summary, partial(activation.dry_activate, host_run, value))
-    return Change(summary, partial(activation.activate_copied, rollout, host_run, value))
+    built, running = value.built, value.built.planned.reached.running
+    return Change(
+        summary, partial(activation.activate, rollout, host_run, Target.of(built.config), running, built=built)
+    )

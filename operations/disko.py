@@ -5,9 +5,9 @@ from functools import partial
 from pyinfra import host
 
 from nixherd.base.errors import FleetError
-from nixherd.install.permission import require_installable
+from nixherd.proxmox.permission import require_installable
 from nixherd.pyinfra_glue import installing
-from nixherd.pyinfra_glue.hosts import context_of, evaluated, executing, fleet_host
+from nixherd.pyinfra_glue.hosts import connector_of, context_of, evaluated, executing, fleet_host
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 
 
@@ -27,6 +27,6 @@ def format_disks() -> Change | NoChange:
     require_installable(context_of(host).fleet, host_id, installing.WIPE)
     if machine and executing(host):
         installing.require_our_installer(host, machine)
-        installing.require_the_guest(host)
+        connector_of(host).prove_for_wiping()
     summary = f"wipe {', '.join(config.devices)} of {host_id}, partition, format and mount below /mnt"
     return Change(summary, partial(installing.wipe, host, job))

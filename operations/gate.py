@@ -4,7 +4,7 @@ from functools import partial
 
 from pyinfra import host
 
-from nixherd.base.arguments import names_of
+from nixherd.base.names import names_of
 from nixherd.gate.tools import require_known
 from nixherd.pyinfra_glue.fleet_files import require_passed
 from nixherd.pyinfra_glue.operation import Change, operation

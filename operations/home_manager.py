@@ -3,10 +3,10 @@
 from pyinfra import host
 
 from facts.home_manager import Generations
-from nixherd.deploy.run import Target
+from nixherd.deploy.rollout import Target
 from nixherd.deploy.running import chosen, require_store_path
+from nixherd.pyinfra_glue.engine import begin_reached, switch_to
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
-from nixherd.pyinfra_glue.rollouts import read, switch_to
 
 
 @operation()
@@ -16,7 +16,7 @@ def activated(generation: str) -> Change | NoChange:
     Args:
         generation: its store path.
     """
-    return switch_to(Target(require_store_path("generation", generation)), *read(host))
+    return switch_to(Target(require_store_path("generation", generation)), *begin_reached(host))
 
 
 @operation()
@@ -26,6 +26,6 @@ def rollback(generation: int | None = None) -> Change | NoChange:
     Args:
         generation: its number; by default the one before the current.
     """
-    begun = read(host)
+    begun = begin_reached(host)
     entry = chosen(host.get_fact(Generations), generation)
     return switch_to(Target(entry["path"], generation=entry["number"]), *begun)

@@ -5,9 +5,9 @@ from functools import partial
 from pyinfra import host
 
 from nixherd.base.errors import FleetInvalid, Refused
-from nixherd.install.permission import mark, require_installable
+from nixherd.proxmox.permission import mark, require_installable
 from nixherd.pyinfra_glue import installing
-from nixherd.pyinfra_glue.hosts import context_of, fleet_host
+from nixherd.pyinfra_glue.hosts import connector_of, context_of, executing, fleet_host
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 
 
@@ -28,13 +28,14 @@ def boot() -> Change | NoChange:
                 f"{host_id} is in an installer that this fleet did not boot, so its disk is not ours to wipe; "
                 "boot it from its disk and run this again"
             )
-        installing.require_the_guest(host)
+        if executing(host):
+            connector_of(host).prove_for_wiping()
         return Change(f"mark the installer of {host_id} as ours", partial(installing.mark_installer, host))
     if installing.is_installed(machine):
         return NoChange(f"{host_id} runs NixOS already")
     require_installable(fleet, host_id, installing.BOOT)
     if obstacles := installing.findings(host):
         raise FleetInvalid(obstacles)
-    if machine:
-        installing.require_the_guest(host)
+    if machine and executing(host):
+        connector_of(host).prove_for_wiping()
     return Change(f"boot the NixOS installer on {host_id} by kexec", partial(installing.boot_installer, host))

@@ -6,11 +6,11 @@ from functools import partial
 from pyinfra import host
 
 from nixherd.base.errors import Usage
-from nixherd.deploy.signing import SigningKey
+from nixherd.deploy.copy import SigningKey
 from nixherd.nix.commands import is_store_path
+from nixherd.pyinfra_glue.engine import copy_to
 from nixherd.pyinfra_glue.hosts import context_of, fleet_host
 from nixherd.pyinfra_glue.operation import Change, operation
-from nixherd.pyinfra_glue.rollouts import copy_to
 
 
 @operation()

@@ -17,22 +17,22 @@ from pyinfra import host
 
 from facts.nixos import Generations
 from nixherd.base.errors import FleetError, NotWell, Usage
-from nixherd.deploy import rebuild as rebuilding
+from nixherd.deploy import build as building
 from nixherd.deploy.health import unwell
+from nixherd.deploy.installation import configuration_path
 from nixherd.deploy.machine import output_of, run_job
 from nixherd.deploy.options import HERE, Goal
-from nixherd.deploy.run import Planned, Target
+from nixherd.deploy.plan import checks_of
+from nixherd.deploy.rollout import Planned, Target
 from nixherd.deploy.running import PROFILE, chosen, has_it, require_store_path
 from nixherd.fleet import tree
-from nixherd.install.permission import require_installable
-from nixherd.install.requirements import configuration_path
+from nixherd.proxmox.permission import require_installable
 from nixherd.pyinfra_glue import installing
+from nixherd.pyinfra_glue.engine import PyinfraMachine, begin_reached, builder_for, copy_to, switch_to
 from nixherd.pyinfra_glue.hosts import connector_of, context_of, evaluated, executing, fleet_host
 from nixherd.pyinfra_glue.installing import is_installed, machine_for, machine_of
-from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
-from nixherd.pyinfra_glue.rollouts import builder_for, copy_to, read, switch_to
-from nixherd.ssh.transient_unit import Job
+from nixherd.ssh.login_shell import Job
 
 _AGE = re.compile(r"[1-9][0-9]{0,4}d")
 GC_DEADLINE = 3600  # seconds
@@ -60,7 +60,7 @@ def activated(system: str, goal: str = "switch", generation: int | None = None) 
     target = Target(require_store_path("system", system), generation=generation)
     if goal not in (Goal.SWITCH, Goal.TEST, Goal.BOOT):
         raise Usage(f"goal={goal} is not one of switch, test, boot")
-    return switch_to(target, *read(host, goal=goal))
+    return switch_to(target, *begin_reached(host, goal=goal))
 
 
 @operation()
@@ -70,7 +70,7 @@ def profile(system: str) -> Change | NoChange:
     Args:
         system: its store path.
     """
-    return switch_to(Target(require_store_path("system", system)), *read(host, goal=Goal.BOOT))
+    return switch_to(Target(require_store_path("system", system)), *begin_reached(host, goal=Goal.BOOT))
 
 
 @operation()
@@ -80,7 +80,7 @@ def rollback(generation: int | None = None) -> Change | NoChange:
     Args:
         generation: its number; by default the one before the current.
     """
-    begun = read(host, goal=Goal.SWITCH)
+    begun = begin_reached(host, goal=Goal.SWITCH)
     entry = chosen(host.get_fact(Generations), generation)
     return switch_to(Target(entry["path"], generation=entry["number"]), *begun)
 
@@ -110,16 +110,16 @@ def rebuild(action: str = "switch", build_on: str = HERE, specialisation: str | 
         specialisation: the one to switch to.
     """
     evaluator = context_of(host).evaluator
-    rollout, host_run, reached = read(host, build_on=build_on)
+    rollout, host_run, reached = begin_reached(host, build_on=build_on)
     config, running = evaluator.evaluate((host_run.id,), host_run.id), reached.running
+    checks = checks_of(host_run, config)
     if action == "switch" and specialisation is None and has_it(running, config.toplevel, Goal.SWITCH):
-        checks = host_run.host.health_checks
         problem, _ = unwell(host_run.machine, host_run.kind, running, checks, config.toplevel)
         if problem:
             raise NotWell(f"{host_run.id} runs {running.current} already; {problem}; nothing was activated")
         return NoChange(f"{host_run.id} runs {running.current} already")
-    request = rebuilding.Rebuild(action, builder_for(host, host_run), specialisation)
-    make = partial(rebuilding.rebuild, evaluator, rollout, host_run, Planned(reached, config), request)
+    request = building.Rebuild(action, builder_for(host, host_run), specialisation)
+    make = partial(building.rebuild, evaluator, rollout, host_run, Planned(reached, config, checks), request)
     return Change(f"nixos-rebuild {action} of {host_run.id}", make)
 
 
@@ -168,7 +168,7 @@ def install(extra_files: Mapping[str, str] | None = None) -> Change | NoChange:
         installing.require_our_installer(host, machine)
         if machine["mnt"] is None:
             raise FleetError(f"{host_id}: nothing is mounted at /mnt; run deploys/install.py from its start")
-        installing.require_the_guest(host)
+        connector_of(host).prove_for_wiping()
     make = partial(installing.install_system, host, config, job, extra_files or {})
     return Change(f"install {config.toplevel} on {host_id}", make)
 
@@ -186,7 +186,7 @@ def reboot_installed() -> Change | NoChange:
         installing.require_our_installer(host, machine)
         if machine["jobs"].get("install") != installing.install_job(config).well:
             raise FleetError(f"{host_id} is not installed yet; run deploys/install.py from its start")
-        installing.require_the_guest(host)
+        connector_of(host).prove_for_wiping()
     return Change(f"reboot {host_id} into its installed system", partial(installing.leave_installer, host))
 
 

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra import host
 
-from nixherd.base.arguments import flag_of
-from nixherd.base.errors import FleetInvalid
-from nixherd.base.once import ahead
+from nixherd.base.errors import FleetInvalid, NotVisible
+from nixherd.base.names import flag_of
+from nixherd.base.waiting import ahead
 from nixherd.fleet.models import Vm
 from nixherd.locate.reach import Epoch
-from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.guest.apply import desired
 from nixherd.proxmox.guest.identity import contradiction, is_ours, label
 from nixherd.proxmox.guest.lifecycle import ApplyDefinition

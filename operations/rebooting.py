@@ -4,15 +4,15 @@ from functools import partial
 
 from pyinfra import host
 
-from nixherd.base.arguments import flag_of
 from nixherd.base.errors import FleetError
+from nixherd.base.names import flag_of
 from nixherd.deploy import reboot as rebooting
+from nixherd.deploy.options import wave_label
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.run import ReachedToPull
-from nixherd.deploy.waves import label
+from nixherd.deploy.rollout import ReachedToPull
+from nixherd.pyinfra_glue.engine import current
 from nixherd.pyinfra_glue.hosts import executing
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
-from nixherd.pyinfra_glue.rollouts import current
 
 
 @operation()
@@ -41,7 +41,7 @@ def reboot(wave: int) -> Change | NoChange:
     if host_run.is_over:
         return NoChange(f"{host_run.id}: {host_run.outcome}")
     if host_run.options.wave != wave:
-        return NoChange(f"{host_run.id} goes in {label(host_run.options.wave)}")
+        return NoChange(f"{host_run.id} goes in {wave_label(host_run.options.wave)}")
     reached = host_run.reached
     if isinstance(reached, ReachedToPull):
         raise FleetError(f"{host_run.id}: it can be triggered, not asked")

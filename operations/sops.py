@@ -5,13 +5,13 @@ import secrets as random
 from pyinfra import host
 
 from facts.sops import Secret, Secrets
-from nixherd.base.arguments import flag_of
 from nixherd.base.errors import FleetError
+from nixherd.base.names import flag_of
 from nixherd.deploy.machine import output_of
+from nixherd.pyinfra_glue.engine import PyinfraMachine
 from nixherd.pyinfra_glue.fleet_files import changed_files, not_encrypted_for
 from nixherd.pyinfra_glue.hosts import evaluated, executing, fleet_host
 from nixherd.pyinfra_glue.installing import is_installed, machine_of
-from nixherd.pyinfra_glue.machine import PyinfraMachine
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 from nixherd.trust.enrol import with_rekeys
 

@@ -4,15 +4,15 @@ from functools import partial
 
 from pyinfra import host
 
-from nixherd.base.arguments import flag_of, path_below
 from nixherd.base.errors import FleetError
+from nixherd.base.names import flag_of, path_below
+from nixherd.base.ssh_keys import parse_public_key
 from nixherd.fleet.load import load_fleet
 from nixherd.locate.reach import Epoch
 from nixherd.pyinfra_glue.fleet_files import EnrolledKey, changed_files, rules_said
 from nixherd.pyinfra_glue.hosts import connector_of, context_of, executing, fleet_host
 from nixherd.pyinfra_glue.installing import machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
-from nixherd.ssh.keys import parse_public_key
 from nixherd.trust.enrol import Wanted, documented, protected, trusted
 
 DOCS = "docs/machines.md"

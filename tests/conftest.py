@@ -15,6 +15,7 @@ pytest.register_assert_rewrite("tests.integration.lab_driver")
 
 from tests import spawning, unit_guard  # noqa: E402
 from tests.integration.lab_driver import Lab  # noqa: E402  (after it is said how it is imported)
+from tests.orderly_end import OrderlyEnd  # noqa: E402
 from tests.preloaded.programs import Programs, end, preloaded  # noqa: E402
 from tests.properties import PROFILE  # noqa: E402
 from tests.readable_ids import readable  # noqa: E402
@@ -24,6 +25,7 @@ settings.load_profile(PROFILE)
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(unit_guard)
+    config.pluginmanager.register(OrderlyEnd(config))
 
 
 def _import_pyinfra_cli() -> None:

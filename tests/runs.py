@@ -58,9 +58,9 @@ def shared_at(emulator: Emulator, tmp_path: Path) -> Shared:
 
 def evaluates_to(shared: Shared, **changes: Any) -> None:
     """What Nix says of `dev` and its flake, so that it is not asked."""
-    shared.evaluator._results.set(("dev",), {"dev": replace(DESCRIBED, **changes)})
-    shared.builder._installer.set('["kexec-installer"]')
-    shared.builder._tarball.set(Path("/nix/store/installer.tar.gz"))
+    shared.evaluator._results[("dev",)].value = {"dev": replace(DESCRIBED, **changes)}
+    shared.builder._installer.value = '["kexec-installer"]'
+    shared.builder._tarball.value = Path("/nix/store/installer.tar.gz")
 
 
 def vm(

@@ -58,13 +58,13 @@ class Shared:
 
     def asks(self, client: Any) -> None:
         """The hypervisor's API is this client from now on."""
-        Hypervisor.guarded.of(self.hypervisor).set(client)
-        Hypervisor.client.of(self.hypervisor).set(client)
+        Hypervisor.guarded.of(self.hypervisor).value = client
+        self.hypervisor.entered.value = client
 
     def asks_nobody(self) -> None:
         """The hypervisor is connected to when it is asked again."""
         Hypervisor.guarded.of(self.hypervisor).forget()
-        Hypervisor.client.of(self.hypervisor).forget()
+        self.hypervisor.entered.forget()
 
     def changed_ssh_config(self) -> None:
         """The operator's ssh_config is read anew."""

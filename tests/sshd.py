@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nixherd.ssh.keys import KeyPair
+from nixherd.base.ssh_keys import KeyPair
 
 MAC = "BC:24:11:00:01:10"  # of the one network card that its machine has
 CONFIG = """\

@@ -12,3 +12,14 @@ def test_files_that_are_named_exist() -> None:
     paths = PATH.findall(PAGE)
     assert len(paths) > 30
     assert [path for path in paths if not (ROOT / path).exists() and not re.search("NAME|NOUN|CASE", path)] == []
+
+
+def test_the_chains_name_functions_that_exist() -> None:
+    section = PAGE.split("## From a row to its effect\n")[1].split("\n## ")[0]
+    named = set(re.findall(r"`([A-Za-z_]+(?:\.[a-z_]+)?)`", section))
+    assert len(named) > 50
+    texts = "\n".join(path.read_text() for room in ("nixherd", "operations") for path in (ROOT / room).rglob("*.py"))
+    defined = set(re.findall(r"(?:def|class) (\w+)|^(\w+)(?:: .*)? = ", texts, re.MULTILINE))
+    known = {name for names in defined for name in names} | {path.stem for path in (ROOT / "operations").rglob("*.py")}
+    known |= {name.lower() for name in known} | {"plan", "make"}  # an operation is called as its verb's class
+    assert [name for name in sorted(named) if not set(name.split(".")) <= known] == []

@@ -278,7 +278,7 @@ def test_our_own_mistakes_keep_theirs(two_hosts: Pyinfra, tmp_path: Path) -> Non
 # A build made ahead, and a program that the host waits for; each says its PID.
 WORKING = """
 from pyinfra.operations import python
-from nixherd.base.once import ahead
+from nixherd.base.waiting import ahead
 from nixherd.base.process import run
 def program(name):
     run(["sh", "-c", f"echo $$ > PLACE/{name}.new; mv PLACE/{name}.new PLACE/{name}; exec sleep 60"])

@@ -23,6 +23,10 @@ def outside(emulator: Emulator, daemon: Daemon, event: Mapping[str, Any]) -> boo
     if done in ("stop-pvestatd", "start-pvestatd"):
         emulator.state.unknown = done == "stop-pvestatd"
         return True
+    if done == "remove-volume":
+        volid = str(event["volid"])
+        del emulator.state.storages[volid.partition(":")[0]].volumes[volid]
+        return True
     vmid = int(event.get("vmid", 0))
     vm = emulator.state.vms.get(vmid)
     if vm is None:

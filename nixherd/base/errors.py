@@ -1,11 +1,7 @@
-"""What nixherd raises when a person has to do something about it.
+"""What goes wrong, as nixherd raises it, and the status that a command ends with."""
 
-Each message is one line that says what is wrong, where (file and attribute, host, VMID) and what to do
-next. The front ends print it as it is; a traceback is for our own mistakes only.
-"""
-
-from collections.abc import Sequence
-from enum import StrEnum
+from collections.abc import Iterable, Sequence
+from enum import IntEnum, StrEnum
 
 
 class FleetError(Exception):
@@ -85,8 +81,12 @@ class DeadlineExceeded(FleetError, TimeoutError):
     """Something that should have happened by now has not; the message says what was waited for, and how long."""
 
 
+class NotSent(OSError):
+    """No connection stood, so a machine was told nothing."""
+
+
 class Unforeseen(FleetError, OSError):
-    """A fault of our own, in words (`nixherd.base.faults`): it ends what it happened in, and nothing else."""
+    """A fault of our own, in words (`nixherd.base.terminal`): it ends what it happened in, and nothing else."""
 
 
 UNFORESEEN = (
@@ -133,3 +133,117 @@ class Finding(str):
         """All of it, by name."""
         parts = {"file": self.file, "attribute": self.attribute, "what": self.what, "remedy": self.remedy}
         return {"severity": str(self.severity), **parts}
+
+
+class Unusable(FleetError):
+    """Nothing in this run can use the hypervisor's API."""
+
+
+class Foreign(Unusable, Refused):
+    """The token belongs to another server than the definitions name."""
+
+
+class Misused(Unusable, Usage):
+    """The command line says something about a machine that cannot be meant."""
+
+
+class NotVisible(Refused):
+    """A guest that is there and that the token may not see: its VMID is taken, by whatever it is. Nothing was sent.
+
+    `who` is the guest in words, `also` what else could be done about it.
+    """
+
+    def __init__(self, who: str, vmid: int, token: str, also: str = "", *, role: str = "PVEAuditor") -> None:
+        self.vmid, self.token = vmid, token
+        user = token.partition("!")[0]
+        super().__init__(
+            f"{who} is not visible: VMID {vmid} is taken, and token {token} lacks VM.Audit on /vms/{vmid}; to show it, "
+            f"on the node: `pveum acl modify /vms/{vmid} --roles {role} --users {user} --tokens '{token}'`{also}"
+        )
+
+
+class OutcomeUnknown(ApiError, EndUnknown):
+    """A changing request was sent and no answer came: it may have been carried out, now or later. Observe again."""
+
+
+class TaskForgotten(OutcomeUnknown):
+    """The server knows nothing (any more) of a task that was begun: how it ended is not known. Observe again."""
+
+
+class AgentUnavailable(ApiError):
+    """The guest's agent does not answer (yet): the machine is off, booting, or its agent is not running."""
+
+
+class NoAgent(ApiError):
+    """The guest is configured without an agent: none will ever answer."""
+
+
+class StillRunning(DeadlineExceeded, EndUnknown):
+    """A task is not done within its deadline; it goes on on the server. `upid` names it."""
+
+    def __init__(self, message: str, upid: str) -> None:
+        self.upid = upid
+        super().__init__(message)
+
+
+class Locked(DeadlineExceeded):
+    """Somebody else held a guest for too long; nothing was done by us meanwhile."""
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Whether the same question may be answered when it is asked again: nobody answered, or the server was at fault."""
+    while error is not None:
+        if isinstance(error, ApiError):
+            return error.status is None or error.status >= 500
+        error = error.__cause__
+    return False
+
+
+class Exit(IntEnum):
+    """The statuses, and what each means."""
+
+    meaning: str
+
+    def __new__(cls, status: int, meaning: str = "") -> "Exit":
+        member = int.__new__(cls, status)
+        member._value_, member.meaning = status, meaning
+        return member
+
+    DONE = 0, "done, or nothing to do"
+    FAILED = 1, "some host failed, or differs from its definition"
+    USAGE = 2, "wrong usage or wrong input"
+    REFUSED = 3, "refused by the guard or for want of a signature, nothing was sent"
+    REMOTE = 4, "remote, evaluation or build failure, nothing was changed"
+    UNKNOWN = 5, "still running, or its outcome is not known"
+    INTERRUPTED = 130, "interrupted (Ctrl-C)"
+
+
+def exit_of(error: BaseException, *, changed: bool) -> Exit:
+    """The status for an error; `changed`: something had been changed before it."""
+    match error:
+        case KeyboardInterrupt():
+            return Exit.INTERRUPTED
+        case EndUnknown():
+            return Exit.UNKNOWN
+        case NotBegun():
+            return Exit.REMOTE
+        case NotWell() | Unforeseen():  # of the latter nobody knows what it left behind
+            return Exit.FAILED
+        case Refused() if not changed:
+            return Exit.REFUSED
+        case Usage() | FleetInvalid() if not changed:
+            return Exit.USAGE
+        case FleetError() | OSError() if not changed:
+            return Exit.REMOTE
+    return Exit.FAILED
+
+
+def worst(exits: Iterable[Exit]) -> Exit:
+    """The status of a command over several hosts: their common one; when they differ FAILED, or UNKNOWN if any is."""
+    found = set(exits)
+    if Exit.UNKNOWN in found:
+        return Exit.UNKNOWN
+    failures = found - {Exit.DONE}
+    if not failures:
+        return Exit.DONE
+    return failures.pop() if len(found) == 1 else Exit.FAILED

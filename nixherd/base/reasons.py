@@ -9,8 +9,8 @@ import json
 import re
 from collections.abc import Iterable
 
-from nixherd.base.display import visible
 from nixherd.base.errors import FleetError
+from nixherd.base.terminal import visible
 
 SHOWN = 500  # characters of a reason
 _BUILDER_LINES = 5
@@ -113,10 +113,12 @@ def went_back(why: str | None, old: str | None, log: Iterable[str] = ()) -> str:
     return f"{words}; there was no generation before it to go back to: what it began may be there in part"
 
 
-def failure(what: str, output: str | Iterable[str], default: str = "no answer") -> FleetError:
+def failure(
+    what: str, output: str | Iterable[str], default: str = "no answer", kind: type[FleetError] = FleetError
+) -> FleetError:
     """The error that says what failed, and why; it keeps the rest of the output for the report."""
     lines = [output] if isinstance(output, str) else list(output)
-    error = FleetError(f"{what}: {reason(lines, default)}")
+    error = kind(f"{what}: {reason(lines, default)}")
     error.output = rest(lines)
     return error
 

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from nixherd.base.errors import FleetError
-from nixherd.base.exit_codes import Exit, exit_of
-from nixherd.base.faults import line_of, worded
+from nixherd.base.errors import Exit, FleetError, exit_of
 from nixherd.base.files import lock, own_directory, state_home, write_whole
 from nixherd.base.names import PLAIN_PATH, is_a
-from nixherd.base.once import Once, OncePer, once_property
 from nixherd.base.reasons import kept_output
+from nixherd.base.terminal import line_of, worded
+from nixherd.base.waiting import Once, OncePer, once_property
 
 
 class Notes(Protocol):
@@ -72,8 +71,8 @@ class Run:
         self.fleet_files = threading.Lock()
         """held by the host that works on the fleet's files"""
         self._sudo_password: Once[str] = Once("reading the password for sudo")
-        self._claims: OncePer[str, None] = OncePer("claiming a host")
-        self._said: OncePer[str, str] = OncePer("saying what holds for many hosts")
+        self._claims: OncePer[str, int] = OncePer("claiming a host")
+        self._said: dict[str, str] = {}
         self._held = ExitStack()
 
     def state_of(self, host_id: str) -> HostState:
@@ -113,32 +112,38 @@ class Run:
 
     def sudo_password(self, read: Callable[[], str]) -> str:
         """The password that sudo asks for on machines, read once. It is in this process' memory alone."""
-        return self._sudo_password(read)
+        with self._sudo_password as password:
+            if password.is_empty:
+                password.value = read()
+            return password.value
 
     def first_to_say(self, text: str, host_id: str) -> str:
         """The host that said this text first, of the many that come upon it."""
-        return self._said(text, lambda: host_id)
+        return self._said.setdefault(text, host_id)  # which is atomic
 
     # Locks
 
     def claim(self, host_id: str) -> None:
         """Let no other run change this host until this one ends. FleetError when another does already."""
-        is_held = f"{host_id}: another run (pid {{}}) works on it; wait for it"
-        self._claims(host_id, lambda: self._lock(f"{host_id}.lock", is_held, f"{host_id}: "))
+        self._claim(f"{host_id}.lock", f"{host_id}: another run (pid {{}}) works on it; wait for it", f"{host_id}: ")
 
     def claim_fleet(self) -> None:
         """Let no other run from here deploy this fleet until this one ends. FleetError when another does already."""
-        is_held = "another deployment of this fleet (pid {}) is under way; wait for its end"
-        self._claims("", lambda: self._lock("deployment.lock", is_held))
+        self._claim("deployment.lock", "another deployment of this fleet (pid {}) is under way; wait for its end")
 
-    def _lock(self, name: str, is_held: str, where: str = "") -> None:
+    def _claim(self, name: str, is_held: str, where: str = "") -> None:
         path = self.state_directory / ".runs" / name
-        try:
-            self._held.callback(os.close, lock(path))
-        except BlockingIOError:
-            raise FleetError(is_held.replace("{}", path.read_text())) from None
-        except OSError as error:
-            raise FleetError(f"{where}{path} cannot be locked ({line_of(error)}); nothing was begun") from error
+        with self._claims[name] as claim:
+            if not claim.is_empty:
+                return
+            try:
+                handle = lock(path)
+            except BlockingIOError:
+                raise FleetError(is_held.replace("{}", path.read_text())) from None
+            except OSError as error:
+                raise FleetError(f"{where}{path} cannot be locked ({line_of(error)}); nothing was begun") from error
+            claim.value = handle
+            self._held.callback(os.close, handle)
 
     def close(self) -> None:
         """The end of the run: give back what it holds. A killed run's is given back by the kernel, and the next run."""

@@ -13,21 +13,19 @@ from typing import Any
 
 import click
 
-from nixherd.base.display import visible
-from nixherd.base.errors import FleetError, Usage
-from nixherd.base.exit_codes import Exit
+from nixherd.base.errors import Exit, FleetError, Usage
 from nixherd.base.files import expanded, write_whole
-from nixherd.base.terminal import put, say
+from nixherd.base.terminal import put, say, visible
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import SECONDS, json_option
 from nixherd.fleet.git import Repository
-from nixherd.gate import formats, programs
+from nixherd.gate import programs
 from nixherd.gate.files import Place, of_fleet
 from nixherd.gate.programs import MENDERS, mended, put_in_place
-from nixherd.gate.results import Result, Status, passed
+from nixherd.gate.results import Result, Status, annotations, junit_xml, passed, sarif_log
 from nixherd.gate.tools import QUICK, TOOLS, Scope, require_known, run_all
-from nixherd.trust.secrets.check import look_at_secrets
+from nixherd.trust.secrets.store import look_at_secrets
 
 _NAMES = ", ".join(TOOLS)
 _SAY = partial(say, err=True)
@@ -60,9 +58,9 @@ def check(
         results = _show(front, scope, run_all(scope, without, only, _SAY))
         prefix = scope.repository.prefix if scope.repository else ""
     if junit:
-        _write(junit, formats.junit(results))
+        _write(junit, junit_xml(results))
     if sarif:
-        _write(sarif, json.dumps(formats.sarif(results, prefix), indent=2) + "\n")
+        _write(sarif, json.dumps(sarif_log(results, prefix), indent=2) + "\n")
     return int(Exit.DONE if passed(results) else Exit.FAILED)
 
 
@@ -94,7 +92,7 @@ def _show(front: Front, scope: Scope, coming: Iterator[Result]) -> list[Result]:
         say(f"::{mute.rpartition(':')[2]}::")
     if in_actions:
         prefix = scope.repository.prefix if scope.repository else ""
-        for line in formats.annotations(results, prefix):
+        for line in annotations(results, prefix):
             say(line, err=as_json)
     if as_json:
         show_json(_document(front, results))

@@ -11,18 +11,16 @@ from typing import Any
 
 import click
 
-from nixherd.base.errors import Usage
-from nixherd.base.exit_codes import Exit
+from nixherd.base.errors import Exit, Usage
+from nixherd.base.names import human
 from nixherd.base.process import run
-from nixherd.base.sizes import human
 from nixherd.base.terminal import is_terminal, say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate
 from nixherd.cli.parameters import data_option, json_option, together, whole_seconds
 from nixherd.cli.run_pyinfra import own_error, run_deploys
-from nixherd.deploy.journal import NAME, entries, runs
 from nixherd.deploy.options import LONGEST, Goal
-from nixherd.deploy.report import HostReport, Outcome, Report, report
+from nixherd.deploy.report import NAME, HostReport, Outcome, Report, entries, report, runs
 from nixherd.fleet.groups import check_selection, groups_of, separate
 from nixherd.fleet.revisions import shown
 
@@ -136,7 +134,7 @@ def rollout(front: Front, deploy_file: str, hosts: Sequence[str], *, dry: bool, 
         say(error, err=True)
 
     def show(document: dict[str, Any]) -> None:
-        narrate(result.about.get("warnings", ()))
+        narrate(result.settings.get("warnings", ()))
         front.show(document, _lines(result, dry=dry))
 
     return ended.report(result.exit, result.to_json(), show)
@@ -160,8 +158,8 @@ def failed_last(front: Front, named: Sequence[str] = ()) -> list[str]:
 def _failed_last(front: Front) -> list[str]:
     for directory in reversed(runs()):
         last = report(entries(directory))
-        is_ours = last.about.get("fleet") == str(front.directory) and "deploy" in last.about.get("steps", ())
-        is_plan = last.about.get("dry") or all(each.outcome is Outcome.PLANNED for each in last.hosts)
+        is_ours = last.settings.get("fleet") == str(front.directory) and "deploy" in last.settings.get("steps", ())
+        is_plan = last.settings.get("dry") or all(each.outcome is Outcome.PLANNED for each in last.hosts)
         if is_ours and not is_plan:
             return [each.host for each in last.hosts if each.outcome.exit is not Exit.DONE]
     raise Usage(f"{front.directory}: no deployment of this fleet is on record here")
@@ -178,7 +176,7 @@ def _password() -> str:
 
 
 def _lines(result: Report, *, dry: bool) -> Iterable[str]:
-    if dry or result.about.get("goal") == Goal.DRY_ACTIVATE:
+    if dry or result.settings.get("goal") == Goal.DRY_ACTIVATE:
         yield from changes(result.hosts)
     width = max((len(each.host) for each in result.hosts), default=0)
     for each in sorted(result.hosts, key=lambda each: (list(Outcome).index(each.outcome), each.host)):
@@ -189,8 +187,8 @@ def _lines(result: Report, *, dry: bool) -> Iterable[str]:
         yield f"{each.host:{width}}  {each.outcome}{seconds}{f': {each.why}' if each.why else ''}{notes}"
         if each.outcome is Outcome.ROLLED_BACK:
             yield from (f"{'':{width}}  | {line}" for line in each.found.get("log", ())[-8:])
-    if result.about.get("dirty"):
-        yield f"from files that are not committed: {', '.join(result.about['dirty'])}"
+    if result.settings.get("dirty"):
+        yield f"from files that are not committed: {', '.join(result.settings['dirty'])}"
     yield result.summary
 
 

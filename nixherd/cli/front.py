@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-import nixherd
-from nixherd.base.errors import FleetError, Usage
-from nixherd.base.exit_codes import Exit
+from nixherd.base.errors import Exit, FleetError, Usage
 from nixherd.base.files import expanded, fleet_root
+from nixherd.base.names import parse_seconds
 from nixherd.base.run import Run
-from nixherd.base.sizes import parse_seconds
 from nixherd.base.terminal import say
 from nixherd.cli.output import narrate, progress, show, wants_json
-from nixherd.fleet.group_data import said_for_all
+from nixherd.fleet.groups import said_for_all
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.load import load_fleet, require_directory
 from nixherd.fleet.models import Fleet, GuestType, Vm
@@ -30,12 +28,12 @@ from nixherd.proxmox.hypervisor import Hypervisor
 if TYPE_CHECKING:
     from nixherd.deploy.commit_policy import Gate, Verified
     from nixherd.proxmox.client import Client
-    from nixherd.proxmox.guard.definitions import Definitions
     from nixherd.proxmox.guest.snapshots import Action
+    from nixherd.proxmox.hypervisor import Definitions
     from nixherd.proxmox.steps import Steps
 
 T = TypeVar("T")
-CHECKOUT = Path(nixherd.__path__[0]).parent
+CHECKOUT = Path(__file__).parents[2]
 DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
 
 
@@ -59,7 +57,7 @@ class Front:
 
     @cached_property
     def definitions(self) -> "Definitions":
-        from nixherd.proxmox.guard.definitions import Definitions
+        from nixherd.proxmox.hypervisor import Definitions
 
         return Definitions.load(self.root)
 
@@ -194,8 +192,8 @@ class Front:
 
     def placed(self, name: str) -> tuple[str, int, GuestType, Vm | None]:
         """Find a guest: its node, VMID and kind, and its definition if it has one. FleetError without such a guest."""
+        from nixherd.base.errors import NotVisible
         from nixherd.cli.guests import placed_named
-        from nixherd.proxmox.errors import NotVisible
         from nixherd.proxmox.guest.identity import label
         from nixherd.proxmox.guest.observe import find
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nixherd.base.errors import FleetError, Refused, Usage
-from nixherd.base.names import DNS_NAME, is_a
-from nixherd.base.sizes import format_size
+from nixherd.base.names import DNS_NAME, format_size, is_a
 from nixherd.cli.output import narrate
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.nix.commands import nix_string

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from nixherd.base.exit_codes import Exit, worst
+from nixherd.base.errors import Exit, worst
 from nixherd.base.files import expanded
 from nixherd.base.terminal import say
 from nixherd.cli.front import CHECKOUT, Front, pass_front
@@ -14,9 +14,8 @@ from nixherd.cli.parameters import SECONDS, json_option
 from nixherd.deploy import commit_policy as commits_gate
 from nixherd.deploy.commit_policy import Gate
 from nixherd.fleet.load import load_fleet
-from nixherd.gate.lock.combine import markdown_of
+from nixherd.gate.lock.combine import TreeGate, markdown_of
 from nixherd.gate.lock.run import BRANCH, Ended, Wanted, update
-from nixherd.gate.lock.verdicts import TreeGate
 
 
 @click.group()

@@ -1,4 +1,4 @@
-"""`nixherd`: the command that people type. It ends with a status of `nixherd.base.exit_codes`, whatever happens."""
+"""`nixherd`: the command that people type. It ends with a status of `nixherd.base.errors`, whatever happens."""
 
 import gc
 import io
@@ -12,11 +12,17 @@ from typing import ClassVar
 
 import click
 
-from nixherd.base.argv import keep_streams, require_text
-from nixherd.base.errors import FAILURES
-from nixherd.base.exit_codes import Exit, exit_of
-from nixherd.base.faults import worded
-from nixherd.base.terminal import let_go, say, say_any_character, say_error, say_text
+from nixherd.base.errors import FAILURES, Exit, exit_of
+from nixherd.base.terminal import (
+    keep_streams,
+    let_go,
+    require_text,
+    say,
+    say_any_character,
+    say_error,
+    say_text,
+    worded,
+)
 from nixherd.cli.front import Front, pass_front
 
 _EXITS = "\b\nExit codes:\n" + "\n".join(f"  {int(each):>3}  {each.meaning}" for each in Exit)
@@ -101,8 +107,6 @@ def run(words: Sequence[str]) -> int:
         for upid in front.under_way:
             say(f"task {upid} goes on; follow it with: nixherd vm log --follow {upid}", err=True)
         return int(Exit.INTERRUPTED)
-    except BrokenPipeError:
-        return int(Exit.FAILED if front.changed else Exit.DONE)
     except FAILURES as error:
         failure = worded(error, shorten(shlex.join(["nixherd", *words]), 120, placeholder=" …"))
         say_error(failure)

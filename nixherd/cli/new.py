@@ -20,10 +20,9 @@ from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Host
-from nixherd.trust.new.files import ByHand
 from nixherd.trust.new.host import SIZES, Kind, NewHost
 from nixherd.trust.new.request import Request, decide
-from nixherd.trust.new.scaffold import Scaffold, scaffold
+from nixherd.trust.new.scaffold import ByHand, Scaffold, scaffold
 
 _INTERRUPTED = "a run was interrupted while it published its changes; the next that changes anything finishes them"
 _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"

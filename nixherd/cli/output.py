@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nixherd.base.display import one_line, visible_values
 from nixherd.base.errors import Usage
-from nixherd.base.sizes import human
-from nixherd.base.terminal import is_terminal, put, say, say_text
+from nixherd.base.names import human
+from nixherd.base.terminal import is_terminal, one_line, put, say, say_text, visible_values
 
 if TYPE_CHECKING:
     from rich.console import Console  # noqa: TID251

@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 
 from nixherd.base.errors import FAILURES
 from nixherd.base.files import fleet_root
-from nixherd.base.sizes import LONGEST, parse_seconds, parse_size
+from nixherd.base.names import LONGEST, parse_seconds, parse_size
 from nixherd.cli.front import Front
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from nixherd.base.errors import FleetError, Refused, Usage
-from nixherd.base.exit_codes import Exit
+from nixherd.base.errors import AgentUnavailable, Exit, FleetError, NoAgent, Refused, Usage
 from nixherd.base.process import Completed
+from nixherd.base.ssh_keys import same_key
 from nixherd.base.terminal import say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import declared, names_of
@@ -17,10 +17,8 @@ from nixherd.cli.parameters import VMID, data_option, dry_run_option, json_optio
 from nixherd.cli.run_pyinfra import own_error, run_deploys
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
-from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.guest.identity import label, mac_of, plain_address, require_may_change, why_not_ours
 from nixherd.proxmox.guest.observe import find, interfaces_of
-from nixherd.ssh.keys import same_key
 
 ENROLL, PROVISION, POST = (f"deploys/{name}.py" for name in ("enroll", "provision", "post_provision"))
 

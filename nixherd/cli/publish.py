@@ -7,12 +7,10 @@ from pathlib import Path
 
 import click
 
-from nixherd.base.errors import FAILURES, FleetError, Usage
-from nixherd.base.exit_codes import Exit
-from nixherd.base.faults import worded
+from nixherd.base.errors import FAILURES, Exit, FleetError, Usage
 from nixherd.base.files import expanded, write_whole
 from nixherd.base.process import run
-from nixherd.base.terminal import say
+from nixherd.base.terminal import say, worded
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.parameters import PAIR, json_option, standing
 from nixherd.deploy import commit_policy as gate
@@ -55,7 +53,8 @@ def publish(
     patterns = separate(hosts, groups) or ["nixos"]
     chosen = check_selection(patterns, groups, "HOST")
     ids = tuple(sorted(host_id for host_id in chosen if front.fleet.hosts[host_id].is_nixos))
-    if homes := sorted(each for each in chosen - {*ids} if each in patterns or not ids):
+    others = (front.fleet.hosts[each] for each in sorted(chosen - {*ids}))
+    if homes := [each.id for each in others if not ids or {each.id, each.hostname, each.ssh_alias} & {*patterns}]:
         raise Usage(f"{', '.join(homes)}: only machines with NixOS pull their systems; name NixOS hosts alone")
     revision = _revision(front)
     built, failed = _built(front, ids)

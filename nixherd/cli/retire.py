@@ -1,8 +1,9 @@
 """`nixherd retire`: take a host out of the fleet, with its guest and its access to secrets."""
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
@@ -11,27 +12,64 @@ from typing import Any
 import click
 
 from nixherd.base.errors import FAILURES, FleetError, Refused, Usage
-from nixherd.base.faults import worded
 from nixherd.base.names import HOST_ID, is_a
-from nixherd.base.terminal import say
+from nixherd.base.terminal import say, worded
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import Say, confirm, progress
 from nixherd.cli.parameters import VMID, commit_option, identity_option, standing
 from nixherd.cli.parameters import changing as changing_options
-from nixherd.deploy import duties
+from nixherd.deploy.options import wave_label, wave_of
 from nixherd.fleet import signatures
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
-from nixherd.fleet.models import Fleet, Host
+from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
+from nixherd.nix import commands as nix
+from nixherd.nix.evaluator import Evaluator
 from nixherd.proxmox.guest.adopt import Fate, Parting, partings
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import label
-from nixherd.trust import retire as retirement_of
+from nixherd.trust import retire as retiring
 from nixherd.trust.enrol import Wanted, stage, swap_in
 from nixherd.trust.rehearsal import require_evaluates
 from nixherd.trust.retire import Retirement
-from nixherd.trust.secrets.rules import CONFIG
+from nixherd.trust.secrets.recipients import CONFIG
 from nixherd.trust.secrets.sops import identity_file, operator
 from nixherd.trust.secrets.store import Store, recipients_of_hosts
+
+
+def duties_of(evaluator: Evaluator, fleet: Fleet, host: Host, guests: Sequence[Vm]) -> list[str]:
+    """A line for each; what the flake does not tell is said to be not known."""
+    return [*_declared(fleet, host, guests), *_evaluated(evaluator, host)]
+
+
+def _declared(fleet: Fleet, host: Host, guests: Sequence[Vm]) -> list[str]:
+    lines = []
+    for vm in guests:
+        for name in ("purpose", "services", "notes"):
+            if text := _joined(vm.extra.get(name)):
+                lines.append(f"{vm.attribute}.{name} in the definitions: {text}")
+    waves = {each.id: wave_of(each.id, *map(each.deployment.get, ("canary", "wave"))) for each in fleet.hosts.values()}
+    mine = waves.pop(host.id)
+    if waves and mine < min(waves.values()):
+        lines.append(f"it is the only one of the {wave_label(mine)}: no host is deployed to before the others then")
+    if host.hostname == os.uname().nodename:
+        lines.append(f"the machine that this runs on is called {host.hostname} as well; is it that one?")
+    return lines
+
+
+def _evaluated(evaluator: Evaluator, host: Host) -> list[str]:
+    if not host.is_nixos:
+        return []
+    try:
+        found: dict[str, bool] = json.loads(evaluator.ask(nix.duties(evaluator.flake, host.id)))
+    except FleetError as error:
+        return [f"what it does for the others is not known: {error}"]
+    return [f"it is {what}" for what, is_so in found.items() if is_so]
+
+
+def _joined(value: object) -> str:
+    each = value if isinstance(value, (list, tuple)) else [value]
+    return ", ".join(" ".join(str(one).split()) for one in each if one)
+
 
 _SHOWN = 20  # mentions
 
@@ -65,7 +103,7 @@ class Plan:
 
     @property
     def steps(self) -> list[str]:
-        return [*(step for each in self.guests for step in each.steps), *self.retirement.wanted.steps]
+        return [*(step for each in self.guests for step in each.steps), *self.retirement.change.steps]
 
 
 @click.command()
@@ -156,7 +194,7 @@ def _retired_before(front: Front, changeset: Changeset, name: str, options: Opti
 
 def _require_nothing_left(front: Front, name: str, options: Options, commit: str) -> None:
     """FleetError where something of a retired host is left, or may be."""
-    left = [f"vms/definitions.nix: {vm.attribute}" for vm in front.fleet.vms.values() if name in (vm.name, vm.host_id)]
+    left = [f"{DEFINITIONS}: {vm.attribute}" for vm in front.fleet.vms.values() if name in (vm.name, vm.host_id)]
     store = _store(front, options)
     if store is not None and name in store.rules.names.values():
         left.append(f"{store.config}: {name} is a recipient")
@@ -209,7 +247,7 @@ def _subject(host_id: str) -> str:
 def _planned(front: Front, changeset: Changeset, host: Host, options: Options, tell: Say) -> Plan:
     """Plan, stage and verify all that will be done; nothing else is changed."""
     fleet = front.fleet
-    retirement = retirement_of.plan(
+    retirement = retiring.plan(
         Wanted(fleet, _store(front, options)),
         host.id,
         changeset.repository,
@@ -221,12 +259,12 @@ def _planned(front: Front, changeset: Changeset, host: Host, options: Options, t
     tell(f"look for the guest of {host.id}")
     guests = partings(lambda: front.client, fleet, retirement.guests, options.destroy, keep=options.keep_vm)
     if options.destroy and not guests:
-        raise Usage(f"--destroy {options.destroy.vmid}: {host.id} has no guest in vms/definitions.nix; leave it out")
+        raise Usage(f"--destroy {options.destroy.vmid}: {host.id} has no guest in {DEFINITIONS}; leave it out")
     sops = partial(operator, front.run, identity_file(options.identity))
-    stage(changeset, retirement.wanted, sops=sops, rotate=True, commit=options.commit, say=tell)
+    stage(changeset, retirement.change, sops=sops, rotate=True, commit=options.commit, say=tell)
     tell(f"evaluate the fleet without {host.id}")
-    wrong = require_evaluates(front.evaluator, retirement.wanted.files, changeset.repository, changeset.scratch)
-    return Plan(retirement, guests, [*duties.of(front.evaluator, front.fleet, host, retirement.guests), *wrong])
+    wrong = require_evaluates(front.evaluator, retirement.change.files, changeset.repository, changeset.scratch)
+    return Plan(retirement, guests, [*duties_of(front.evaluator, front.fleet, host, retirement.guests), *wrong])
 
 
 def _show_plan(front: Front, plan: Plan) -> None:
@@ -234,7 +272,7 @@ def _show_plan(front: Front, plan: Plan) -> None:
     label, is_beside, retirement = plan.host.id, front.wants_json, plan.retirement
     lines: list[object] = [f"would {step}" for step in plan.steps]
     lines += [each for each in plan.guests if each.fate is not Fate.DESTROYED]
-    lines += [f"{rule}, stays; --remove-secrets has it go" for rule in retirement.own if not rule.goes]
+    lines += [f"{rule}, stays; --remove-secrets has it go" for rule in retirement.rules if not rule.goes]
     lines += [*retirement.stays, *(f"warning: {text}" for text in plan.warnings)]
     lines += [f"still named in {mention}" for mention in retirement.mentions[:_SHOWN]]
     if (more := len(retirement.mentions) - _SHOWN) > 0:
@@ -254,7 +292,7 @@ def _destroyed(front: Front, guest: Parting) -> Parting:
 
 
 def _publish(front: Front, changeset: Changeset, plan: Plan, options: Options, tell: Say) -> Done:
-    change = plan.retirement.wanted
+    change = plan.retirement.change
     text = "\n".join([_subject(plan.host.id), "", *(f"- {step}" for step in change.steps)])
     try:
         return swap_in(changeset, change, text, commit=options.commit, say=tell)
@@ -277,10 +315,10 @@ def _read_back(front: Front, plan: Plan, options: Options) -> None:
     """FleetError unless the fleet's files are without the host now."""
     host, retirement, now = plan.host, plan.retirement, front.read_back(f"{plan.host.id} was retired")
     left = [f"hosts.nix: {host.id}"] if host.id in now.hosts else []
-    left += [f"vms/definitions.nix: {vm.attribute}" for vm in retirement.guests if vm.name in now.vms]
-    if retirement.wanted.store is not None:
+    left += [f"{DEFINITIONS}: {vm.attribute}" for vm in retirement.guests if vm.name in now.vms]
+    if retirement.change.store is not None:
         store = Store.load(front.root, options.secrets)
-        gone = {key for rekey in retirement.wanted.rekeys for key in rekey.removed}
+        gone = {key for rekey in retirement.change.rekeys for key in rekey.removed}
         encrypted = {store.path(file.path): file.encrypted for file in store.files if file.encrypted}
         left += [path for path, each in encrypted.items() if gone & set(each.recipients)]
     if left:
@@ -291,7 +329,7 @@ def _lines(plan: Plan, done: Done) -> Iterator[str]:
     retirement, label = plan.retirement, plan.host.id
     for guest in plan.guests:
         yield from (f"{label}: {text}" for text in (*guest.steps, guest))
-    rotated = len(retirement.wanted.rekeys)
+    rotated = len(retirement.change.rekeys)
     yield f"{label}: hosts.nix and the definitions are without it; {rotated} secret files have new data keys"
     if retirement.known:
         yield f"{label}: it knew what is in {', '.join(retirement.known)}: change the secrets themselves"
@@ -306,7 +344,7 @@ def _document(plan: Plan, done: Done | None) -> dict[str, Any]:
     ]
     document: dict[str, Any] = {"host": plan.host.id, "guests": guests, "steps": plan.steps}
     document |= {"known": retirement.known, "stays": retirement.stays, "warnings": plan.warnings}
-    document["rules"] = [{"rule": each.label, "files": each.files, "goes": each.goes} for each in retirement.own]
+    document["rules"] = [{"rule": each.label, "files": each.files, "goes": each.goes} for each in retirement.rules]
     document["mentions"] = [str(each) for each in retirement.mentions]
     if done is None:
         return {**document, "planned": True}

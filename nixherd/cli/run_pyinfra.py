@@ -12,16 +12,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nixherd.base.display import one_line, visible_values
-from nixherd.base.errors import FAILURES, FleetError, Undecided
-from nixherd.base.exit_codes import Exit
-from nixherd.base.faults import worded
+from nixherd.base.errors import FAILURES, Exit, FleetError, Undecided
 from nixherd.base.files import write_whole
 from nixherd.base.process import Completed, interrupt_all, run
-from nixherd.base.terminal import is_terminal, say, say_text
+from nixherd.base.terminal import is_terminal, one_line, say, say_text, visible_values, worded
 from nixherd.cli.front import CHECKOUT, Front
 from nixherd.cli.output import console
-from nixherd.deploy.journal import NAME, Journal, entries, new_directory, parsed
+from nixherd.deploy.report import NAME, Journal, entries, new_directory, parsed
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from nixherd.base.errors import FleetError, Usage
-from nixherd.base.exit_codes import Exit
+from nixherd.base.errors import Exit, FleetError, Usage
 from nixherd.base.process import foreground
 from nixherd.base.terminal import say
 from nixherd.cli.front import Front, pass_front
@@ -18,11 +17,10 @@ from nixherd.cli.parameters import commit_option, dry_run_option, identity_optio
 from nixherd.fleet.changeset import Done, changing, interrupted
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.tree import opened
-from nixherd.ssh.age import recipient_of
 from nixherd.trust.enrol import Wanted, publish, trusted, untrusted, with_rekeys
-from nixherd.trust.secrets.files import Format
+from nixherd.trust.secrets.recipients import Format
 from nixherd.trust.secrets.sops import identity_file, operator
-from nixherd.trust.secrets.store import People, Store
+from nixherd.trust.secrets.store import People, Store, recipient_of_host
 
 Change = Callable[[Wanted], Wanted]
 _COLUMNS = ("file", "format", "rule", "recipients", "state")
@@ -114,10 +112,7 @@ def _compare(front: Front, rows: list[dict[str, Any]]) -> list[str]:
 def _hosts(fleet: Fleet, store: Store) -> list[dict[str, Any]]:
     rows = []
     for host in fleet.hosts.values():
-        try:
-            recipient = recipient_of(host.public_key) if host.public_key else None
-        except ValueError:
-            recipient = None
+        recipient = recipient_of_host(host)
         numbers = [rule.number for rule in store.rules.rules if recipient in rule.recipients]
         rows.append({"host": host.id, "recipient": recipient, "rules": numbers})
     return rows

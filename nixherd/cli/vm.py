@@ -7,22 +7,19 @@ from typing import Any, TypeVar
 
 import click
 
-from nixherd.base.display import one_line
-from nixherd.base.errors import ApiError, FleetError, Usage
-from nixherd.base.exit_codes import Exit
-from nixherd.base.poll import Backoff, poll
-from nixherd.base.terminal import say, say_text
+from nixherd.base.errors import AgentUnavailable, ApiError, Exit, FleetError, NoAgent, Usage
+from nixherd.base.terminal import one_line, say, say_text
+from nixherd.base.waiting import Backoff, poll
 from nixherd.cli import vm_change, vm_storage
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import difference, differing, entry_of, guest_named
 from nixherd.cli.output import console, show, show_facts, show_json, show_rows
 from nixherd.cli.parameters import Guest, guest, json_option
 from nixherd.cli.vm_storage import endpoint_node, when
-from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Origin, Vm
 from nixherd.locate import neighbours
 from nixherd.proxmox.answers import Task, Upid
 from nixherd.proxmox.doctor import Verdict, examine
-from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.guest.apply import desired
 from nixherd.proxmox.guest.identity import (
     address_of,
@@ -203,7 +200,7 @@ def next_id(front: Front, range: tuple[str, ...]) -> None:
     _show_value(front, vmid, range=name, vmid=vmid)
     if front.as_json:
         return
-    say(f"declare it in vms/definitions.nix: managed.NAME = {{ vmid = {vmid}; … }};", err=True)
+    say(f"declare it in {DEFINITIONS}: managed.NAME = {{ vmid = {vmid}; … }};", err=True)
     if front.fleet.ranges and not any(each.start <= vmid <= each.end for each in front.fleet.ranges):
         say("no range of vmidRanges holds it: add one that does", err=True)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from nixherd.base import arguments
-from nixherd.base.exit_codes import Exit
+from nixherd.base import names
+from nixherd.base.errors import Exit
 from nixherd.base.terminal import say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import declared, guest_named
@@ -55,18 +55,18 @@ def _name_typed(front: Front, text: str) -> str:
 
 def _written(name: str, parameter: Parameter, default: Any) -> Callable[[Any], Any]:
     """Make click's argument or option for a parameter."""
-    type: Any = Guest() if parameter.guest else SIZE if parameter.read is arguments.size_of else None
-    if isinstance(parameter.read, arguments.OneOf):
+    type: Any = Guest() if parameter.guest else SIZE if parameter.read is names.size_of else None
+    if isinstance(parameter.read, names.OneOf):
         type = click.Choice(parameter.read.words)
-    elif isinstance(parameter.read, arguments.Whole):
+    elif isinstance(parameter.read, names.Whole):
         read = parameter.read
         type = whole_seconds(read.least, read.most) if read.unit == "seconds" else click.INT
     if parameter.positional:
         return click.argument(name, type=type, metavar=parameter.metavar)
     option = parameter.option or f"--{name.replace('_', '-')}"
-    if parameter.read is arguments.flag_of:
+    if parameter.read is names.flag_of:
         return click.option(option, name, is_flag=True, help=parameter.help)
-    if parameter.read is arguments.some_names:
+    if parameter.read is names.some_names:
         return click.option(option, name, multiple=True, help=parameter.help, metavar=parameter.metavar)
     more: dict[str, Any] = {"help": parameter.help, "show_default": default not in (None, "")}
     return click.option(option, name, type=type, default=default, metavar=parameter.metavar, **more)

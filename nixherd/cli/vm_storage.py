@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nixherd.base.errors import FleetError, Usage
-from nixherd.base.exit_codes import Exit
+from nixherd.base.errors import Exit, FleetError, Usage
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import guest_named
 from nixherd.cli.output import narrate, show_rows

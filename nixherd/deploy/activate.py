@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from nixherd.base.errors import (
     FAILURES,
@@ -9,36 +10,32 @@ from nixherd.base.errors import (
     FleetError,
     NeedsBoot,
     NotBegun,
+    NotSent,
     Refused,
     Undecided,
     Unforeseen,
 )
-from nixherd.base.faults import foreseen, worded
-from nixherd.base.poll import Backoff, poll
 from nixherd.base.reasons import reason, went_back
+from nixherd.base.terminal import foreseen, worded
+from nixherd.base.waiting import Backoff, poll
 from nixherd.deploy.health import failing
-from nixherd.deploy.journal import is_of
 from nixherd.deploy.machine import output_of
 from nixherd.deploy.options import Goal
+from nixherd.deploy.plan import resolved
 from nixherd.deploy.program import ask_program, busy, deployment_of, note_too
-from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing
+from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing, Unclear
 from nixherd.deploy.reboot import reboot_and_prove, why_not_rebootable
-from nixherd.deploy.report import Outcome, how_to_ask
-from nixherd.deploy.run import Built, Changes, Copied, HostRun, Rollout, Target
-from nixherd.deploy.running import Running, require_root, try_running
+from nixherd.deploy.report import Outcome, how_to_ask, is_of
+from nixherd.deploy.rollout import Built, Changes, Copied, HostRun, Rollout, Target
+from nixherd.deploy.running import Running, require_root, specialised, try_running
 from nixherd.fleet.health_checks import Check
+from nixherd.fleet.models import Access
 
+BEGINNING = 30.0  # seconds after which a deployment of which no answer came has begun, or never will
 REVERT = 60  # seconds beyond its deadlines within which a machine has gone back, and answers again
 MARGIN = 5  # seconds before the machine's patience ends, in which our word has to arrive
 BY_BOOT = "-boot"  # after the rollout's id, where it goes on by a boot
 PAUSE = 5.0  # seconds between two looks at a system that is watched
-
-
-def activate_copied(rollout: Rollout, host_run: HostRun, copied: Copied) -> None:
-    """Activate what was copied to a machine, in the host's turn."""
-    with rollout.turn(host_run):
-        built = copied.built
-        activate(rollout, host_run, Target.of(built.config), built.planned.reached.running, built=built)
 
 
 def activate(
@@ -46,19 +43,21 @@ def activate(
 ) -> None:
     """Activate a system that the machine has, from the start to the proven end.
 
-    `running` is what runs before; `built` is known of a system of the fleet, and says which checks it has to pass.
-    FleetError when the end is not the new system, Undecided when nobody knows.
+    `running` is what runs before; `built` is known of a system of the fleet, and says which checks it has to pass: that
+    is activated in the host's turn. FleetError when the end is not the new system, Undecided when nobody knows.
     """
     options = host_run.options
     changes, checks = (built.changes, built.planned.checks) if built else (Changes(), ())
-    with host_run.reporting():
+    with rollout.turn(host_run) if built else host_run.reporting():
         if host_run.kind is Kind.SYSTEM:
             require_root(host_run.machine, running)
         deployment = deployment_of(rollout, host_run, target, running)
         try:
             if changes.inhibitors and options.goal.activates and not options.no_check:
                 raise _needs_boot(host_run, "; ".join(changes.inhibitors))
-            _Activation(host_run, target, running, deployment, checks, changes).run()
+            activation = _Activation(host_run, target, running, deployment, checks, changes)
+            activation.begin()
+            activation.follow()
         except NeedsBoot as error:
             if not (options.reboot and options.goal is Goal.SWITCH):
                 why = f"{error}; nothing was changed: deploy it with --reboot, or with goal=boot (or say no_check=true)"
@@ -66,7 +65,9 @@ def activate(
                 raise NeedsBoot(why) from None
             host_run.machine.say(f"{error}; so it boots into it")
             by_boot = replace(deployment, id=f"{rollout.id}{BY_BOOT}", goal=Goal.BOOT, specialisation=None)
-            _Activation(host_run, target, running, by_boot, checks, changes).run()
+            activation = _Activation(host_run, target, running, by_boot, checks, changes)
+            activation.begin()
+            activation.follow()
 
 
 def _needs_boot(host_run: HostRun, why: str) -> NeedsBoot:
@@ -100,12 +101,8 @@ class _Activation:
 
     def __post_init__(self) -> None:
         self.machine = self.host_run.machine
+        self.ask = partial(ask_program, self.machine, self.host_run.kind)
         self.until = time.monotonic() + self.deployment.deadline + self.deployment.confirm + REVERT
-
-    def run(self) -> None:
-        """Take it from its beginning to its proven end."""
-        self.begin()
-        self.follow()
 
     def begin(self, *, is_second: bool = False) -> None:
         """Tell the machine to begin. NotBegun where it does not."""
@@ -113,12 +110,14 @@ class _Activation:
         command, program = self.deployment.begin
         try:
             what = "beginning the deployment"
-            standing = ask_program(self.machine, self.host_run.kind, command, stdin=program, what=what)
-        except OSError as error:
-            self.host_run.say(f"not reached: {error}")
-            standing = self._look(Stage.NONE, is_lost=True)
+            standing = self.ask(command, stdin=program, what=what)
+        except NotSent as error:
+            raise NotBegun(f"{self.host_run.id}: it was not told to begin: {error}") from error
+        except (OSError, Unclear) as error:
+            self._say_lost(error)
+            standing = self._look_for_beginning(error)
         if standing.stage is Stage.NONE:
-            raise NotBegun(f"{self.host_run.id}: it was told to begin, and neither answered nor began; deploy it again")
+            raise NotBegun(f"{self.host_run.id}: it answers that it has not begun; deploy it again")
         if standing.busy and standing.id and not is_second and is_of(standing.id, self.host_run.fleet_path):
             self._end_earlier_run(standing)
             self.begin(is_second=True)
@@ -143,9 +142,6 @@ class _Activation:
         self._wait_while(*(stage for stage in Stage if not stage.is_end))
         self._judge()
 
-    def _ask(self, script: str, *, stdin: str | None = None, what: str) -> Standing:
-        return ask_program(self.machine, self.host_run.kind, script, stdin=stdin, what=what)
-
     def _refusal(self, standing: Standing) -> NotBegun:
         if standing.inhibited:
             return _needs_boot(self.host_run, standing.inhibited)
@@ -158,12 +154,19 @@ class _Activation:
         self.host_run.say(text)
 
     def _end_earlier_run(self, standing: Standing) -> None:
-        """Have the machine end what an earlier run from here began, which is dead: this one holds the fleet's lock."""
+        """Have the machine end what an earlier run from here began, which is dead: this one holds the fleet's lock.
+
+        NotBegun when it does not say that it does.
+        """
         self.host_run.say(f"an earlier run was killed while it deployed here ({standing.stage}); that is ended first")
         old = replace(self.deployment, id=str(standing.id))
-        standing = self._ask(old.back("its run was killed, and another one begins"), what="ending it")
-        while not standing.stage.is_end and time.monotonic() < self.until:
-            standing = self._ask(old.look(standing.stage), what="looking at its end")
+        try:
+            standing = self.ask(old.back("its run was killed, and another one begins"), what="ending it")
+            while not standing.stage.is_end and time.monotonic() < self.until:
+                standing = self.ask(old.look(standing.stage), what="looking at its end")
+        except (OSError, Unclear) as error:
+            why = f"an earlier deployment is in its way, and was not seen to end: {error}; deploy it again"
+            raise NotBegun(f"{self.host_run.id}: {why}") from error
 
     # Waiting
 
@@ -179,34 +182,68 @@ class _Activation:
                 raise self._undecided(f"it was still {self.standing.stage} when its deadlines were over")
             self.standing = self._look(self.standing.stage)
 
-    def _look(self, known: Stage, *, is_lost: bool = False) -> Standing:
-        """Ask how it stands until there is an answer. Undecided when there is none within all deadlines."""
+    def _say_lost(self, error: object) -> None:
+        self.host_run.say(f"no answer: {error}")
+
+    def _look_for_beginning(self, error: Exception) -> Standing:
+        """Return how it stands once it has begun.
+
+        NotBegun when it does not while it may still be about to, and is as it was: a boot forgets what has begun.
+        """
+        lost: Exception | None = error
+        for _ in poll(BEGINNING, Backoff(1.0, 1.0)):
+            standing = self._look(Stage.NONE, lost)
+            lost = None
+            if standing.stage is not Stage.NONE:
+                return standing
+        self._require_as_before()
+        why = str(worded(error, "beginning the deployment")).removeprefix(f"{self.host_run.id}: ")
+        raise NotBegun(f"{self.host_run.id}: {why}; it has not begun {BEGINNING:g} s later; deploy it again") from error
+
+    def _require_as_before(self) -> None:
+        """FleetError, or Undecided, unless the machine that has no notes of this deployment is seen to be as it was."""
+        before, running = self.before, try_running(self.machine, self.host_run.kind)
+        if isinstance(running, FleetError):
+            raise self._undecided(f"it cannot be asked what it runs now: {running}")
+        if running.boot_id != before.boot_id:
+            self._judge_after_reboot()
+        if (running.current, running.profile) != (before.current, before.profile):
+            now = f"runs {running.current} and boots {running.profile}"
+            raise self._undecided(f"it has no notes of this deployment, and {now} now, not {before.current}")
+
+    def _look(self, known: Stage, lost: Exception | None = None) -> Standing:
+        """Ask how it stands until there is an answer. Undecided when there is none within all deadlines.
+
+        `lost` is what the last question came to; then the connection is made anew.
+        """
+        first, is_lost = lost, lost is not None
         for _ in (waits := poll(self.until - time.monotonic(), Backoff(1.0, 1.0))):
             if not waits.left:
                 break
             try:
                 self.machine.reconnect(waits.left, if_lost=not is_lost, absent_ok=True)
                 is_lost = False
-                return self._ask(self.deployment.look(known), what="looking at the deployment")
+                return self.ask(self.deployment.look(known), what="looking at the deployment")
             except DeadlineExceeded as error:
                 raise self._undecided(str(error)) from None
             except FAILURES as error:
                 foreseen(error, f"{self.host_run.id}: looking at its deployment")
-                self.host_run.say(f"not reached: {error}")
-                is_lost = True
-        raise self._undecided(f"it was not heard of for {self.deployment.deadline + self.deployment.confirm} s")
+                self._say_lost(error)
+                first, is_lost = first or error, True
+        seconds = self.deployment.deadline + self.deployment.confirm
+        raise self._undecided(f"it has not said how it stands for {seconds} s{f' ({first})' if first else ''}")
 
     def _send_word(self, word: str) -> None:
         try:
-            self.standing = self._ask(word, what="the word")
+            self.standing = self.ask(word, what="the word")
         except FAILURES as error:  # then the machine decides by itself, and is asked what it decided
             failure = worded(error, f"{self.host_run.id}: telling it to {self.host_run.stage}")
             if isinstance(failure, Unforeseen):
                 self.host_run.note(fault=str(failure))
                 self.problem = self.problem or str(failure)
             else:
-                self.host_run.say(f"not reached: {failure}")
-            self.standing = self._look(self.standing.stage, is_lost=True)
+                self._say_lost(failure)
+            self.standing = self._look(self.standing.stage, failure)
 
     # Proving
 
@@ -220,23 +257,28 @@ class _Activation:
         for _ in poll(self.host_run.options.soak, Backoff(PAUSE, PAUSE)):
             try:
                 self.machine.reconnect(max(1.0, until - time.monotonic()))
-                self.standing = self._ask(self.deployment.look(Stage.NONE, 0), what="the proof")
+                self.standing = self.ask(self.deployment.look(Stage.NONE, 0), what="the proof")
+                problem = self._disagreement() or failing(self.machine, self.checks, until, by_root=by_root)
             except FAILURES as error:
                 return f"it cannot be asked after the activation: {worded(error, 'proving it')}"
-            problem = self._disagreement() or failing(self.machine, self.checks, until, by_root=by_root)
             if problem:
                 return problem
         return None
 
     def _disagreement(self) -> str | None:
         standing, target = self.standing, self.target
-        compared = {"hostname": (standing.hostname, target.hostname)}
-        if not self.deployment.specialisation:
-            compared["system"] = (standing.current, target.system)
+        compared = {"hostname": (standing.hostname, target.hostname), "system": (standing.current, self._due())}
         wrong = [f"{what} is {has}, not {due}" for what, (has, due) in compared.items() if due and has != due]
         if standing.failed:
             wrong.append(f"units failed: {standing.failed}")
         return "; ".join(wrong) or None
+
+    def _due(self) -> str | None:
+        """The system that is to run; None where nobody says which one its specialisation is."""
+        system, chosen = self.target.system, self.deployment.specialisation
+        if chosen and self.machine.access is Access.SHELL:
+            return specialised(self.machine, system, chosen)
+        return resolved(f"{system}/specialisation/{chosen}") if chosen else system
 
     # Judging
 
@@ -256,6 +298,9 @@ class _Activation:
                 self._judge_kept()
             case Stage.NONE:
                 self._judge_after_reboot()
+            case Stage.REVERTED | Stage.REFUSED if standing.old and standing.current != standing.old:
+                why = f"it says {standing.stage}, and runs {standing.current}, not {standing.old} as before"
+                raise self._undecided(why)
             case Stage.REVERTED:
                 unheard = f"{self.problem}; " if self.problem and self.problem != standing.why else ""
                 why = f"{unheard}{went_back(standing.why, standing.old, standing.log)}"
@@ -266,7 +311,8 @@ class _Activation:
             case Stage.STUCK:
                 raise self._stuck()
             case _:
-                why = f"{standing.why or 'its process is gone'}; it runs {standing.current}, not {standing.old}"
+                why = standing.why or "its process is gone"
+                why = f"{why}; it runs {standing.current}, and ran {standing.old} before"
                 raise self._undecided(why)
 
     def _judge_kept(self) -> None:
@@ -286,6 +332,8 @@ class _Activation:
             running = reboot_and_prove(self.host_run, self.before, self.deployment.system, self.checks)
         except Refused as error:
             return str(error), self.standing.current
+        except NotBegun as error:  # the system is kept all the same
+            raise FleetError(f"{error}; its next boot brings {self.standing.profile}") from error
         return None, running.current
 
     def _stuck(self) -> Undecided:
@@ -330,8 +378,15 @@ class _Activation:
         standing, goal = self.standing, self.deployment.goal
         if goal.makes_generation and standing.profile != self.deployment.system:
             raise self._undecided(f"its profile leads to {standing.profile}")
-        if goal.activates and not self.deployment.specialisation and standing.current != self.deployment.system:
-            raise self._undecided(f"it runs {standing.current}")
+        if not goal.activates:
+            return
+        try:
+            due = self._due()
+        except OSError as error:
+            raise self._undecided(f"it runs {standing.current}, and does not say what that is: {error}") from error
+        if standing.current != due:
+            unknown = "" if due else ", and nobody says which system its specialisation is"
+            raise self._undecided(f"it runs {standing.current}{unknown}")
 
     def _undecided(self, why: str) -> Undecided:
         text = (

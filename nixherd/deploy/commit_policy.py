@@ -19,10 +19,11 @@ from urllib.parse import quote
 
 from nixherd.base.errors import FleetError, ProcessFailed, Refused, Usage
 from nixherd.base.files import expanded, state_home, write_whole
+from nixherd.base.names import flag_of
 from nixherd.base.process import run
 from nixherd.fleet import signatures
 from nixherd.fleet.git import Repository
-from nixherd.fleet.group_data import for_all, said_for_all
+from nixherd.fleet.groups import for_all, said_for_all
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.near_names import near_option
@@ -209,10 +210,8 @@ class Gate:
 
 
 def _flag(value: Any) -> bool:
-    known = {"none": False, "true": True, "false": False, "1": True, "0": False}
-    if str(value).lower() not in known:
-        raise Usage(f"require_signed={value} is neither true nor false")
-    return known[str(value).lower()]
+    written = {"none": False, "true": True, "false": False, "1": True, "0": False}
+    return flag_of("require_signed", written.get(str(value).lower(), value))
 
 
 def _full(value: Any) -> str:

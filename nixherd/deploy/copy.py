@@ -5,27 +5,116 @@ writes (/proc/PID/io), lines on its stderr, and where it waits for what the mach
 its own caches without a word), what Nix's processes do there.
 """
 
+import json
 import os
 import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.base.errors import FAILURES, DeadlineExceeded, FleetError, NotBegun, ProcessFailed
-from nixherd.base.faults import foreseen
+from nixherd.base.errors import FAILURES, DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Usage
+from nixherd.base.files import expanded
 from nixherd.base.process import Completed, run
-from nixherd.deploy.machine import Machine, output_of
+from nixherd.base.reasons import reason
+from nixherd.base.terminal import foreseen
+from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, output_of
 from nixherd.deploy.options import Engine
 from nixherd.deploy.protocol import Kind, hold
-from nixherd.deploy.run import Built, Copied, HostRun, Planned
+from nixherd.deploy.rollout import Built, Copied, HostRun, Planned
 from nixherd.deploy.running import require_root
-from nixherd.deploy.signing import UNSIGNED, store_access
 from nixherd.fleet.models import Access
 from nixherd.nix import commands as nix
 from nixherd.nix.errors import is_unsigned
-from nixherd.ssh.destination import Destination
-from nixherd.ssh.sudo import Sudo, told
+from nixherd.ssh.destination import Destination, Sudo, told
+
+SIGN_DEADLINE = 1800.0  # seconds
+KEY_DEADLINE = 60.0
+UNSIGNED = (
+    "its store takes what a key of its trusted-public-keys has signed, and none has; say sign_with=KEY_FILE, whose "
+    "public half is in nixherd.trustedKeys there (trusted-public-keys, where a machine is not of the fleet)"
+)
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """A secret key file as `nix key generate-secret` makes it."""
+
+    file: Path
+
+    @classmethod
+    def of(cls, name: str, value: str) -> "SigningKey":
+        """From the datum `name`. Usage when the file does not exist, FleetError when others may read it."""
+        file = expanded(value)
+        if not file.is_file():
+            raise Usage(f"{name}={value}: no such file; `nix key generate-secret --key-name NAME` makes a key")
+        if file.stat().st_mode & 0o077:
+            raise FleetError(f"{file}: others may read this secret key; chmod 600 it")
+        return cls(file)
+
+    @property
+    def public(self) -> str:
+        """As trusted-public-keys has it."""
+        return run(nix.PUBLIC_KEY, input=self.file.read_bytes(), timeout=KEY_DEADLINE).stdout.strip()
+
+    def sign(self, paths: Sequence[str]) -> None:
+        """Sign everything in these closures here."""
+        run(nix.sign(paths, str(self.file)), timeout=SIGN_DEADLINE)
+
+
+def store_access(machine: Machine, paths: Sequence[str], sign_with: str | None, *, is_nixos: bool) -> Sudo | None:
+    """Sign these closures with the key file `sign_with`, and return through whom the machine takes them.
+
+    None: from us as they are. FleetError where it certainly would not take them.
+    """
+    key = SigningKey.of("sign_with", sign_with) if sign_with else None
+    if key:
+        key.sign(paths)
+    if machine.access is Access.PUSH_CLOSURE:
+        _require_signed(machine, paths)
+        return None
+    if not is_nixos or machine.user == "root" or (key and _trusts(machine, key)):
+        return None
+    return _root_of(machine)
+
+
+def _trusts(machine: Machine, key: SigningKey) -> bool:
+    script = f"! command -v nix >/dev/null || {shlex.join((*nix.NIX, 'config', 'show', '--json'))}"
+    done = machine.run(script, deadline=ANSWER_DEADLINE)
+    try:
+        settings = json.loads(done.stdout or "{}")
+        return key.public in settings.get("trusted-public-keys", {}).get("value", ())
+    except (ValueError, AttributeError):
+        raise FleetError(f"{machine.id}: expected JSON from nix, got {done.stdout[:100]!r}") from None
+
+
+def _root_of(machine: Machine) -> Sudo:
+    """Root's store there, by sudo. FleetError when sudo does not let us."""
+    why = "it asks for a password"
+    # said in no words of sudo's, which pyinfra would answer by asking for a password itself; and asked in any case: a
+    # password that sudo does not read would be the first thing that Nix reads there
+    if machine.run("sudo -n true >/dev/null 2>&1").status == 0:
+        return Sudo()
+    if machine.password is not None or machine.give_password():
+        done = machine.run("true", sudo=True)  # with a wrong one, Nix and sudo would wait for each other
+        if done.status == 0:
+            return Sudo(machine.password)
+        why = reason(done.stderr.strip() or done.stdout)
+    raise FleetError(
+        f"its store takes nothing unsigned from {machine.user}, and sudo does not let it be root: {why}; "
+        "give its password on stdin with --data sudo_password=stdin, or say sign_with=KEY_FILE, whose public half is "
+        "in nixherd.trustedKeys there"
+    )
+
+
+def _require_signed(machine: Machine, paths: Sequence[str]) -> None:
+    """FleetError when nobody has signed what a machine takes signed alone."""
+    for path in paths:
+        if not nix.parse_signatures(run(nix.signatures(path), timeout=KEY_DEADLINE).stdout):
+            raise FleetError(f"{machine.id}: {UNSIGNED} ({path})")
+
 
 Command = Callable[[Destination], tuple[list[str], Mapping[str, str]]]
 
@@ -77,27 +166,24 @@ def copy_closure(
     if machine.is_local and root is None:
         return
     sudo = store_access(machine, paths, sign_with, is_nixos=is_nixos) if root is None else None
-    with _copies:
-        try:
-            _copy(machine, paths, root, sudo, substitute=substitute)
-        except (ProcessFailed, Stalled) as error:
-            if isinstance(error, ProcessFailed) and is_unsigned(error.stderr):
-                raise FleetError(f"{machine.id}: {UNSIGNED}") from error
-            if not substitute:
-                raise
-            machine.say(f"copying again, without the machine's own caches: {error}")
-            _copy(machine, paths, root, sudo, substitute=False)
-
-
-def _copy(machine: Machine, paths: Sequence[str], root: str | None, sudo: Sudo | None, *, substitute: bool) -> None:
     remote_program = sudo.program("nix-store") if sudo else None
-    with told(sudo) as password:
+    with _copies, told(sudo) as password:
 
         def command(to: Destination) -> tuple[list[str], dict[str, str]]:
             argv, environment = nix.copy(list(paths), to, root, substitute=substitute, remote_program=remote_program)
             return argv, environment | password
 
-        copy_towards(machine, command, COPY_DEADLINE)
+        while True:
+            try:
+                copy_towards(machine, command, COPY_DEADLINE)
+                return
+            except (ProcessFailed, Stalled) as error:
+                if isinstance(error, ProcessFailed) and is_unsigned(error.stderr):
+                    raise FleetError(f"{machine.id}: {UNSIGNED}") from error
+                if not substitute:
+                    raise
+                machine.say(f"copying again, without the machine's own caches: {error}")
+                substitute = False
 
 
 def copy_towards(machine: Machine, command: Command, timeout: float) -> Completed:

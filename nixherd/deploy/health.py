@@ -1,14 +1,16 @@
 """Whether a machine passes its health checks, and whether one that runs what is wanted is well."""
 
 import http.client
+import math
 import shlex
 import time
 from dataclasses import replace
 from typing import Any
 
-from nixherd.base.poll import Backoff, poll
+from nixherd.base.process import Completed
 from nixherd.base.reasons import failure
-from nixherd.deploy.machine import Machine
+from nixherd.base.waiting import Backoff, poll
+from nixherd.deploy.machine import ANSWER_DEADLINE, Machine
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.running import Running, home_script, parse_running, require_root, system_script
 from nixherd.fleet.health_checks import Check
@@ -26,31 +28,27 @@ def failing(machine: Machine, checks: tuple[Check, ...], until: float, *, by_roo
     Each is tried until its time is over; none after `until`, by the monotonic clock.
     """
     for check in checks:
-        for _ in poll(min(until - time.monotonic(), check.timeout) - PAUSE, Backoff(PAUSE, PAUSE)):
-            if (problem := _problem(machine, check, by_root=by_root)) is None:
+        seconds = min(until - time.monotonic(), check.timeout)
+        for _ in (waits := poll(seconds - PAUSE, Backoff(PAUSE, PAUSE))):
+            if (
+                problem := _problem(machine, check, max(1, math.ceil(seconds - waits.waited)), by_root=by_root)
+            ) is None:
                 break
         else:
             return f"{check} does not pass: {problem}"
     return None
 
 
-def _problem(machine: Machine, check: Check, *, by_root: bool) -> str | None:
+def _problem(machine: Machine, check: Check, seconds: int, *, by_root: bool) -> str | None:
+    """Why a check does not pass, None when it does; a command of the machine's is ended after so many seconds."""
     if check.kind not in _BY_SHELL:
         return _by_tunnel(machine, check)
     try:
-        done = machine.run(_command(check), sudo=by_root)
+        done = machine.run(_try(0, check, seconds), sudo=by_root, deadline=ANSWER_DEADLINE + seconds)
     except OSError as error:
         return str(error)
-    lines = [*done.stdout.splitlines(), *done.stderr.splitlines()]
-    return None if done.status == 0 else f"it says {(lines or ['nothing'])[-1][:_SHOWN]}"
-
-
-def _command(check: Check) -> str:
-    """A script that passes where a `unit` or a `command` check does."""
-    word = shlex.quote(check.value)
-    if check.kind == "unit":
-        return f'state=$(systemctl is-active -- {word}); echo "$state"; [ "$state" = active ]'
-    return f"timeout {check.timeout} sh -c {word}"
+    *_, last = ["nothing", *done.stdout.splitlines(), *done.stderr.splitlines()]  # of sudo, where it was not even tried
+    return _results(done).get("0", f"it says {last[:_SHOWN]}") or None
 
 
 def _by_tunnel(machine: Machine, check: Check) -> str | None:
@@ -127,14 +125,13 @@ def _problem_of(running: Running) -> str | None:
 def _ask_all(machine: Machine, kind: Kind, checks: tuple[Check, ...]) -> tuple[Running, str | None]:
     """What the machine says of itself, and the first check that does not pass."""
     state = system_script() if kind is Kind.SYSTEM else home_script()
-    script = "\n".join([f"({state})", *(_try(number, check) for number, check in enumerate(checks))])
-    done = machine.run(script, sudo=needs_root(kind, checks))
-    answer = done.stdout.splitlines()
-    lines = [line for line in answer if not line.startswith(_MARK)]
+    script = "\n".join([f"({state})", *(_try(number, check, check.timeout) for number, check in enumerate(checks))])
+    patience = sum(check.timeout for check in checks if check.kind in _BY_SHELL)
+    done = machine.run(script, sudo=needs_root(kind, checks), deadline=ANSWER_DEADLINE + patience)
+    lines = [line for line in done.stdout.splitlines() if not line.startswith(_MARK)]
     if done.status != 0 or not lines:
         raise failure(f"{machine.id}: it did not say how it is", done.stderr)
-    results = dict(line.removeprefix(_MARK).split("=", 1) for line in answer if line.startswith(_MARK))
-    running = parse_running(kind, lines)
+    running, results = parse_running(kind, lines), _results(done)
     for number, check in enumerate(checks):
         by_shell = check.kind in _BY_SHELL
         if problem := (results.get(str(number), "it says nothing") if by_shell else _by_tunnel(machine, check)):
@@ -147,10 +144,19 @@ def needs_root(kind: Kind, checks: tuple[Check, ...]) -> bool:
     return kind is Kind.SYSTEM and any(check.kind == "command" for check in checks)
 
 
-def _try(number: int, check: Check) -> str:
-    """A script that prints nothing after the check's number where it passes."""
+def _try(number: int, check: Check, seconds: int) -> str:
+    """A script that prints nothing after the check's number where it passes, and what it says where it does not."""
     if check.kind not in _BY_SHELL:
         return ":"
-    words = f"it says $(printf '%s\\n' \"$said\" | tail -n 1 | cut -c 1-{_SHOWN})"
-    attempt = f"said=$({{ {_command(check)}; }} 2>&1)"
-    return f'if {attempt}; then echo {_MARK}{number}=; else echo "{_MARK}{number}={words}"; fi'
+    word = shlex.quote(check.value)
+    command = f"timeout {seconds} sh -c {word}"
+    if check.kind == "unit":
+        command = f'state=$(systemctl is-active -- {word}); echo "$state"; [ "$state" = active ]'
+    words = f"it says $(printf '%s\\n' \"${{output:-nothing}}\" | tail -n 1 | cut -c 1-{_SHOWN})"
+    return f'if output=$({{ {command}; }} 2>&1); then echo {_MARK}{number}=; else echo "{_MARK}{number}={words}"; fi'
+
+
+def _results(done: Completed) -> dict[str, str]:
+    """What each check said, by its number; empty text where it passes."""
+    lines = (line.removeprefix(_MARK) for line in done.stdout.splitlines() if line.startswith(_MARK))
+    return dict(line.split("=", 1) for line in lines)

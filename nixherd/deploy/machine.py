@@ -5,19 +5,20 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from nixherd.base.errors import DeadlineExceeded, Unforeseen
+from nixherd.base.errors import DeadlineExceeded, FleetError, NotSent, Unforeseen
 from nixherd.base.process import Completed
 from nixherd.base.reasons import failure
 from nixherd.fleet.models import Access
 from nixherd.ssh.destination import Destination
-from nixherd.ssh.transient_unit import ENDED, RUNNING, Job
+from nixherd.ssh.login_shell import ENDED, RUNNING, Job
 
 COMMAND_DEADLINE = 120.0  # seconds for a command; what takes longer is a job
 ANSWER_DEADLINE = 60.0  # seconds for a machine to say what runs on it
 
 
 class Machine(Protocol):
-    """One machine of the fleet. Every method raises OSError when the machine does not answer.
+    """One machine of the fleet. Every method raises OSError when the machine does not answer: it may have done what
+    it was told, unless that is NotSent.
 
     `id` is the host's in the fleet, `access` how far it lets us in, `is_local` whether we run on it, `user` who logs
     in, `boot_deadline` how many seconds it may take to come up. `password` is what sudo is answered with, once
@@ -89,7 +90,13 @@ def restart(machine: Machine, script: str, *, sudo: bool = False) -> None:
 
     A machine that is gone before it answers did as it was told: the caller waits for what comes back.
     """
-    done = machine.run(script, sudo=sudo)
+    try:
+        done = machine.run(script, sudo=sudo)
+    except (Unforeseen, NotSent):
+        raise
+    except OSError as error:
+        machine.say(f"it was told to go down, and did not answer: {error}")
+        return
     if done.status != 0 and (done.stdout or done.stderr):
         raise failure(f"{machine.id}: the reboot failed", done.stderr.strip() or done.stdout)
 
@@ -100,44 +107,58 @@ GRACE = 60  # seconds beyond a job's own deadline, which the machine itself enfo
 def run_job(machine: Machine, job: Job, *, sudo: bool = False) -> None:
     """Run a job to its end, or wait for the one that runs already; nothing if it has ended well before.
 
-    It is root's; `sudo` where we may not be. A lost connection is looked up again; the job goes on meanwhile.
+    It is root's; `sudo` where we may not be. A lost connection is looked up again; the job goes on meanwhile, and is
+    begun on the caller's own connection alone: for what wipes a machine, that one has proven which it is.
     FleetError when it fails.
     """
     began = time.monotonic()
-    output_of(machine, job.start, stdin=job.body, what=f"starting {job.unit}", sudo=sudo)
+    has_begun = is_same = _start(machine, job, sudo=sudo)
     is_ours, last = False, ""
     while True:
-        state, log = _look(machine, job, sudo=sudo)
+        state, log = RUNNING, list[str]()
+        try:
+            done = machine.run(job.look, sudo=sudo)
+        except Unforeseen:
+            raise
+        except OSError:
+            done = None
+        if done and done.status == 0:
+            state, *log = [*done.stdout.splitlines(), ""]
+        else:
+            machine.reconnect(absent_ok=True)  # a lost connection says nothing about the job
+            is_same = False
         elapsed = time.monotonic() - began
         if state == job.well:
             return
         if state.startswith(f"{job.key} "):
             raise failure(f"{machine.id}: {job.name} failed with status {state.split()[-1]}", log, "no output")
-        if state == ENDED or (state != RUNNING and is_ours):
+        if (state == ENDED and has_begun) or (state != RUNNING and is_ours):
             raise failure(f"{machine.id}: {job.name} was ended (its deadline, or no memory left)", log, "no output")
         if elapsed > job.deadline + GRACE:
             raise DeadlineExceeded(f"{machine.id}: {job.name} not done within {job.deadline} s; last: {_last(log)}")
         if state != RUNNING:  # the end of another job of this name, which an earlier run began: now for ours
-            is_ours = True
-            output_of(machine, job.start, stdin=job.body, what=f"starting {job.unit}", sudo=sudo)
+            if not is_same:
+                why = f"{job.name} is not under way, and the connection was lost meanwhile; run this again"
+                raise FleetError(f"{machine.id}: {why}")
+            has_begun = is_ours = is_same = _start(machine, job, sudo=sudo)
         if elapsed > 5 and _last(log) != last:
             last = _last(log)
             machine.say(f"{job.name}: {last} ({elapsed:.0f} s)")
 
 
-def _look(machine: Machine, job: Job, *, sudo: bool) -> tuple[str, Sequence[str]]:
-    """How the job stands: RUNNING, ENDED, or what its end noted; and the last lines of its log."""
+def _start(machine: Machine, job: Job, *, sudo: bool) -> bool:
+    """Start the job; False where nobody knows whether it began. FleetError when it did not."""
     try:
-        done = machine.run(job.look, sudo=sudo)
-        if done.status == 0:
-            state, *log = [*done.stdout.splitlines(), ""]
-            return state, log
-    except Unforeseen:
+        done = machine.run(job.start, stdin=job.body, sudo=sudo)
+    except (Unforeseen, NotSent):
         raise
-    except OSError:
-        pass
-    machine.reconnect(absent_ok=True)  # a lost connection says nothing about the job
-    return RUNNING, []
+    except OSError as error:
+        machine.say(f"starting {job.name}: no answer: {error}")
+        machine.reconnect(absent_ok=True)
+        return False
+    if done.status != 0:
+        raise failure(f"{machine.id}: starting {job.unit} failed", done.stderr.strip() or done.stdout)
+    return True
 
 
 def _last(log: Sequence[str]) -> str:

@@ -1,27 +1,37 @@
 """What is to be done on each machine: what runs there against what the flake says, and what that changes."""
 
 import json
-import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from itertools import count
 from pathlib import Path
 
 from nixherd.base.errors import FAILURES, NotWell, Usage
+from nixherd.base.names import human
 from nixherd.base.process import run
-from nixherd.base.sizes import human
 from nixherd.deploy import commit_policy as gate
 from nixherd.deploy.health import unwell
 from nixherd.deploy.machine import Machine, output_of
 from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.run import Built, Changes, Copied, HostRun, Planned, PlannedToPull, Reached, ReachedToPull, Rollout
-from nixherd.deploy.running import BOOTED_PARTS, Running, ask_running
+from nixherd.deploy.rollout import (
+    Built,
+    Changes,
+    Copied,
+    HostRun,
+    Planned,
+    PlannedToPull,
+    Reached,
+    ReachedToPull,
+    Rollout,
+)
+from nixherd.deploy.running import BOOTED_PARTS, Running, ask_running, has_it
 from nixherd.fleet import health_checks
+from nixherd.fleet.git import Repository
+from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
-from nixherd.nix import closure_diff as closures
+from nixherd.nix import builder
 from nixherd.nix import commands as nix
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.evaluator import Evaluator, Source
@@ -45,15 +55,14 @@ def plan(
 ) -> Planned | PlannedToPull:
     """Compare what runs with what the flake says; `hosts` are those that are evaluated together.
 
-    A machine that has it already ends here. NotWell when it has, and something is wrong with it.
+    Whether that may be deployed is asked before, by `require_committed`. A machine that has it already ends here.
+    NotWell when it has, and something is wrong with it.
     """
-    host_run.enter("evaluate")
-    _require_committed(evaluator.source, rollout, host_run)
     config = evaluator.evaluate(hosts, host_run.id)
     host_run.note(new=config.toplevel, revision=config.revision)
     if isinstance(reached, ReachedToPull):
         return PlannedToPull(reached, config)
-    checks = health_checks.parse(f"{host_run.id}: nixherd.healthChecks", config.health) + host_run.host.health_checks
+    checks = checks_of(host_run, config)
     running = reached.running
     if not is_done(host_run.options, running, config.toplevel):
         return Planned(reached, config, checks)
@@ -71,15 +80,28 @@ def plan(
     return Planned(reached, config, checks)
 
 
-def _require_committed(source: Source, rollout: Rollout, host_run: HostRun) -> None:
+def checks_of(host_run: HostRun, config: Evaluated) -> tuple[Check, ...]:
+    """The health checks of a host: those of its configuration, and those of hosts.nix. Usage for one that is none."""
+    return health_checks.parse(f"{host_run.id}: nixherd.healthChecks", config.health) + host_run.host.health_checks
+
+
+def require_committed(source: Source, rollout: Rollout, host_run: HostRun) -> None:
     """FleetError unless what is deployed is committed, and signed where that is required."""
+    host_run.enter("evaluate")
     options = host_run.options
-    dirty = rollout.dirty(lambda: gate.uncommitted(host_run.fleet_path))
-    rollout.noted("dirty", lambda: rollout.journal.note("run", dirty=dirty))
+    with rollout.dirty as dirty:
+        if dirty.is_empty:
+            repository = Repository.around(Path(host_run.fleet_path))
+            files = repository.changed(["."]) if repository else []
+            rollout.journal.note("run", dirty=files)
+            dirty.value = files
     if not options.allow_dirty or options.require_signed:
-        gate.require_committed(host_run.fleet_path, dirty)
+        gate.require_committed(host_run.fleet_path, dirty.value)
     if isinstance(source, gate.Verified):  # before anything of the tree was evaluated
-        rollout.noted("verified", lambda: rollout.journal.note("run", verified=source.revision))
+        with rollout.noted as noted:
+            if noted.is_empty:
+                rollout.journal.note("run", verified=source.revision)
+                noted.value = None
     elif options.require_signed:
         raise Usage(
             f"{host_run.id}: require_signed holds for the whole fleet; say it in group_data/all.py, in hosts.nix, or "
@@ -88,12 +110,11 @@ def _require_committed(source: Source, rollout: Rollout, host_run: HostRun) -> N
 
 
 def is_done(options: Options, running: Running, toplevel: str) -> bool:
-    """Whether a machine has what is asked for already."""
-    chosen = options.specialisation
-    system = f"{toplevel}/specialisation/{chosen}" if chosen else toplevel
-    runs = running.current == system or bool(chosen and resolved(system) == running.current)
-    boots = running.profile == toplevel
-    return {Goal.SWITCH: runs and boots, Goal.TEST: runs, Goal.BOOT: boots}.get(options.goal, False)
+    """Whether a machine has what is asked for already; with a specialisation, that one runs."""
+    if options.specialisation is None:
+        return has_it(running, toplevel, options.goal)
+    system = f"{toplevel}/specialisation/{options.specialisation}"
+    return has_it(running, toplevel, options.goal, {system, resolved(system) or system})
 
 
 def what_it_has(options: Options, running: Running) -> str:
@@ -130,19 +151,22 @@ def running_of(host_run: HostRun) -> Running | None:
 
 def to_come(evaluator: Evaluator, rollout: Rollout, hosts: Sequence[str]) -> list[Evaluated]:
     """What is to come to those of these hosts that were reached, but for those that have it already, or pull it."""
-
-    def configs() -> Iterator[Evaluated]:
-        for host_id in hosts:
-            with suppress(*FAILURES):  # said when it is that host's turn
-                config = evaluator.evaluate(hosts, host_id)
-                host_run = rollout.hosts.get(host_id)
-                running = running_of(host_run) if host_run else None
-                if host_run and running and not is_done(host_run.options, running, config.toplevel):
-                    yield config
-
     # every host asks; while planning they are reached one after the other
     known = tuple(host_id for host_id in hosts if host_id in rollout.hosts)
-    return rollout.to_come((tuple(hosts), known), lambda: list(configs()))
+    with rollout.to_come[tuple(hosts), known] as configs:
+        if configs.is_empty:
+            configs.value = list(_to_come(evaluator, rollout, hosts))
+        return configs.value
+
+
+def _to_come(evaluator: Evaluator, rollout: Rollout, hosts: Sequence[str]) -> Iterator[Evaluated]:
+    for host_id in hosts:
+        with suppress(*FAILURES):  # said when it is that host's turn
+            config = evaluator.evaluate(hosts, host_id)
+            host_run = rollout.hosts.get(host_id)
+            running = running_of(host_run) if host_run else None
+            if host_run and running and not is_done(host_run.options, running, config.toplevel):
+                yield config
 
 
 def why_unknown(host_run: HostRun, value: Copied | Built | Planned | PlannedToPull) -> str | None:
@@ -169,13 +193,12 @@ def note_if_revision_only(evaluator: Evaluator, rollout: Rollout, host_run: Host
         alike = sorted(id for id, each in running.items() if each and each.configuration_revision == revision)
         if host_run.id not in alike:
             break
-        answers |= rollout.as_of((revision, attempt), partial(_as_of, evaluator, alike, revision))
+        with rollout.as_of[revision, attempt] as systems:
+            if systems.is_empty:
+                systems.value = dict.fromkeys(alike, "") | dict(evaluator.as_of(alike, revision))
+            answers |= systems.value
     if answers.get(host_run.id) == str(planned.reached.running.current):
         host_run.note(revision_only=True)
-
-
-def _as_of(evaluator: Evaluator, ids: Sequence[str], revision: str) -> dict[str, str]:
-    return dict.fromkeys(ids, "") | dict(evaluator.as_of(ids, revision))
 
 
 LISTING_DEADLINE = 300.0  # seconds for a store to list a closure
@@ -199,7 +222,7 @@ def show_changes(rollout: Rollout, host_run: HostRun, built: Built, to_come: Seq
         parts = {part: resolved(f"{toplevel}/{part}") for part in BOOTED_PARTS}
         texts = {name: _text(Path(coming, name)) for name in (INHIBITORS, INIT)}
     if before is not None:
-        difference = closures.diff(before, after)
+        difference = builder.closure_diff(before, after)
         lines = [str(change) for change in difference.changes]
         host_run.note(diff=lines, size_before=difference.before, size_after=difference.after)
         for line in (*lines, f"closure {human(difference.before)} → {human(difference.after)}"):
@@ -227,7 +250,12 @@ def _closures(
     built = sorted({config.toplevel for config in to_come if Path(config.toplevel).exists()} | {toplevel})
     states = (running_of(each) for each in rollout.hosts.values())
     running = sorted({state.current for state in states if state and state.current})
-    here = rollout.closures(tuple(built), lambda: _local([*built, *running]))
+    with rollout.closures[tuple(built)] as sizes:
+        if sizes.is_empty:
+            roots = [path for path in (*built, *running) if Path(path).exists()]
+            graph = nix.parse_path_info(run(nix.path_info(roots), timeout=LISTING_DEADLINE).stdout)
+            sizes.value = {root: _closure(graph, root) for root in roots}
+        here = sizes.value
     if current is None:
         return {}, here[toplevel]
     if current in here:
@@ -238,8 +266,8 @@ def _closures(
 
 
 def _closure_there(machine: Machine, path: str) -> Sizes:
-    script = f"[ ! -e {path} ] || {shlex.join(nix.closure_sizes(path))}"
-    return closures.parse_path_info(output_of(machine, script, what="listing a closure", deadline=LISTING_DEADLINE))
+    listing = output_of(machine, builder.listing(path), what="listing a closure", deadline=LISTING_DEADLINE)
+    return builder.parse_path_info(listing)
 
 
 def _parts_there(machine: Machine, system: str) -> dict[str, str]:
@@ -253,13 +281,6 @@ def _parts_there(machine: Machine, system: str) -> dict[str, str]:
 def _text_there(machine: Machine, path: str) -> str | None:
     script = f"cat {path} 2>/dev/null || true"
     return output_of(machine, script, what="looking at what was built") or None
-
-
-def _local(paths: Iterable[str]) -> dict[str, Sizes]:
-    """Sizes by path of the closures of these that are in the store here."""
-    roots = [path for path in paths if Path(path).exists()]
-    graph = nix.parse_path_info(run(nix.path_info(roots), timeout=LISTING_DEADLINE).stdout)
-    return {root: _closure(graph, root) for root in roots}
 
 
 def _closure(graph: Mapping[str, tuple[int, tuple[str, ...]]], root: str) -> Sizes:

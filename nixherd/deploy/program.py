@@ -1,17 +1,23 @@
 """The machine's own program: what it is asked, what it is told to deploy or pull, and which revision it notes."""
 
-from nixherd.base.errors import FAILURES, FleetError, NotBegun
-from nixherd.base.faults import worded
+import re
+
+from nixherd.base.errors import FAILURES, FleetError, NotBegun, NotSent, Undecided
+from nixherd.base.process import Completed
 from nixherd.base.reasons import failure
+from nixherd.base.terminal import worded
 from nixherd.deploy.machine import Machine
-from nixherd.deploy.protocol import PROTOCOL, Deployment, Kind, Stage, Standing, parse
+from nixherd.deploy.protocol import PROTOCOL, Deployment, Kind, Stage, Standing, Unclear, parse
 from nixherd.deploy.reboot import why_not_rebootable
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.run import HostRun, Planned, PlannedToPull, Rollout, Target, operator
+from nixherd.deploy.rollout import HostRun, Planned, PlannedToPull, Rollout, Target, operator
 from nixherd.deploy.running import Running, require_root
 from nixherd.fleet.models import Access
 from nixherd.fleet.revisions import is_revision, noted_of, shown
 from nixherd.nix import commands as nix
+
+_BY_SUDO = re.compile(r"a (password|terminal) is required|is not (in the sudoers file|allowed to )|incorrect password")
+"""what sudo says where it runs nothing"""
 
 
 def deployment_of(rollout: Rollout, host_run: HostRun, target: Target, running: Running) -> Deployment:
@@ -29,11 +35,13 @@ def deployment_of(rollout: Rollout, host_run: HostRun, target: Target, running: 
 
 
 def ask_program(machine: Machine, kind: Kind, script: str, *, stdin: str | None = None, what: str) -> Standing:
-    """The program's answer. FleetError when it does not give one, OSError when the connection ended before it did."""
+    """The program's answer. Unclear when it does not give one, NotBegun when sudo did not run it, OSError when the
+    connection ended before it did.
+    """
+    is_root = kind is Kind.SYSTEM and machine.access is not Access.PUSH_CLOSURE
     if machine.access is Access.PUSH_CLOSURE:
         done = machine.run_forced(script)
     else:
-        is_root = kind is Kind.SYSTEM
         done = machine.run(script, stdin=stdin, sudo=is_root)
         # the new system may ask for a password where the old one did not
         if done.status != 0 and is_root and "password is required" in done.stderr and machine.give_password():
@@ -41,7 +49,8 @@ def ask_program(machine: Machine, kind: Kind, script: str, *, stdin: str | None 
     if done.status != 0 and not (done.stdout.strip() or done.stderr.strip()):  # sshd told no status: it may go on there
         raise OSError(f"{machine.id}: {what}: the connection ended without an answer")
     if done.status != 0:
-        raise failure(f"{machine.id}: {what} failed", done.stderr.strip() or done.stdout)
+        error = NotBegun if is_root and _BY_SUDO.search(done.stderr) else Unclear
+        raise failure(f"{machine.id}: {what} failed", done.stderr.strip() or done.stdout, kind=error)
     return parse(done.stdout)
 
 
@@ -52,9 +61,17 @@ def busy(host_id: str, standing: Standing) -> NotBegun:
 
 
 def _note(machine: Machine, deployment: Deployment) -> Standing:
-    """Have the machine note the revision of what it has already, and read it back. FleetError when it is not noted."""
+    """Have the machine note the revision of what it has already, and read it back.
+
+    FleetError when it is not noted, Undecided when nobody knows.
+    """
     command, program = deployment.note
-    standing = ask_program(machine, deployment.kind, command, stdin=program, what="noting the revision")
+    try:
+        standing = ask_program(machine, deployment.kind, command, stdin=program, what="noting the revision")
+    except (OSError, Unclear) as error:
+        why = str(worded(error, "noting the revision")).removeprefix(f"{machine.id}: ")
+        what = f"whether it has noted revision {deployment.revision} is not known"
+        raise Undecided(f"{machine.id}: {what}: {why}; deploy it again") from error
     if standing.busy:
         raise busy(machine.id, standing)
     if standing.stage is Stage.REFUSED:
@@ -104,6 +121,22 @@ def note_too(host_run: HostRun, deployment: Deployment, kept: Standing | None = 
         host_run.say(f"revision not noted: {why}")
 
 
+def _pull(host_run: HostRun) -> Completed:
+    """Tell the machine to pull. NotBegun when it could not be told, Undecided when it was and did not answer."""
+    try:
+        return host_run.machine.run_forced("trigger", deadline=host_run.options.activation_deadline)
+    except NotSent as error:
+        raise NotBegun(f"{host_run.id}: it was not told to pull: {error}") from error
+    except OSError as error:
+        raise _unknown(host_run, f"it was told to pull, and what it did is not known: {error}") from error
+
+
+def _unknown(host_run: HostRun, why: str) -> Undecided:
+    why = f"{why}; deploy it again, which tells it to pull and to say what runs"
+    host_run.end(Outcome.UNKNOWN, why)
+    return Undecided(f"{host_run.id}: {why}")
+
+
 def trigger(rollout: Rollout, host_run: HostRun, planned: PlannedToPull) -> None:
     """Tell the machine to pull; its command says in its last line what runs then. FleetError when that is another.
 
@@ -112,15 +145,16 @@ def trigger(rollout: Rollout, host_run: HostRun, planned: PlannedToPull) -> None
     with rollout.turn(host_run):
         host_run.enter("activate")
         config = planned.config
-        done = host_run.machine.run_forced("trigger", deadline=host_run.options.activation_deadline)
+        done = _pull(host_run)
         lines = [line for line in done.stdout.splitlines() if line.strip()]
         host_run.note(log=[*lines, *done.stderr.splitlines()][-20:])
         if done.status != 0:
             raise failure(f"{host_run.id}: its command failed", [*done.stderr.splitlines(), *lines])
         runs = lines[-1] if lines and nix.is_store_path(lines[-1]) else None
         host_run.note(current=runs)
+        if runs is None:
+            raise _unknown(host_run, "it ran its command, which does not say what runs")
         if runs != config.toplevel:
-            runs = runs or "what it does not say"
             raise FleetError(f"{host_run.id}: it ran its command, and runs {runs}, not {config.toplevel}")
         values = dict(line.split("=", 1) for line in lines if "=" in line)
         was, noted = values.get("was", ""), noted_of(runs, values.get("noted"))

@@ -27,6 +27,10 @@ _GONE = f"echo protocol={PROTOCOL}; echo state=none"  # a reboot has forgotten i
 PARTS = ("units.sh", "revisions.sh", "ends.sh", "watching.sh", "machine.sh")
 
 
+class Unclear(FleetError):
+    """What a machine answered does not say how its deployment stands: noise, or the rest was cut off."""
+
+
 class Kind(StrEnum):
     """What is deployed: a machine's system, by root, or a home, by its user. The value is the program's word."""
 
@@ -214,7 +218,7 @@ def part(name: str) -> str:
 
 
 def parse(text: str) -> Standing:
-    """What `machine.sh` printed. FleetError when that is something else, or in a version that we do not speak."""
+    """What `machine.sh` printed. Unclear when that is something else, FleetError in a version that we do not speak."""
     values: dict[str, str] = {}
     log: list[str] = []
     for line in text.splitlines():
@@ -226,7 +230,7 @@ def parse(text: str) -> Standing:
     try:
         stage = Stage.REFUSED if "refused" in values else Stage(values["state"])
     except (KeyError, ValueError):
-        raise FleetError(f"the machine did not say how its deployment stands, but {text[:200]!r}") from None
+        raise Unclear(f"the machine did not say how its deployment stands, but {text[:200]!r}") from None
     if "refused" in values:  # also by what stands before the program, which says no version
         return Standing(stage, why=values["refused"], protocol=_spoken(values.get("protocol", str(PROTOCOL))))
     protocol = _spoken(values.get("protocol", "1"))  # the first one did not say

@@ -2,14 +2,14 @@
 
 import time
 
-from nixherd.base.errors import FAILURES, FleetError, Refused, Undecided
-from nixherd.base.faults import foreseen
-from nixherd.base.poll import Backoff, poll
+from nixherd.base.errors import FAILURES, FleetError, NotBegun, NotSent, Refused, Undecided
+from nixherd.base.terminal import foreseen
+from nixherd.base.waiting import Backoff, poll
 from nixherd.deploy.health import failing
 from nixherd.deploy.machine import output_of, restart
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.rollout import HostRun, Rollout
 from nixherd.deploy.running import PENDING, Running, ask_running, require_root, try_running
 from nixherd.fleet.health_checks import Check
 
@@ -55,12 +55,15 @@ def reboot(rollout: Rollout, host_run: HostRun, running: Running) -> None:
 def reboot_and_prove(host_run: HostRun, before: Running, system: str | None, checks: tuple[Check, ...]) -> Running:
     """Reboot the machine into `system`, and return what runs then.
 
-    Refused where that is not ours to do; Undecided when it does not come back.
+    Refused where that is not ours to do; NotBegun when it could not be told, Undecided when it does not come back.
     """
     require_rebootable(host_run)
     host_run.enter("reboot")
     machine, began = host_run.machine, time.monotonic()
-    restart(machine, REBOOT, sudo=True)
+    try:
+        restart(machine, REBOOT, sudo=True)
+    except NotSent as error:
+        raise NotBegun(f"{host_run.id}: it was not told to reboot: {error}") from error
     try:
         running = _back(host_run, before.boot_id, machine.boot_deadline)
     except FAILURES as error:
@@ -73,7 +76,14 @@ def reboot_and_prove(host_run: HostRun, before: Running, system: str | None, che
     host_run.enter("prove")
     if running.current != system:
         raise FleetError(f"{host_run.id}: it has rebooted into {running.current}, not {system}")
-    if broken := _settled(host_run, set(before.failed)):
+    try:
+        broken = _settled(host_run, set(before.failed))
+    except FAILURES as error:
+        foreseen(error, f"{host_run.id}: asking how it is after its reboot")
+        why = f"it has rebooted into {running.current}, and does not say how it is: {error}"
+        host_run.end(Outcome.UNKNOWN, why)
+        raise Undecided(f"{host_run.id}: {why}") from error
+    if broken:
         raise FleetError(f"{host_run.id}: units failed after the reboot: {', '.join(broken)}")
     until = time.monotonic() + host_run.options.confirm_deadline
     if problem := failing(machine, checks, until, by_root=True):
@@ -82,21 +92,22 @@ def reboot_and_prove(host_run: HostRun, before: Running, system: str | None, che
 
 
 def require_rebootable(host_run: HostRun) -> None:
-    """Refused where a reboot is not ours to do, by the definitions as they are at this moment.
-
-    So it is for the machine that we run on: nobody would see it coming back.
-    """
-    host_run.require_permission()
-    if host_run.machine.is_local:
-        raise Refused(f"{host_run.id} is the machine that this runs on: `systemctl reboot` when it suits you")
+    """Refused where a reboot is not ours to do."""
+    if why := why_not_rebootable(host_run):
+        raise Refused(why)
 
 
 def why_not_rebootable(host_run: HostRun) -> str | None:
-    """Why the machine is not ours to reboot; None where it is."""
+    """Why the machine is not ours to reboot, by the definitions as they are at this moment; None where it is.
+
+    Nor is the machine that we run on: nobody would see it coming back.
+    """
     try:
-        require_rebootable(host_run)
+        host_run.require_permission()
     except Refused as error:
         return str(error)
+    if host_run.machine.is_local:
+        return f"{host_run.id} is the machine that this runs on: `systemctl reboot` when it suits you"
     return None
 
 

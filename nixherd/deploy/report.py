@@ -1,13 +1,135 @@
-"""What became of a deployment, host by host: made from its journal alone, for people and for CI."""
+"""What a deployment notes while it goes on, and what became of it, host by host, told from these notes alone."""
 
+import errno
+import json
+import os
+import re
+import shutil
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from itertools import chain, count
+from pathlib import Path
 from typing import Any
 
-from nixherd.base.exit_codes import Exit, worst
+from nixherd.base.errors import Exit, FleetError, worst
+from nixherd.base.files import state_home, sync
+from nixherd.base.terminal import line_of, say
 from nixherd.nix.log import shown
+
+NAME = "journal.jsonl"
+_KEPT = 50
+_BEGIN = ("run", "stage")
+# After the name of a run: its second rollout, say, and what goes on by a boot.
+_ROLLOUT = re.compile(r"(\.\d+)?(-boot)?$")
+
+
+def new_directory() -> Path:
+    """For a deployment that begins now; not made yet. The oldest of many are removed."""
+    for old in runs()[: -_KEPT + 1]:
+        shutil.rmtree(old, ignore_errors=True)
+    name = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+    candidates = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(path for each in candidates if not (path := _deployments() / each).exists())
+
+
+def runs() -> list[Path]:
+    """The directories of the deployments that are kept, oldest first."""
+    return sorted(_deployments().glob("*"))
+
+
+def is_of(rollout: str, fleet: str) -> bool:
+    """Whether a rollout of this fleet with this id, or one that went on by a boot, was begun from here."""
+    run = _ROLLOUT.sub("", rollout)
+    return run in {path.name for path in runs()} and any(
+        entry.get("fleet") == fleet for entry in entries(_deployments() / run) if entry["event"] == "run"
+    )
+
+
+def _deployments() -> Path:
+    return state_home() / ".deployments"
+
+
+class Journal:
+    """One run's, in `directory`, which is made; several threads may write. FleetError where it cannot be."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._lock = threading.Lock()
+        self._ended: set[str | None] = set()
+        self._torn = self._lost = False
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._handle = os.open(directory / NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            sync(directory)
+            os.write(self._handle, b"\n")  # there is room; and a line that another one could not end is ended
+        except OSError as error:
+            raise FleetError(
+                f"{line_of(error)}: the run's journal cannot be written there, so nothing was begun; make room or let "
+                "it be written, or name another place in XDG_STATE_HOME"
+            ) from error
+
+    def note(self, event: str, host: str | None = None, **values: Any) -> None:
+        """Append an entry; durable once this returns; what is neither a stage nor an end, with the next one that is.
+
+        A host's first end is its only one, until it begins in another rollout of the run. OSError when what is to be
+        begun cannot be noted, which is then not to be begun; what is over is over, so of that, and of what was found or
+        said, only the journal knows less.
+        """
+        entry = {"time": round(time.time(), 3), "event": event, "host": host, **values}
+        line = json.dumps(entry, default=str) + "\n"  # in ASCII: no word in it ends the line, and any can be written
+        with self._lock:
+            if event == "end" and host in self._ended:
+                return
+            self._ended |= {host} if event == "end" else set()
+            self._ended -= {host} if event == "begin" else set()
+            try:
+                self._append(line.encode())
+                if event not in ("begin", "found", "said", "warning", "step"):
+                    os.fdatasync(self._handle)
+            except OSError as error:
+                error.filename = str(self.directory / NAME)
+                self._tell_lost(error)
+                if event in _BEGIN:
+                    raise
+
+    def _append(self, line: bytes) -> None:
+        whole = b"\n" + line if self._torn else line
+        self._torn = os.write(self._handle, whole) < len(whole)  # one write: lines of two processes do not mix
+        if self._torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _tell_lost(self, error: OSError) -> None:
+        """Say once that entries are lost."""
+        if not self._lost:
+            say(f"{line_of(error)}: it cannot be written, so nothing new is begun", err=True)
+        self._lost = True
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+
+def entries(directory: Path) -> list[dict[str, Any]]:
+    """All of a run's entries; a last line that a power failure has cut off is none. Empty without a journal."""
+    try:
+        text = (directory / NAME).read_text(errors="replace")
+    except FileNotFoundError:
+        return []
+    return list(parsed(text))
+
+
+def parsed(text: str) -> Iterator[dict[str, Any]]:
+    """The entries in a text; a line that was cut off is none."""
+    for line in text.split("\n"):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and "event" in entry:
+            yield entry
 
 
 class Outcome(StrEnum):
@@ -59,9 +181,9 @@ class HostReport:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole run. `about` is what was asked for."""
+    """A whole run. `settings` are those of the run, and what it says at its end."""
 
-    about: Mapping[str, Any]
+    settings: Mapping[str, Any]
     hosts: tuple[HostReport, ...]
     why: str | None = None
 
@@ -69,7 +191,7 @@ class Report:
     def exit(self) -> Exit:
         """The run's own failure, where it has one before any host is known; else the hosts' common status."""
         if not self.hosts:
-            return Exit(self.about.get("exit", Exit.FAILED))
+            return Exit(self.settings.get("exit", Exit.FAILED))
         return worst(each.exit for each in self.hosts)
 
     @property
@@ -83,12 +205,12 @@ class Report:
         rows = [{**asdict(each), "exit": int(each.exit), "outcome": str(each.outcome)} for each in self.hosts]
         for row in rows:
             row |= row.pop("found")
-        return {**self.about, "summary": self.summary, "exit": int(self.exit), "why": self.why, "hosts": rows}
+        return {**self.settings, "summary": self.summary, "exit": int(self.exit), "why": self.why, "hosts": rows}
 
 
 def report(entries: Iterable[Mapping[str, Any]]) -> Report:
     """From the journal of a run that is over, however it ended."""
-    about: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     hosts: dict[str, dict[str, Any]] = {}
     hosts_of: dict[str, set[str]] = {}
     why = None
@@ -97,7 +219,7 @@ def report(entries: Iterable[Mapping[str, Any]]) -> Report:
         host = entry.get("host")
         match entry["event"]:
             case "run":
-                about |= rest
+                settings |= rest
                 for each in rest.get("hosts", ()):
                     hosts.setdefault(each, {})
             case "begin" if host:
@@ -113,20 +235,29 @@ def report(entries: Iterable[Mapping[str, Any]]) -> Report:
             case "warning":
                 hosts_of.setdefault(rest["text"], set()).update(rest["hosts"])
             case "done":
-                about |= rest
+                settings |= rest
                 why = rest.get("why")
-    about.pop("hosts", None)
+    settings.pop("hosts", None)
     if hosts_of:
         shown_warnings = [shown(text, sorted(ids)) for text, ids in hosts_of.items()]
-        about["warnings"] = [*about.get("warnings", ()), *shown_warnings]
-    return Report(about, tuple(_host(name, values) for name, values in hosts.items()), why)
+        settings["warnings"] = [*settings.get("warnings", ()), *shown_warnings]
+    return Report(settings, tuple(_host(name, values) for name, values in hosts.items()), why)
+
+
+# Noted of a host, whatever rollout it is in then; all else was seen in one rollout and says nothing of another.
+_OF_THE_HOST = ("login_shell", "verified")
 
 
 def _anew(values: dict[str, Any]) -> dict[str, Any]:
-    """A host at the beginning of another rollout of the run; how the one before ended is in `before`."""
-    ended = {name: values[name] for name in ("outcome", "why", "exit") if name in values}
-    kept: dict[str, Any] = {name: values[name] for name in ("began", "found") if name in values}
-    return {**kept, "before": ended or values.get("before")}
+    """Begin another rollout of the run for a host; `before` is how the last one ended, and what was found in it."""
+    ended = {name: values[name] for name in ("outcome", "why", "exit", "stage", "found") if name in values}
+    before = ended if "outcome" in ended else values.get("before")
+    kept = {"began": values["began"]} if "began" in values else {}
+    return {**kept, "found": _of_the_host(values), "before": before}
+
+
+def _of_the_host(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.get("found", {}).items() if name in _OF_THE_HOST}
 
 
 def _keep_more(values: dict[str, Any]) -> None:
@@ -134,7 +265,7 @@ def _keep_more(values: dict[str, Any]) -> None:
     before = values.get("before") or {}
     nothing = (Outcome.UNCHANGED, Outcome.LISTED)
     if values["outcome"] in nothing and before.get("outcome", Outcome.PLANNED) not in (*nothing, Outcome.PLANNED):
-        values.update(before)
+        values.update(before, found={**before.get("found", {}), **_of_the_host(values)})
 
 
 def how_to_ask(host: str) -> str:

@@ -1,26 +1,40 @@
 """What a machine or a home says of itself, one script each, parsed: what runs, its generations, its installation."""
 
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, cast
 
 from nixherd.base.answers import below, values_of
 from nixherd.base.errors import FAILURES, FleetError, NotBegun, Usage
-from nixherd.base.faults import foreseen, worded
 from nixherd.base.reasons import failure, reason
+from nixherd.base.terminal import foreseen, worded
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine
 from nixherd.deploy.options import Goal
 from nixherd.deploy.protocol import GATE, PROTOCOL, Kind, Standing, parse, part
 from nixherd.fleet.models import Access
 from nixherd.fleet.revisions import noted_of, of_running
 from nixherd.nix.commands import is_store_path, revision_of
-from nixherd.ssh.transient_unit import DIRECTORY
+from nixherd.ssh.login_shell import JOBS
 
 PROFILE = "/nix/var/nix/profiles/system"
 # What takes effect with a boot alone.
 BOOTED_PARTS = ("kernel", "initrd", "kernel-modules", "systemd")
 PENDING = "system"  # in `reboot_for`: the next boot brings another system than the one that runs
+LEADS = f"""
+say() {{ name=$1; shift; printf '%s=%s\\n' "$name" "$*"; }}
+names= paths=
+add() {{ [ ! -e "$2" ] || {{ names="$names $1"; paths="$paths $2"; }}; }}
+add current /run/current-system; add booted /run/booted-system; add profile {PROFILE}
+for part in {" ".join(BOOTED_PARTS)}; do
+    add "part.$part" "/run/booted-system/$part"; add "next.$part" "{PROFILE}/$part"
+done
+readlink -f $paths | for name in $names; do read -r path; say "$name" "$path"; done
+[ /run/current-system -ef {PROFILE} ] || [ ! -e {PROFILE} ] ||
+    say kept "$(readlink -f {PROFILE}-*-link | grep -cxF "$(readlink -f /run/current-system)")"
+"""
+"""prints what runs, what was booted and what boots next, and of the latter two what a boot alone brings"""
 REVISION = f"""
 {part("revisions.sh")}
 noted_of "$(readlink -f /run/current-system)"
@@ -110,19 +124,11 @@ def parse_running(kind: Kind, lines: Sequence[str]) -> Running:
 
 def system_script() -> str:
     """Print what runs on a NixOS machine; nothing elsewhere. As few processes as can be: some machines are small."""
-    parts = " ".join(BOOTED_PARTS)
     return f"""
 [ -e /run/current-system ] || exit 0
 kind=system
 {part("units.sh")}
-say() {{ name=$1; shift; printf '%s=%s\\n' "$name" "$*"; }}
-names= paths=
-add() {{ [ ! -e "$2" ] || {{ names="$names $1"; paths="$paths $2"; }}; }}
-add current /run/current-system; add booted /run/booted-system; add profile {PROFILE}
-for part in {parts}; do add "part.$part" "/run/booted-system/$part"; add "next.$part" "{PROFILE}/$part"; done
-readlink -f $paths | for name in $names; do read -r path; say "$name" "$path"; done
-[ /run/current-system -ef {PROFILE} ] || [ ! -e {PROFILE} ] ||
-    say kept "$(readlink -f {PROFILE}-*-link | grep -cxF "$(readlink -f /run/current-system)")"
+{LEADS}
 for file in hostname random/boot_id; do read -r line <"/proc/sys/kernel/$file"; say "${{file#*/}}" "$line"; done
 {REVISION}
 say init "$(cat /run/current-system/init-interface-version 2>/dev/null)"
@@ -149,12 +155,15 @@ def parse_system(lines: Sequence[str]) -> Running:
         revision=of_running(values["current"], values.get("noted"), version),
         configuration_revision=revision_of(version),
         parts={name: path for name, path in below("part.", values).items() if path},
-        reboot_for=_reboot_for(values),
+        reboot_for=reboot_for(values),
     )
 
 
-def _reboot_for(values: Mapping[str, str]) -> tuple[str, ...]:
-    """Why the machine needs a reboot. A system that only runs for a test, and was never kept, needs none."""
+def reboot_for(values: Mapping[str, str]) -> tuple[str, ...]:
+    """Why the machine needs a reboot, from what `LEADS` printed.
+
+    A system that only runs for a test, and was never kept, needs none.
+    """
     parts = [name for name in sorted(BOOTED_PARTS) if _differs(values, name)]
     kept = values.get("kept", "0")
     is_pending = values.get("profile") not in (None, "", values["current"]) and re.fullmatch(r"[1-9]\d*", kept)
@@ -251,8 +260,8 @@ say noted "$noted"; say version "$(nixos-version --json 2>/dev/null)"
 say root "$(findmnt -no SOURCE / 2>/dev/null)"
 say mnt "$(findmnt -no SOURCE /mnt 2>/dev/null)"
 say macs "$(cat /sys/class/net/*/address 2>/dev/null | tr '\\n' ' ')"
-say mark "$(cat {DIRECTORY}/mark 2>/dev/null)"
-for done in {DIRECTORY}/*.done; do
+say mark "$(cat {JOBS}/mark 2>/dev/null)"
+for done in {JOBS}/*.done; do
   [ ! -r "$done" ] || say "job.$(basename "$done" .done)" "$(cat "$done")"
 done
 true"""
@@ -291,10 +300,16 @@ def chosen(generations: list[Generation], number: int | None) -> Generation:
     raise FleetError(f"generation {number} does not exist; there are {numbers or 'none'}")
 
 
-def has_it(running: Running, system: str, goal: Goal) -> bool:
-    """Whether the machine has come to a system already, as far as this goal goes."""
-    runs, boots = running.current == system, running.profile == system
+def has_it(running: Running, system: str, goal: Goal, may_run: Collection[str] = ()) -> bool:
+    """Whether the machine has come to a system already, as far as this goal goes; one of `may_run` if given."""
+    runs, boots = running.current in (may_run or (system,)), running.profile == system
     return {Goal.SWITCH: runs and boots, Goal.TEST: runs, Goal.BOOT: boots}.get(goal, False)
+
+
+def specialised(machine: Machine, toplevel: str, specialisation: str) -> str | None:
+    """The system of one of its specialisations on the machine, None where it has none of this name."""
+    path = shlex.quote(f"{toplevel}/specialisation/{specialisation}")
+    return machine.run(f"readlink -e {path}", deadline=ANSWER_DEADLINE).stdout.strip() or None
 
 
 def require_store_path(name: str, value: object) -> str:

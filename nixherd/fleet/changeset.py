@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from nixherd.base.errors import FAILURES, FleetError, Unforeseen
-from nixherd.base.faults import worded
 from nixherd.base.files import TEMPORARY, lock, state_home, sync, write_whole
+from nixherd.base.terminal import worded
 from nixherd.fleet import tree as trees
 from nixherd.fleet.git import Repository
 from nixherd.fleet.tree import Temporary, Tree
@@ -307,12 +307,6 @@ class Changeset:
         for path in left:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def _sweep(self) -> None:
-        """Remove the temporary files that killed runs left, whatever became of their journals; none that git tracks."""
-        found = self.tree.temporaries() if self.repository is None else self.repository.untracked(TEMPORARY)
-        for path in list(found):
-            self.tree.sweep(path)
-
 
 def interrupted(root: Path) -> bool:
     """Whether a run was killed while it published its changes; the next one that changes anything finishes them."""
@@ -331,7 +325,9 @@ def changing(root: Path) -> Iterator[Changeset]:
         except BlockingIOError:
             raise FleetError(f"{root}: another run is changing this fleet's files; wait for it") from None
         changeset = Changeset(tree, place, repository)
-        changeset._sweep()
+        # what killed runs left, whatever became of their journals; none that git tracks
+        for path in list(repository.untracked(TEMPORARY) if repository else tree.temporaries()):
+            tree.sweep(path)
         try:
             yield changeset
         finally:

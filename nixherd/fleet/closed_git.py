@@ -1,4 +1,4 @@
-"""git as a program: run so that nothing that a repository names is started, or as its operator would.
+"""git as a program: its words and environment, so that it starts nothing that a repository names, or as its operator.
 
 The environment is closed, and every setting of the repository's own by which git would start a program is overruled.
 """
@@ -9,9 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from nixherd.base.errors import FleetError
-from nixherd.base.process import Completed, run
+from nixherd.base.process import Completed
 
-_TIMEOUT = 300.0  # seconds
 _SHOWN = 600  # characters of git's words
 
 # The operator's own word on where their configuration is. All else that begins with GIT_ is dropped: it may name
@@ -85,13 +84,11 @@ def overruled(settings: str) -> dict[str, str]:
     return {name: operators.get(name, _USUAL.get(name, "")) for name in found} | switches
 
 
-def look(
-    directory: Path,
-    overruled: Mapping[str, str],
-    words: Sequence[str],
-    input: str | None = None,
-    index: Path | None = None,
-) -> Completed:
+Call = tuple[Sequence[str], Mapping[str, str]]
+"""argv, and all of the environment"""
+
+
+def looking(directory: Path, overruled: Mapping[str, str], words: Sequence[str], index: Path | None = None) -> Call:
     """git with nothing but what it needs, and settings that count more than the repository's."""
     env = {name: os.environ[name] for name in _KEPT if name in os.environ}
     settings = {**overruled, **_ALWAYS}
@@ -100,20 +97,19 @@ def look(
     if index is not None:
         env["GIT_INDEX_FILE"] = str(index)
     words = (words[0], *_WITH.get(words[0], ()), *words[1:])
-    return _git(directory, {**env, **_QUIET, **_LOOKING, "GIT_CONFIG_COUNT": str(len(settings))}, words, input)
+    return _argv(directory, words), {**env, **_QUIET, **_LOOKING, "GIT_CONFIG_COUNT": str(len(settings))}
 
 
-def as_operator(directory: Path, words: Sequence[str]) -> Completed:
-    """Run git as its operator would: hooks, filters, signing and agents included, and no other repository's names."""
+def as_operator(directory: Path, words: Sequence[str]) -> Call:
+    """git as its operator would run it: hooks, filters, signing and agents included, no other repository's names."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     env |= {name: os.environ[name] for name in (*_CONFIGURATION, *_COMMITTING) if name in os.environ}
-    return _git(directory, {**env, **_QUIET}, words)
+    return _argv(directory, words), {**env, **_QUIET}
 
 
-def _git(directory: Path, env: Mapping[str, str], words: Sequence[str], input: str | None = None) -> Completed:
+def _argv(directory: Path, words: Sequence[str]) -> list[str]:
     literal = () if words[0] == "check-ignore" else ("--literal-pathspecs",)  # it knows none but such
-    argv = ["git", "-C", str(directory), *literal, *words]
-    return run(argv, env=env, closed=True, input=input, timeout=_TIMEOUT, check=False)
+    return ["git", "-C", str(directory), *literal, *words]
 
 
 def answer(done: Completed, directory: Path, answers: Collection[int] | None = (0,)) -> Completed:

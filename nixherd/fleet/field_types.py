@@ -10,10 +10,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any
 
 from nixherd.base import names
+from nixherd.base.ssh_keys import parse_authorized_key, parse_public_key
 from nixherd.fleet import health_checks
 from nixherd.fleet.models import Access, GuestType
 from nixherd.fleet.nix_values import NixPath, nix_type, shown, shown_name
-from nixherd.ssh.keys import parse_authorized_key, parse_public_key
 
 
 def article(noun: str) -> str:

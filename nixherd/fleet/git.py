@@ -15,13 +15,14 @@ import stat
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from nixherd.base.errors import FleetError
 from nixherd.base.files import is_temporary
-from nixherd.base.process import Completed
+from nixherd.base.process import Completed, run
 from nixherd.base.reasons import failure
-from nixherd.fleet.closed_git import answer, as_operator, look, overruled
+from nixherd.fleet.closed_git import answer, as_operator, looking, overruled
 
 _IN_PROGRESS = {
     "MERGE_HEAD": "a merge",
@@ -32,20 +33,21 @@ _IN_PROGRESS = {
 }
 _LOCKS = ("index.lock", "HEAD.lock")
 _FILES = (*_IN_PROGRESS, *_LOCKS, "refs/heads", "info/exclude")
+_git = partial(run, closed=True, timeout=300.0, check=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Repository:
     """A work tree; paths are relative to `directory`, which lies in it, `prefix` below its `top`.
 
-    `own` are git's own files that tell how things stand, by name; `overruled` settings of the repository by what they
+    `files` are git's own files that tell how things stand, by name; `overruled` settings of the repository by what they
     are while we look. `index` is looked at instead of git's usual one.
     """
 
     directory: Path
     top: Path
     prefix: str
-    own: Mapping[str, Path]
+    files: Mapping[str, Path]
     overruled: Mapping[str, str] = field(default_factory=dict, repr=False)
     index: Path | None = None
 
@@ -60,7 +62,8 @@ class Repository:
         if top is None:
             return None
         words = [word for name in _FILES for word in ("--git-path", name)]
-        found = answer(look(directory, {}, ("rev-parse", "--show-toplevel", "--show-prefix", *words)), directory)
+        argv, env = looking(directory, {}, ("rev-parse", "--show-toplevel", "--show-prefix", *words))
+        found = answer(_git(argv, env=env), directory)
         try:
             is_top, prefix, *paths = found.stdout.removesuffix("\n").split("\n")
             files = {name: directory / path for name, path in zip(_FILES, paths, strict=True)}
@@ -69,7 +72,8 @@ class Repository:
         if is_top != str(top):
             remedy = "mend that repository (core.worktree?), or move what is not a repository away"
             raise FleetError(f"{top / '.git'}: git does not use it for {directory}, but what is at {is_top}; {remedy}")
-        settings = answer(look(directory, {}, ("config", "--null", "--show-scope", "--list")), directory)
+        argv, env = looking(directory, {}, ("config", "--null", "--show-scope", "--list"))
+        settings = answer(_git(argv, env=env), directory)
         return cls(directory, top, prefix, files, overruled(settings.stdout))
 
     def read(
@@ -84,8 +88,8 @@ class Repository:
         `answers` are the statuses that mean something (None: all do); another one is a FleetError in git's words.
         `config` are settings for this call.
         """
-        done = look(self.directory, {**self.overruled, **(config or {})}, words, input, self.index)
-        return answer(done, self.directory, answers)
+        argv, env = looking(self.directory, {**self.overruled, **(config or {})}, words, self.index)
+        return answer(_git(argv, env=env, input=input), self.directory, answers)
 
     def of_hook(self) -> "Repository":
         """The same with the index that a commit is made of whose hook we run in: not git's own for `git commit FILE`.
@@ -94,7 +98,7 @@ class Repository:
         """
         given = os.environ.get("GIT_INDEX_FILE")
         index = self.top / given if given else None
-        if index is None or not index.is_file() or not index.parent.samefile(self.own["index.lock"].parent):
+        if index is None or not index.is_file() or not index.parent.samefile(self.files["index.lock"].parent):
             return self
         return replace(self, index=index)
 
@@ -103,12 +107,13 @@ class Repository:
 
         Without `answers` any status is one.
         """
-        return answer(as_operator(self.directory, words), self.directory, answers)
+        argv, env = as_operator(self.directory, words)
+        return answer(_git(argv, env=env), self.directory, answers)
 
     def require_able(self) -> None:
         """FleetError while a commit is not possible: no author, or something unfinished."""
         for name, what in _IN_PROGRESS.items():
-            if self.own[name].exists():
+            if self.files[name].exists():
                 raise FleetError(f"{self.directory}: {what} is going on; finish or abort it first")
         if self.write("var", "GIT_COMMITTER_IDENT", answers=None).status:
             remedy = "`git config user.name …` and `git config user.email …`"
@@ -165,7 +170,7 @@ class Repository:
 
     def exclude(self, pattern: str) -> None:
         """Have git overlook files of this pattern, in this repository here; as far as that is possible."""
-        path = self.own["info/exclude"]
+        path = self.files["info/exclude"]
         with contextlib.suppress(OSError):
             path.parent.mkdir(exist_ok=True)
             info = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -253,9 +258,9 @@ class Repository:
 
         `since` is seconds since the epoch. Whoever calls this knows that our own git is gone.
         """
-        found = [self.own[name] for name in _LOCKS if self.own[name].exists()]
-        if not self.own["refs/heads"].is_symlink():
-            found += self.own["refs/heads"].glob("**/*.lock")
+        found = [self.files[name] for name in _LOCKS if self.files[name].exists()]
+        if not self.files["refs/heads"].is_symlink():
+            found += self.files["refs/heads"].glob("**/*.lock")
         for lock in found:
             if lock.stat().st_mtime < since - 1 or time.time() < since:
                 continue
@@ -289,8 +294,9 @@ class _Known:
 
 def begin(directory: Path) -> None:
     """Make a repository of a directory of ours, so that a flake in it is one of git's; its files are to be known."""
-    answer(look(directory, {}, ("init", "--quiet")), directory)
-    answer(look(directory, {}, ("add", "--all", "--force", "--intent-to-add", ".")), directory)
+    for words in (("init", "--quiet"), ("add", "--all", "--force", "--intent-to-add", ".")):
+        argv, env = looking(directory, {}, words)
+        answer(_git(argv, env=env), directory)
 
 
 def _top(directory: Path) -> Path | None:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nixherd.base import names
-from nixherd.base.sizes import parse_size
+from nixherd.base.names import parse_size
 from nixherd.fleet.field_types import Flag, Keys, Problem, Text, Type, shown_value
 from nixherd.fleet.models import CloudInitSettings, Device
 from nixherd.fleet.nix_values import nix_type, shown, shown_name

@@ -4,10 +4,9 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from nixherd.base.errors import FleetError
-from nixherd.base.once import OncePer
 from nixherd.base.run import Run
+from nixherd.base.ssh_keys import HOST_KEY, KeyPair, generate_ed25519, pair_of, same_key
 from nixherd.fleet.models import Fleet
-from nixherd.ssh.keys import HOST_KEY, KeyPair, generate_ed25519, pair_of, same_key
 
 PRIVATE = PurePosixPath(HOST_KEY).name
 PUBLIC = f"{PRIVATE}.pub"  # for people only
@@ -19,7 +18,9 @@ class HostKeys:
     def __init__(self, fleet: Fleet, run: Run) -> None:
         self.fleet = fleet
         self._run = run
-        self._told: OncePer[str, str] = OncePer("comparing the host keys that guests tell")
+        self._told: dict[str, str] = {}
+        self._forgotten: dict[str, str] = {}
+        """the public halves of those that hosts.nix pins since this run began"""
 
     def private_key_file(self, host_id: str) -> Path:
         return self._run.state_of(host_id).directory / PRIVATE
@@ -52,13 +53,16 @@ class HostKeys:
         return pair
 
     def forget(self, host_id: str) -> None:
-        """Delete both halves here; the private one first."""
+        """Delete both halves here; the private one first. The key stays the host's own for the rest of this run."""
+        with suppress(FleetError):  # one that cannot be used is nobody's
+            if held := self.held(host_id):
+                self._forgotten[host_id] = held.public
         for name in (PRIVATE, PUBLIC):
             self._run.state_of(host_id).forget(name)
 
     def pinned(self, host_id: str) -> str | None:
         """The installed machine's host key: the one in hosts.nix, else the one generated here, else None."""
-        if public := self.fleet.hosts[host_id].public_key:
+        if public := self._in_hosts_nix(host_id):
             return public
         held = self.held(host_id)
         return held.public if held else None
@@ -66,7 +70,7 @@ class HostKeys:
     def problem(self, host_id: str) -> str | None:
         """Why this host cannot be installed with the key that hosts.nix pins; None when it can."""
         try:
-            public, held = self.fleet.hosts[host_id].public_key, self.held(host_id)
+            public, held = self._in_hosts_nix(host_id), self.held(host_id)
         except FleetError as error:
             return str(error)
         if public is None or (held and same_key(public, held.public)):
@@ -89,7 +93,7 @@ class HostKeys:
         for other in self.fleet.hosts.values():
             if other.id == but:
                 continue
-            known = [other.public_key]
+            known = [self._in_hosts_nix(other.id)]
             with suppress(FleetError):  # a key that cannot be used is nobody's
                 held = self.held(other.id)
                 known.append(held.public if held else None)
@@ -99,7 +103,11 @@ class HostKeys:
 
     def first_to_tell(self, fingerprint: str, guest: str) -> str:
         """The guest that told the key with this fingerprint first in this run; no other one has it as well."""
-        return self._told(fingerprint, lambda: guest)
+        return self._told.setdefault(fingerprint, guest)  # which is atomic
+
+    def _in_hosts_nix(self, host_id: str) -> str | None:
+        """The key that hosts.nix pins: as it was read, or as this run has written it since."""
+        return self.fleet.hosts[host_id].public_key or self._forgotten.get(host_id)
 
     def _comment(self, host_id: str) -> str:
         return f"root@{self.fleet.hosts[host_id].hostname}"

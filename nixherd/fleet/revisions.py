@@ -73,17 +73,6 @@ def of_running(path: str | None, line: str | None, version_json: str) -> str | N
     return noted_of(path, line) or revision_of(version_json)
 
 
-def of_tree(directory: Path) -> str | None:
-    """The revision of the flake in this directory as its files are now; None where nobody can say."""
-    try:
-        repository = Repository.around(directory)
-        if repository is None:
-            return None
-        return repository.full_head() + ("-dirty" if repository.changed(["."]) else "")
-    except FleetError:  # whoever needs git says what is wrong with it
-        return None
-
-
 @dataclass(frozen=True)
 class Tree:
     """The flake in a directory, as its files are at each moment."""
@@ -97,4 +86,11 @@ class Tree:
 
     @property
     def revision(self) -> str | None:
-        return of_tree(Path(self.directory))
+        """The revision of the files as they are now; None where nobody can say."""
+        try:
+            repository = Repository.around(Path(self.directory))
+            if repository is None:
+                return None
+            return repository.full_head() + ("-dirty" if repository.changed(["."]) else "")
+        except FleetError:  # whoever needs git says what is wrong with it
+            return None

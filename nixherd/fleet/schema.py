@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from nixherd.base import names
+from nixherd.base.ssh_keys import HOST_KEY_FILE
 from nixherd.fleet.field_types import (
     ADDRESSES,
     FINGERPRINT,
@@ -37,7 +38,6 @@ from nixherd.fleet.field_types import (
 )
 from nixherd.fleet.guest_types import STORAGE_REMEDY, CloudInit, Devices, Disks, Features, Pci, Size, Startup
 from nixherd.fleet.models import DEFINITIONS, Access, CloudInitSettings, GuestType
-from nixherd.ssh.keys import HOST_KEY_FILE
 
 DEFAULT_FLEET_ID = "fleet"
 DEFAULT_PORT = 8006

@@ -1,7 +1,7 @@
 """What the evaluation of a fleet's own files can see: the files of its repository, and no others.
 
 `look` goes through all of them. What can be seen is in the fingerprint, by which a change of it is noticed; what is
-left out (`closed`) cannot be read: `nixherd.fleet.evaluate` sees to that. What somebody else may write is not believed,
+left out (`closed`) cannot be read: `nixherd.fleet.load` sees to that. What somebody else may write is not believed,
 as with git's safe.directory.
 """
 

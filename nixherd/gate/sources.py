@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nixherd.base.errors import Finding, FleetError, Severity
-from nixherd.base.once import Once
+from nixherd.base.waiting import Once
 from nixherd.fleet.models import Fleet
 from nixherd.nix import commands as nix
 from nixherd.nix.evaluator import Evaluator
@@ -91,10 +91,16 @@ def find(fleet: Fleet, evaluator: Evaluator) -> Callable[[Sequence[str], str], l
 
     def of(host_ids: Sequence[str], host_id: str) -> list[Finding]:
         config = evaluator.evaluate(tuple(host_ids), host_id)
-        held = closures(lambda: Closures(_commit(evaluator))).of(config.toplevel_drv)
+        with closures:
+            if closures.is_empty:
+                closures.value = Closures(_commit(evaluator))
+        held = closures.value.of(config.toplevel_drv)
         counts = [each for each in held if each.what == _TREE or not config.configuration_revision]
         kind = "nixosConfigurations" if fleet.hosts[host_id].is_nixos else "homeConfigurations"
-        return [_finding(f"{kind}.{host_id}", each, lines(lambda: Lines(Path(fleet.path)))) for each in counts]
+        with lines:
+            if lines.is_empty and counts:
+                lines.value = Lines(Path(fleet.path))
+        return [_finding(f"{kind}.{host_id}", each, lines.value) for each in counts]
 
     return of
 

@@ -4,19 +4,19 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
 from nixherd.base.errors import FAILURES, FleetError, FleetInvalid, Usage
-from nixherd.base.faults import worded
-from nixherd.base.once import once_property
 from nixherd.base.process import interrupt_all
 from nixherd.base.run import Run
+from nixherd.base.terminal import worded
+from nixherd.base.waiting import once_property
 from nixherd.fleet.changeset import interrupted
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
-from nixherd.fleet.models import Fleet
+from nixherd.fleet.models import DEFINITIONS, Fleet
 from nixherd.fleet.revisions import Tree
 from nixherd.gate import configurations, files, programs
 from nixherd.gate.files import Place
@@ -30,7 +30,8 @@ _FLAKE = "flake.nix"
 _INTERRUPTED = "a run was interrupted while it published its changes; `nixherd secrets apply` finishes them"
 _PATIENCE = 10.0  # seconds, after which it is said what is waited for
 Say = Callable[[str], None]
-LookAtSecrets = Callable[[Path, Fleet], Look]
+LookAtSecrets = Callable[[Path, Fleet], tuple[Sequence[str], str]]
+"""What is wrong, a line each, and what was looked at. Raises FleetError."""
 
 
 @dataclass
@@ -128,10 +129,10 @@ def _secrets(scope: Scope) -> Look:
     try:
         fleet = scope.usable
         findings += [Found.of_text(_INTERRUPTED)] if interrupted(scope.root) else []
-        look = scope.look_at_secrets(scope.root, fleet)
+        lines, note = scope.look_at_secrets(scope.root, fleet)
     except FleetError as error:
         return Look(findings, unknown=str(error))
-    return replace(look, findings=[*findings, *look.findings])
+    return Look([*findings, *(Found.of_text(line, str(scope.root)) for line in lines)], note)
 
 
 def _flake(scope: Scope) -> Look:
@@ -171,7 +172,7 @@ TOOLS: Mapping[str, Tool] = {
         Tool("deadnix", "unused code", _looks(programs.deadnix)),
         Tool("statix", "lints", _looks(programs.statix)),
         Tool("merge", "unresolved conflicts", lambda scope: files.conflicts(scope.place, scope.unmerged)),
-        Tool("definitions", "hosts.nix and vms/definitions.nix", _definitions),
+        Tool("definitions", f"hosts.nix and {DEFINITIONS}", _definitions),
         Tool("secrets", "who can decrypt which file", _secrets),
         Tool("lockout", "ways to root", _evaluates(configurations.lockout), is_quick=False),
         Tool("closures", "what every commit would change", _evaluates(configurations.closures), is_quick=False),

@@ -8,19 +8,16 @@ what wipes a machine it does not, so that is found by `nixherd.locate.reach` alo
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
-from nixherd.base.errors import ApiError, FleetError
+from nixherd.base.errors import AgentUnavailable, ApiError, FleetError, NoAgent
 from nixherd.base.run import Run
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Host, Vm
 from nixherd.locate import keyscan, neighbours, reach
-from nixherd.locate.guest_agent import owner_of_address
 from nixherd.locate.neighbours import Neighbour, Sightings
-from nixherd.locate.proof import Asked
+from nixherd.locate.proof import Asked, owner_of_address
 from nixherd.locate.reach import Absent, Epoch, Hints, Look, Place, Running, is_proven_by_agent
-from nixherd.proxmox.errors import AgentUnavailable, NoAgent
 from nixherd.proxmox.guest.identity import address_of, label, plain_address
 from nixherd.proxmox.guest.observe import interfaces_of
 from nixherd.proxmox.hypervisor import Hypervisor
@@ -164,7 +161,7 @@ class Search:
         """Where its key is shown, in the networks that the definitions let us search."""
         for network in self.hypervisor.fleet.networks_of(vm):
             try:
-                open_ = self.sightings.listening_in(network, partial(self._searched, network))
+                open_ = self._listening_in(network)
                 found = keyscan.showing(self.key, open_)
             except FleetError as error:
                 self._note(f"{network} cannot be searched: {error}")
@@ -172,6 +169,14 @@ class Search:
             if not found:
                 self._note(f"none of the {len(open_)} that answer SSH in {network} shows the key of {self.host.id}")
             yield from self._new(self._believed(found, f"the search of {network}", card), card)
+
+    def _listening_in(self, network: str) -> list[str]:
+        """The addresses of a network at which something listens for SSH, searched for once by all hosts."""
+        with self.sightings.listening[network] as listening:
+            if listening.is_empty:
+                self.sightings.require_another_search(network)
+                listening.value = keyscan.listening(self._searched(network))
+            return listening.value
 
     def _searched(self, network: str) -> list[str]:
         """The addresses of a network that are tried, which is told."""

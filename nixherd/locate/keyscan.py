@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import paramiko
 
 from nixherd.base.errors import FAILURES, Unforeseen
-from nixherd.base.faults import worded
 from nixherd.base.process import run
+from nixherd.base.ssh_keys import parse_public_key, same_key
+from nixherd.base.terminal import worded
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Host
 from nixherd.locate.reach import Epoch, Hints, Look, look
 from nixherd.proxmox.hypervisor import Hypervisor
-from nixherd.ssh.keys import parse_public_key, same_key
 
 PATIENCE = 5.0  # seconds for a machine to answer and to show its key
 

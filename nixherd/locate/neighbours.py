@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from nixherd.base.errors import FleetError
-from nixherd.base.once import Lately
 from nixherd.base.process import run
+from nixherd.base.waiting import Once, OncePer
 from nixherd.fleet.models import GuestType, Vm
 from nixherd.locate import keyscan
 from nixherd.proxmox.config import VmConfig, properties
@@ -264,30 +264,26 @@ class Sightings:
     """What this run has seen of network cards and of networks lately; it is not asked for again at once."""
 
     def __init__(self) -> None:
-        self._ours: Lately[None, tuple[Neighbour, ...]] = Lately("reading the neighbours of this machine", RECENT)
-        self._told: Lately[str, tuple[Neighbour, ...]] = Lately("asking a host for its neighbours", RECENT)
-        self._listening: Lately[str, list[str]] = Lately("searching a network", keyscan.SEARCH_AGAIN)
+        self.told: OncePer[str, tuple[Neighbour, ...]] = OncePer("asking a host for its neighbours", RECENT)
+        """by host id"""
+        self._ours: Once[tuple[Neighbour, ...]] = Once("reading the neighbours of this machine", RECENT)
+        self.listening: OncePer[str, list[str]] = OncePer("searching a network", keyscan.SEARCH_AGAIN)
+        """by network, the addresses at which something listens for SSH"""
         self._searches: Counter[str] = Counter()
 
     def from_here(self, mac: str) -> list[str]:
         """Where this machine has seen the card: nothing is sent, the kernel and the leases that are here are read."""
-        found = of(mac, self._ours(None, _ours))
+        with self._ours as ours:
+            if ours.is_empty:
+                ours.value = _ours()
+            found = of(mac, ours.value)
         return list(dict.fromkeys(address for each in found if (address := _from_here(each))))[:MOST_ADDRESSES]
 
-    def told_by(self, host_id: str, ask: Callable[[], tuple[Neighbour, ...]]) -> tuple[Neighbour, ...]:
-        """The neighbours of another host, asked of it by `ask`."""
-        return self._told(host_id, ask)
-
-    def listening_in(self, network: str, addresses: Callable[[], list[str]]) -> list[str]:
-        """Those of the addresses at which something listens for SSH. FleetError after too many searches."""
-
-        def search() -> list[str]:
-            self._searches[network] += 1
-            if self._searches[network] > keyscan.MOST_SEARCHES:
-                raise FleetError(f"it was searched {keyscan.MOST_SEARCHES} times by this run already")
-            return keyscan.listening(addresses())
-
-        return self._listening(network, search)
+    def require_another_search(self, network: str) -> None:
+        """Count one more search of a network. FleetError after too many."""
+        self._searches[network] += 1
+        if self._searches[network] > keyscan.MOST_SEARCHES:
+            raise FleetError(f"it was searched {keyscan.MOST_SEARCHES} times by this run already")
 
 
 def seen_elsewhere(mac: str, told: tuple[Neighbour, ...]) -> list[str]:

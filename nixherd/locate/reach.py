@@ -18,22 +18,18 @@ from typing import Any
 
 from typing_extensions import TypeIs
 
-from nixherd.base.errors import ApiError, DeadlineExceeded, FleetError, Refused
+from nixherd.base.errors import AgentUnavailable, ApiError, FleetError, Misused, NoAgent, Refused
 from nixherd.base.names import USER, is_a
-from nixherd.base.poll import Backoff, poll
+from nixherd.base.ssh_keys import parse_public_key, same_key
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Fleet, GuestType, Host, Vm
-from nixherd.locate.guest_agent import require_a_guests, told_key
-from nixherd.locate.proof import Asked
+from nixherd.locate.proof import Asked, require_a_guests, told_key
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import AgentUnavailable, Misused, NoAgent
 from nixherd.proxmox.guest.identity import address_of, contradiction, declared_mac, label, why_not_ours
 from nixherd.proxmox.guest.observe import find
 from nixherd.proxmox.hypervisor import Hypervisor
-from nixherd.ssh.keys import parse_public_key, same_key
 
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+(%[A-Za-z0-9]+)?", re.ASCII)
-_PAUSES = Backoff(0.05, 1.0, 1.1)  # seconds between two looks at a machine that is on its way
 
 
 class Absent(FleetError):
@@ -61,14 +57,14 @@ class Epoch(StrEnum):
 class Place:
     """One address to try, with the only host key that may answer there.
 
-    `asked` is the guest that named it, which whoever answers has to be; `told`: so did it name the key.
+    `identity` is that of the guest that named it, which whoever answers has to prove; `told`: the guest named the key.
     """
 
     address: str
     epoch: Epoch
     host_key: str
     user: str
-    asked: Asked | None = field(default=None, compare=False)
+    identity: Asked | None = field(default=None, compare=False)
     told: bool = field(default=False, compare=False)
 
 
@@ -158,10 +154,19 @@ def look(hypervisor: Hypervisor, keys: HostKeys, host: Host, hints: Hints, how: 
     Raises Absent when there is nothing to wait for.
     """
     vm = hypervisor.fleet.vm_of(host.id)
-    if is_proven_by_agent(vm):
-        return _look_at_vm(hypervisor, keys, host, vm, how)
-    guest = _known_card(hypervisor, vm) if vm else None
-    return [replace(place, asked=guest) for place in _look_at_names(keys, host, hints)]
+    if not is_proven_by_agent(vm):
+        card = _known_card(hypervisor, vm) if vm else None
+        return [replace(place, identity=card) for place in _look_at_names(keys, host, hints)]
+    guest = running(hypervisor, vm)
+    try:
+        return ask_agent(hypervisor, keys, host, guest, how)
+    except NoAgent as error:
+        pin = "" if keys.pinned(host.id) else f"put the host key of {host.id} into hosts.nix as its publicKey, or "
+        why = f"{label(vm)} has no guest agent, which alone could prove that a machine is it"
+        raise Absent(why, f"{pin}have one run there (agent = true)") from error
+    except AgentUnavailable as error:
+        how.progress(str(error))
+        return []
 
 
 def is_proven_by_agent(vm: Vm | None) -> TypeIs[Vm]:
@@ -233,7 +238,7 @@ class _Seen:
     """A VM that runs, what its agent says of itself, and what is compared with it."""
 
     guest: Running
-    asked: Asked
+    identity: Asked
     address: str
     epoch: Epoch
 
@@ -264,19 +269,6 @@ def _see(hypervisor: Hypervisor, host: Host, guest: Running, progress: Callable[
     return _Seen(guest, named, address, epoch_on(host, client.agent_read(node, vm.vmid, "/etc/os-release")))
 
 
-def _look_at_vm(hypervisor: Hypervisor, keys: HostKeys, host: Host, vm: Vm, how: Look) -> list[Place]:
-    guest = running(hypervisor, vm)
-    try:
-        return ask_agent(hypervisor, keys, host, guest, how)
-    except NoAgent as error:
-        pin = "" if keys.pinned(host.id) else f"put the host key of {host.id} into hosts.nix as its publicKey, or "
-        why = f"{label(vm)} has no guest agent, which alone could prove that a machine is it"
-        raise Absent(why, f"{pin}have one run there (agent = true)") from error
-    except AgentUnavailable as error:
-        how.progress(str(error))
-        return []
-
-
 def ask_agent(hypervisor: Hypervisor, keys: HostKeys, host: Host, guest: Running, how: Look) -> list[Place]:
     """Where the agent of a VM that runs says that it is, as `look` has it.
 
@@ -292,7 +284,7 @@ def ask_agent(hypervisor: Hypervisor, keys: HostKeys, host: Host, guest: Running
         return []
     key = _key_of(hypervisor, keys, host, seen, how)
     told = seen.epoch is not Epoch.FINAL
-    return [Place(seen.address, seen.epoch, key, seen.epoch.user or host.user, seen.asked, told)] if key else []
+    return [Place(seen.address, seen.epoch, key, seen.epoch.user or host.user, seen.identity, told)] if key else []
 
 
 def _require_installable(fleet: Fleet, keys: HostKeys, host: Host, seen: _Seen, accepted: Collection[Epoch]) -> None:
@@ -300,11 +292,11 @@ def _require_installable(fleet: Fleet, keys: HostKeys, host: Host, seen: _Seen, 
     if why := why_not_ours(fleet, seen.guest.vm, seen.guest.config, seen.guest.node):
         raise Refused(why)  # whose word on its key would count for nothing
     if problem := keys.problem(host.id):
-        why = f"{seen.asked.label} answers as installed only, for hosts.nix pins the key of {host.id}"
+        why = f"{seen.identity.label} answers as installed only, for hosts.nix pins the key of {host.id}"
         remedy = f"look at it, and if it is to be installed anew: {problem}"
         raise Refused(f"{why}; its agent says that it is the {seen.epoch}: {remedy}")
     if seen.epoch not in accepted:
-        raise NotInstalled(seen.asked.label, seen.epoch, "its agent says that it is")
+        raise NotInstalled(seen.identity.label, seen.epoch, "its agent says that it is")
 
 
 def _key_of(hypervisor: Hypervisor, keys: HostKeys, host: Host, seen: _Seen, how: Look) -> str | None:
@@ -318,9 +310,9 @@ def _key_of(hypervisor: Hypervisor, keys: HostKeys, host: Host, seen: _Seen, how
         return key
     if seen.epoch is Epoch.CLONE:
         if not how.patience:
-            told_key(hypervisor, keys, host.id, seen.asked, for_good=False)
+            told_key(hypervisor, keys, host.id, seen.identity, for_good=False)
             return None
-        this = f"{vm.vmid} {seen.asked.mac} {seen.asked.uuid}"
+        this = f"{vm.vmid} {seen.identity.mac} {seen.identity.uuid}"
         if done is None or this not in done:
             how.progress("waiting for cloud-init")
             ended = client.agent_exec(guest.node, vm.vmid, ["cloud-init", "status", "--wait"], timeout=how.patience)
@@ -329,7 +321,7 @@ def _key_of(hypervisor: Hypervisor, keys: HostKeys, host: Host, seen: _Seen, how
                 raise ApiError(f"vm {vm.vmid} ({vm.name}): cloud-init failed ({ended.exitcode}): {words}", None)
             if done is not None:
                 done.add(this)
-    return told_key(hypervisor, keys, host.id, seen.asked, for_good=True)
+    return told_key(hypervisor, keys, host.id, seen.identity, for_good=True)
 
 
 def told_place(hypervisor: Hypervisor, keys: HostKeys, host: Host) -> Place | None:
@@ -354,8 +346,8 @@ def told_place(hypervisor: Hypervisor, keys: HostKeys, host: Host) -> Place | No
         raise FleetError(f"{host.id}: its guest has no address yet, so what it says cannot be proven; try again")
     if seen.epoch is not Epoch.FINAL:
         return None
-    key = told_key(hypervisor, keys, host.id, seen.asked, for_good=True)
-    return Place(seen.address, Epoch.FINAL, key, host.user, seen.asked, told=True)
+    key = told_key(hypervisor, keys, host.id, seen.identity, for_good=True)
+    return Place(seen.address, Epoch.FINAL, key, host.user, seen.identity, told=True)
 
 
 def stranger(hypervisor: Hypervisor, keys: HostKeys, host: Host, *, installs: bool) -> str | None:
@@ -371,14 +363,3 @@ def stranger(hypervisor: Hypervisor, keys: HostKeys, host: Host, *, installs: bo
         return None
     judge = why_not_ours if installs and not keys.problem(host.id) else contradiction
     return judge(hypervisor.fleet, vm, found[1], found[0])
-
-
-def until(deadline: float, what: str, attempt: Callable[[], bool]) -> None:
-    """Call `attempt` until it says True; the less often the longer it takes, so that little is added to any wait.
-
-    DeadlineExceeded `deadline` seconds from now, naming what was waited for.
-    """
-    for _ in poll(deadline, _PAUSES):
-        if attempt():
-            return
-    raise DeadlineExceeded(f"{what}: not within {deadline:.0f} s")

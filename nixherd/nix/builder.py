@@ -1,19 +1,105 @@
-"""One build for the whole selection, shared by every host of a run."""
+"""One build for the whole selection, shared by every host of a run; and what changes between two closures."""
 
 import hashlib
 import os
+import re
+import shlex
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from nixherd.base.errors import FleetError, ProcessFailed
-from nixherd.base.once import Once, OncePer
+from nixherd.base.names import human
 from nixherd.base.process import run
+from nixherd.base.waiting import Once, OncePer
 from nixherd.nix import commands as nix
-from nixherd.nix.commands import Evaluated
+from nixherd.nix.commands import Evaluated, closure_sizes
 from nixherd.nix.errors import last_error
 from nixherd.nix.evaluator import Evaluator
+
+_NAME = re.compile(r"^/nix/store/[0-9a-df-np-sv-z]{32}-(.+)$")
+_VERSION = re.compile(r"^(.*?)-([^a-zA-Z].*)$")
+_OUTPUTS = re.compile(r"-(bin|dev|doc|info|lib|man|out|static|debug|devdoc|data|getent|mount|login|swap|terminfo)$")
+
+
+@dataclass(frozen=True, order=True)
+class Change:
+    """A package that differs. Versions are sorted, "" where a path has none; `size` is in bytes, more is positive."""
+
+    name: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    size: int
+
+    def __str__(self) -> str:
+        size = f", {_signed(self.size)}" if self.size else ""
+        if not self.before:
+            return f"{self.name}: added {_versions(self.after)}{size}".replace("added ,", "added,").rstrip()
+        if not self.after:
+            return f"{self.name}: removed {_versions(self.before)}{size}".replace("removed ,", "removed,").rstrip()
+        if self.before == self.after:
+            return f"{self.name}: {_versions(self.after)} rebuilt{size}".replace(":  ", ": ")
+        return f"{self.name}: {_versions(self.before) or '∅'} → {_versions(self.after) or '∅'}{size}"
+
+
+@dataclass(frozen=True)
+class ClosureDiff:
+    """`before` and `after` are the closures' whole sizes, in bytes."""
+
+    changes: tuple[Change, ...]
+    before: int
+    after: int
+
+
+def listing(path: str) -> str:
+    """Return the shell command that lists a closure on a machine; it prints nothing where the path does not exist."""
+    return f"[ ! -e {path} ] || {shlex.join(closure_sizes(path))}"
+
+
+def parse_path_info(text: str) -> dict[str, int]:
+    """Return sizes of the NARs by path, as `nix path-info --recursive --size` prints them."""
+    rows = (line.split() for line in text.splitlines())
+    return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
+
+
+def closure_diff(before: Mapping[str, int], after: Mapping[str, int]) -> ClosureDiff:
+    """Compare the sizes of all paths of two closures."""
+    old, new = _packages(before), _packages(after)
+    changes = []
+    for name in sorted(old.keys() | new.keys()):
+        was, now = old.get(name, {}), new.get(name, {})
+        if was.keys() == now.keys():
+            continue
+        versions = tuple(tuple(sorted({_split(path)[1] for path in paths})) for paths in (was, now))
+        changes.append(Change(name, versions[0], versions[1], sum(now.values()) - sum(was.values())))
+    return ClosureDiff(tuple(changes), sum(before.values()), sum(after.values()))
+
+
+def _packages(closure: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    packages: dict[str, dict[str, int]] = defaultdict(dict)
+    for path, size in closure.items():
+        packages[_split(path)[0]][path] = size
+    return packages
+
+
+def _split(path: str) -> tuple[str, str]:
+    """Name and version in a store path."""
+    named = _NAME.match(path)
+    whole = _OUTPUTS.sub("", named[1] if named else path)
+    versioned = _VERSION.match(whole)
+    return (versioned[1], versioned[2]) if versioned else (whole, "")
+
+
+def _versions(versions: tuple[str, ...]) -> str:
+    return ", ".join(version for version in versions if version)
+
+
+def _signed(size: int) -> str:
+    return ("+" if size > 0 else "-") + human(abs(size))
+
 
 KEXEC_INSTALLER = "packages.x86_64-linux.kexec-installer"
 BUILD_DEADLINE = 4 * 3600.0  # seconds
@@ -51,14 +137,12 @@ class Builder:
         FleetError when those of `host_id` cannot be built; the others go on.
         """
         installables = tuple(sorted({f"{drv}^*" for drvs in derivations.values() for drv in drvs}))
-
-        def build() -> list[str]:
-            if fetch:
-                fetch(installables)
-            return self._build(installables, stream)
-
         try:
-            self._builds(installables, build)  # by what is built: an evaluation may change within a run
+            with self._builds[installables] as build:  # by what is built: an evaluation may change within a run
+                if build.is_empty:
+                    if fetch:
+                        fetch(installables)
+                    build.value = self._build(installables, stream)
         except FleetError:
             if set(derivations) == {host_id}:
                 raise
@@ -73,22 +157,24 @@ class Builder:
     def require_installer(self) -> None:
         """FleetError unless the flake has the kexec installer; whether it can be built shows when it is."""
         packages, _, name = KEXEC_INSTALLER.rpartition(".")
-        names = self._installer(lambda: self.evaluator.ask(nix.names(self.evaluator.flake, packages)))
-        if name not in nix.parse_names(names):
+        with self._installer as names:
+            if names.is_empty:
+                names.value = self.evaluator.ask(nix.names(self.evaluator.flake, packages))
+        if name not in nix.parse_names(names.value):
             remedy = "add the installer of nixos-images, as the reference fleet does in nix/installer.nix"
             raise FleetError(f"{self.evaluator.path}/flake.nix: it has no {KEXEC_INSTALLER}; {remedy}")
 
     def kexec_tarball(self) -> Path:
         """The installer's kexec tarball, built by the flake itself, so that its lock file pins the installer too."""
-        return self._tarball(self._build_tarball)
-
-    def _build_tarball(self) -> Path:
-        [out] = self._build([f"{self.evaluator.flake}#{KEXEC_INSTALLER}"])
-        tarballs = sorted(Path(out).glob("*.tar.gz"))
-        if not tarballs:
-            what = f"{KEXEC_INSTALLER} holds no .tar.gz; take it from nixos-images"
-            raise FleetError(f"{self.evaluator.path}/flake.nix: {what}")
-        return tarballs[0]
+        with self._tarball as tarball:
+            if tarball.is_empty:
+                [out] = self._build([f"{self.evaluator.flake}#{KEXEC_INSTALLER}"])
+                tarballs = sorted(Path(out).glob("*.tar.gz"))
+                if not tarballs:
+                    what = f"{KEXEC_INSTALLER} holds no .tar.gz; take it from nixos-images"
+                    raise FleetError(f"{self.evaluator.path}/flake.nix: {what}")
+                tarball.value = tarballs[0]
+            return tarball.value
 
     def _build(self, installables: Sequence[str], stream: Callable[[str], None] | None = None) -> list[str]:
         root = self.evaluator.run.gc_roots / hashlib.sha256(" ".join(installables).encode()).hexdigest()[:32]

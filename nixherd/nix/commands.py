@@ -1,5 +1,6 @@
-"""Nix's command lines and what they print: one function per verb, pure. `nixherd.nix.builder` runs them."""
+"""Nix's and nixos-rebuild's command lines and what they print: one function per verb, pure."""
 
+import getpass
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from nixherd.base.errors import FleetError
+from nixherd.base.errors import FleetError, Usage
 from nixherd.nix.log import HOST_MARK, LOG_FORMAT
 
 NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
@@ -290,3 +291,58 @@ def copy(
     options = ["--no-check-sigs", *(["--substitute-on-destination"] if substitute else [])]
     argv = [*NIX, "copy", *options, "--to", store, *paths]
     return argv, {"NIX_SSHOPTS": to.nix_sshopts}
+
+
+REBUILD = "nixos-rebuild"
+REBUILD_HELP = (REBUILD, "--help")
+ACTIONS = ("switch", "boot", "test", "dry-activate")
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """How the program that is here spells what it takes."""
+
+    sudo: str
+    no_reexec: str
+
+    @classmethod
+    def of(cls, help_text: str) -> "Flavour":
+        """Read its abilities from its --help."""
+        return NEWER_REBUILD if "--no-reexec" in help_text else OLDER_REBUILD
+
+
+NEWER_REBUILD = Flavour("--sudo", "--no-reexec")
+OLDER_REBUILD = Flavour("--use-remote-sudo", "--fast")
+
+
+def require_action(action: str) -> None:
+    """Usage when it is not one of ours."""
+    if action not in ACTIONS:
+        raise Usage(f"action={action} is not one of {', '.join(ACTIONS)}")
+
+
+def nixos_rebuild(
+    flavour: Flavour,
+    action: str,
+    installable: str,
+    to: Remote | None,
+    *,
+    build_host: Remote | None = None,
+    specialisation: str | None = None,
+    no_check: bool = False,
+    options: Sequence[str] = (),
+) -> tuple[list[str], dict[str, str]]:
+    """Return argv and environment, for the installable `FLAKE#HOST`; without `to` for this machine.
+
+    Raise Usage for wrong words. It has one set of SSH options for both machines: those of `to` have to do for
+    `build_host` too.
+    """
+    require_action(action)
+    argv = [REBUILD, action, "--flake", installable, flavour.no_reexec]
+    argv += ["--target-host", to.target] if to else []
+    argv += ["--build-host", build_host.target] if build_host else []
+    argv += ["--specialisation", specialisation] if specialisation else []
+    argv += [flavour.sudo] if (to.user if to else getpass.getuser()) != "root" else []
+    at = to or build_host
+    environment = {"NIX_SSHOPTS": at.nix_sshopts} if at else {}
+    return [*argv, *options], environment | ({"NIXOS_NO_CHECK": "1"} if no_check else {})

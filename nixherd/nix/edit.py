@@ -6,14 +6,34 @@ after.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import AnyStr, Generic
 
 from tree_sitter import Node
 
 from nixherd.base.errors import FleetError
-from nixherd.nix.splices import Splice, spliced
 from nixherd.nix.syntax import Path, bound, depth_of, inside_of, name_of, names_written, parse, text_of, walk
+
+
+@dataclass(frozen=True, slots=True)
+class Splice(Generic[AnyStr]):
+    """`text` instead of what is from `start` up to `end`."""
+
+    start: int
+    end: int
+    text: AnyStr
+
+
+def spliced(source: AnyStr, splices: Iterable[Splice[AnyStr]]) -> AnyStr:
+    """The text with all of them done. ValueError when two of them overlap."""
+    result, position = source[:0], 0
+    for each in sorted(splices, key=lambda splice: (splice.start, splice.end)):
+        if each.start < position:
+            raise ValueError("two changes are to be made at one place")
+        result, position = result + source[position : each.start] + each.text, each.end
+    return result + source[position:]
+
 
 _SETS = ("attrset_expression", "rec_attrset_expression")
 _DEEP = 100  # names that stand for each other end here

@@ -9,24 +9,101 @@ dozen tries.
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+from urllib.parse import parse_qs, urlsplit
 
-from nixherd.base.errors import FAILURES, FleetError, ProcessFailed
-from nixherd.base.faults import worded
-from nixherd.base.once import Once, OncePer, ahead
+from nixherd.base.errors import FAILURES, FleetError, ProcessFailed, Usage
 from nixherd.base.process import run
 from nixherd.base.run import Run
-from nixherd.base.terminal import say
+from nixherd.base.terminal import say, worded
+from nixherd.base.waiting import Once, OncePer, ahead
 from nixherd.nix import commands as nix
-from nixherd.nix import eval_jobs
-from nixherd.nix.commands import Evaluated
-from nixherd.nix.errors import explain_failure
+from nixherd.nix.commands import Evaluated, configurations, evaluated, jobs_of
+from nixherd.nix.errors import explain, explain_failure, last_error
 from nixherd.nix.log import Warnings, shown
+
+EVAL_JOBS = "nix-eval-jobs"
+EVAL_JOBS_HELP = (EVAL_JOBS, "--help")
+BYTES_PER_WORKER = 4 << 30  # after which it begins anew; its own default
+
+
+def knows_options(help_text: str) -> bool:
+    return "--select" in help_text and "--apply" in help_text
+
+
+def jobs(flake: str, host_ids: Sequence[str], *, is_nixos: bool, roots: str, workers: int) -> list[str]:
+    """Evaluate hosts side by side; the derivations that they come to are held by links in `roots`."""
+    options = ["--gc-roots-dir", roots, "--workers", str(workers), "--max-memory-size", str(BYTES_PER_WORKER >> 20)]
+    options += ["--show-trace", "--select", jobs_of(host_ids, is_nixos=is_nixos), "--apply", "job: job.nixherd"]
+    features = ["--option", "experimental-features", "nix-command flakes"]
+    return [EVAL_JOBS, *features, *options, "--flake", f"{flake}#{configurations(is_nixos=is_nixos)}"]
+
+
+def parse_jobs(lines: Iterable[str], directory: Path) -> dict[str, Evaluated | FleetError]:
+    """Parse what it printed, by host id: a description, or why the flake in `directory` cannot be evaluated.
+
+    Raise FleetError on anything else.
+    """
+    hosts: dict[str, Evaluated | FleetError] = {}
+    for line in lines:
+        try:
+            job: Mapping[str, Any] = json.loads(line)
+            host_id = str(job["attrPath"][0])
+            if "error" in job:
+                hosts[host_id] = FleetError(explain(str(job["error"]), directory))
+            else:
+                hosts[host_id] = evaluated(host_id, job["extraValue"])
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise FleetError(f"{EVAL_JOBS} printed something unexpected ({error!r}): {line[:200]}") from error
+    return hosts
+
+
+_TIMEOUT = 600.0  # seconds
+
+
+@dataclass(frozen=True)
+class Flake:
+    """`url` is locked: it names this very revision, wherever the reference leads later. Its files are at `path`.
+
+    They are input, as are those of a checkout: `nixherd.fleet.world` tells what their evaluation sees.
+    """
+
+    url: str
+    path: Path
+    revision: str | None
+
+
+def resolve(reference: str) -> Flake:
+    """Lock a flake reference. Raise Usage for what is not one, FleetError when it cannot be fetched."""
+    if not reference or reference.startswith("-") or not reference.isprintable() or "#" in reference:
+        raise Usage(f"flake={reference} is not a flake reference; write one like github:owner/fleet")
+    try:
+        document = json.loads(run(nix.flake_metadata(reference), timeout=_TIMEOUT).stdout)
+        url = str(document["url"])
+        return Flake(url, _below(Path(document["path"]), url), document.get("revision"))
+    except ProcessFailed as error:
+        if not error.stderr:
+            raise
+        if "requires lock file changes" in error.stderr:
+            what = "its flake.lock is missing or lacks an input; `nix flake lock` there, and commit it"
+            raise FleetError(f"flake={reference}: {what}") from error
+        raise FleetError(f"flake={reference}: {last_error(error.stderr)}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise FleetError(f"flake={reference}: nix flake metadata printed something unexpected ({error!r})") from error
+
+
+def _below(source: Path, url: str) -> Path:
+    """Return where a flake is in the source that a reference names: its `dir=`."""
+    directory = source.joinpath(*parse_qs(urlsplit(url).query).get("dir", ()))
+    if not directory.resolve().is_relative_to(source):
+        raise Usage(f"flake={url}: its directory is not in it")
+    return directory
+
 
 DEADLINE = 1800.0  # seconds
 HELP_DEADLINE = 60.0
@@ -72,16 +149,19 @@ class Evaluator:
         self._homes, self._find_source = fleet.homes, source
         self._source: Once[Source] = Once(f"{self.path}: finding the flake")
         self._results: OncePer[tuple[str, ...], Found] = OncePer(f"{self.path}: evaluating")
-        self._has_jobs: Once[bool] = Once(f"looking for {eval_jobs.PROGRAM}")
+        self._knows_jobs: Once[bool] = Once(f"looking for {EVAL_JOBS}")
 
     @property
     def source(self) -> Source:
-        return self._source(self._find_source)
+        with self._source as source:
+            if source.is_empty:
+                source.value = self._find_source()
+            return source.value
 
     @source.setter
     def source(self, source: Source) -> None:
         """Set it, where it is known already."""
-        self._source.set(source)
+        self._source.value = source
 
     @property
     def flake(self) -> str:
@@ -90,7 +170,7 @@ class Evaluator:
 
     def forget(self) -> None:
         """Evaluate anew: the fleet's files were changed."""
-        self._results.forget()
+        self._results.clear()
         self._source.forget()
 
     def evaluate(self, host_ids: Sequence[str], host_id: str) -> Evaluated:
@@ -101,7 +181,15 @@ class Evaluator:
         host_ids = self.together if set(host_ids) <= set(self.together) else host_ids
         is_nixos = host_id not in self._homes
         alike = tuple(each for each in host_ids if (each not in self._homes) == is_nixos)
-        result = self._results(alike, lambda: self._of_one_revision(alike, is_nixos=is_nixos)).get(host_id)
+        with self._results[alike] as results:
+            if results.is_empty:
+                # of which revision each is: not known where the tree moved on meanwhile
+                before = self.source.revision
+                found = self._all(alike, is_nixos=is_nixos)
+                self._tell_warnings()
+                revision = before if before == self.source.revision else None
+                results.value = {id: _dated(each, revision) for id, each in found.items()}
+            result = results.value.get(host_id)
         if isinstance(result, FleetError):
             raise result
         if result is None:
@@ -115,21 +203,9 @@ class Evaluator:
         one_of_each_kind = {host_id in self._homes: host_id for host_id in host_ids}.values()
         ahead(*(partial(self.evaluate, host_ids, host_id) for host_id in one_of_each_kind))
 
-    def _of_one_revision(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
-        """What each comes to, and of which revision that is: not known where the tree moved on meanwhile."""
-        before = self.source.revision
-        found = self._all(host_ids, is_nixos=is_nixos)
-        self._tell_warnings()
-        revision = before if before == self.source.revision else None
-
-        def dated(config: Evaluated) -> Evaluated:
-            return replace(config, revision=revision or config.configuration_revision)
-
-        return {id: dated(each) if isinstance(each, Evaluated) else each for id, each in found.items()}
-
     def _all(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
         found: dict[str, Evaluated | FleetError | None] = {}
-        if len(host_ids) > 1 and self._has_jobs(_has_jobs):
+        if len(host_ids) > 1 and self._has_jobs():
             found |= self._side_by_side(host_ids, is_nixos=is_nixos)
         workers, batches = _batches([host_id for host_id in host_ids if host_id not in found])
 
@@ -141,15 +217,25 @@ class Evaluator:
                 found |= each
         return found
 
+    def _has_jobs(self) -> bool:
+        """Whether there is a nix-eval-jobs of use."""
+        if shutil.which(EVAL_JOBS) is None:
+            return False
+        with self._knows_jobs as is_usable:
+            if is_usable.is_empty:
+                done = run(EVAL_JOBS_HELP, timeout=HELP_DEADLINE, check=False)
+                is_usable.value = knows_options(done.stdout + done.stderr)
+            return is_usable.value
+
     def _side_by_side(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
         """What nix-eval-jobs says; a host that it lost on the way, or does not have, is not in it."""
-        room = int(_available() * SHARE) // eval_jobs.BYTES_PER_WORKER
+        room = int(_available() * SHARE) // BYTES_PER_WORKER
         workers = max(1, min(os.cpu_count() or 1, room, len(host_ids)))
         roots = str(self.run.gc_roots)
-        argv = eval_jobs.jobs(self.flake, host_ids, is_nixos=is_nixos, roots=roots, workers=workers)
+        argv = jobs(self.flake, host_ids, is_nixos=is_nixos, roots=roots, workers=workers)
         done = run(argv, timeout=DEADLINE, check=False)
         self.warnings.take(done.stderr, are_hosts_known=False)  # several are evaluated at a time
-        return eval_jobs.parse(done.stdout.splitlines(), Path(self.path))
+        return parse_jobs(done.stdout.splitlines(), Path(self.path))
 
     def _found(self, host_ids: Sequence[str], tried: Found | FleetError, *, is_nixos: bool) -> Found:
         """What is known of each, from what they came to together."""
@@ -173,13 +259,13 @@ class Evaluator:
             return worded(error, f"{self.path}: evaluating {', '.join(host_ids)}")
 
     def as_of(self, host_ids: Sequence[str], revision: str) -> Mapping[str, str]:
-        """The systems of hosts that have the flake's revision in them, were it this one; empty where nobody can say."""
+        """The systems of hosts with the flake's revision in them, were it this one; unknown ones are left out."""
         try:
             text = self.ask(nix.as_of(self.flake, host_ids, revision))
         except FleetError:  # it cannot be another one
             return {}
-        found: dict[str, str] = json.loads(text)
-        return found
+        found: dict[str, str | None] = json.loads(text)
+        return {host_id: system for host_id, system in found.items() if system}
 
     def ask(self, argv: Sequence[str]) -> str:
         """Return what an evaluation of the flake prints. FleetError with where in the fleet's files it fails."""
@@ -207,11 +293,10 @@ class Evaluator:
             self.run.journal.note("warning", text=text, hosts=list(hosts))
 
 
-def _has_jobs() -> bool:
-    if shutil.which(eval_jobs.PROGRAM) is None:
-        return False
-    done = run(eval_jobs.HELP, timeout=HELP_DEADLINE, check=False)
-    return eval_jobs.is_usable(done.stdout + done.stderr)
+def _dated(config: Evaluated | FleetError | None, revision: str | None) -> Evaluated | FleetError | None:
+    if not isinstance(config, Evaluated):
+        return config
+    return replace(config, revision=revision or config.configuration_revision)
 
 
 def _batches(host_ids: Sequence[str]) -> tuple[int, list[Sequence[str]]]:

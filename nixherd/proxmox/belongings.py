@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from nixherd.base.sizes import format_size
+from nixherd.base.names import format_size
 from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Pending
 from nixherd.proxmox.config import CT_DISKS, VM_DISKS, VmConfig, is_true, properties, size_or_none

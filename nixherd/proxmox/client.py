@@ -16,14 +16,13 @@ from proxmoxer import ProxmoxAPI
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError
 
-from nixherd.base.errors import ApiError, Usage
-from nixherd.fleet.models import Endpoint
+from nixherd.base.errors import AgentUnavailable, ApiError, OutcomeUnknown, Usage
+from nixherd.fleet.models import DEFINITIONS, Endpoint
 from nixherd.proxmox import wire
 from nixherd.proxmox.calls import Agent, Guests, Storages
-from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
 from nixherd.proxmox.guard.policy import Making, Policy, PolicySource
 from nixherd.proxmox.token import Token, Trust, colons, trust
-from nixherd.proxmox.wire import Tasks, Upload, answer
+from nixherd.proxmox.wire import Tasks, Upload
 
 __all__ = ["AgentUnavailable", "Client", "OutcomeUnknown", "connect"]
 
@@ -170,7 +169,7 @@ class _GuardedSession(requests.Session):
         reason = re.search(r"(certificate verify failed: [^(']*)", error)
         return (
             f"{where}: {reason[1].strip() if reason else 'TLS failed: ' + error}; nothing was sent: set "
-            "proxmox.fingerprint (`pvenode cert info` on the node shows it) or proxmox.caFile in vms/definitions.nix"
+            f"proxmox.fingerprint (`pvenode cert info` on the node shows it) or proxmox.caFile in {DEFINITIONS}"
         )
 
 
@@ -241,8 +240,8 @@ class Client(Guests, Storages, Tasks, Agent):
     def _ask(self, method: str, path: Sequence[object], parameters: Mapping[str, object] | Upload) -> Any:
         if isinstance(parameters, Upload):
             url = f"{self.__session._origin}{wire.PREFIX}/{'/'.join(_parts(path))}"
-            return answer(method, path, _Serializer().loads(self.__session.request(method, url, None, parameters)))
-        return answer(method, path, getattr(self.__api(_parts(path)), method.lower())(**parameters))
+            return _Serializer().loads(self.__session.request(method, url, None, parameters))
+        return getattr(self.__api(_parts(path)), method.lower())(**parameters)
 
 
 def _parts(path: Sequence[object]) -> list[str]:

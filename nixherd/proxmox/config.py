@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, unquote
 
-from nixherd.base.sizes import parse_size
+from nixherd.base.names import parse_size
 
 _DRIVES = r"(?:ide|sata|scsi|virtio)\d+"
 VM_DISKS = rf"{_DRIVES}|efidisk0|tpmstate0"  # the options of a VM that name a disk

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 
-from nixherd.base.errors import ApiError, FleetError
-from nixherd.fleet.models import Fleet, GuestType, Vm
+from nixherd.base.errors import AgentUnavailable, ApiError, FleetError, NotVisible
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.proxmox.answers import Permissions
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import AgentUnavailable, NotVisible
 from nixherd.proxmox.guest.identity import label, why_not_ours
 from nixherd.proxmox.guest.observe import find, observe_template
 from nixherd.proxmox.guest.storages import storage_seen
@@ -85,7 +84,7 @@ def _certificate(client: Client, fleet: Fleet) -> Iterator[Finding]:
         return
     yield _warning(
         "verified by the system's authorities, any of which could vouch for another server",
-        "set proxmox.fingerprint in vms/definitions.nix",
+        f"set proxmox.fingerprint in {DEFINITIONS}",
     )
 
 
@@ -202,7 +201,7 @@ def _storages(client: Client, fleet: Fleet) -> Iterator[Finding]:
     for node, name, content in sorted(declared, key=str):
         storage = storage_seen(client, node, name) if name else None
         if storage is None:
-            remedy = f"correct it in vms/definitions.nix, or grant PVEDatastoreUser on /storage/{name}"
+            remedy = f"correct it in {DEFINITIONS}, or grant PVEDatastoreUser on /storage/{name}"
             yield _failed(f"{node} has no storage {name} that the token may see", remedy)
         elif storage.away:
             what, _, remedy = storage.away.partition("; ")

@@ -1,15 +1,19 @@
-"""The hypervisor of a fleet, for one run: its guarded client, and what is the same for every guest, asked once."""
+"""The hypervisor of a fleet, for one run: its guarded client, by the fleet's files as they are now."""
 
+import os
 import socket
+import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nixherd.base.errors import ApiError, FleetError, Refused
-from nixherd.base.once import Once, once_property
+from nixherd.base.errors import ApiError, FleetError, Foreign, Refused, Unusable, is_passing
+from nixherd.base.files import expanded
+from nixherd.base.waiting import Once, once_property
+from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, Fleet
-from nixherd.proxmox.errors import Foreign, Unusable
+from nixherd.fleet.world import Fingerprint, World, look_settled
+from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest.identity import plain_address
 from nixherd.proxmox.guest.observe import template_or_why
 from nixherd.proxmox.token import Token
@@ -21,6 +25,59 @@ if TYPE_CHECKING:
     from nixherd.proxmox.guard.policy import PolicySource
 
 
+class Definitions:
+    """A fleet and where it comes from. `policy()` is what the guard asks before each changing request."""
+
+    def __init__(self, fleet: Fleet, read: Fingerprint) -> None:
+        self.fleet = fleet
+        self._read = read
+        self._policy = Policy.from_fleet(fleet)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Definitions":
+        """Raises as `load_fleet` does."""
+        directory = expanded(path).absolute()
+        try:
+            world = look_settled(directory)  # before the evaluation: what changes meanwhile is noticed next time
+        except OSError:
+            return cls(load_fleet(directory), frozenset())  # which says what is wrong
+        return cls(load_fleet(directory, world), world.fingerprint)
+
+    def policy(self) -> Policy:
+        """The policy of the fleet's files as they are now; they are evaluated again when any of them has changed.
+
+        Refused, in one sentence, when that cannot be done, or when they name another hypervisor than before.
+        """
+        with self._lock:
+            now = self._look()
+            if now.fingerprint != self._read:
+                self._evaluate(now)
+            return self._policy
+
+    def _look(self) -> World:
+        try:
+            return look_settled(self.fleet.path)
+        except FleetError as error:
+            raise Refused(f"{error}; refusing any change") from error
+        except OSError as error:
+            why = f"{self.fleet.path} cannot be read any more ({error.strerror})"
+            raise Refused(f"{why}; refusing any change") from error
+
+    def _evaluate(self, now: World) -> None:
+        try:
+            fleet = load_fleet(self.fleet.path, now)
+        except FleetError as error:
+            first, *rest = str(error).splitlines()
+            more = f" (and {len(rest)} more)" if rest else ""
+            raise Refused(f"the definitions changed and cannot be used: {first}{more}; refusing any change") from error
+        if fleet.endpoint != self.fleet.endpoint or fleet.id != self.fleet.id:
+            raise Refused(
+                f"{DEFINITIONS} names another fleet or hypervisor than when this run began; refusing any change"
+            )
+        self._read, self._policy = now.fingerprint, Policy.from_fleet(fleet)
+
+
 class Hypervisor:
     """The API that the definitions of `fleet` name, used with the token in `token_file`.
 
@@ -30,7 +87,18 @@ class Hypervisor:
     def __init__(self, fleet: Fleet, token_file: Path, definitions: "PolicySource | None" = None) -> None:
         self.fleet, self.token_file = fleet, token_file
         self._definitions = definitions
-        self.template_storages: Once[Mapping[str, Storage | None]] = Once("asking for the template's storages")
+        # a question that failed is asked again when its answer is needed again
+        self.template_storages = Once[Mapping[str, "Storage | None"]](
+            "asking for the template's storages", is_passing=is_passing
+        )
+        self.entered = Once["Client"]("hypervisor: client", is_passing=is_passing)
+        self._version = Once["Version"]("hypervisor: version", is_passing=is_passing)
+        self._nodes = Once[tuple[str, ...]]("hypervisor: nodes", is_passing=is_passing)
+        self._permissions = Once["Permissions"]("hypervisor: permissions", is_passing=is_passing)
+        self._template = Once[tuple["VmConfig | None", FleetError | None]](
+            "hypervisor: template", is_passing=is_passing
+        )
+        self._addresses = Once[Mapping[str, str]]("hypervisor: addresses", is_passing=is_passing)
 
     @once_property
     def guarded(self) -> "Client":
@@ -47,21 +115,25 @@ class Hypervisor:
         policy = self._definitions or Policy.from_fleet(self.fleet)
         return connect(self.fleet.endpoint, policy, Token.read(self.token_file))
 
-    @once_property
+    @property
     def client(self) -> "Client":
         """The same, once it was asked for the version and the nodes.
 
         Unusable without a way in: no endpoint, another certificate, a token that is missing or refused,
         an unknown node.
         """
-        try:
-            client, _, nodes = self.guarded, self.version, self.nodes
-        except FleetError as error:
-            raise (Foreign if isinstance(error, Refused) else Unusable)(str(error)) from error
-        node = self.fleet.endpoint.node if self.fleet.endpoint else ""
-        if node not in nodes:
-            raise Unusable(f"{DEFINITIONS}: proxmox.node: node {node} does not exist; name one of {', '.join(nodes)}")
-        return client
+        with self.entered as entered:
+            if entered.is_empty:
+                try:
+                    client, _, nodes = self.guarded, self.version, self.nodes
+                except FleetError as error:
+                    raise (Foreign if isinstance(error, Refused) else Unusable)(str(error)) from error
+                node = self.fleet.endpoint.node if self.fleet.endpoint else ""
+                if node not in nodes:
+                    remedy = f"name one of {', '.join(nodes)}"
+                    raise Unusable(f"{DEFINITIONS}: proxmox.node: node {node} does not exist; {remedy}")
+                entered.value = client
+            return entered.value
 
     @property
     def under_way(self) -> list[str]:
@@ -77,22 +149,35 @@ class Hypervisor:
 
     # What is the same for every guest; only GETs are sent
 
-    @once_property
+    @property
     def version(self) -> "Version":
-        return self.guarded.version()
+        with self._version as version:
+            if version.is_empty:
+                version.value = self.guarded.version()
+            return version.value
 
-    @once_property
+    @property
     def nodes(self) -> tuple[str, ...]:
-        return self.guarded.nodes()
+        with self._nodes as nodes:
+            if nodes.is_empty:
+                nodes.value = self.guarded.nodes()
+            return nodes.value
 
-    @once_property
+    @property
     def permissions(self) -> "Permissions":
-        return self.client.permissions()
+        with self._permissions as permissions:
+            if permissions.is_empty:
+                permissions.value = self.client.permissions()
+            return permissions.value
 
-    @once_property
+    @property
     def template(self) -> "tuple[VmConfig | None, FleetError | None]":
         """The template's configuration, and why it could not be looked at."""
-        return template_or_why(self.client, self.fleet)
+        with self._template as template:
+            if template.is_empty:
+                template.value = template_or_why(self.client, self.fleet)
+                template.passes = is_passing(template.value[1])
+            return template.value
 
     # Whose an address is
 
@@ -102,16 +187,27 @@ class Hypervisor:
         endpoint = self.fleet.endpoint
         return _written(dict.fromkeys(_resolved(endpoint.host), "the hypervisor's API")) if endpoint else {}
 
-    @once_property
+    @property
     def addresses(self) -> Mapping[str, str]:
         """By address, whose it is: the endpoint's and the nodes', as far as the token shows them."""
-        client, found = self.client, dict[str, str]()
+        with self._addresses as addresses:
+            if addresses.is_empty:
+                addresses.value, addresses.passes = self._asked_addresses()
+            return addresses.value
+
+    def _asked_addresses(self) -> tuple[Mapping[str, str], bool]:
+        """The same, and whether some are missing that may be told when they are asked for again."""
+        client, found, failures = self.client, dict[str, str](), list[ApiError]()
         for node in (row.name for row in client.node_rows() if row.status != "offline"):
-            with suppress(ApiError):
+            try:
                 found |= dict.fromkeys(client.interface_addresses(node), f"the node {node}")
-        with suppress(ApiError):
+            except ApiError as error:
+                failures.append(error)
+        try:
             found |= {address: f"the node {node}" for address, node in client.node_addresses().items()}
-        return {**_written(found), **self.endpoint_addresses}
+        except ApiError as error:
+            failures.append(error)
+        return {**_written(found), **self.endpoint_addresses}, any(map(is_passing, failures))
 
     @property
     def known_addresses(self) -> Mapping[str, str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from nixherd.base.errors import ApiError, FleetError, Refused
+from nixherd.base.errors import ApiError, FleetError, Refused, is_passing
 from nixherd.base.names import DNS_NAME, is_a
 from nixherd.fleet import lockout
 from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
@@ -298,6 +298,10 @@ def survey(hypervisor: Hypervisor, vm: Vm) -> Survey:
     used = {storage, *(disk.storage for disk in vm.settings.disks if disk.storage)}
     if actual:
         node, used = actual.node or node, used | _used(actual.config)
+    with hypervisor.template_storages as of_template:
+        if of_template.is_empty:
+            of_template.value = _storages_seen(client, template_node(fleet), _used(template)) if template else {}
+            of_template.passes = is_passing(unseen)
     return Survey(
         version=hypervisor.version,
         nodes=nodes,
@@ -306,9 +310,7 @@ def survey(hypervisor: Hypervisor, vm: Vm) -> Survey:
         template_unseen=unseen,
         actual=actual,
         storages=_storages_seen(client, node, used) if exists else {},
-        template_storages=hypervisor.template_storages(
-            lambda: _storages_seen(client, template_node(fleet), _used(template)) if template else {}
-        ),
+        template_storages=of_template.value,
     )
 
 

@@ -62,7 +62,7 @@ Parameters = Mapping[str, Kind]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A request that may be sent. `path` as the API's documentation writes it; a trailing `{volume}` holds slashes.
+    """A request that may be sent. `path` as the API's documentation writes it.
 
     `indexed` are families of parameters (`net0` … `net31`) by their name without the number. `template` and `trial`:
     it may also name the declared template that is being made, or the clone that tries it (`guard.policy.Making`).
@@ -75,7 +75,6 @@ class Route:
     indexed: Parameters = field(default_factory=dict)
     required: tuple[str, ...] = ()
     guest: Guest = Guest.CHANGED
-    volume: Kind | None = None
     template: bool = False
     trial: bool = False
 

@@ -23,7 +23,7 @@ from typing import Any
 from nixherd.base.errors import FleetError, Refused
 from nixherd.base.files import expanded
 from nixherd.fleet.field_types import is_address, parse_fingerprint
-from nixherd.fleet.models import Endpoint
+from nixherd.fleet.models import DEFINITIONS, Endpoint
 from nixherd.fleet.schema import DEFAULT_PORT
 
 SHAPE = "USER@REALM!TOKENID=UUID"
@@ -84,11 +84,11 @@ class Server:
         named = Server.of(endpoint, authorities)
         remedy = f"nothing was sent; correct proxmox there, or if that is the server you mean, {_ADD} --replace"
         if (_plain(named.host), named.port) != (_plain(self.host), self.port):
-            raise Refused(f"token {whose} belongs to {self}, and vms/definitions.nix names {named}: {remedy}")
+            raise Refused(f"token {whose} belongs to {self}, and {DEFINITIONS} names {named}: {remedy}")
         known = named.fingerprint or named.authorities
         if (known or self.authorities) and known != (self.fingerprint or self.authorities):
             raise Refused(
-                f"token {whose} knows {self} by {self.known_by}, and vms/definitions.nix by {named.known_by}: {remedy}"
+                f"token {whose} knows {self} by {self.known_by}, and {DEFINITIONS} by {named.known_by}: {remedy}"
             )
 
 
@@ -212,7 +212,7 @@ def _read_private(file: Path) -> str:
     return text
 
 
-_CA_FILE = "proxmox.caFile {} in vms/definitions.nix"
+_CA_FILE = f"proxmox.caFile {{}} in {DEFINITIONS}"
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
 
 
@@ -273,7 +273,7 @@ def _trust_the_system(context: ssl.SSLContext) -> None:
     if not file.is_file() and not directory.is_dir():
         raise FleetError(
             f"this system has no certificate authorities at {file} or {directory}; give proxmox.fingerprint or "
-            "proxmox.caFile in vms/definitions.nix"
+            f"proxmox.caFile in {DEFINITIONS}"
         )
     context.load_verify_locations(
         cafile=str(file) if file.is_file() else None, capath=str(directory) if directory.is_dir() else None

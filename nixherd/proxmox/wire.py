@@ -3,23 +3,20 @@
 Nothing here speaks HTTP; each call goes through `_ask`, and so through the guard.
 """
 
-import inspect
 import json
 import re
 import secrets
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from nixherd.base.errors import UNFORESEEN, ApiError, Refused, Usage
-from nixherd.fleet.models import GuestType
+from nixherd.base.errors import UNFORESEEN, AgentUnavailable, ApiError, NoAgent, OutcomeUnknown, Refused, Usage
+from nixherd.fleet.models import DEFINITIONS, GuestType
 from nixherd.proxmox.answers import Task, TaskStatus, Upid
-from nixherd.proxmox.errors import AgentUnavailable, NoAgent, OutcomeUnknown
 from nixherd.proxmox.route import Route
 
 PREFIX = "/api2/json"
@@ -101,13 +98,13 @@ def error_of(method: str, path: str, status: int, reason: str, body: bytes, who:
         return NoAgent(what, status)
     if "/agent/" in path and _AGENT_ABSENT.search(message):
         return AgentUnavailable(what, status)
-    hint = _HINTS.get(status, "")
+    hint = _HINTS.get(status, "").format(who=who, user=who.partition("!")[0])
     lookup = re.search(r"hostname lookup '([^']*)' failed", message)
     if lookup:
-        hint = "; node {node} does not exist, correct `node` in vms/definitions.nix".replace("{node}", lookup[1])
+        hint = f"; node {lookup[1]} does not exist, correct `node` in {DEFINITIONS}"
     if 300 <= status < 400:
         hint = "; a redirect is never followed, is this the API's own address?"
-    return ApiError(f"{what} ({status}){hint.format(who=who, user=who.partition('!')[0])}", status, errors)
+    return ApiError(f"{what} ({status}){hint}", status, errors)
 
 
 _FROZEN = "the agent is in frozen state"  # while a backup is begun; qemu-ga says of its commands that they are disabled
@@ -206,13 +203,8 @@ class Upload:
         return f"\r\n--{self.boundary}--\r\n".encode()
 
 
-T = TypeVar("T")
-
-_CALL: ContextVar[str] = ContextVar("call", default="")  # the one whose answer is being read
-
-
 class Calls:
-    """The verbs of the API below /api2/json; parts of a path hold no slash, but the last may with `rest`.
+    """The verbs of the API below /api2/json; parts of a path hold no slash.
 
     An answer that cannot be read is an ApiError that names the call.
     """
@@ -220,20 +212,27 @@ class Calls:
     token_id: str
     """`USER@REALM!TOKENID`, whose rights decide what is shown"""
 
-    def __init_subclass__(cls, **arguments: Any) -> None:
-        super().__init_subclass__(**arguments)
-        for name, each in list(vars(cls).items()):
-            if inspect.isfunction(each) and not name.startswith("_"):
-                setattr(cls, name, _reading(each))
-
     @abstractmethod
-    def _ask(self, method: str, path: Sequence[object], parameters: Mapping[str, object] | Upload) -> Any: ...
+    def _ask(self, method: str, path: Sequence[object], parameters: Mapping[str, object] | Upload) -> Any:
+        """Send one request through the guard, and return the data of its answer."""
 
-    def _get(self, *path: object, **params: Any) -> Any:
-        return self._ask("GET", path, params)
+    @contextmanager
+    def _asked(self, method: str, path: Sequence[object], parameters: Mapping[str, object]) -> Iterator[Any]:
+        """Send one request; what the block finds wrong with the answer is an ApiError that names the call.
 
-    def _post(self, *path: object, **data: Any) -> Any:
-        return self._ask("POST", path, data)
+        After a changing request that is OutcomeUnknown.
+        """
+        data = self._ask(method, path, parameters)
+        try:
+            yield data
+        except UNFORESEEN as error:
+            kind = ApiError if method == "GET" else OutcomeUnknown
+            detail = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            why = f"the answer is not what Proxmox VE's is ({detail}); which version answers there?"
+            raise kind(f"{method} /{'/'.join(map(str, path))}: {why}", 200) from error
+
+    def _get(self, *path: object, **params: Any) -> AbstractContextManager[Any]:
+        return self._asked("GET", path, params)
 
     def change(
         self, route: Route, names: Mapping[str, object], parameters: Mapping[str, object], *, at_once: bool = False
@@ -246,29 +245,6 @@ class Calls:
         return None if data is None and at_once else upid_of(data)
 
 
-def answer(method: str, path: Sequence[object], data: Any) -> Any:
-    """Return the answer, and note its call for errors that follow while it is read."""
-    _CALL.set(f"{method} /{'/'.join(map(str, path))}")
-    return data
-
-
-def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(method)
-    def read(*args: Any, **arguments: Any) -> Any:
-        _CALL.set("")
-        try:
-            return method(*args, **arguments)
-        except UNFORESEEN as error:
-            if not (call := _CALL.get()):
-                raise
-            detail = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            kind = ApiError if call.startswith("GET ") else OutcomeUnknown
-            why = f"the answer is not what Proxmox VE's is ({detail}); which version answers there?"
-            raise kind(f"{call}: {why}", 200) from error
-
-    return read
-
-
 def guest_path(node: str, vmid: int, type: GuestType) -> tuple[str, str, str, int]:
     return ("nodes", node, str(type), vmid)
 
@@ -279,16 +255,6 @@ def upid_of(data: object) -> Upid:
         return Upid.parse(str(data))
     except ValueError as error:
         raise ApiError(f"the server answered {data!r} where a task's UPID belongs; see its task list", 200) from error
-
-
-def unless(detail: str, ask: Callable[[], T]) -> T | None:
-    """Return what the server answers; None for an error of status 400 or 500 that this pattern matches."""
-    try:
-        return ask()
-    except ApiError as error:
-        if error.status in (400, 500) and re.search(detail, str(error)):
-            return None
-        raise
 
 
 class Tasks(Calls):
@@ -304,22 +270,22 @@ class Tasks(Calls):
     ) -> tuple[Task, ...]:
         """Return rows of the node's task list, newest first: those that run, or those that ended."""
         source = "active" if active else "archive"
-        rows = self._get(
-            *("nodes", node, "tasks"), source=source, typefilter=type, vmid=vmid, limit=limit, errors=errors
-        )
-        tasks = (Task.of(row) for row in rows)
+        parameters = {"source": source, "typefilter": type, "vmid": vmid, "limit": limit, "errors": errors}
+        with self._get("nodes", node, "tasks", **parameters) as rows:
+            tasks = [Task.of(row) for row in rows]
         return tuple(task for task in tasks if not active or task.status in (None, "RUNNING"))
 
     def last_task(self, node: str, vmid: int) -> Task | None:
         """Return the guest's newest task, running or not. A task that ends is archived a little later."""
-        rows = self._get("nodes", node, "tasks", source="all", vmid=vmid, limit=50)
-        return max(map(Task.of, rows), key=lambda task: (task.starttime, str(task.upid)), default=None)
+        with self._get("nodes", node, "tasks", source="all", vmid=vmid, limit=50) as rows:
+            return max(map(Task.of, rows), key=lambda task: (task.starttime, str(task.upid)), default=None)
 
     def task_status(self, upid: Upid) -> TaskStatus:
-        data = self._get("nodes", upid.node, "tasks", upid, "status")
-        exitstatus = data.get("exitstatus")
-        return TaskStatus(data["status"] == "running", None if exitstatus is None else str(exitstatus))
+        with self._get("nodes", upid.node, "tasks", upid, "status") as data:
+            exitstatus = data.get("exitstatus")
+            return TaskStatus(data["status"] == "running", None if exitstatus is None else str(exitstatus))
 
     def task_log(self, upid: Upid) -> tuple[str, ...]:
         """Return all lines of the task's log; the first ones may come long before the last."""
-        return tuple(str(row["t"]) for row in self._get("nodes", upid.node, "tasks", upid, "log", limit=0))
+        with self._get("nodes", upid.node, "tasks", upid, "log", limit=0) as rows:
+            return tuple(str(row["t"]) for row in rows)

@@ -27,13 +27,10 @@ from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State, StateStage
 
 from nixherd.base import terminal
-from nixherd.base.display import visible
-from nixherd.base.errors import FleetError, Usage
-from nixherd.base.exit_codes import Exit, exit_of, worst
-from nixherd.base.faults import worded
+from nixherd.base.errors import Exit, FleetError, Usage, exit_of, worst
 from nixherd.base.process import end_all, interrupt_all
-from nixherd.base.terminal import is_terminal, say, say_error
-from nixherd.deploy.journal import Journal
+from nixherd.base.terminal import is_terminal, say, say_error, visible, worded
+from nixherd.deploy.report import Journal
 from nixherd.fleet.groups import separate
 from nixherd.pyinfra_glue.context import Context
 
@@ -135,9 +132,8 @@ def include_beside_the_file() -> None:
 
 def _never_prompt_for_sudo() -> None:
     """Where sudo asks for a password pyinfra would read one from stdin, which has none, or another one's."""
-    for name in ("pyinfra.connectors.ssh", "pyinfra.connectors.local"):
-        connector: Any = importlib.import_module(name)
-        connector.execute_command_with_sudo_retry = lambda host, arguments, execute: execute()
+    util: Any = importlib.import_module("pyinfra.connectors.util")
+    util.SUDO_PASSWORD_REQUIRED_LINES = ()  # by which it notices that
 
 
 def _interrupted(shared: Context | None, signal_number: int, frame: object) -> None:

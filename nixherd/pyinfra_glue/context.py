@@ -5,16 +5,15 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from nixherd.base.once import OncePer
 from nixherd.base.run import Run
-from nixherd.deploy.run import Rollouts
+from nixherd.base.waiting import OncePer
+from nixherd.deploy.rollout import Rollouts
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Fleet
 from nixherd.gate.results import Result
 from nixherd.locate.neighbours import Sightings
 from nixherd.nix.builder import Builder
-from nixherd.nix.evaluator import Evaluator
-from nixherd.nix.flakes import Flake
+from nixherd.nix.evaluator import Evaluator, Flake
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.ssh.ssh_config import Answers
 

@@ -27,18 +27,26 @@ from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.util import CommandOutput, OutputLine
 from typing_extensions import override
 
-from nixherd.base.errors import FAILURES, UNFORESEEN, DeadlineExceeded, FleetError, Refused, Unforeseen
-from nixherd.base.faults import worded
-from nixherd.base.narration import Narrator
-from nixherd.base.sizes import parse_seconds
+from nixherd.base.errors import (
+    FAILURES,
+    UNFORESEEN,
+    DeadlineExceeded,
+    FleetError,
+    Misused,
+    NotSent,
+    Refused,
+    Unforeseen,
+    Unusable,
+)
+from nixherd.base.names import parse_seconds
+from nixherd.base.terminal import Narrator, worded
+from nixherd.base.waiting import Backoff, poll
 from nixherd.deploy.report import Outcome
 from nixherd.fleet.models import Access
 from nixherd.locate import reach
 from nixherd.locate.reach import Absent, Epoch, Look, Place
-from nixherd.proxmox.errors import Misused, Unusable
-from nixherd.pyinfra_glue import api_facts, proving
-from nixherd.pyinfra_glue.api_facts import ApiQuery
-from nixherd.pyinfra_glue.base import NotFound, Stranger, Unwelcome, is_one
+from nixherd.pyinfra_glue import connector, proving
+from nixherd.pyinfra_glue.connector import ApiQuery, NotFound, Stranger, Unwelcome, is_one
 from nixherd.pyinfra_glue.reaching import MachineConnector
 from nixherd.pyinfra_glue.ssh_client import NotBegun, PinnedClient
 from nixherd.ssh.destination import Destination
@@ -47,6 +55,7 @@ from nixherd.ssh.login_shell import Answer, answered
 # sshd shuts out addresses that connect and leave again and again (PerSourcePenalties: a second for each time)
 STRANGER_PAUSE = 1.0
 UNWELCOME_PAUSE = 20.0  # seconds between tries where our keys are refused, after the first ones: sshd counts those, too
+PAUSES = Backoff(0.05, 1.0, 1.1)  # seconds between two looks at a machine that is on its way
 DEFAULT_DEADLINE = 300.0  # seconds for a machine to come up
 
 
@@ -72,7 +81,7 @@ class FleetConnector(MachineConnector):
             self.deadline  # noqa: B018  a wrong one is said before anything is changed
             # whether this run installs is not known yet; one that only asks, or deploys, does not
             epochs = (Epoch.FINAL,) if must_answer else tuple(Epoch)
-            connected = self._try_once(Look(epochs, epochs, progress=reasons.append))
+            connected = self._try_once(Look(epochs, epochs, progress=reasons.append)) is not None
             if must_answer and not connected:
                 why = f": {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
                 proof = self.context.keys.pinned(self.fleet_host.id) is not None
@@ -124,37 +133,30 @@ class FleetConnector(MachineConnector):
         if self._stands and self.place and self.place.epoch not in self.epochs:
             raise self._not_installed(self.place, self.place.epoch)  # this run has no business with it
         limit = self.deadline if deadline is None else deadline
-        until = time.monotonic() + limit
-        what = f"{self.fleet_host.id}: waiting for {' or '.join(epochs)}"
+        waiting = poll(limit, PAUSES)
         narrator, done = Narrator(self.host.log), set[str]()
         between = (min(UNWELCOME_PAUSE, 2.0**tries) for tries in count())
         refused = ""  # what answered last, if it did not let us in: the reason, whatever else was looked at since
-
-        def attempt() -> bool:
-            nonlocal refused
-            try:
-                patience = max(1.0, until - time.monotonic())
-                return self._try_once(Look(epochs, self.epochs, patience, narrator, done))
-            except Absent as error:
-                if not absent_ok:
-                    raise
-                narrator(error.what)
-                refused = ""
-            except OSError as error:
-                narrator(str(error))
-                refused = str(error) if is_one(error, Unwelcome) else ""
-                if is_one(error, Stranger):
-                    time.sleep(STRANGER_PAUSE)
-                elif is_one(error, Unwelcome):
-                    time.sleep(max(0.0, min(next(between), until - time.monotonic())))
-            return False
-
         try:
-            reach.until(limit, what, attempt)
+            for _ in waiting:
+                try:
+                    if place := self._try_once(Look(epochs, self.epochs, max(1.0, waiting.left), narrator, done)):
+                        return place
+                except Absent as error:
+                    if not absent_ok:
+                        raise
+                    narrator(error.what)
+                    refused = ""
+                except OSError as error:
+                    narrator(str(error))
+                    refused = str(error) if is_one(error, Unwelcome) else ""
+                    if is_one(error, Stranger):
+                        time.sleep(STRANGER_PAUSE)
+                    elif is_one(error, Unwelcome):
+                        time.sleep(min(next(between), waiting.left))
+            raise DeadlineExceeded(f"{self.fleet_host.id}: waiting for {' or '.join(epochs)}: not within {limit:.0f} s")
         except DeadlineExceeded as error:
             raise type(error)(f"{error}; last: {refused or narrator.last or 'no answer'}") from None
-        assert self.place is not None
-        return self.place
 
     def destination(self) -> Destination:
         """How OpenSSH (Nix, tar) reaches the machine where we are connected."""
@@ -171,11 +173,11 @@ class FleetConnector(MachineConnector):
                 f"{self.fleet_host.id} at {place.address} was found by its name and its key, which is not proof for "
                 "wiping it; nothing was done there: run this again"
             )
-        if place.asked is None or not place.asked.has_agent or client is self._has_the_word:
+        if place.identity is None or not place.identity.has_agent or client is self._has_the_word:
             return
         if not isinstance(client, PinnedClient):
             return
-        proving.prove_by_word(self.context.hypervisor, client, place.asked, place.address)
+        proving.prove_by_word(self.context.hypervisor, client, place.identity, place.address)
         self._has_the_word = client
 
     def told_key(self) -> str | None:
@@ -198,7 +200,7 @@ class FleetConnector(MachineConnector):
     # Working
 
     def _ready(self) -> bool:
-        """Connected; False for a machine that is absent while we only plan. OSError past the deadline."""
+        """Connected; False for a machine that is absent while we only plan. NotSent past the deadline."""
         if self.connected:
             return True
         if not self.executing:
@@ -210,44 +212,39 @@ class FleetConnector(MachineConnector):
         except FleetError as error:
             if isinstance(error, Refused):
                 self.context.run.failed(self.fleet_host.id, error)
-            raise OSError(str(error)) from error
+            raise NotSent(str(error)) from error
         return True
 
     @override
     def run_shell_command(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
-        """As `_run`; what nobody foresaw is an OSError too, which to pyinfra is this host's failure."""
-        try:
-            return self._run(command, *args, **arguments)
-        except UNFORESEEN as error:
-            raise worded(error, f"{self.fleet_host.id}: running a command") from error
-
-    def _run(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
         """Run it; on a connection that turns out to be dead before it has begun, look the machine up and run it there.
 
-        Raises OSError when the connection breaks later, or no machine is found. What the hypervisor is asked needs no
-        machine.
+        Raises OSError, which to pyinfra is this host's failure, when the connection breaks later, no machine is found,
+        or for what nobody foresaw. What the hypervisor is asked needs no machine.
         """
         if isinstance(command, ApiQuery):
             return self._ask(command)
         self._require_shell()
-        for last in (False, True):
-            if not self._ready():
-                break
-            if self.here:
-                return self.here.run_shell_command(command, *args, **arguments)
-            try:
-                return super().run_shell_command(command, *args, **arguments)
-            except NotBegun:
-                self.drop()
-                if last:
-                    raise
-            except (SSHException, EOFError) as error:
-                raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
+        try:
+            for last in (False, True):
+                if not self._ready():
+                    break
+                try:
+                    run = self.here.run_shell_command if self.here else super().run_shell_command
+                    return run(command, *args, **arguments)
+                except NotBegun:
+                    self.drop()
+                    if last:
+                        raise
+        except (SSHException, EOFError) as error:
+            raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
+        except UNFORESEEN as error:
+            raise worded(error, f"{self.fleet_host.id}: running a command") from error
         return True, CommandOutput([])
 
     def _ask(self, query: ApiQuery) -> tuple[bool, CommandOutput]:
         try:
-            found = api_facts.answer(self.context.hypervisor, self.fleet_host.id, query)
+            found = connector.api_answer(self.context.hypervisor, self.fleet_host.id, query)
         except FAILURES as failure:
             error = worded(failure, f"{self.fleet_host.id}: {query}")
             self.context.run.failed(self.fleet_host.id, error)
@@ -257,7 +254,7 @@ class FleetConnector(MachineConnector):
     def forced(self, words: str, timeout: float) -> tuple[bool, CommandOutput]:
         """Say these words to a machine that takes forced commands alone, as they are; OSError when it is not there."""
         if not self._ready() or not isinstance(self.client, PinnedClient):
-            raise OSError(f"{self.fleet_host.id}: not connected")
+            raise NotSent(f"{self.fleet_host.id}: not connected")
         try:
             out, err, status = self.client.say(words, timeout)
         except (SSHException, EOFError) as error:

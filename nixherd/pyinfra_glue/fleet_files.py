@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pyinfra.api.host import Host
 
-from nixherd.base.arguments import flag_of, path_below
 from nixherd.base.errors import FleetError, Refused, Usage
+from nixherd.base.names import flag_of, path_below
+from nixherd.base.ssh_keys import HOST_KEY_FILE, generate_ed25519, parse_public_key
 from nixherd.fleet.changeset import changing, interrupted
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.load import load_fleet
@@ -19,11 +20,9 @@ from nixherd.nix.commands import Evaluated
 from nixherd.pyinfra_glue.hosts import connector_of, context_of, executing, fleet_host, vm_of
 from nixherd.pyinfra_glue.installing import machine_for, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange
-from nixherd.ssh.keys import HOST_KEY_FILE, generate_ed25519, parse_public_key
 from nixherd.trust.enrol import Wanted, publish
-from nixherd.trust.secrets.check import look_at_secrets
 from nixherd.trust.secrets.sops import as_host, identity_file, operator
-from nixherd.trust.secrets.store import Store, recipients_of_hosts
+from nixherd.trust.secrets.store import Store, look_at_secrets, recipients_of_hosts
 from nixherd.trust.templating import Values, render, render_foreign
 
 _STEPS = "\n\n{% for step in steps %}- {{ step }}\n{% endfor %}"
@@ -180,7 +179,10 @@ def rules_said(host: Host) -> list[str | int] | None:
 
 def require_passed(host: Host, without: list[str]) -> None:
     """FleetError unless every tool lets the fleet through."""
-    results = context_of(host).gate(tuple(sorted(without)), lambda: _results(host, without))
+    with context_of(host).gate[tuple(sorted(without))] as gate:
+        if gate.is_empty:
+            gate.value = _results(host, without)
+        results = gate.value
     if not passed(results):
         bad = ", ".join(f"{result.tool} ({result.status})" for result in results if not result.status.is_good)
         raise FleetError(f"{host.data.host_id}: the quality gate: {bad}; see above, or `nixherd check`")

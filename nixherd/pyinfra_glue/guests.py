@@ -7,9 +7,8 @@ from typing import Any
 
 from pyinfra import host
 
-from nixherd.base.arguments import options_of
 from nixherd.base.errors import FleetError, Refused, Usage
-from nixherd.base.sizes import parse_seconds
+from nixherd.base.names import options_of, parse_seconds
 from nixherd.fleet.models import DEFINITIONS, GuestType, Vm
 from nixherd.proxmox.guest.apply import ensure, plan_of
 from nixherd.proxmox.guest.identity import label, require_may_change

@@ -10,23 +10,23 @@ from pathlib import Path, PurePosixPath
 from pyinfra.api.host import Host
 
 from nixherd.base.errors import FleetError, Refused
+from nixherd.base.process import Completed
 from nixherd.base.reasons import reason
+from nixherd.base.ssh_keys import HOST_KEY, HOST_KEY_FILE
 from nixherd.deploy.copy import copy_closure, copy_towards
+from nixherd.deploy.installation import obstacles
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, output_of, restart, run_job
-from nixherd.deploy.run import operator
+from nixherd.deploy.rollout import operator
 from nixherd.deploy.running import MachineState, machine_script, parse_machine
 from nixherd.fleet.changeset import changing
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.revisions import Note, is_revision, shown
-from nixherd.install.permission import mark, require_installable, require_no_declared_guest
-from nixherd.install.requirements import obstacles
 from nixherd.locate.reach import Epoch, Place
 from nixherd.nix.commands import Evaluated
+from nixherd.proxmox.permission import mark, require_installable, require_no_declared_guest
+from nixherd.pyinfra_glue.engine import PyinfraMachine, options_of
 from nixherd.pyinfra_glue.hosts import build_selection, connector_of, context_of, evaluated, executing, fleet_host
-from nixherd.pyinfra_glue.machine import PyinfraMachine
-from nixherd.pyinfra_glue.rollouts import options_of
-from nixherd.ssh.keys import HOST_KEY, HOST_KEY_FILE
-from nixherd.ssh.transient_unit import DIRECTORY, Job
+from nixherd.ssh.login_shell import JOBS, Job
 
 WIPE = "wipe the disks of"
 DISKO_DEADLINE = 900  # seconds
@@ -54,12 +54,15 @@ def machine_of(host: Host, verb: str | None = None) -> MachineState | None:
             require_installable(context_of(host).fleet, fleet_host(host).id, verb)
         connector.reach()  # here its reason is one line of this host; in a fact, pyinfra shows a traceback
     done = machine_for(host).run(machine_script(), deadline=ANSWER_DEADLINE)
+    return state_in(host, done) if done.stdout or executing(host) or connector.connected else None
+
+
+def state_in(host: Host, done: Completed) -> MachineState:
+    """What the machine said of itself. FleetError when it did not."""
     if done.status == 0 and done.stdout:
         return parse_machine(done.stdout.splitlines())
-    if executing(host) or connector.connected:
-        why = f" ({reason(done.stderr)})" if done.stderr.strip() else ""
-        raise FleetError(f"{fleet_host(host).id}: the machine did not say what runs on it{why}; run this again")
-    return None
+    why = f" ({reason(done.stderr)})" if done.stderr.strip() else ""
+    raise FleetError(f"{fleet_host(host).id}: the machine did not say what runs on it{why}; run this again")
 
 
 def machine_for(host: Host) -> PyinfraMachine:
@@ -82,12 +85,6 @@ def require_our_installer(host: Host, machine: MachineState) -> None:
         )
 
 
-def require_the_guest(host: Host) -> None:
-    """Refused unless root of the guest that was asked is root where we are; planning writes nothing anywhere."""
-    if executing(host):
-        connector_of(host).prove_for_wiping()
-
-
 def require_still_installable(host: Host, verb: str) -> None:
     """Refused unless the definitions, as they are at this moment, let us do this to the machine that answers.
 
@@ -95,8 +92,9 @@ def require_still_installable(host: Host, verb: str) -> None:
     """
     host_id, fleet = fleet_host(host).id, load_fleet(context_of(host).fleet.path)
     require_installable(fleet, host_id, verb)
-    machine = machine_of(host)
-    if machine and fleet.vm_of(host_id) is None and fleet.vms:
+    connector_of(host).reach()
+    machine = state_in(host, machine_for(host).run(machine_script(), deadline=ANSWER_DEADLINE))
+    if fleet.vm_of(host_id) is None and fleet.vms:
         require_no_declared_guest(fleet, context_of(host).hypervisor.client, machine["macs"], host_id, verb)
     connector_of(host).prove_for_wiping()
 
@@ -273,7 +271,7 @@ def mark_installer(host: Host) -> None:
     connector_of(host).prove_for_wiping()
     output_of(
         machine_for(host),
-        f"mkdir -p -m 0700 {DIRECTORY} && cat >{DIRECTORY}/mark.new && mv {DIRECTORY}/mark.new {DIRECTORY}/mark",
+        f"mkdir -p -m 0700 {JOBS} && cat >{JOBS}/mark.new && mv {JOBS}/mark.new {JOBS}/mark",
         stdin=mark(context_of(host).fleet, host_id),
         what="marking the installer",
     )

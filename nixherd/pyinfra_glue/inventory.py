@@ -10,24 +10,28 @@ from typing import Any
 
 import click
 
-from nixherd.base.argv import keep_streams, require_text
-from nixherd.base.errors import FAILURES, Usage
-from nixherd.base.exit_codes import exit_of
-from nixherd.base.faults import worded
+from nixherd.base.errors import FAILURES, Usage, exit_of
 from nixherd.base.files import expanded, fleet_root
 from nixherd.base.run import Run
-from nixherd.base.terminal import say, say_error
+from nixherd.base.terminal import keep_streams, require_text, say, say_error, worded
 from nixherd.deploy.commit_policy import NAMES, Gate, required_by_hosts
-from nixherd.deploy.journal import Journal, new_directory
 from nixherd.deploy.options import Options
-from nixherd.fleet.group_data import HOSTS, check_data, check_group_data, for_all, names_in, said_for_all
-from nixherd.fleet.groups import check_selection, groups_of, separate
+from nixherd.deploy.report import Journal, new_directory
+from nixherd.fleet.groups import (
+    HOSTS,
+    check_data,
+    check_group_data,
+    check_selection,
+    for_all,
+    groups_of,
+    names_in,
+    said_for_all,
+    separate,
+)
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.revisions import Tree
-from nixherd.nix.evaluator import Evaluator, Source
-from nixherd.nix.flakes import Flake, resolve
-from nixherd.proxmox.guard.definitions import Definitions
-from nixherd.proxmox.hypervisor import Hypervisor
+from nixherd.nix.evaluator import Evaluator, Flake, Source, resolve
+from nixherd.proxmox.hypervisor import Definitions, Hypervisor
 from nixherd.pyinfra_glue import cli
 from nixherd.pyinfra_glue.context import Context, RollCall
 from nixherd.pyinfra_glue.deploy_file import DeployFile, declared, require_order, some_are_the_operators

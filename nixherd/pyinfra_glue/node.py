@@ -16,26 +16,23 @@ from pyinfra.connectors.util import CommandOutput
 from typing_extensions import override
 
 from nixherd.base.errors import FAILURES, FleetError, Refused, Usage
-from nixherd.base.faults import worded
 from nixherd.base.files import expanded, write_whole
 from nixherd.base.process import run
 from nixherd.base.run import Run
-from nixherd.base.terminal import say
-from nixherd.fleet.group_data import NODES, check_data
-from nixherd.fleet.groups import check_selection
-from nixherd.fleet.models import Fleet
+from nixherd.base.ssh_keys import known_hosts_line, known_hosts_name
+from nixherd.base.terminal import say, worded
+from nixherd.fleet.groups import NODES, check_data, check_selection
+from nixherd.fleet.models import DEFINITIONS, Fleet
 from nixherd.fleet.revisions import Tree
 from nixherd.nix.evaluator import Evaluator
-from nixherd.proxmox.guard.definitions import Definitions
-from nixherd.proxmox.hypervisor import Hypervisor
+from nixherd.proxmox.hypervisor import Definitions, Hypervisor
 from nixherd.pyinfra_glue import cli
-from nixherd.pyinfra_glue.base import PinnedConnector, Stranger, Unwelcome, destination_of
+from nixherd.pyinfra_glue.connector import PinnedConnector, Stranger, Unwelcome, destination_of
 from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.deploy_file import declared
 from nixherd.pyinfra_glue.inventory import Entry, data_said, fleet_directory, or_end, parsed_data, token_file_of
 from nixherd.pyinfra_glue.ssh_client import NotBegun, WatchedTransport
 from nixherd.ssh.destination import Destination
-from nixherd.ssh.keys import known_hosts_line, known_hosts_name
 from nixherd.ssh.ssh_config import Configuration, config_options, known_hosts_files
 
 CONNECT_TIMEOUT = 10.0  # seconds for TCP, and for each part of the handshake
@@ -166,7 +163,7 @@ def nodes_beside(file: str) -> dict[str, list[Entry]]:
 def nodes_of(fleet: Fleet) -> dict[str, str]:
     """By name, where a node is: the endpoint's is taken to be at its address. Usage where no node is declared."""
     if fleet.endpoint is None:
-        raise Usage("vms/definitions.nix: proxmox: no node is declared; add host and node")
+        raise Usage(f"{DEFINITIONS}: proxmox: no node is declared; add host and node")
     named = dict.fromkeys((fleet.endpoint.node, *sorted(fleet.node_of(vm) for vm in fleet.vms.values())))
     return {name: fleet.endpoint.host.strip("[]") if name == fleet.endpoint.node else name for name in named}
 

@@ -18,7 +18,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from nixherd.base.errors import FAILURES
-from nixherd.base.faults import worded
+from nixherd.base.terminal import worded
 from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.hosts import context_of, executing, failed
 
@@ -62,35 +62,32 @@ def operation(
     def decorate(function: Callable[P, Planned]) -> PyinfraOperation[P]:
         @wraps(function)
         def commands(*args: P.args, **kwargs: P.kwargs) -> Commands:
-            def body() -> Planned:
+            if failed(host):
+                return
+            try:
                 require(host)
-                return function(*args, **kwargs)
-
-            yield from guarded(host, body)
+                planned = function(*args, **kwargs)
+                if isinstance(planned, (Change, NoChange)):
+                    yield from _planned(host, planned)
+                else:
+                    yield from planned
+            except FAILURES as error:  # what it finds wrong, or what is wrong with it, fails this host
+                yield from _refuse(host, error)
 
         return pyinfra_operation(is_idempotent=is_idempotent)(commands)
 
     return decorate
 
 
-def guarded(host: Host, body: Callable[[], Planned]) -> Commands:
-    """The commands of an operation's body; what it finds wrong, or what is wrong with it, fails this host."""
-    if failed(host):
+def _planned(host: Host, planned: Change | NoChange) -> Commands:
+    """Say what is to be done, or why nothing is."""
+    if isinstance(planned, NoChange):
+        host.noop(planned.reason)
         return
-    try:
-        planned = body()
-        if isinstance(planned, NoChange):
-            host.noop(planned.reason)
-        elif isinstance(planned, Change):
-            host.log(planned.summary)
-            if context := _context(host):
-                note = {"text": planned.summary, "planned": not executing(host)}
-                context.run.journal.note("step", host.data.host_id, **note)
-            yield FunctionCommand(_make, (planned,), {})
-        else:
-            yield from planned
-    except FAILURES as error:
-        yield from _refuse(host, error)
+    host.log(planned.summary)
+    if context := _context(host):
+        context.run.journal.note("step", host.data.host_id, text=planned.summary, planned=not executing(host))
+    yield FunctionCommand(_make, (planned,), {})
 
 
 def _make(state: State, host: Host, change: Change) -> bool:

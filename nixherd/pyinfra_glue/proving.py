@@ -4,38 +4,57 @@ import os
 import secrets
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from paramiko import SSHException
 
-from nixherd.base.errors import FleetError, Refused
+from nixherd.base.errors import AgentUnavailable, FleetError, Refused
+from nixherd.base.ssh_keys import HOST_KEY_FILE, parse_public_key
 from nixherd.fleet.models import Host
 from nixherd.locate import proof
 from nixherd.locate.proof import Asked, Shown
-from nixherd.proxmox.errors import AgentUnavailable
+from nixherd.locate.reach import Epoch, Place, epoch_on
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.pyinfra_glue.ssh_client import PinnedClient
-from nixherd.ssh.keys import HOST_KEY_FILE, parse_public_key
 
 ANSWER_TIMEOUT = 20.0  # seconds for the machine to answer, and for the agent to write a word
 MOST = 1 << 20  # bytes of an answer that are read
+LOOKS = 3  # how often a machine is looked at whose boot is not the one that its guest's agent tells
 
 
-def look_at(ssh: PinnedClient) -> Shown:
-    """What the machine says of itself, in one command that only reads. OSError when it does not."""
-    token = secrets.token_hex(8)
-    shown = proof.parse(output_of(ssh, proof.look(token)), token)
-    if shown is None:
-        raise OSError("it did not say which machine it is: its login shell runs no `sh -c`, or /proc is not readable")
-    return shown
+def proven(hypervisor: Hypervisor, ssh: PinnedClient, host: Host, place: Place) -> Place:
+    """The place as the machine there says that it is. OSError when it does not answer, or its guest's agent.
+
+    Refused when it is not the guest that named the place.
+    """
+    guest, token, problem = place.identity, secrets.token_hex(8), None
+    for _ in range(LOOKS):  # a guest that boots between two answers has lost the connection: OSError at the next look
+        shown = _shown(output_of(ssh, proof.look(token)), token)
+        if guest is None:
+            break
+        problem = proof.disproof(guest, shown)
+        if problem or not guest.has_agent or (told := _told_boot(hypervisor, guest)) == shown.boot_id:
+            break
+        problem = f"its boot_id is {shown.boot_id}, and the agent tells {told or 'none'}"
+    if guest and problem:
+        raise Refused(_is_another(guest, place.address, problem))
+    # nobody but the machine itself can say whether it has jumped into the installer already
+    epoch = epoch_on(host, shown.os_release)
+    if guest and (epoch is Epoch.FINAL) != (place.epoch is Epoch.FINAL):
+        expected = "installed system" if place.epoch is Epoch.FINAL else place.epoch
+        raise Refused(
+            f"{guest.label}: with the key of its {expected}, the {epoch} answers at {place.address}; nothing was "
+            "done there: find out who is root in that guest"
+        )
+    return replace(place, epoch=epoch)
 
 
-def prove(hypervisor: Hypervisor, ssh: PinnedClient, guest: Asked, address: str) -> Shown:
-    """What the machine shows. Refused when it is not the guest that was asked, OSError when either does not answer."""
-    shown = look_at(ssh)
-    if problem := proof.disproof(guest, shown) or _other_boot(hypervisor, ssh, guest, shown):
-        raise Refused(_is_another(guest, address, problem))
-    return shown
+def _shown(output: str, token: str) -> Shown:
+    """What the machine says of itself. OSError when it does not."""
+    if shown := proof.parse(output, token):
+        return shown
+    raise OSError("it did not say which machine it is: its login shell runs no `sh -c`, or /proc is not readable")
 
 
 def _is_another(guest: Asked, address: str, problem: str) -> str:
@@ -45,20 +64,12 @@ def _is_another(guest: Asked, address: str, problem: str) -> str:
     )
 
 
-def _other_boot(hypervisor: Hypervisor, ssh: PinnedClient, guest: Asked, shown: Shown) -> str | None:
-    """Why its boot is not the guest's. A guest that boots between two answers has lost the connection: OSError."""
-    if not guest.has_agent:
-        return None
-    told = ""
-    for _ in range(2):
-        try:
-            told = hypervisor.client.agent_read(guest.node, guest.vmid, proof.BOOT_ID).strip()
-        except AgentUnavailable as error:
-            raise OSError(str(error)) from error
-        if told == shown.boot_id:
-            return None
-        shown = look_at(ssh)
-    return f"its boot_id is {shown.boot_id}, and the agent tells {told or 'none'}"
+def _told_boot(hypervisor: Hypervisor, guest: Asked) -> str:
+    """The boot_id that the guest's agent tells. OSError when it does not answer."""
+    try:
+        return hypervisor.client.agent_read(guest.node, guest.vmid, proof.BOOT_ID).strip()
+    except AgentUnavailable as error:
+        raise OSError(str(error)) from error
 
 
 def prove_by_word(hypervisor: Hypervisor, ssh: PinnedClient, guest: Asked, address: str) -> None:

@@ -23,21 +23,20 @@ from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.local import LocalConnector
 
-from nixherd.base.errors import FAILURES, FleetError, Refused, Usage
-from nixherd.base.faults import worded
+from nixherd.base.errors import FAILURES, FleetError, Misused, Usage
 from nixherd.base.files import write_whole
+from nixherd.base.ssh_keys import known_hosts_line
+from nixherd.base.terminal import worded
 from nixherd.fleet.models import Access, Host
 from nixherd.locate import neighbours, reach
 from nixherd.locate.installed import Search
 from nixherd.locate.neighbours import Neighbour
 from nixherd.locate.reach import Epoch, Hints, Look, NotInstalled, Place
-from nixherd.proxmox.errors import Misused
 from nixherd.pyinfra_glue import proving
-from nixherd.pyinfra_glue.base import NotFound, PinnedConnector, Stranger, Unwelcome, destination_of
+from nixherd.pyinfra_glue.connector import NotFound, PinnedConnector, Stranger, Unwelcome, destination_of
 from nixherd.pyinfra_glue.proving import output_of
 from nixherd.pyinfra_glue.ssh_client import PinnedClient, WatchedTransport
 from nixherd.ssh.destination import Destination
-from nixherd.ssh.keys import known_hosts_line
 from nixherd.ssh.ssh_config import Configuration, config_options
 
 CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake
@@ -112,7 +111,7 @@ class MachineConnector(PinnedConnector):
     def _lacks_proof(self, place: Place) -> bool:
         """Whether this is a guest whose agent has to vouch for it, found without it."""
         vm = self.context.fleet.vm_of(self.fleet_host.id)
-        return not self.here and reach.is_proven_by_agent(vm) and not (place.asked and place.asked.has_agent)
+        return not self.here and reach.is_proven_by_agent(vm) and not (place.identity and place.identity.has_agent)
 
     def _look_anew(self) -> None:
         """Find the guest through the hypervisor, now that it is to be installed; who plans only goes on without it."""
@@ -155,10 +154,10 @@ class MachineConnector(PinnedConnector):
             self.host.log(what)
 
     def _not_installed(self, place: Place, epoch: Epoch) -> NotInstalled:
-        return NotInstalled(place.asked.label if place.asked else self.fleet_host.id, epoch, "what answers is")
+        return NotInstalled(place.identity.label if place.identity else self.fleet_host.id, epoch, "what answers is")
 
-    def _try_once(self, how: Look) -> bool:
-        """Look the machine up and connect, once. False while it is on its way; OSError when it did not answer."""
+    def _try_once(self, how: Look) -> Place | None:
+        """Look the machine up and connect, once. None while it is on its way; OSError when it did not answer."""
         if self.here:
             return self._be_here()
         context, host, hints = self.context, self.fleet_host, self.hints
@@ -179,7 +178,7 @@ class MachineConnector(PinnedConnector):
                 if search and search.problem:
                     self._say_once(f"it was found without the hypervisor, which cannot be asked: {search.problem}")
                 self._answered_at = place.address if found.epoch is Epoch.FINAL else None
-                return True
+                return found
             self.drop()
             if found.epoch not in how.accepted:
                 raise self._not_installed(place, found.epoch)
@@ -191,7 +190,7 @@ class MachineConnector(PinnedConnector):
         if errors:
             known = (kind for kind in (Stranger, Unwelcome) if any(isinstance(error, kind) for error in errors))
             raise next(known, OSError)("; ".join(dict.fromkeys(map(str, errors))))
-        return False
+        return None
 
     def _search(self, hints: Hints, how: Look) -> Search | None:
         context = self.context
@@ -205,14 +204,14 @@ class MachineConnector(PinnedConnector):
             before=self._answered_at,
         )
 
-    def _be_here(self) -> bool:
+    def _be_here(self) -> Place:
         """Refused when we run on another machine than the one that is meant."""
         host, user = self.fleet_host, getpass.getuser()
         pinned = self.context.keys.pinned(host.id)
         proving.require_is_this(host, pinned)
         self.data["ssh_user"] = user
         self.place = Place("this machine", Epoch.FINAL, pinned or "", user)
-        return True
+        return self.place
 
     def _open(self, place: Place) -> Place:
         """Connect to one place. OSError when it cannot be, also because it shows another host key or refuses ours."""
@@ -230,44 +229,30 @@ class MachineConnector(PinnedConnector):
             return WatchedTransport(*args, **arguments)
 
         who = f"{self.fleet_host.id} ({place.epoch}) at {place.address}"
+        # where its key is pinned there may be nothing else to ask, or nothing that it answers
+        is_known = place.epoch is Epoch.FINAL and (place.identity is None or self.access is not Access.SHELL)
         with self.opened(to, who, place.address, watched, CONNECT_TIMEOUT) as client:
-            place = self._proven(client, place)
+            if not is_known:
+                place = proving.proven(self.context.hypervisor, client, self.fleet_host, place)
         self.take(client)
         self.place = place
         return place
 
-    def _proven(self, client: PinnedClient, place: Place) -> Place:
-        """The place as the machine says that it is. Refused when it is not the guest that named it."""
-        guest = place.asked
-        if place.epoch is Epoch.FINAL and (guest is None or self.access is not Access.SHELL):
-            return place  # its key is pinned, and there is nothing else to ask, or nothing that it answers
-        if guest is None:
-            shown = proving.look_at(client)
-        else:
-            shown = proving.prove(self.context.hypervisor, client, guest, place.address)
-        # nobody but the machine itself can say whether it has jumped into the installer already
-        epoch = reach.epoch_on(self.fleet_host, shown.os_release)
-        if guest is not None and (epoch is Epoch.FINAL) != (place.epoch is Epoch.FINAL):
-            expected = "installed system" if place.epoch is Epoch.FINAL else place.epoch
-            raise Refused(
-                f"{guest.label}: with the key of its {expected}, the {epoch} answers at {place.address}; nothing was "
-                "done there: find out who is root in that guest"
-            )
-        return replace(place, epoch=epoch)
-
     def once(self) -> PinnedClient:
         """The connection to the installed system, tried for once. FleetError or OSError when it does not answer."""
         reasons: list[str] = []
-        found = self._try_once(Look(progress=reasons.append))
-        if not found or self.client is None:
+        if not self._try_once(Look(progress=reasons.append)) or self.client is None:
             raise OSError("; ".join(reasons) or "it is on its way")
         assert isinstance(self.client, PinnedClient)
         return self.client
 
     def told_by(self, host: Host) -> tuple[Neighbour, ...]:
         """Ask another host for its neighbours; what one told is not asked again for a few seconds."""
-        other: PyinfraHost = next(each for each in self.state.inventory if each.data.host_id == host.id)
-        return self.context.sightings.told_by(host.id, lambda: _ask(type(self)(self.state, other)))
+        with self.context.sightings.told[host.id] as told:
+            if told.is_empty:
+                other: PyinfraHost = next(each for each in self.state.inventory if each.data.host_id == host.id)
+                told.value = _ask(type(self)(self.state, other))
+            return told.value
 
     # The way there
 

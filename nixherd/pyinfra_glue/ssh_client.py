@@ -21,16 +21,18 @@ from pyinfra.connectors.ssh_util import _patch_paramiko_sk_key_support
 from pyinfra.connectors.sshuserclient import SSHClient
 from typing_extensions import override
 
+from nixherd.base.errors import NotSent
 from nixherd.base.process import Carrier
 from nixherd.ssh.destination import Destination, Identities
 from nixherd.ssh.login_shell import Answer, Command, TooLong
 from nixherd.ssh.ssh_config import family_of
 
 PEER_TIMEOUT = 15_000  # milliseconds after which data that nobody acknowledged means a dead connection
+UNTOLD = "the connection ended, or the command was killed, before it told its exit status"
 CHANNEL_TIMEOUT = 30.0  # seconds for a connection that stands to begin a command
 
 
-class NotBegun(OSError):
+class NotBegun(NotSent):
     """The connection was dead already: what was to run on it has not begun."""
 
 
@@ -112,10 +114,16 @@ class PinnedClient(SSHClient):
         return stdin, Printed(reply, 1), Printed(reply, 2)
 
     def say(self, words: str, timeout: float) -> tuple[str, str, int]:
-        """Say these words as they are to a machine that takes forced commands: stdout, stderr and status."""
+        """Say these words as they are to a machine that takes forced commands: stdout, stderr and status.
+
+        OSError where nobody told the status.
+        """
         _, stdout, stderr = super().exec_command(words, timeout=timeout)
         out, err = (stream.read().decode(errors="replace") for stream in (stdout, stderr))
-        return out, err, stdout.channel.recv_exit_status()
+        status = stdout.channel.recv_exit_status()
+        if status < 0:
+            raise OSError(UNTOLD)
+        return out, err, status
 
     def why(self, error: Exception) -> str:
         """Why it failed: what the program says that leads there, where there is one, knows better."""
@@ -138,9 +146,14 @@ class Reply:
     heard: Callable[[Answer, int], None]
 
     def recv_exit_status(self) -> int:
-        """The command's own, once all of its output was read. What `heard` raises where that was not run."""
+        """The command's own, once all of its output was read. What `heard` raises where that was not run.
+
+        OSError where nobody told it: the connection ended, or the command was killed.
+        """
         status = self.channel.recv_exit_status()
         self.heard(self.answer, status)
+        if status < 0 and self.answer.status is None:
+            raise OSError(UNTOLD)
         return self.answer.ended(status)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from nixherd.base.errors import FleetError, ProcessFailed
 from nixherd.base.process import run
-from nixherd.ssh.keys import PublicKey, parse_public_key, private_key
+from nixherd.base.ssh_keys import PublicKey, parse_public_key, private_key
 
 RECIPIENT_PREFIX, IDENTITY_PREFIX = "age", "age-secret-key-"
 ED25519 = "ssh-ed25519"

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from nixherd.base.errors import DeadlineExceeded, ProcessFailed, Usage
 from nixherd.base.files import expanded
-from nixherd.base.once import Once, OncePer
 from nixherd.base.process import run
+from nixherd.base.waiting import Once, OncePer
 from nixherd.ssh.destination import Identities, Jump, Route
 
 DEADLINE = 30.0  # seconds for `ssh -G`: a `Match exec` may ask the network
@@ -203,17 +203,19 @@ class Configuration:
 
     def _nobody(self, user: str, port: int | None) -> tuple[Said, bool]:
         """What is said of all names, and whether any two of them may be told apart."""
-
-        def ask() -> tuple[Said, bool]:
-            [text], files = _ssh_g([*self._options(user, port), "-v"], [_NOBODY])
-            return parse(text, _NOBODY, self._usual), any(map(_tells_names_apart, files))
-
-        return self.answers.of_nobody(tuple(self._options(user, port)), ask)
+        options = self._options(user, port)
+        with self.answers.of_nobody[tuple(options)] as nobody:
+            if nobody.is_empty:
+                [text], files = _ssh_g([*options, "-v"], [_NOBODY])
+                nobody.value = parse(text, _NOBODY, self._usual), any(map(_tells_names_apart, files))
+            return nobody.value
 
     def _ask(self, names: Sequence[str], user: str | None, port: int | None) -> list[Said]:
         options = self._options(user, port)
-        texts = self.answers.texts((*options, "--", *names), lambda: _ssh_g(options, names)[0])
-        return [parse(text, name, self._usual) for name, text in zip(names, texts, strict=True)]
+        with self.answers.texts[*options, "--", *names] as texts:
+            if texts.is_empty:
+                texts.value, _ = _ssh_g(options, names)
+            return [parse(text, name, self._usual) for name, text in zip(names, texts.value, strict=True)]
 
     def _options(self, user: str | None, port: int | None) -> list[str]:
         return [*self.options, *(["-l", user] if user else []), *(["-p", str(port)] if port else [])]
@@ -221,12 +223,12 @@ class Configuration:
     @property
     def _usual(self) -> tuple[str, ...]:
         """The identity files that ssh has of itself."""
-
-        def ask() -> tuple[str, ...]:
-            [text], _ = _ssh_g(["-F", "/dev/null"], [_NOBODY])
-            return tuple(line.partition(" ")[2] for line in text.splitlines() if line.startswith("identityfile "))
-
-        return self.answers.usual(ask)
+        with self.answers.usual as usual:
+            if usual.is_empty:
+                [text], _ = _ssh_g(["-F", "/dev/null"], [_NOBODY])
+                lines = (line.partition(" ") for line in text.splitlines())
+                usual.value = tuple(value for keyword, _, value in lines if keyword == "identityfile")
+            return usual.value
 
 
 def _ssh_g(options: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[Path]]:

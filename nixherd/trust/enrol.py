@@ -8,22 +8,110 @@ published at once.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from nixherd.base.errors import FleetError, Usage
+from nixherd.base.names import format_size
+from nixherd.base.ssh_keys import parse_public_key
 from nixherd.fleet import tree
 from nixherd.fleet.changeset import Changeset, Done
-from nixherd.fleet.evaluate import Leaf, require_exactly
-from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host
+from nixherd.fleet.load import Leaf, require_exactly
+from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
 from nixherd.nix.commands import nix_string
 from nixherd.nix.edit import NixText
 from nixherd.ssh import age
-from nixherd.trust import overview as machines
+from nixherd.trust import templating
 from nixherd.trust.secrets import rules_edit
-from nixherd.trust.secrets.rules import Rule, Rules, parse
+from nixherd.trust.secrets.recipients import Rule, Rules, parse_rules
 from nixherd.trust.secrets.sops import Sops
 from nixherd.trust.secrets.store import People, Rekey, Store
+
+BEGIN = f"<!-- nixherd: what follows is generated from hosts.nix and {DEFINITIONS} -->"
+END = "<!-- nixherd: end -->"
+_TITLE = "# Machines\n\n"
+
+
+def render_overview(fleet: Fleet, template: str | None = None) -> str:
+    """The overview, the same bytes for the same fleet. `template` is a path below the fleet's directory, of its own.
+
+    FleetError when that is useless.
+    """
+    values = partial(_overview_values, fleet)
+    if template is None:
+        text = templating.render(resources.files("nixherd.trust").joinpath(_TEMPLATE).read_text(), values)
+        return text.strip("\n") + "\n"
+    path = Path(fleet.path) / template
+    content = tree.read(Path(fleet.path), template)
+    if content is None:
+        raise FleetError(f"{path}: no such template")
+    try:
+        return templating.render_foreign(str(path), content.decode(), values).strip("\n") + "\n"
+    except UnicodeDecodeError as error:
+        raise FleetError(f"{path}: is not UTF-8 text ({error.reason})") from None
+
+
+def overview_of(old: bytes | None, overview: str, name: str) -> bytes:
+    """The document with this overview between its markers, which are appended where there are none.
+
+    FleetError, naming the document, when only one of them is there.
+    """
+    text = (old or _TITLE.encode()).decode(errors="surrogateescape")
+    newline = "\r\n" if "\r\n" in text else "\n"
+    block = f"{BEGIN}\n\n{overview}\n{END}".replace("\n", newline)
+    if text.count(BEGIN) == 0 == text.count(END):
+        gap = "" if text.endswith(newline * 2) or not text else newline * (1 if text.endswith(newline) else 2)
+        return f"{text}{gap}{block}{newline}".encode(errors="surrogateescape")
+    start, end = text.find(BEGIN), text.find(END)
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or end < start:
+        raise FleetError(f"{name}: its two markers are not there once each, in their order; mend or remove them")
+    return f"{text[:start]}{block}{text[end + len(END) :]}".encode(errors="surrogateescape")
+
+
+_TEMPLATE = "templates/machines.md.j2"
+
+
+def _overview_values(fleet: Fleet) -> dict[str, Any]:
+    def guest(host: Host) -> str:
+        vm = fleet.vm_of(host.id)
+        return f"{vm.vmid} ({vm.name})" if vm else ""
+
+    return {
+        "guest": guest,
+        "fingerprint": _fingerprint,
+        "spec": _spec,
+        "cell": _cell,
+        "hosts": sorted(fleet.hosts.values(), key=lambda host: host.id),
+        "vms": sorted(fleet.vms.values(), key=lambda vm: vm.vmid),
+        "ranges": sorted(fleet.ranges, key=lambda each: each.start),
+        "template": fleet.template,
+        "endpoint": fleet.endpoint,
+    }
+
+
+def _fingerprint(host: Host) -> str:
+    return parse_public_key(host.public_key).fingerprint if host.public_key else "none yet"
+
+
+def _spec(vm: Vm, name: str) -> str:
+    """Cores, memory or disk: what a managed guest is given, or what its owner wrote down of an imported one."""
+    if name not in ("cores", "memory", "disk"):
+        raise ValueError(f"spec() knows cores, memory and disk, not {name}")
+    value = getattr(vm, name)
+    if value is None:
+        value = vm.specs.get(name) if isinstance(vm.specs, dict) else None
+        return f"{value} MiB" if name == "memory" and isinstance(value, int) else _cell(value)
+    return f"{value} MiB" if name == "memory" else format_size(value) if name == "disk" else str(value)
+
+
+def _cell(value: object) -> str:
+    """Somebody's words in a table: one line, no column of their own."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_cell, value))
+    return "" if value is None else " ".join(str(value).split()).replace("|", "\\|")
+
 
 Say = Callable[[str], None]
 
@@ -129,7 +217,7 @@ def trusted(change: Wanted, host: Host, public_key: str, rules: Collection[str |
 
 def _as_recipient(change: Wanted, host: Host, recipient: str, rules: Collection[str | int] | None) -> Wanted:
     assert change.store is not None
-    text, now = change.rules_text, parse(change.rules_text)
+    text, now = change.rules_text, parse_rules(change.rules_text)
     people = People.of(change.fleet, now)
     old = next((key for key, name in people.hosts.items() if name == host.id and key != recipient), None)
     named = next((key for key, name in now.names.items() if name == host.id and key != recipient), None)
@@ -168,7 +256,7 @@ def _named(rules: Rules, given: str | int) -> Rule:
 
 def keys_of(change: Wanted, host_id: str) -> list[str]:
     """The recipients in `.sops.yaml` that are a host's: by its key in hosts.nix, or by what they are called there."""
-    now = parse(change.rules_text)
+    now = parse_rules(change.rules_text)
     people = People.of(change.fleet, now)
     keys = [key for key in dict.fromkeys([*people.hosts, *now.names]) if people.name(key) == host_id]
     keys += [key for key, name in now.names.items() if name == host_id and key not in keys]
@@ -180,7 +268,7 @@ def untrusted(change: Wanted, host_id: str) -> Wanted:
     assert change.store is not None
     text, present = change.rules_text, keys_of(change, host_id)
     if not present:
-        now = parse(text)
+        now = parse_rules(text)
         people = People.of(change.fleet, now)
         known = sorted({people.name(key) for key in now.recipients})
         raise Usage(f"{host_id} is not a recipient in {change.store.config}; there are {', '.join(known)}")
@@ -196,7 +284,7 @@ def with_rekeys(change: Wanted) -> Wanted:
         return change
     if unreadable := next((file for file in change.store.files if file.problem), None):
         raise FleetError(f"{change.root / change.store.path(unreadable.path)}: cannot be read: {unreadable.problem}")
-    rules = parse(change.rules_text)
+    rules = parse_rules(change.rules_text)
     before = People.of(change.fleet, change.store.rules)
     people = People.of(change.fleet, rules)
     people = replace(people, others={**before.others, **people.others})
@@ -220,8 +308,8 @@ def protected(change: Wanted, host_id: str) -> Wanted:
 
 def documented(change: Wanted, path: str, template: str | None = None) -> Wanted:
     """With the overview as the fleet is to be."""
-    overview = machines.render(change.fleet, template)
-    return change.edited(path, machines.document(change.current(path), overview, path), f"{path}: the overview")
+    overview = render_overview(change.fleet, template)
+    return change.edited(path, overview_of(change.current(path), overview, path), f"{path}: the overview")
 
 
 def publish(changeset: Changeset, change: Wanted, message: str, *, commit: bool = True, say: Say, **how: Any) -> Done:

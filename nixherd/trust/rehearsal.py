@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from nixherd.base.errors import FAILURES, FleetError, FleetInvalid, ProcessFailed
-from nixherd.base.faults import worded
 from nixherd.base.process import run
+from nixherd.base.terminal import worded
 from nixherd.fleet import git
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet

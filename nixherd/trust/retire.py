@@ -5,25 +5,124 @@ Nothing is written and nobody is asked here: `plan` says what there is to do and
 
 import os
 import posixpath
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+import tree_sitter_nix
+from tree_sitter import Language, Node, Parser
+
 from nixherd.base.errors import FleetError
+from nixherd.base.ssh_keys import same_key
 from nixherd.fleet import tree
 from nixherd.fleet.git import Repository
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
-from nixherd.ssh.keys import same_key
 from nixherd.trust import enrol as enrolment
-from nixherd.trust import mentions
-from nixherd.trust.enrol import Wanted
-from nixherd.trust.mentions import Mention
-from nixherd.trust.overview import document, render
-from nixherd.trust.secrets import files as secret_files
-from nixherd.trust.secrets import rules_edit
-from nixherd.trust.secrets.rules import CONFIG, Rule, parse
+from nixherd.trust.enrol import Wanted, overview_of, render_overview
+from nixherd.trust.secrets import recipients, rules_edit
+from nixherd.trust.secrets.recipients import CONFIG, Rule, parse_rules
 from nixherd.trust.secrets.store import People, recipients_of_hosts
+
+_LANGUAGE = Language(tree_sitter_nix.language())
+_SHOWN = 80  # characters of a line
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """`text` is what stands in the line, without its indentation."""
+
+    path: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.text}"
+
+
+def mentions_of(texts: Mapping[str, bytes], names: Collection[str]) -> list[Mention]:
+    """Every line that names a host by one of its names, once. In Nix files, comments are none."""
+    word = _word(names)
+    found = []
+    for path, content in sorted(texts.items()):
+        if b"\0" in content or not any(name.encode() in content for name in names):
+            continue
+        lines = _in_nix(content, word) if path.endswith(".nix") else _in_text(content, word)
+        found += [_mention(path, content, line, word) for line in sorted(set(lines))]
+    return found
+
+
+def imported(texts: Mapping[str, bytes], targets: Collection[str]) -> list[Mention]:
+    """Every line of a Nix file that names one of these files, or something in one of these directories, as a path.
+
+    Also as a part of a string that ends with the path: `"${flake-root}/hosts/web1/x.nix"`.
+    """
+    found = []
+    for path, content in sorted(texts.items()):
+        last = [posixpath.basename(target).encode() for target in targets]
+        if path.endswith(".nix") and any(name in content for name in last):
+            lines = {node.start_point[0] + 1 for node, to in _paths(path, content) if _is_in(to, targets)}
+            found += [_mention(path, content, line) for line in sorted(lines)]
+    return found
+
+
+def _is_in(path: str, targets: Collection[str]) -> bool:
+    return any(path == target or path.startswith(f"{target}/") for target in targets)
+
+
+def _paths(path: str, content: bytes) -> Iterator[tuple[Node, str]]:
+    """The paths that a Nix file names, below the fleet's directory; of one that is put together, what is known."""
+    for node in _nodes(content):
+        text = (node.text or b"").decode(errors="replace")
+        if node.type == "path_expression":
+            known, cut, _ = text.partition("${")
+            if not cut or known.endswith("/"):
+                yield node, posixpath.normpath(posixpath.join(posixpath.dirname(path), known))
+        elif node.type == "string_fragment":
+            for part in re.findall(r"[\w.+@/-]+", text):
+                yield node, posixpath.normpath(part.lstrip("/"))
+
+
+def _in_nix(content: bytes, word: re.Pattern[str]) -> Iterator[int]:
+    for node in _nodes(content):
+        text = (node.text or b"").decode(errors="replace")
+        if node.type == "identifier" and node.parent is not None and node.parent.type != "variable_expression":
+            if word.fullmatch(text):
+                yield node.start_point[0] + 1
+        elif node.type in ("string_fragment", "path_fragment", "path_expression", "uri_expression"):
+            for match in word.finditer(text):
+                yield node.start_point[0] + 1 + text.count("\n", 0, match.start())
+
+
+def _in_text(content: bytes, word: re.Pattern[str]) -> Iterator[int]:
+    for number, line in enumerate(content.decode(errors="replace").split("\n"), 1):
+        if word.search(line):
+            yield number
+
+
+def _word(names: Iterable[str]) -> re.Pattern[str]:
+    """The whole word: `dev` is neither in `dev2` nor in `/dev/sda`; but in `.#dev`, `ssh://dev`, `root@dev`."""
+    either = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+    before = r"(?:(?<![\w./-])|(?<=//)|(?<=hosts/)|(?<=[hH]osts\.)|(?<=onfigurations\.))"
+    return re.compile(rf"{before}(?:{either})(?![\w-])")
+
+
+def _mention(path: str, content: bytes, line: int, word: re.Pattern[str] | None = None) -> Mention:
+    text = " ".join(content.split(b"\n")[line - 1].decode(errors="replace").split())
+    match = word.search(text) if word else None
+    start = max(0, min(match.start() - _SHOWN // 2, len(text) - _SHOWN)) if match else 0
+    part = text[start : start + _SHOWN]
+    return Mention(path, line, f"{'…' if start else ''}{part}{'…' if start + _SHOWN < len(text) else ''}")
+
+
+def _nodes(content: bytes) -> Iterator[Node]:
+    waiting = [Parser(_LANGUAGE).parse(content).root_node]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += reversed(node.children)
+
 
 _LARGEST = 1 << 20  # bytes of a file that is searched for names
 _NOT_SEARCHED = ("flake.lock", ".git")
@@ -45,17 +144,17 @@ class OwnRule:
 
 @dataclass(frozen=True)
 class Retirement:
-    """`wanted` is the change. `guests` are the definitions' entries that go with the host.
+    """`change` is what to write. `guests` are the definitions' entries that go with the host.
 
-    `known` are secret files that stay and that the host could decrypt, `own` the rules that were for it alone, `stays`
+    `known` are secret files that stay and that the host could decrypt, `rules` those that were for it alone, `stays`
     what of its files is left and why, `mentions` where else the fleet's files name it.
     """
 
-    wanted: Wanted
+    change: Wanted
     host: Host
     guests: tuple[Vm, ...]
     known: tuple[str, ...] = ()
-    own: tuple[OwnRule, ...] = ()
+    rules: tuple[OwnRule, ...] = ()
     stays: tuple[str, ...] = ()
     mentions: tuple[Mention, ...] = ()
 
@@ -87,12 +186,12 @@ def plan(
     change = replace(change, fleet=replace(fleet, hosts=hosts, vms=vms))
     change, stays = _without_files(change, fleet, host, texts, repository)
     if change.current(docs) is not None:
-        overview = render(change.fleet, template)
-        change = change.edited(docs, document(change.current(docs), overview, docs), f"{docs}: the overview")
+        overview = render_overview(change.fleet, template)
+        change = change.edited(docs, overview_of(change.current(docs), overview, docs), f"{docs}: the overview")
     after = _after(texts, change)
     _require_unused(rules, after)
     after |= _beside(beside, repository.top if repository else change.root)
-    found = mentions.named(after, {name for name in (*_names(host), *(vm.name for vm in guests)) if len(name) > 1})
+    found = mentions_of(after, {name for name in (*_names(host), *(vm.name for vm in guests)) if len(name) > 1})
     return Retirement(change, host, guests, known, rules, stays, tuple(found))
 
 
@@ -110,7 +209,7 @@ def _without_secrets(
     if change.store is None:
         return change, (), ()
     _require_own_key(change.fleet, host)
-    store, keys, rules = change.store, set(enrolment.keys_of(change, host.id)), parse(change.rules_text)
+    store, keys, rules = change.store, set(enrolment.keys_of(change, host.id)), parse_rules(change.rules_text)
     people = People.of(change.fleet, rules)
     known = {file.path for file in store.files if file.encrypted and keys & set(file.encrypted.recipients)}
     alone, numbers = list[OwnRule](), set[int]()  # `numbers`: of those that go
@@ -145,10 +244,10 @@ def _require_no_other_store(change: Wanted, host: Host, texts: Mapping[str, byte
             continue
         try:
             if posixpath.basename(path) == CONFIG:
-                rules = parse(text.decode())
+                rules = parse_rules(text.decode())
                 is_named = host.id in rules.names.values() or bool(keys & {*rules.names, *rules.recipients})
             else:
-                encrypted = secret_files.read(path, text) if any(key.encode() in text for key in keys) else None
+                encrypted = recipients.read_file(path, text) if any(key.encode() in text for key in keys) else None
                 is_named = encrypted is not None and bool(keys & set(encrypted.recipients))
         except ValueError:  # nothing that sops would read
             continue
@@ -182,7 +281,7 @@ def _require_others(rules: Iterable[Rule], keys: Collection[str], host_id: str, 
 
 def _require_unused(rules: Sequence[OwnRule], after: Mapping[str, bytes]) -> None:
     gone = [path for rule in rules if rule.goes for path in rule.files]
-    if found := mentions.imported(after, gone):
+    if found := imported(after, gone):
         raise FleetError(f"{found[0]}: names a secret file that was to go; correct that first")
 
 
@@ -202,7 +301,7 @@ def _without_files(
             stays.append(f"{target} stays: {kept}")
             continue
         others = {path: text for path, text in _after(texts, change).items() if path not in files}
-        if found := mentions.imported(others, [target]):
+        if found := imported(others, [target]):
             stays.append(f"{target} stays: {found[0]}")
             continue
         if repository is None:
@@ -220,9 +319,10 @@ def _without_files(
 def _own_places(fleet: Fleet, host: Host) -> dict[str, str | None]:
     """Directories and files, below the fleet's, that are this host's; each with why it may not go, where it may not."""
     names = _names(host)
-    others = {path: other.id for other in fleet.hosts.values() if other.id != host.id for path in _paths(fleet, other)}
+    rest = (other for other in fleet.hosts.values() if other.id != host.id)
+    others = {path: other.id for other in rest for path in _own_paths(fleet, other)}
     found: dict[str, str | None] = {f"hosts/{host.id}": None}
-    for path in _paths(fleet, host):
+    for path in _own_paths(fleet, host):
         parent = posixpath.dirname(path)
         is_named_so = posixpath.basename(parent) in names
         if parent not in found:
@@ -237,7 +337,7 @@ def _own_places(fleet: Fleet, host: Host) -> dict[str, str | None]:
     return found
 
 
-def _paths(fleet: Fleet, host: Host) -> list[str]:
+def _own_paths(fleet: Fleet, host: Host) -> list[str]:
     """The files of its entry that are below the fleet's directory, relative to that."""
     given = [path for path in (host.configuration_file, host.home_file) if path]
     relative = [os.path.relpath(path, fleet.path) for path in given]

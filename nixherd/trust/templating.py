@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from nixherd.base.display import visible
 from nixherd.base.errors import DeadlineExceeded, FleetError
 from nixherd.base.process import run
+from nixherd.base.terminal import visible
 
 SECONDS = 3
 _MEMORY = 1 << 30  # bytes

@@ -8,7 +8,7 @@ from pyinfra.api.host import Host
 
 from facts.proxmox_host import Boot, Dkms, Modules, Pci
 from nixherd.base.errors import FleetError, Usage
-from nixherd.fleet.models import GuestType, Vm
+from nixherd.fleet.models import DEFINITIONS, GuestType, Vm
 from nixherd.proxmox.answers import PciMapping
 from nixherd.proxmox.guest.observe import find
 from nixherd.proxmox.node import passthrough, status
@@ -94,7 +94,7 @@ def _given_lines(host: Host, here: Devices, hostpci: Mapping[str, Mapping[str, s
     lines, unknown = [], dict[str, list[str]]()
     for key in hostpci:
         if not any(key in names_of(vm) for vm in fleet.vms.values()):
-            lines.append(Line(f"hostpci: {key} is not a guest of vms/definitions.nix: it is not looked at"))
+            lines.append(Line(f"hostpci: {key} is not a guest of {DEFINITIONS}: it is not looked at"))
     for vm in sorted(fleet.vms.values(), key=lambda vm: vm.vmid):
         if vm.type is not GuestType.QEMU:
             continue

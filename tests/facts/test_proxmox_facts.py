@@ -8,10 +8,10 @@ from pyinfra.api.exceptions import FactProcessError, PyinfraError
 from pyinfra.api.facts import get_fact
 
 from facts import proxmox
-from nixherd.base.exit_codes import Exit
+from nixherd.base.errors import Exit
 from nixherd.fleet.models import VmidRange
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
-from tests.nixherd.proxmox.dev import begin
+from tests.nixherd.proxmox.dev import MAC, begin
 from tests.runs import connected, shared_at
 from tests.shared import Shared
 
@@ -41,12 +41,44 @@ def test_what_the_hypervisor_says_of_a_guest(shared: Shared, emulator: Emulator)
     assert fact(shared, proxmox.VmSnapshots) == []
     assert fact(shared, proxmox.VmBackups) == []
     assert fact(shared, proxmox.VmBackups, storage="local") == []
-    assert fact(shared, proxmox.VmAddress) is None
     assert fact(shared, proxmox.VmTasks) == []
     assert {each["name"] for each in fact(shared, proxmox.Storages)} == {"nvmeprom", "local", "tank"}
     volumes = fact(shared, proxmox.StorageContent, storage="nvmeprom", content="images")
     assert "nvmeprom:vm-110-disk-0" in {each["volid"] for each in volumes}
     assert emulator.changes() == ["PUT /nodes/prom/qemu/110/config"]
+
+
+CARD = {"name": "ens18", "hardware-address": MAC.lower(), "ip-addresses": [{"ip-address": "10.0.0.5"}]}
+
+
+@pytest.mark.parametrize(
+    ("event", "address"),
+    [
+        ({"do": "guest-booted", "guest": {"interfaces": [CARD]}}, "10.0.0.5"),
+        ({"do": "guest-booted", "guest": {"interfaces": [{**CARD, "ip-addresses": []}]}}, "none"),
+        ({"do": "stop-agent"}, "unknown"),
+    ],
+    ids=["address", "without", "silent"],
+)
+def test_no_address_and_an_unknown_one_are_two_things(
+    shared: Shared,
+    emulator: Emulator,  # noqa: F811
+    event: dict[str, Any],
+    address: str,
+) -> None:
+    begin(emulator)
+    emulator.control("outside", vmid=110, **event)
+    assert fact(shared, proxmox.VmAddress) == address
+
+
+@pytest.mark.parametrize("config", [{"status": "stopped"}, {"agent": None}], ids=["off", "agentless"])
+def test_the_address_of_a_guest_without_an_agent_is_unknown(
+    shared: Shared,
+    emulator: Emulator,  # noqa: F811
+    config: dict[str, Any],
+) -> None:
+    begin(emulator, **config)
+    assert fact(shared, proxmox.VmAddress) == "unknown"
 
 
 EVERY = [

@@ -141,7 +141,6 @@ GOOD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("DELETE", _VM, {"purge": 1}),
     ("POST", "/nodes/prom/vzdump", {"vmid": "{}", "storage": "local", "remove": 0}),
     ("POST", "/nodes/prom/vzdump", {"vmid": "110,{}", "storage": "local", "remove": 0}),
-    ("DELETE", f"/nodes/prom/storage/local/content/{ARCHIVE}", {}),
     ("GET", "/nodes/prom/vzdump/extractconfig", {"volume": ARCHIVE}),
     ("GET", f"{_VM}/agent/exec-status", {"pid": 1}),
 )

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.ssh.keys import generate_ed25519
+from nixherd.base.ssh_keys import generate_ed25519
 from tests.integration.lab_driver import Lab
 
 pytestmark = pytest.mark.slow

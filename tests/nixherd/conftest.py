@@ -7,7 +7,7 @@ import pytest
 
 from lab.places import cache_directory
 from lab.setup import prepare
-from nixherd.ssh.keys import generate_ed25519
+from nixherd.base.ssh_keys import generate_ed25519
 from tests.nixherd.proxmox.conftest import emulator, started  # noqa: F401  (fixtures)
 from tests.sshd import Sshd, free_port, usable
 

@@ -4,7 +4,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.ssh.keys import KeyPair, known_hosts_line
+from nixherd.base.ssh_keys import KeyPair, known_hosts_line
 from tests.sshd import Sshd
 
 ROOT = Path(__file__).parents[2]

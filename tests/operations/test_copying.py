@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nixherd.pyinfra_glue.hosts import connector_of
-from nixherd.ssh.sudo import Sudo, told
+from nixherd.ssh.destination import Sudo, told
 from operations import nix as operations
 from tests.integration.test_secrets import files_with, pattern, watched
 from tests.nix_cli import environment, nix

@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import FleetError
-from nixherd.base.exit_codes import Exit
+from nixherd.base.errors import Exit, FleetError
+from nixherd.base.ssh_keys import KeyPair, generate_ed25519
 from nixherd.deploy.machine import restart, run_job
 from nixherd.fleet.revisions import Note
-from nixherd.install.permission import mark
+from nixherd.proxmox.permission import mark
 from nixherd.pyinfra_glue import proving
 from nixherd.pyinfra_glue.hosts import connector_of
 from nixherd.pyinfra_glue.installing import machine_for
-from nixherd.ssh.keys import KeyPair, generate_ed25519
-from nixherd.ssh.transient_unit import DIRECTORY, Job
+from nixherd.ssh.login_shell import JOBS, Job
 from operations import disko, installer, nixos
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import (
@@ -45,11 +44,11 @@ Machine = Callable[..., Perform]
 
 
 def job(name: str, said: str) -> str:
-    return f"mkdir -p {DIRECTORY}; printf %s '{said}' > {DIRECTORY}/{name}.done"
+    return f"mkdir -p {JOBS}; printf %s '{said}' > {JOBS}/{name}.done"
 
 
 def ours(shared: Shared) -> str:
-    return f"mkdir -p {DIRECTORY}; printf %s '{mark(shared.fleet, 'dev')}' > {DIRECTORY}/mark"
+    return f"mkdir -p {JOBS}; printf %s '{mark(shared.fleet, 'dev')}' > {JOBS}/mark"
 
 
 def runs(system: str = SYSTEM, revision: str | None = DESCRIBED.revision) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lab.start import PRIVILEGES
-from nixherd.base.exit_codes import Exit
+from nixherd.base.errors import Exit
 from nixherd.fleet.models import Origin, Vm
 from nixherd.proxmox.config import VmConfig
 from operations import proxmox

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.ssh.keys import generate_ed25519
+from nixherd.base.ssh_keys import generate_ed25519
 from tests.nixherd.cli.conftest import DEFINITIONS
 from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.operations.proxmox_node import BOOT, FORBIDDEN, GRUB, KERNEL, NEXT, ROOT, Node

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.exit_codes import Exit
-from nixherd.deploy.journal import Journal, entries
+from nixherd.base.errors import Exit
+from nixherd.deploy.report import Journal, entries
 from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
 from operations import proxmox
 from tests.nixherd.proxmox.conftest import Emulator
@@ -89,7 +89,7 @@ def test_every_finding_is_a_line_and_fails_the_host(run: Perform, emulator: Emul
 
 def test_what_the_flake_lacks_is_found_before_the_clone(run: Perform, shared: Shared, emulator: Emulator) -> None:
     evaluates_to(shared, disko_script=None, devices=("/dev/vda",))
-    shared.builder._installer.set("[]")
+    shared.builder._installer.value = "[]"
     outcome = run(proxmox.validate, data={"extra_files": {"x": "/nowhere"}})
     assert [line.partition(";")[0].partition(", but")[0] for line in outcome.said[-5:]] == [
         "dev: disko formats /dev/vda",

@@ -13,11 +13,13 @@ import pytest
 from pyinfra.context import ctx_host
 
 from nixherd.base.errors import FleetError
-from nixherd.deploy import commit_policy, health, plan, program, reboot, rebuild
+from nixherd.deploy import build as building
+from nixherd.deploy import health, plan, program, reboot
 from nixherd.deploy.activate import activate
 from nixherd.deploy.options import Goal
 from nixherd.deploy.protocol import Kind
-from nixherd.deploy.run import PlannedToPull, Reached, ReachedToPull, Target
+from nixherd.deploy.rollout import PlannedToPull, Reached, ReachedToPull, Target
+from nixherd.fleet.git import Repository
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
 from nixherd.nix.evaluator import Evaluator
@@ -34,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (health, reboot):
         monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(Evaluator, "evaluate", lambda self, hosts, host_id: CONFIG)
-    monkeypatch.setattr(commit_policy, "uncommitted", lambda path: [])
+    monkeypatch.setattr(Repository, "around", lambda path: None)
 
 
 Told = Callable[[pytest.MonkeyPatch], object]
@@ -52,14 +54,21 @@ def of_engine(machine: Scripted, act: Callable[[Any, Any], object], **options: A
     return "\n".join((*machine.narration, *ends, error))
 
 
+class RowHost(SimpleNamespace):
+    """As much of a host of pyinfra as a row takes."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
 def of_row(monkeypatch: pytest.MonkeyPatch, row: Any, machine: Scripted, **patches: Any) -> str:
     """What a row says why there is nothing to do, of a host whose machine this is."""
     rollout, host_run, _ = rolled_out(machine)
     lines: list[str] = []
-    host = SimpleNamespace(
+    host = RowHost(
         name="dev",
         connector=machine,
-        state=SimpleNamespace(failed_hosts=(), current_stage=0, inventory=()),
+        state=SimpleNamespace(failed_hosts=(), current_stage=0, inventory=(), fail_hosts=lambda hosts: None),
+        current_op_hash=None,
         data=SimpleNamespace(get=lambda name, default=None: default, context=SHARED.context, host_id="dev"),
         noop=lines.append,
         log=lambda text, *styles: lines.append(text),
@@ -103,7 +112,8 @@ def rebooted(*, expected: str) -> str:
 def rebuilt(action: str, **now: Any) -> str:
     there = replace(BEFORE, **{"current": SEEN, "profile": SEEN, **now})
     return of_engine(
-        Scripted(), lambda rollout, run: rebuild.judge(run, BEFORE, there, MEANT, action, FleetError("status 1"))
+        Scripted(),
+        lambda rollout, run: building.judge(run, BEFORE, there, MEANT, action, FleetError("status 1"), system=MEANT),
     )
 
 
@@ -119,7 +129,9 @@ def planned_unwell(goal: Goal) -> str:
 
 def reached(monkeypatch: pytest.MonkeyPatch) -> str:
     machine = Scripted(answers={"say sudo": system(SEEN)})
-    return of_row(monkeypatch, deployment.reach, machine, begin=lambda rollout, run: lambda host: (rollout, run))
+    return of_row(
+        monkeypatch, deployment.reach, machine, begin_rollout=lambda rollout, run: lambda host: (rollout, run)
+    )
 
 
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> str:
@@ -137,11 +149,11 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> str:
     )  # fmt: skip
 
 
-def rebuild_row(monkeypatch: pytest.MonkeyPatch) -> str:
+def rebuild_row(monkeypatch: pytest.MonkeyPatch, answer: str = system(SEEN)) -> str:
     value = Reached("x", replace(BEFORE, current=SEEN, profile=SEEN))
     return of_row(
-        monkeypatch, nixos.rebuild, Scripted(answers={"": system(SEEN)}),
-        read=lambda rollout, run: lambda host, **options: (rollout, run, value),
+        monkeypatch, nixos.rebuild, Scripted(answers={"": answer}),
+        begin_reached=lambda rollout, run: lambda host, **options: (rollout, run, value),
         has_it=lambda rollout, run: lambda running, system, goal: True,
     )  # fmt: skip
 
@@ -231,3 +243,19 @@ def test_a_deployment_that_boots_says_what_runs_after_the_boot() -> None:
     )
     assert f"deployed: {MEANT}" in text
     assert f"deployed: {OLD}" not in text
+
+
+@pytest.mark.parametrize(
+    ("check", "problem"),
+    [("check.0=", None), ("check.0=it says failed", "cron (unit cron.service) does not pass: it says failed")],
+)
+def test_a_machine_that_runs_it_already_is_asked_the_configurations_health_checks(
+    monkeypatch: pytest.MonkeyPatch, check: str, problem: str | None
+) -> None:
+    health = {"cron": {"unit": "cron.service", "timeout": 1}}
+    config = replace(CONFIG, toplevel=SEEN, health=health)
+    monkeypatch.setattr(Evaluator, "evaluate", lambda self, hosts, host_id: config)
+    words = rebuild_row(monkeypatch, f"{system(SEEN)}{check}\n")
+    assert f"dev runs {SEEN} already" in words
+    assert (problem or "") in words
+    assert ("nothing was activated" in words) == (problem is not None)

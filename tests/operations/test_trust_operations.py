@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.ssh_keys import KeyPair, generate_ed25519
 from nixherd.fleet.load import load_fleet
-from nixherd.ssh.keys import KeyPair, generate_ed25519
 from operations import age, sops, trust
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.trust.secrets.keys import key

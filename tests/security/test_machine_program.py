@@ -10,17 +10,15 @@ from typing import Any, cast
 
 import pytest
 
-from nixherd.base.errors import FleetError, NotBegun, ProcessFailed, Undecided
-from nixherd.base.exit_codes import Exit
+from nixherd.base.errors import Exit, FleetError, NotBegun, ProcessFailed, Undecided
 from nixherd.deploy import protocol as activation
-from nixherd.deploy.journal import Journal, entries
+from nixherd.deploy.build import judge
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.plan import INHIBITORS, INIT, inhibitors_between
 from nixherd.deploy.protocol import Deployment, Stage, parse
-from nixherd.deploy.rebuild import judge
-from nixherd.deploy.report import Outcome, report
-from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.report import Journal, Outcome, entries, report
+from nixherd.deploy.rollout import HostRun, Rollout
 from nixherd.deploy.running import Running
 from tests.integration.deployed import (  # noqa: F401  (fixtures)
     DEADLINES,
@@ -238,7 +236,7 @@ FOUR = ProcessFailed("nixos-rebuild: ended with status 4", 4)
         (BEFORE, FOUR, None, "it runs and boots what it did before"),
         (replace(NOW, current=OTHER), FOUR, None, "what is there is .*25.11.* its profile leads to .*26.05"),
         (BEFORE, None, None, "ended well, but what is there is"),
-        (replace(NOW, profile=OTHER), None, "deployed", None),
+        (replace(NOW, profile=OTHER), None, "deployed, not well", "its profile leads to .*25.11.*, not .*26.05"),
     ],
 )
 def test_nixos_rebuild_is_judged_by_what_is_read_back(
@@ -248,10 +246,8 @@ def test_nixos_rebuild_is_judged_by_what_is_read_back(
     _, host_run = rolled_out(journal)
     expected = pytest.raises(FleetError, match=error) if error else nullcontext()
     with expected as raised:
-        judge(host_run, BEFORE, now, SYSTEM, "switch", failure)
+        judge(host_run, BEFORE, now, SYSTEM, "switch", failure, system=SYSTEM)
     journal.close()
     assert host_run.outcome == outcome
     if raised is not None:
         assert isinstance(raised.value, NotBegun) == (now is BEFORE and failure is not None)
-    moved = [entry for entry in entries(tmp_path / "run") if "profile_moved" in entry]
-    assert bool(moved) == (outcome == "deployed" and now.profile == OTHER)

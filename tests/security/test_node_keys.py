@@ -9,7 +9,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State
 
-from nixherd.ssh.keys import KeyPair, generate_ed25519, known_hosts_line
+from nixherd.base.ssh_keys import KeyPair, generate_ed25519, known_hosts_line
 from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.fleets import FLEET
 from tests.shared import Shared

@@ -2,8 +2,7 @@
 
 import pytest
 
-from nixherd.deploy.journal import entries
-from nixherd.deploy.report import report
+from nixherd.deploy.report import entries, report
 from tests.security.one_thing.conftest import Place, place  # noqa: F401  (fixture)
 
 

@@ -24,13 +24,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import operations
-from nixherd.base.display import one_line, visible, visible_values
 from nixherd.base.errors import ApiError
-from nixherd.base.terminal import say
+from nixherd.base.terminal import one_line, say, visible, visible_values
 from nixherd.cli.main import cli, run
-from nixherd.deploy.journal import Journal, entries
+from nixherd.deploy.report import Journal, entries
 from nixherd.proxmox import wire
-from nixherd.trust import overview as machines
+from nixherd.trust import enrol
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.fleets import FLEET
@@ -80,7 +79,7 @@ def test_pages_hold_no_more_than_what_may_be_shown(tmp_path: Path) -> None:
     (tmp_path / "own.j2").write_text("{% for vm in vms %}{{ vm.name }}: {{ vm.extra.purpose }}{% endfor %}\n")
     guest = replace(next(iter(FLEET.vms.values())), name=TEXT, extra={"purpose": TEXT, "services": [TEXT]})
     hostile = replace(FLEET, path=str(tmp_path), vms={"dev": guest})
-    for page in (machines.render(hostile), machines.render(hostile, "own.j2")):
+    for page in (enrol.render_overview(hostile), enrol.render_overview(hostile, "own.j2")):
         assert obeyed(page) == []
         assert visible(STRINGS[0]) in page
 
@@ -130,7 +129,7 @@ ARGUMENTS = {
     "guest": "dev", "guests": "dev", "hosts": "dev", "host": "dev", "disk": "scsi0", "size": "80G", "storage": "tank",
     "target": "prom", "vmid": "110", "archive": "local:backup/vzdump-qemu-110-2026_01_01-00_00_00.vma.zst",
     "shell": "bash", "range": "production", "file": "a.yaml", "directory": "/nonexistent",
-    "snapname": "clean", "paths": "hosts.nix", "inputs": "nixpkgs", "names": "dev",
+    "snapname": "clean", "paths": "hosts.nix", "only": "nixpkgs", "names": "dev",
     "upid": "UPID:prom:0002A2CB:00052A4E:6B03F0ED:qmclone:9002:nixherd@pve!lab:",
 }  # fmt: skip
 

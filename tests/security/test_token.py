@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.base.errors import ApiError, FleetError, Refused
-from nixherd.base.exit_codes import Exit
+from nixherd.base.errors import ApiError, Exit, FleetError, Refused
 from nixherd.cli.main import run
 from nixherd.cli.parameters import _completions
 from nixherd.fleet.models import Endpoint

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.base.display import visible
 from nixherd.base.errors import DeadlineExceeded, FleetError, ProcessFailed
 from nixherd.base.files import lock, state_home, write_whole
 from nixherd.base.process import run
 from nixherd.base.reasons import reason
+from nixherd.base.terminal import visible
 from nixherd.fleet.git import Repository
 from nixherd.gate.lock.lockfile import FILE, Group, Lock
 from nixherd.nix.commands import NIX

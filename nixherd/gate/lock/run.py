@@ -12,10 +12,9 @@ from pathlib import Path
 
 from nixherd.base.errors import DeadlineExceeded, FleetError, Undecided, Usage
 from nixherd.fleet.git import Repository
-from nixherd.gate.lock.combine import Combiner, Outcome, Say
+from nixherd.gate.lock.combine import Combiner, Outcome, Say, TreeGate
 from nixherd.gate.lock.lockfile import FILE, groups_of
 from nixherd.gate.lock.place import Place, alone
-from nixherd.gate.lock.verdicts import TreeGate
 
 
 class Moved(FleetError):

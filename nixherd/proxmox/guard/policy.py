@@ -15,12 +15,12 @@ from typing import Protocol, runtime_checkable
 
 from nixherd.base import names
 from nixherd.base.errors import Refused
+from nixherd.base.ssh_keys import HOST_KEY_FILE
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm, VmidRange
 from nixherd.proxmox.guard import vmid_references
 from nixherd.proxmox.guard.routes import Found, find
 from nixherd.proxmox.guard.vmid_references import Named
 from nixherd.proxmox.route import Effect, Guest, Kind
-from nixherd.ssh.keys import HOST_KEY_FILE
 
 # What tells which system runs in a guest, and that it is the one; nothing else is read.
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -135,10 +135,6 @@ class _Question:
         if vmid is not None and not (route.guest is Guest.SOURCE and vmid == str(self.policy.template)):
             self.require_changeable(vmid)
             self.require_type(vmid)
-        if route.volume:
-            self.require_named(route.volume, "volume", names["volume"])
-            if names["volume"].partition(":")[0] != names["storage"]:
-                raise self.refuse(f"{names['volume']} is not on {names['storage']}", "name its own storage")
         # whoever hides a protected guest behind a parameter that the row does not have hears of the guest
         for key, value in self.texts():
             if route.kind_of(key) is None:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from nixherd.base import names
 from nixherd.proxmox import steps
-from nixherd.proxmox.route import GUEST, GUESTS, NODE, STORE, Effect, Guest, Kind, Route, each, on_guests
+from nixherd.proxmox.route import GUEST, NODE, STORE, Effect, Guest, Kind, Route, each, on_guests
 
 _VM, _CT = GUEST.values()
 
@@ -25,63 +25,40 @@ def _reading() -> Iterator[Route]:
         "/cluster/nextid": "vmid",
         "/cluster/resources": "type",
         "/cluster/status": "",
-        "/cluster/options": "",
-        "/cluster/tasks": "",
-        "/cluster/mapping/pci": "check-node",
         "/cluster/mapping/pci/{name}": "",
         "/pools": "poolid",
-        "/pools/{name}": "",
-        "/storage": "type",
-        "/storage/{storage}": "",
         "/nodes": "",
-        f"{NODE}/status": "",
         f"{NODE}/time": "",
-        f"{NODE}/version": "",
-        f"{NODE}/network": "type",
-        f"{NODE}/capabilities/qemu/machines": "",
-        f"{NODE}/hardware/pci": "",
-        f"{NODE}/vzdump/defaults": "storage",
-        f"{NODE}/tasks": "source typefilter vmid limit start errors since until statusfilter userfilter",
+        f"{NODE}/network": "",
+        f"{NODE}/tasks": "source typefilter vmid limit errors",
         f"{NODE}/tasks/{{upid}}/status": "",
-        f"{NODE}/tasks/{{upid}}/log": "limit start",
-        f"{NODE}/storage": "content enabled storage format target",
+        f"{NODE}/tasks/{{upid}}/log": "limit",
+        f"{NODE}/storage": "",
         f"{STORE}/status": "",
         f"{STORE}/content": "content vmid",
-        f"{_VM}/migrate": "target",
         f"{_VM}/cloudinit": "",
         f"{_VM}/agent/network-get-interfaces": "",
-        f"{_VM}/agent/get-osinfo": "",
-        f"{_VM}/agent/get-host-name": "",
         f"{_VM}/agent/info": "",
         f"{_CT}/interfaces": "",
     }
-    for type, guest in GUEST.items():
-        lists |= {GUESTS[type]: "full", f"{guest}/status/current": "", f"{guest}/pending": "", f"{guest}/snapshot": ""}
-        lists |= {f"{guest}/config": "current snapshot", f"{guest}/feature": "feature snapname"}
+    for guest in GUEST.values():
+        lists |= {f"{guest}/status/current": "", f"{guest}/pending": "", f"{guest}/snapshot": ""}
+        lists |= {f"{guest}/config": "current snapshot", f"{guest}/feature": "feature"}
     for path, parameters in lists.items():
         yield Route("GET", path, Effect.READ, each(Kind.TEXT, parameters))
 
 
 def _without_a_step() -> Iterator[Route]:
     """Return changing requests, and looks inside guests, that are not steps."""
-    for pair in (
-        on_guests("PUT", "/snapshot/{snapname}/config", Effect.CONFIG, {"description": Kind.TEXT}),
-        # shows the hash of cloud-init's password
-        on_guests("GET", "/snapshot/{snapname}/config", Effect.DATA),
-    ):
-        yield from pair.values()
+    # shows the hash of cloud-init's password
+    yield from on_guests("GET", "/snapshot/{snapname}/config", Effect.DATA).values()
     agent = f"{_VM}/agent"
-    yield Route("POST", f"{agent}/ping", Effect.DATA)
     yield Route("POST", f"{agent}/exec", Effect.DATA, {"command": Kind.WORDS, "input-data": Kind.TEXT}, trial=True)
     # each result is given out once
     yield Route("GET", f"{agent}/exec-status", Effect.DATA, {"pid": Kind.INTEGER}, trial=True)
     yield Route("GET", f"{agent}/file-read", Effect.DATA, {"file": Kind.TEXT}, guest=Guest.LOOKED_INTO)
     inside = {"volume": Kind.ARCHIVE}
     yield Route("GET", f"{NODE}/vzdump/extractconfig", Effect.DATA, inside, required=("volume",))
-    backup = f"{STORE}/content/{{volume}}"
-    yield Route("DELETE", backup, Effect.DESTROY, volume=Kind.ARCHIVE)
-    kept = {"notes": Kind.TEXT, "protected": Kind.BOOLEAN}
-    yield Route("PUT", backup, Effect.CONFIG, kept, volume=Kind.ARCHIVE)
     # what a template is made out of, brought to a storage: by the node itself, or from here
     image = {"content": Kind.IMPORT, "filename": Kind.IMAGE, **each(Kind.NAME, "checksum checksum-algorithm")}
     for path, more in (("download-url", {"url": Kind.TEXT}), ("upload", {})):
@@ -106,7 +83,6 @@ _SEGMENTS: Mapping[str, re.Pattern[str]] = MappingProxyType(
             "user": r"[A-Za-z0-9_.+-]+@[A-Za-z0-9_.-]+",
             "token": r"[A-Za-z][A-Za-z0-9_.-]+",
             "name": r"[A-Za-z][A-Za-z0-9_.-]*",
-            "volume": r"[A-Za-z0-9_.:/+-]+",
         }.items()
     }
 )
@@ -127,12 +103,6 @@ def find(method: str, path: str) -> Found | None:
         names = _match(pattern, segments)
         if names is not None:
             return Found(route, names)
-    for route, pattern in _VOLUMES:  # a volume's name may hold slashes
-        if route.method == method and len(segments) >= len(pattern):
-            head = len(pattern) - 1
-            names = _match(pattern, [*segments[:head], "/".join(segments[head:])])
-            if names is not None:
-                return Found(route, names)
     return None
 
 
@@ -158,4 +128,3 @@ def _index() -> Mapping[tuple[str, str, int], tuple[tuple[Route, tuple[str, ...]
 
 
 _INDEX = _index()
-_VOLUMES = tuple((route, tuple(route.path.split("/"))) for route in ROUTES if route.volume)

@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from nixherd.base.errors import FAILURES, FleetError, Refused, Usage
-from nixherd.base.faults import worded
-from nixherd.base.sizes import format_size
+from nixherd.base.errors import FAILURES, FleetError, NotVisible, Refused, Usage
+from nixherd.base.names import format_size
+from nixherd.base.terminal import worded
 from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.guest import identity
 from nixherd.proxmox.guest.apply import achieve, desired
 from nixherd.proxmox.guest.destroy import DestroyGuest
@@ -203,7 +202,7 @@ def partings(
         return [Parting(vm, Fate.KEPT) for vm in guests]
     if destroy and destroy.vmid not in [vm.vmid for vm in guests]:
         known = ", ".join(map(label, guests)) or "no guest"
-        raise Usage(f"--destroy {destroy.vmid}: the host has {known} in vms/definitions.nix, name that VMID")
+        raise Usage(f"--destroy {destroy.vmid}: the host has {known} in {DEFINITIONS}, name that VMID")
     return [_parting(client, fleet, vm, destroy if destroy and destroy.vmid == vm.vmid else None) for vm in guests]
 
 

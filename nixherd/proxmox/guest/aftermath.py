@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from nixherd.base.errors import ApiError, FleetError, TaskFailed, Undecided
+from nixherd.base.errors import ApiError, FleetError, OutcomeUnknown, StillRunning, TaskFailed, Undecided
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.answers import Pending
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import OutcomeUnknown, StillRunning
 from nixherd.proxmox.guest.identity import ActualVm, is_stuck, label, volume_of
 from nixherd.proxmox.guest.observe import observe
 from nixherd.proxmox.guest.tasks import stands

@@ -7,16 +7,25 @@ import re
 import time
 from collections.abc import Callable
 
-from nixherd.base.errors import ApiError, FleetError, TaskFailed, Undecided, Usage
+from nixherd.base.errors import (
+    ApiError,
+    FleetError,
+    Locked,
+    OutcomeUnknown,
+    StillRunning,
+    TaskFailed,
+    TaskForgotten,
+    Undecided,
+    Usage,
+)
 from nixherd.base.names import STORAGE
-from nixherd.base.narration import Narrator
-from nixherd.base.poll import Backoff, poll
+from nixherd.base.terminal import Narrator
+from nixherd.base.waiting import Backoff, poll
 from nixherd.fleet.models import Fleet, GuestType, Host, Vm
 from nixherd.proxmox import steps
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import CT_DISKS, VM_DISKS, VmConfig, properties, size_or_none, tags_of
-from nixherd.proxmox.errors import Locked, OutcomeUnknown, StillRunning, TaskForgotten
 from nixherd.proxmox.guest import aftermath, plan, reboots, tasks
 from nixherd.proxmox.guest.identity import ActualVm, label, marked, sent_text, unmarked
 from nixherd.proxmox.guest.observe import holder, observe, template_or_why

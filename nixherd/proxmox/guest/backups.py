@@ -4,15 +4,23 @@ import re
 import time
 from dataclasses import dataclass
 
-from nixherd.base.arguments import OneOf, Whole, any_text, text_of
-from nixherd.base.errors import ApiError, FleetError, Refused, TaskFailed, Usage
-from nixherd.base.sizes import human
+from nixherd.base.errors import (
+    ApiError,
+    FleetError,
+    NotVisible,
+    OutcomeUnknown,
+    Refused,
+    StillRunning,
+    TaskFailed,
+    TaskForgotten,
+    Usage,
+)
+from nixherd.base.names import OneOf, Whole, any_text, human, text_of
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.proxmox.answers import Task, Upid, Volume
 from nixherd.proxmox.belongings import belongings
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import same_settings
-from nixherd.proxmox.errors import NotVisible, OutcomeUnknown, StillRunning, TaskForgotten
 from nixherd.proxmox.guest import aftermath, archive, names, tasks
 from nixherd.proxmox.guest.apply import achieve
 from nixherd.proxmox.guest.archive import Archive, is_empty, lost, read_back
@@ -33,7 +41,7 @@ def backup_storage(client: Client, fleet: Fleet, node: str, named: str | None) -
     """
     if named or (fleet.endpoint and fleet.endpoint.backup_storage):
         return named or str(fleet.endpoint and fleet.endpoint.backup_storage)
-    return only_storage(client, node, "backup", "name one, or declare proxmox.backupStorage in vms/definitions.nix")
+    return only_storage(client, node, "backup", f"name one, or declare proxmox.backupStorage in {DEFINITIONS}")
 
 
 AN_HOUR = 3600

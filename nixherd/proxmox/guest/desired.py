@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from nixherd.base.errors import FleetError
-from nixherd.base.sizes import format_size
+from nixherd.base.names import format_size
 from nixherd.fleet.models import DEFINITIONS, Device, Fleet, Host, Vm
 from nixherd.proxmox.config import VmConfig, encode_ssh_keys, is_true, net_values, properties, tags_of, written
 from nixherd.proxmox.guest.identity import label, marked, unmarked

@@ -7,13 +7,12 @@ digest). Whoever changes the guest meanwhile makes the claim fail, and it is jud
 
 from dataclasses import dataclass, replace
 
-from nixherd.base.arguments import Whole, text_of
-from nixherd.base.errors import FleetError, Refused, Usage
+from nixherd.base.errors import FleetError, NotVisible, OutcomeUnknown, Refused, StillRunning, Usage
+from nixherd.base.names import Whole, text_of
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.belongings import Belongings, Part
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import NotVisible, OutcomeUnknown, StillRunning
 from nixherd.proxmox.guest import aftermath, names, removal
 from nixherd.proxmox.guest.apply import achieve, apply
 from nixherd.proxmox.guest.archive import Saved, saved

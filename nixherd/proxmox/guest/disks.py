@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from nixherd.base.arguments import size_of, text_of
 from nixherd.base.errors import Usage
-from nixherd.base.sizes import format_size
+from nixherd.base.names import format_size, size_of, text_of
 from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.config import Drive
 from nixherd.proxmox.guest import names

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nixherd.base.arguments import Whole, any_text, flag_of, names_of, options_of, text_of
 from nixherd.base.errors import Usage
+from nixherd.base.names import Whole, any_text, flag_of, names_of, options_of, text_of
+from nixherd.base.ssh_keys import parse_authorized_key
 from nixherd.fleet.models import Device, Fleet, GuestType, Vm
 from nixherd.proxmox.belongings import belongings
 from nixherd.proxmox.config import encode_ssh_keys
@@ -15,7 +16,6 @@ from nixherd.proxmox.guest.desired import card_changes, device_changes, short
 from nixherd.proxmox.guest.identity import ActualVm, label, marked, of_change
 from nixherd.proxmox.guest.verb import Guest, Verb, flag, option, waiting
 from nixherd.proxmox.steps import Change, Configure, Regenerate, Row, Steps, nothing
-from nixherd.ssh.keys import parse_authorized_key
 
 _AS_ASKED = nothing("its options are as asked for")
 

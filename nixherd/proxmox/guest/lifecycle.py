@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from nixherd.base.arguments import SECONDS, flag_of, text_of
 from nixherd.base.errors import FleetError, Usage
-from nixherd.fleet.models import Fleet, GuestType, Host, Vm
+from nixherd.base.names import SECONDS, flag_of, text_of
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Host, Vm
 from nixherd.proxmox import steps
 from nixherd.proxmox.guest import names, reboots
 from nixherd.proxmox.guest.apply import desired
@@ -177,7 +177,7 @@ class CreateGuest(Verb):
         vm = fleet.vms.get(self.source or "")
         if vm is None:
             known = ", ".join(sorted(fleet.vms))
-            raise FleetError(f"source={self.source} is not a guest of vms/definitions.nix; there are {known}")
+            raise FleetError(f"source={self.source} is not a guest of {DEFINITIONS}; there are {known}")
         return vm
 
     def look(self, guest: Guest) -> Steps:

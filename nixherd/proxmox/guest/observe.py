@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from nixherd.base.errors import ApiError, FleetError, Refused
-from nixherd.fleet.models import Fleet, GuestType, Vm
+from nixherd.base.errors import ApiError, FleetError, NotVisible, Refused
+from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.proxmox.answers import Interface, Upid, Volume
 from nixherd.proxmox.belongings import Belongings, Stay, belongings
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.guest.identity import ActualVm, label
 from nixherd.proxmox.guest.plan import template_node
 
@@ -66,14 +65,14 @@ def find(client: "Client", fleet: Fleet, vm: Vm) -> tuple[str, VmConfig] | None:
             kind = "a container" if row.type is GuestType.LXC else "a VM"
             raise Refused(
                 f"VMID {vm.vmid} is taken by {kind} ({row.name or 'without a name'}) on {row.node}; "
-                f"give {vm.attribute} another one in vms/definitions.nix"
+                f"give {vm.attribute} another one in {DEFINITIONS}"
             )
         node = row.node if row else node
     raise _not_visible(client, vm)
 
 
 def _not_visible(client: "Client", vm: Vm) -> NotVisible:
-    other = f"; if it is not this fleet's, give {vm.attribute} another VMID in vms/definitions.nix"
+    other = f"; if it is not this fleet's, give {vm.attribute} another VMID in {DEFINITIONS}"
     return NotVisible(label(vm), vm.vmid, client.token_id, other if vm.is_managed else "")
 
 

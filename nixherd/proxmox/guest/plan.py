@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nixherd.base.errors import FleetError, Refused
-from nixherd.base.sizes import format_size
+from nixherd.base.names import format_size
 from nixherd.fleet.models import DEFINITIONS, Device, Fleet, GuestType, Host, Vm
 from nixherd.proxmox import steps
 from nixherd.proxmox.config import Drive, VmConfig, size_or_none, written

@@ -8,11 +8,10 @@ another process and uptime than before, and its agent, where it told of a boot b
 import time
 from dataclasses import dataclass
 
-from nixherd.base.errors import ApiError, FleetError, TaskFailed, Undecided
-from nixherd.base.poll import Backoff, Poll, poll
+from nixherd.base.errors import AgentUnavailable, ApiError, FleetError, StillRunning, TaskFailed, Undecided
+from nixherd.base.waiting import Backoff, Poll, poll
 from nixherd.proxmox.answers import Task, Upid, VmStatus
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import AgentUnavailable, StillRunning
 from nixherd.proxmox.guard.policy import BOOT_ID
 from nixherd.proxmox.guest import tasks
 from nixherd.proxmox.guest.tasks import Progress, after, stands, told

@@ -6,15 +6,14 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import NamedTuple
 
-from nixherd.base.errors import ApiError, FleetError, Refused, TaskFailed, Undecided
-from nixherd.base.narration import Narrator
-from nixherd.base.poll import Backoff, poll
+from nixherd.base.errors import ApiError, FleetError, OutcomeUnknown, Refused, TaskFailed, Undecided
+from nixherd.base.terminal import Narrator
+from nixherd.base.waiting import Backoff, poll
 from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.belongings import BY_SNAPSHOT_ALONE, Belongings
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import OutcomeUnknown
 from nixherd.proxmox.guest import desired, tasks
 from nixherd.proxmox.guest.apply import PAUSE, achieve
 from nixherd.proxmox.guest.identity import ActualVm, label

@@ -11,8 +11,8 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from nixherd.base.arguments import any_text, text_of
 from nixherd.base.errors import ApiError, FleetError, Refused, Undecided, Usage
+from nixherd.base.names import any_text, text_of
 from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.answers import SnapshotRow
 from nixherd.proxmox.client import Client

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from nixherd.base.errors import ApiError, FleetError, Usage
-from nixherd.base.sizes import format_size
+from nixherd.base.names import format_size
 from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.answers import Storage
 from nixherd.proxmox.client import Client

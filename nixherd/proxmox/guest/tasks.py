@@ -6,13 +6,12 @@ import re
 import time
 from collections.abc import Callable, Iterable
 
-from nixherd.base.errors import ApiError, TaskFailed
+from nixherd.base.errors import ApiError, StillRunning, TaskFailed, TaskForgotten
 from nixherd.base.names import STORAGE, pattern
-from nixherd.base.poll import Backoff, poll
+from nixherd.base.waiting import Backoff, poll
 from nixherd.fleet.models import GuestType, Vm
 from nixherd.proxmox.answers import Task, TaskStatus, Upid, VmStatus
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import StillRunning, TaskForgotten
 from nixherd.proxmox.guest.identity import label
 from nixherd.proxmox.steps import Step
 from nixherd.proxmox.wire import TRANSIENT

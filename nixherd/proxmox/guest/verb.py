@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Self
 
-from nixherd.base.arguments import flag_of, some_names
 from nixherd.base.errors import Usage
+from nixherd.base.names import flag_of, some_names
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guest import names

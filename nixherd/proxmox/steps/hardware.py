@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from nixherd.base.errors import ApiError, Undecided
-from nixherd.base.sizes import format_size
+from nixherd.base.errors import ApiError, OutcomeUnknown, Undecided
+from nixherd.base.names import format_size
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.calls import Guests
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import OutcomeUnknown
 from nixherd.proxmox.route import Effect, Kind, each, on_container, on_guests, on_vm
 from nixherd.proxmox.steps.base import QEMU, Change, Row, Step, listed, sent
 

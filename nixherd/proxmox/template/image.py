@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from nixherd.base.errors import ApiError, FleetError, Usage
+from nixherd.base.errors import AgentUnavailable, ApiError, FleetError, NotVisible, OutcomeUnknown, Usage
 from nixherd.base.names import DNS_NAME, is_a
-from nixherd.base.poll import Backoff, poll
+from nixherd.base.waiting import Backoff, poll
 from nixherd.fleet.models import DEFINITIONS, Fleet
 from nixherd.proxmox.answers import ExecResult
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import AgentUnavailable, NotVisible, OutcomeUnknown
 from nixherd.proxmox.guest import tasks
 from nixherd.proxmox.guest.identity import range_of
 from nixherd.proxmox.guest.plan import template_node

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from nixherd.base.errors import FleetInvalid, Usage
+from nixherd.base.ssh_keys import parse_authorized_key
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, GuestType
 from nixherd.fleet.schema import Place, fields_of
 from nixherd.nix.edit import CannotEdit, NixText
@@ -15,9 +16,18 @@ from nixherd.proxmox.guest import identity, names
 from nixherd.proxmox.guest.observe import template_or_why
 from nixherd.proxmox.guest.plan import template_node
 from nixherd.proxmox.preflight import INSTALLER_MEMORY
-from nixherd.ssh.keys import parse_authorized_key
-from nixherd.trust.new.host import SIZES, Guest, Keys, Kind, Machine, NewHost, Size, name_problem, names_taken
-from nixherd.trust.new.secrets import require_names
+from nixherd.trust.new.host import (
+    SIZES,
+    Guest,
+    Keys,
+    Kind,
+    Machine,
+    NewHost,
+    Size,
+    name_problem,
+    names_taken,
+    require_names,
+)
 
 if TYPE_CHECKING:
     from nixherd.proxmox.client import Client

@@ -11,8 +11,8 @@ from dataclasses import replace as replaced
 import yaml
 
 from nixherd.base.errors import FleetError
-from nixherd.nix.splices import Splice, spliced
-from nixherd.trust.secrets.rules import LOADER, Node, Rule, compose, parse
+from nixherd.nix.edit import Splice, spliced
+from nixherd.trust.secrets.recipients import LOADER, Node, Rule, compose, parse_rules
 
 _RULES = "creation_rules"
 _DOT = r"\."  # the only character of a plain path that means more in a regular expression
@@ -105,7 +105,7 @@ class _Editor:
     def __init__(self, text: str, by_hand: str) -> None:
         self.text, self.by_hand = text, by_hand
         try:
-            self.before, self.tree = parse(text), compose(text)
+            self.before, self.tree = parse_rules(text), compose(text)
         except (ValueError, yaml.YAMLError) as error:
             raise CannotEdit(f".sops.yaml: {str(error).splitlines()[0]}; correct it, or {by_hand}") from None
         self.newline = "\r\n" if "\r\n" in text else "\n"
@@ -123,7 +123,7 @@ class _Editor:
         """The edited text, when what is `meant` by its rules is as expected and everything else says what it did."""
         try:
             result = spliced(self.text, self.splices)
-            same = [*map(meant, parse(result).rules)] == [*map(meant, expected)]
+            same = [*map(meant, parse_rules(result).rules)] == [*map(meant, expected)]
             same = same and _outside(self.text) == _outside(result)
         except (ValueError, yaml.YAMLError):
             same = False

@@ -6,14 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nixherd.base.errors import FleetError
+from nixherd.base.errors import Finding, FleetError, Severity
 from nixherd.base.files import sync
 from nixherd.fleet import tree
-from nixherd.fleet.models import Fleet
+from nixherd.fleet.models import Fleet, Host
 from nixherd.ssh.age import recipient_of
-from nixherd.trust.secrets import files, rules
-from nixherd.trust.secrets.files import Encrypted
-from nixherd.trust.secrets.rules import CONFIG, Rules
+from nixherd.trust.secrets.recipients import CONFIG, Encrypted, Rules, parse_rules, read_file
 from nixherd.trust.secrets.sops import Sops, cores
 
 
@@ -36,11 +34,14 @@ class People:
 
 def recipients_of_hosts(fleet: Fleet) -> dict[str, str]:
     """By age recipient, the id of each host whose key is known and can be one."""
-    found = {}
-    for host in fleet.hosts.values():
-        if host.public_key is not None and host.public_key.startswith("ssh-ed25519 "):
-            found[recipient_of(host.public_key)] = host.id
-    return found
+    hosts = fleet.hosts.values()
+    return {recipient: host.id for host in hosts if (recipient := recipient_of_host(host)) is not None}
+
+
+def recipient_of_host(host: Host) -> str | None:
+    """The age recipient of the host's key; None where that is not known, or of a kind that cannot be one."""
+    key = host.public_key
+    return recipient_of(key) if key is not None and key.startswith("ssh-ed25519 ") else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Rekey:
     path: str
     added: tuple[str, ...]
     removed: tuple[str, ...]
-    wanted: frozenset[str]
+    recipients: frozenset[str]
     names: tuple[str, ...]
     """`+dev`, `-old`, in that order"""
 
@@ -133,7 +134,7 @@ class Store:
             raise FleetError(f"{config}: missing; it names who may decrypt which files (docs/secrets.md)")
         try:
             text = content.decode()
-            parsed = rules.parse(text)
+            parsed = parse_rules(text)
         except ValueError as error:
             raise FleetError(f"{config}: {error}") from None
         found = {path: _read(root, directory, path) for path in _walk(root / directory)}
@@ -189,8 +190,8 @@ class Store:
     def _read_back(self, place: Path, rekeys: Sequence[Rekey]) -> None:
         for rekey in rekeys:
             sync(place / rekey.path)  # here, where another process of sops is at work meanwhile
-            back = files.read(rekey.path, (place / rekey.path).read_bytes())
-            if back is None or set(back.recipients) != rekey.wanted:
+            back = read_file(rekey.path, (place / rekey.path).read_bytes())
+            if back is None or set(back.recipients) != rekey.recipients:
                 what = f"sops encrypted it for others than {self.config} names"
                 raise FleetError(f"{self.path(rekey.path)}: {what}; nothing was changed, see which rule matches it")
 
@@ -212,8 +213,28 @@ def _read(root: Path, directory: str, path: str) -> tuple[SecretFile, bytes | No
         content = tree.read(root, str(whole.relative_to(top)))
         if content is None:
             return SecretFile(path, problem="it is gone"), None
-        return SecretFile(path, files.read(path, content)), content
+        return SecretFile(path, read_file(path, content)), content
     except FleetError as error:
         return SecretFile(path, problem=str(error).removeprefix(f"{root / whole.relative_to(top)}: ")), None
     except ValueError as error:
         return SecretFile(path, problem=str(error)), None
+
+
+_SECRETS = "secrets"
+
+
+def look_at_secrets(root: Path, fleet: Fleet) -> tuple[list[str], str]:
+    """Find what is wrong with the files in `root`, and whose recipients differ from their rules; and say what was read.
+
+    Raises FleetError where the rules or the files cannot be read.
+    """
+    if not (root / _SECRETS).exists():
+        return [], f"{_SECRETS}/ does not exist"
+    store = Store.load(root, _SECRETS)
+    plan = store.plan(People.of(fleet, store.rules))
+    findings: list[str] = [*plan.findings]
+    for rekey in plan.rekeys:
+        what = f"its recipients are not those that its rule names: {', '.join(rekey.names)}"
+        remedy = "`nixherd secrets apply` encrypts it anew"
+        findings.append(Finding(Severity.ERROR, store.path(rekey.path), "", what, remedy))
+    return findings, f"{len(store.files)} files"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nixherd.base import names
+from nixherd.base.ssh_keys import HOST_KEY, HOST_KEY_FILE
 from nixherd.fleet.models import DEFINITIONS
-from nixherd.ssh.keys import HOST_KEY, HOST_KEY_FILE
 
 ROOT = Path(__file__).parents[3]
 PATTERNS = {name: value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
@@ -27,8 +27,8 @@ def constants(holding: Collection[str]) -> Iterator[tuple[str, str]]:
 
 def test_each_is_written_once() -> None:
     once = {
-        HOST_KEY: "nixherd/ssh/keys.py",
-        HOST_KEY_FILE: "nixherd/ssh/keys.py",
+        HOST_KEY: "nixherd/base/ssh_keys.py",
+        HOST_KEY_FILE: "nixherd/base/ssh_keys.py",
         DEFINITIONS: "nixherd/fleet/models.py",
     }
     once |= dict.fromkeys(PATTERNS.values(), "nixherd/base/names.py")

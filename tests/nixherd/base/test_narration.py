@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from nixherd.base import narration
-from nixherd.base.narration import Narrator
+from nixherd.base import terminal
+from nixherd.base.terminal import Narrator
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_what_comes_back_after_a_while_is_a_change(clock: list[float]) -> None:
     say = Narrator(lines.append, grace=0, timed=False)
     for text in ("off", "on", "off"):
         say(text)
-        clock[0] += narration.RECENT
+        clock[0] += terminal.RECENT
     assert lines == ["off", "on", "off"]
 
 

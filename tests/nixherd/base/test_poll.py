@@ -2,7 +2,7 @@
 
 import pytest
 
-from nixherd.base.poll import Backoff, Poll, poll
+from nixherd.base.waiting import Backoff, Poll, poll
 
 
 class FakeClock:
@@ -64,6 +64,6 @@ def test_waited_and_left_are_read_from_the_clock() -> None:
 
 def test_poll_uses_the_real_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
-    monkeypatch.setattr("nixherd.base.poll.time.monotonic", lambda: clock.now)
-    monkeypatch.setattr("nixherd.base.poll.time.sleep", clock.sleep)
+    monkeypatch.setattr("nixherd.base.waiting.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("nixherd.base.waiting.time.sleep", clock.sleep)
     assert list(poll(2, Backoff(1, 1))) == [0, 1, 2]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nixherd.base.sizes import parse_seconds
+from nixherd.base.names import parse_seconds
 
 
 @pytest.mark.parametrize(

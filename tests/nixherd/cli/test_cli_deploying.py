@@ -11,7 +11,7 @@ from nixherd.base.process import Completed
 from nixherd.cli import run_pyinfra
 from nixherd.cli.main import run
 from nixherd.cli.run_pyinfra import _line, _Table
-from nixherd.deploy.journal import Journal, runs
+from nixherd.deploy.report import Journal, runs
 
 Note = tuple[str, str | None, dict[str, Any]]
 DIFF = {"diff": ["nginx: 1.27 → 1.28"], "size_before": 1 << 30, "size_after": 1 << 30, "reboot_for": []}

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from nixherd.base.process import Completed
+from nixherd.base.ssh_keys import generate_ed25519
 from nixherd.cli import run_pyinfra
 from nixherd.cli.main import run
-from nixherd.deploy.journal import Journal, runs
-from nixherd.ssh.keys import generate_ed25519
+from nixherd.deploy.report import Journal, runs
 from tests.nixherd.cli.conftest import Ended, Nixherd
 from tests.nixherd.proxmox.conftest import Emulator
 

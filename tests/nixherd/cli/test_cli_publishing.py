@@ -18,7 +18,7 @@ HOSTS = """
 {
   a = HOST "a.lan";  # it asks by its system's own name, which is a
   b = HOST "b";
-  home = { hostname = "home"; user = "me"; publicKey = "placeholder"; homeFile = ./flake.nix; };
+  home = { hostname = "laptop"; sshAlias = "lap"; user = "me"; publicKey = "placeholder"; homeFile = ./flake.nix; };
 }
 """
 HOST = (
@@ -159,6 +159,8 @@ def test_two_systems_of_one_name_are_told_nobody(
     [
         (["nosuch"], "HOST nosuch: no host or group has this name"),
         (["a.lan", "home"], "home: only machines with NixOS pull their systems"),
+        (["a.lan", "lap"], "home: only machines with NixOS pull their systems"),
+        (["b,laptop"], "home: only machines with NixOS pull their systems"),
         (["home_manager"], "home: only machines with NixOS pull their systems"),
         (
             ["--key-file", "/nowhere/key"],

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.ssh_keys import generate_ed25519
 from nixherd.cli import new, publish, token
 from nixherd.cli.main import run
 from nixherd.proxmox.token import Server, Token
-from nixherd.ssh.keys import generate_ed25519
 from nixherd.trust.new.scaffold import scaffold
 from tests.nixherd.cli.conftest import planted_hook
 from tests.nixherd.cli.new.conftest import Fleet as NewFleet

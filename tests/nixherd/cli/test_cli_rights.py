@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import ApiError
+from nixherd.base.errors import ApiError, NotVisible
 from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Node, Presence
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.guest.apply import desired
 from nixherd.proxmox.guest.identity import mark
 from nixherd.proxmox.guest.observe import find, observe

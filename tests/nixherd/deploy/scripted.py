@@ -17,7 +17,7 @@ from typing import Any
 from nixherd.base.process import Completed
 from nixherd.deploy.machine import ANSWER_DEADLINE, COMMAND_DEADLINE
 from nixherd.deploy.options import Options
-from nixherd.deploy.run import HostRun, Rollout
+from nixherd.deploy.rollout import HostRun, Rollout
 from nixherd.deploy.running import Running
 from nixherd.fleet.models import Access
 from nixherd.ssh.destination import Destination
@@ -59,6 +59,16 @@ class Notes:
         return str(values["outcome"]), values["why"]
 
 
+@dataclass(frozen=True)
+class Command:
+    """What a machine was told to run, and how."""
+
+    script: str
+    stdin: str | None
+    sudo: bool
+    deadline: float
+
+
 @dataclass
 class Base:
     """What every machine of the tests has."""
@@ -71,7 +81,7 @@ class Base:
     password: str | None = None
     has_password: bool = False
     narration: list[str] = field(default_factory=list)
-    scripts: list[str] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
     connections: int = 0
     unreachable: list[Exception] = field(default_factory=list)
     """what the next tries to connect come to"""
@@ -102,6 +112,21 @@ class Base:
     def say(self, text: str) -> None:
         self.narration.append(text)
 
+    @property
+    def scripts(self) -> list[str]:
+        return [each.script for each in self.commands]
+
+    def with_word(self, word: str) -> list[Command]:
+        """The commands that hold a word. AssertionError where none does."""
+        found = [each for each in self.commands if word in each.script]
+        assert found, f"no command holds {word!r}: {self.scripts}"
+        return found
+
+    def are_roots(self, word: str) -> bool:
+        """Whether the commands that hold a word run as root: all do, or none."""
+        [sudo] = {each.sudo for each in self.with_word(word)}
+        return sudo
+
 
 @dataclass
 class Service:
@@ -128,7 +153,7 @@ class Scripted(Base):
     def run(
         self, script: str, *, stdin: str | None = None, sudo: bool = False, deadline: float = COMMAND_DEADLINE
     ) -> Completed:
-        self.scripts.append(script)
+        self.commands.append(Command(script, stdin, sudo, deadline))
         for word, answer in self.answers.items():
             if word in script:
                 answer = answer.pop(0) if isinstance(answer, list) and len(answer) > 1 else answer
@@ -139,7 +164,7 @@ class Scripted(Base):
         return Completed("", "", 0)
 
     def run_forced(self, words: str, *, deadline: float = ANSWER_DEADLINE) -> Completed:
-        return self.run(words)
+        return self.run(words, deadline=deadline)
 
 
 @dataclass
@@ -200,7 +225,7 @@ class Sandbox(Base):
     def run(
         self, script: str, *, stdin: str | None = None, sudo: bool = False, deadline: float = COMMAND_DEADLINE
     ) -> Completed:
-        self.scripts.append(script)
+        self.commands.append(Command(script, stdin, sudo, deadline))
         if self.broken:
             raise self.broken.pop(0)
         done = subprocess.run(
@@ -241,3 +266,11 @@ def system(current: str = OLD, **values: str) -> str:
     """What a machine answers to `system_script`."""
     usual = {"current": current, "profile": current, "hostname": "dev", "boot_id": "1", "sudo": "root", **values}
     return "".join(f"{name}={value}\n" for name, value in usual.items())
+
+
+ANSWER = "protocol=3\nid=20261130T050000-1\nwho=me\nhostname=dev\ncurrent={}\nprofile={}\nold=" + OLD + "\n"
+
+
+def answers(*states: str, current: str = NEW, profile: str = NEW, more: str = "") -> list[str]:
+    """What a machine answers to looks at a deployment, one after the other."""
+    return [f"{ANSWER.format(current, profile)}state={state}\n{more}" for state in states]

@@ -6,17 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.base.errors import DeadlineExceeded, FleetError, NeedsBoot, NotBegun, Refused, Undecided
+from facts.nixos import NeedsReboot
+from nixherd.base.errors import FleetError, NeedsBoot, NotBegun, Refused, Undecided
 from nixherd.base.process import Completed
 from nixherd.deploy import activate as module
 from nixherd.deploy.activate import activate
 from nixherd.deploy.options import Goal
-from nixherd.deploy.protocol import Kind
+from nixherd.deploy.program import ask_program
+from nixherd.deploy.protocol import LOOK, PARTS, Kind, part
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.run import Built, Changes, Copied, Planned, Reached, Target
+from nixherd.deploy.rollout import Built, Changes, Copied, Planned, Reached, Target
 from nixherd.deploy.running import PENDING, Running, ask_running
 from nixherd.fleet.health_checks import Check
-from tests.nixherd.deploy.scripted import NEW, OLD, REVISION, THIRD, Sandbox, Scripted, rolled_out
+from tests.nixherd.deploy.scripted import NEW, OLD, REVISION, THIRD, Sandbox, Scripted, answers, rolled_out
 from tests.runs import DESCRIBED
 
 TARGET = Target(NEW, socket.gethostname(), REVISION)
@@ -40,6 +42,22 @@ def test_a_proven_system_is_kept_and_its_revision_read_back(machine: Sandbox) ->
     assert notes.end == ("deployed", None)
     assert notes.stages == ["activate", "prove", "keep"]
     assert (notes.found["current"], notes.found["noted"]) == (NEW, REVISION)
+    assert all(machine.are_roots(word) for word in (" begin ", " look ", f" say {rollout.id} keep"))
+    assert not machine.are_roots("say sudo"), "what runs is asked as whoever logs in"
+    [begun] = machine.with_word(" begin ")
+    assert begun.stdin == "".join(part(name) for name in PARTS), "it brings its program with it"
+    assert all(each.deadline > LOOK for each in machine.with_word(" look ")), "a look waits there for so long"
+
+
+@pytest.mark.parametrize(("kind", "is_root"), [(Kind.SYSTEM, True), (Kind.HOME, False)])
+def test_a_machines_program_is_roots_and_a_homes_is_its_users(kind: Kind, is_root: bool) -> None:
+    asks = Completed("", "sudo: a password is required\n", 1)
+    machine = Scripted(answers={"": [asks, "protocol=3\nstate=none\n"]}, has_password=True)
+    if not is_root:
+        machine.answers[""].pop(0)
+    ask_program(machine, kind, "look", stdin="program", what="looking")
+    assert {(each.sudo, each.stdin) for each in machine.commands} == {(is_root, "program")}
+    assert (len(machine.commands), machine.password) == ((2, "secret") if is_root else (1, None))
 
 
 def test_a_system_that_fails_goes_back_with_its_words(machine: Sandbox) -> None:
@@ -116,42 +134,7 @@ def test_a_lost_answer_to_the_beginning_is_asked_for_again(machine: Sandbox) -> 
     machine.run = cut_off  # type: ignore[method-assign, assignment]
     activate(rollout, host_run, TARGET, before)
     assert (machine.current, notes.end[0]) == (NEW, "deployed")
-    assert "not reached: the connection broke" in machine.narration
-
-
-def test_a_connection_that_ends_without_an_answer_says_nothing_of_the_deployment() -> None:
-    machine = Scripted(answers={"begin": Completed("", "", 1), "look": answers("kept")})
-    rollout, host_run, notes = rolled_out(machine)
-    activate(rollout, host_run, Target(NEW), BEFORE)
-    assert notes.end[0] == "deployed"
-    assert any("the connection ended without an answer" in line for line in machine.narration)
-
-
-def test_what_never_began_is_said_to_be_that(machine: Sandbox) -> None:
-    rollout, host_run, _ = rolled_out(machine)
-    before = running(machine)
-    machine.broken = [OSError("gone")]
-    with pytest.raises(NotBegun, match="and neither answered nor began; deploy it again"):
-        activate(rollout, host_run, TARGET, before)
-
-
-@pytest.mark.parametrize(
-    ("look", "revert", "error"),
-    [
-        (OSError("silence"), -12.8, "it was not heard of for 13 s"),
-        ("reverting", -13, "it was still reverting when its deadlines were over"),
-    ],
-)
-def test_a_machine_that_comes_to_no_end_in_time_is_unknown(
-    monkeypatch: pytest.MonkeyPatch, look: Exception | str, revert: float, error: str
-) -> None:
-    monkeypatch.setattr(module, "REVERT", revert)
-    looks = look if isinstance(look, Exception) else answers(look)
-    machine = Scripted(answers={"begin": answers("reverting"), "look": looks})
-    rollout, host_run, notes = rolled_out(machine)
-    with pytest.raises(Undecided, match=error):
-        activate(rollout, host_run, Target(NEW), BEFORE)
-    assert notes.end[0] == "unknown"
+    assert "no answer: the connection broke" in machine.narration
 
 
 def test_what_inhibits_a_switch_needs_a_boot(machine: Sandbox) -> None:
@@ -163,15 +146,8 @@ def test_what_inhibits_a_switch_needs_a_boot(machine: Sandbox) -> None:
     assert (machine.current, notes.end[0]) == (OLD, "needs a boot")
 
 
-ANSWER = "protocol=3\nid=20261130T050000-1\nwho=me\nhostname=dev\ncurrent={}\nprofile={}\nold=" + OLD + "\n"
-
-
 NO_SPACE = "Failed to reload daemon: Refusing to reload, not enough space available on /run/systemd"
 NOISE = "/usr/lib/tmpfiles.d/man-db.conf:1: Failed to resolve user 'man': No such process"
-
-
-def answers(*states: str, current: str = NEW, profile: str = NEW, more: str = "") -> list[str]:
-    return [f"{ANSWER.format(current, profile)}state={state}\n{more}" for state in states]
 
 
 @pytest.mark.parametrize(
@@ -186,8 +162,11 @@ def answers(*states: str, current: str = NEW, profile: str = NEW, more: str = ""
         ),
         (answers("kept", profile=OLD), "its profile leads to", Undecided),
         (answers("kept", current=OLD), "it runs", Undecided),
-        (answers("reverted", more=f"why=told to\nwas={THIRD}\n"), "told to; it went back to", FleetError),
-        (answers("refused", more="why=no\n"), "no; nothing was changed", NotBegun),
+        (answers("reverted", current=OLD, more=f"why=told to\nwas={THIRD}\n"), "told to; it went back to", FleetError),
+        (answers("refused", current=OLD, more="why=no\n"), "no; nothing was changed", NotBegun),
+        (answers("reverted", more="why=told to\n"), f"it says reverted, and runs {NEW}, not {OLD}", Undecided),
+        (answers("refused", more="why=no\n"), f"it says refused, and runs {NEW}, not {OLD}", Undecided),
+        (answers("lost", current=OLD), f"its process is gone; it runs {OLD}, and ran {OLD} before", Undecided),
         (["protocol=3\nstate=none\n"], "no notes of this deployment any more", Undecided),
     ],
 )
@@ -210,7 +189,7 @@ def test_a_copied_system_is_activated_in_its_turn(machine: Sandbox) -> None:
     rollout, host_run, notes = rolled_out(machine, soak=1)
     config = replace(DESCRIBED, toplevel=NEW, hostname="", revision=REVISION)
     built = Built(Planned(Reached("x", running(machine)), config))
-    module.activate_copied(rollout, host_run, Copied(built))
+    activate(rollout, host_run, Target.of(config), built.planned.reached.running, built=built)
     assert (machine.current, notes.end[0]) == (NEW, "deployed")
 
 
@@ -220,6 +199,7 @@ def test_a_dry_activation_says_what_the_system_says() -> None:
     built = Built(Planned(Reached("x", BEFORE), replace(DESCRIBED, toplevel=NEW)))
     module.dry_activate(host_run, Copied(built))
     assert machine.narration == notes.found["services"] == ["would restart a.service"]
+    assert machine.are_roots("dry-activate")
     assert notes.end[0] == "planned"
 
 
@@ -249,40 +229,6 @@ def test_a_machine_that_is_not_ours_to_reboot_is_left_pending() -> None:
     assert notes.end == ("pending reboot", "vm 104 is readonly")
 
 
-@pytest.mark.parametrize(
-    ("state", "error", "kind"),
-    [
-        (STATE.replace(NEW, OLD), "it rebooted in the middle of the activation and runs", FleetError),
-        (STATE, "it has rebooted meanwhile and runs", Undecided),
-        (STATE.replace("boot_id=2", "boot_id=1"), "no notes of this deployment any more", Undecided),
-    ],
-)
-def test_a_boot_in_the_middle_is_told_by_what_runs_after_it(state: str, error: str, kind: type[Exception]) -> None:
-    gone = "protocol=3\nstate=none\n"
-    machine = Scripted(answers={"begin": answers("keeping"), "say sudo": state, "look": gone})
-    rollout, host_run, _ = rolled_out(machine)
-    with pytest.raises(kind, match=error):
-        activate(rollout, host_run, Target(NEW), BEFORE)
-
-
-def test_a_word_that_is_lost_is_asked_about() -> None:
-    looks = [*answers("proving"), *answers("kept")]
-    machine = Scripted(answers={"begin": answers("proving"), " say ": OSError("cut off"), "look": looks})
-    rollout, host_run, notes = rolled_out(machine)
-    activate(rollout, host_run, Target(NEW), BEFORE)
-    assert notes.end[0] == "deployed"
-    assert "not reached: cut off" in machine.narration
-
-
-def test_a_machine_that_lets_nobody_in_afterwards_is_not_kept() -> None:
-    machine = Scripted(answers={"begin": answers("proving"), " say ": answers("reverted", more="why=told\n")})
-    machine.unreachable = [DeadlineExceeded("not within 3 s")]
-    rollout, host_run, notes = rolled_out(machine)
-    with pytest.raises(FleetError, match="it cannot be asked after the activation: not within 3 s; told; it went back"):
-        activate(rollout, host_run, Target(NEW), BEFORE)
-    assert notes.stages == ["activate", "prove", "roll back"]
-
-
 def test_what_others_do_to_the_profile_and_fails_aside_is_said() -> None:
     more = f"was={THIRD}\nmoved={THIRD}\naside=a.service, b.service\nwaits=x.service\n"
     machine = Scripted(answers={"begin": answers("keeping", more=more), "look": answers("kept", more=more)})
@@ -299,22 +245,17 @@ def test_what_a_killed_run_of_ours_began_is_ended_first(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "is_of", lambda run, fleet: True)
     busy = f"{answers('proving')[0]}busy=me@x\n"
     ends = [*answers("reverting"), *answers("reverted")]
-    machine = Scripted(answers={"begin": [busy, *answers("kept")], " say ": ends, "look": answers("reverted")})
+    machine = Scripted(answers={" begin ": [busy, *answers("kept")], " say ": ends, "look": answers("reverted")})
     rollout, host_run, notes = rolled_out(machine)
     activate(rollout, host_run, Target(NEW), BEFORE)
     assert notes.end[0] == "deployed"
     assert any("an earlier run was killed while it deployed here" in line for line in machine.narration)
 
 
-@pytest.mark.parametrize(
-    ("begun", "error", "kind"),
-    [
-        (answers("refused", more="inhibited=systemd: 1 → 2\n"), "cannot be switched to .* systemd: 1 → 2", NeedsBoot),
-        (Completed("", "sudo: no", 1), "beginning the deployment failed: sudo: no", FleetError),
-        ("nonsense", "did not say how its deployment stands", FleetError),
-    ],
-)
-def test_a_beginning_that_is_none(begun: object, error: str, kind: type[Exception]) -> None:
-    rollout, host_run, _ = rolled_out(Scripted(answers={"begin": begun}))
-    with pytest.raises(kind, match=error):
-        activate(rollout, host_run, Target(NEW), BEFORE)
+def test_the_fact_says_what_was_left_to_the_next_boot(machine: Sandbox) -> None:
+    """§2.7: `--goal boot`, and then whoever asks whether a reboot is needed."""
+    fact = NeedsReboot()
+    assert fact.process(machine.run(fact.command()).stdout.splitlines()) == []
+    rollout, host_run, _ = rolled_out(machine, goal=Goal.BOOT)
+    activate(rollout, host_run, Target(NEW), running(machine))
+    assert fact.process(machine.run(fact.command()).stdout.splitlines()) == [PENDING]

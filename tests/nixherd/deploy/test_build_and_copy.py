@@ -9,15 +9,17 @@ import pytest
 
 from nixherd.base.errors import FleetError, NotBegun, ProcessFailed, Undecided, Usage
 from nixherd.base.process import Completed
-from nixherd.deploy import build, copy, rebuild, signing
+from nixherd.deploy import build, copy
+from nixherd.deploy import build as building
+from nixherd.deploy.copy import store_access
+from nixherd.deploy.machine import ANSWER_DEADLINE
 from nixherd.deploy.options import Engine
-from nixherd.deploy.run import Built, Copied, Planned, Reached
+from nixherd.deploy.rollout import Built, Copied, Planned, Reached
 from nixherd.fleet.models import Access
 from nixherd.nix import commands
 from nixherd.nix.builder import Builder
-from nixherd.nix.nixos_rebuild import Flavour
-from nixherd.ssh.destination import Destination
-from nixherd.ssh.sudo import Sudo
+from nixherd.nix.commands import Flavour
+from nixherd.ssh.destination import Destination, Sudo
 from tests.nixherd.deploy.scripted import (
     BEFORE,
     CONFIG,
@@ -46,6 +48,7 @@ def test_a_copy_is_held_made_and_made_again_without_caches(monkeypatch: pytest.M
     copy.copy(host_run)
     assert isinstance(host_run.value, Copied)
     assert "ln -sfn" in machine.scripts[0]
+    assert machine.are_roots("ln -sfn"), "the collector's roots are root's"
     assert any("copying again, without the machine's own caches" in line for line in machine.narration)
     host_run.value = Planned(Reached("x", BEFORE), CONFIG)
     with pytest.raises(NotBegun, match="it was not built"):
@@ -148,6 +151,7 @@ def test_progress_there_is_unknown_where_it_cannot_be_seen(
     monkeypatch.setattr(copy, "run", run)
     copy.copy_towards(machine, lambda to: (["send"], {}), 5)
     assert looked == [seen]
+    assert not any(each.sudo for each in machine.commands)
 
 
 def test_through_whom_a_store_takes_what_is_not_signed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -155,16 +159,19 @@ def test_through_whom_a_store_takes_what_is_not_signed(monkeypatch: pytest.Monke
     key.write_text("fleet-1:secret")
     key.chmod(0o600)
     public = Completed("fleet-1:public\n", "", 0)
-    monkeypatch.setattr(signing, "run", lambda argv, **arguments: public)
+    monkeypatch.setattr(copy, "run", lambda argv, **arguments: public)
     settings = json.dumps({"trusted-public-keys": {"value": ["fleet-1:public"]}})
     plain: dict[str, Any] = {"user": "me"}
-    access = signing.store_access
+    access = store_access
     assert access(Scripted(), [NEW], None, is_nixos=True) is None
-    assert access(Scripted(**plain, answers={"config": settings}), [NEW], str(key), is_nixos=True) is None
+    trusting = Scripted(**plain, answers={"config": settings})
+    assert access(trusting, [NEW], str(key), is_nixos=True) is None
+    assert [(each.sudo, each.deadline) for each in trusting.commands] == [(False, ANSWER_DEADLINE)]
     assert access(Scripted(**plain), [NEW], None, is_nixos=True) == Sudo()
     asks = {"sudo -n": Completed("", "", 1)}
-    sudo = access(Scripted(**plain, answers=asks, has_password=True), [NEW], None, is_nixos=True)
-    assert sudo == Sudo("secret")
+    asking = Scripted(**plain, answers=asks, has_password=True)
+    assert access(asking, [NEW], None, is_nixos=True) == Sudo("secret")
+    assert [each.sudo for each in asking.commands] == [False, True], "the password is tried before Nix needs it"
     with pytest.raises(FleetError, match="sudo does not let it be root: it asks for a password"):
         access(Scripted(**plain, answers=asks), [NEW], None, is_nixos=True)
     with pytest.raises(FleetError, match="sudo does not let it be root: it is broken"):
@@ -216,7 +223,9 @@ def test_a_build_here_there_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(build, "run_towards", run_towards)
     assert build.build(SHARED.builder, rollout, host_run, value, None, [CONFIG]) == Built(value)
     assert build.build(SHARED.builder, rollout, host_run, value, far, []) == Built(value)
+    assert machine.commands == far.commands == []
     assert build.build(SHARED.builder, rollout, host_run, value, machine, []).is_there
+    assert machine.are_roots("ln -sfn")
     assert made == [{"dev": [f"{NEW}.drv"]}, {"dev": [f"{NEW}.drv"]}, "far", "dev"]
     fails = True
     for builder, error in ((far, "building on far failed"), (machine, "dev: building on it failed")):
@@ -225,10 +234,10 @@ def test_a_build_here_there_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_nixos_rebuild_is_judged_by_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rebuild, "_flavour", lambda: Flavour("--sudo", "--no-reexec"))
     value = Planned(Reached("x", BEFORE), replace(CONFIG, revision=None))
     for answer, status, error in ((system(NEW), 0, None), (system(), 1, "runs and boots what it did before")):
         rollout, host_run, _ = rolled_out(Scripted(answers={"say sudo": answer}), engine=Engine.NIXOS_REBUILD)
+        rollout.flavour.value = Flavour("--sudo", "--no-reexec")
 
         def run(argv: Any, status: int = status, **arguments: Any) -> Completed:
             if status:
@@ -236,13 +245,14 @@ def test_nixos_rebuild_is_judged_by_what_is_there(monkeypatch: pytest.MonkeyPatc
             return Completed("", "", 0)
 
         monkeypatch.setattr(copy, "run", run)
-        request = rebuild.Rebuild("switch")
+        request = building.Rebuild("switch")
         if error:
             with pytest.raises(NotBegun, match=error):
-                rebuild.rebuild_in_turn(SHARED.evaluator, rollout, host_run, value, request)
+                building.rebuild_in_turn(SHARED.evaluator, rollout, host_run, value, request)
         else:
-            rebuild.rebuild_in_turn(SHARED.evaluator, rollout, host_run, Copied(Built(value)), request)
+            building.rebuild_in_turn(SHARED.evaluator, rollout, host_run, Copied(Built(value)), request)
             assert host_run.outcome == "deployed"
     rollout, host_run, _ = rolled_out(Scripted(answers={"say sudo": OSError("silence")}))
+    rollout.flavour.value = Flavour("--sudo", "--no-reexec")
     with pytest.raises(Undecided, match="it cannot be asked what it runs now: silence"):
-        rebuild.rebuild(SHARED.evaluator, rollout, host_run, value, request)
+        building.rebuild(SHARED.evaluator, rollout, host_run, value, request)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.nix.closure_diff import Change, diff, parse_path_info
+from nixherd.nix.builder import Change, closure_diff, parse_path_info
 
 HASHES = "abcdfghijklmnpqrsvwxyz0123456789"
 
@@ -27,20 +27,21 @@ def path(name: str, digit: str = "a") -> str:
     ],
 )  # fmt: skip
 def test_versions(before: list[str], after: list[str], said: str) -> None:
-    found = diff({path(name): 10 for name in before}, {path(name): 10 for name in after})
+    found = closure_diff({path(name): 10 for name in before}, {path(name): 10 for name in after})
     assert [str(change) for change in found.changes] == [said]
 
 
 def test_what_was_only_rebuilt_says_so() -> None:
-    found = diff({path("etc", "a"): 10, path("bash-5.2", "a"): 7}, {path("etc", "b"): 1034, path("bash-5.2", "b"): 7})
+    before = {path("etc", "a"): 10, path("bash-5.2", "a"): 7}
+    found = closure_diff(before, {path("etc", "b"): 1034, path("bash-5.2", "b"): 7})
     assert [str(change) for change in found.changes] == ["bash: 5.2 rebuilt", "etc: rebuilt, +1 KiB"]
     assert (found.before, found.after) == (17, 1041)
 
 
 @given(st.dictionaries(st.text(HASHES, min_size=1, max_size=9).map(path), st.integers(0, 1 << 40)))
 def test_nothing_changes_between_a_closure_and_itself(closure: dict[str, int]) -> None:
-    assert diff(closure, closure).changes == ()
-    for change in diff({}, closure).changes:
+    assert closure_diff(closure, closure).changes == ()
+    for change in closure_diff({}, closure).changes:
         assert isinstance(change, Change)
         assert change.before == ()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.base.errors import FleetError
-from nixherd.deploy.journal import NAME, Journal, entries, is_of, new_directory, runs
+from nixherd.deploy.report import NAME, Journal, entries, is_of, new_directory, runs
 
 
 def test_what_was_found_is_on_the_disk_before_anything_is_done_for_it(

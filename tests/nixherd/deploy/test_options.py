@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from nixherd.base.errors import Usage
-from nixherd.deploy.options import Goal, Options
-from nixherd.deploy.waves import MaxFail
+from nixherd.deploy.options import Goal, MaxFail, Options
 
 
 def options(**said: Any) -> Options:

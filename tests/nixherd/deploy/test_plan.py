@@ -3,16 +3,18 @@
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from nixherd.base.errors import FleetError, NotWell, Usage
+from nixherd.base.errors import FleetError, NotSent, NotWell, Undecided, Usage
 from nixherd.base.process import Completed
-from nixherd.deploy import commit_policy, plan, program
+from nixherd.deploy import plan, program
 from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.program import note_alone
-from nixherd.deploy.run import Built, Copied, Planned, PlannedToPull, Reached, ReachedToPull
+from nixherd.deploy.rollout import Built, Copied, Planned, PlannedToPull, Reached, ReachedToPull
+from nixherd.fleet.git import Repository
 from nixherd.fleet.models import Access
 from nixherd.nix import commands
 from nixherd.nix.evaluator import Evaluator
@@ -32,7 +34,6 @@ from tests.nixherd.deploy.scripted import (
 
 def planned(machine: Scripted, monkeypatch: pytest.MonkeyPatch, config: Any = CONFIG, **options: Any) -> Any:
     monkeypatch.setattr(Evaluator, "evaluate", lambda self, hosts, host_id: config)
-    monkeypatch.setattr(commit_policy, "uncommitted", lambda path: [])
     rollout, host_run, notes = rolled_out(machine, **options)
     host_run.value = plan.reach(host_run)
     return plan.plan(SHARED.evaluator, rollout, host_run, host_run.reached, ("dev",)), rollout, host_run, notes
@@ -77,9 +78,11 @@ def test_a_machine_that_pulls_is_planned_without_being_asked(monkeypatch: pytest
         (Options(goal=Goal.BOOT), OLD, NEW, True),
         (Options(goal=Goal.DRY_ACTIVATE), NEW, NEW, False),
         (Options(specialisation="x"), f"{NEW}/specialisation/x", NEW, True),
+        (Options(specialisation="x"), NEW, NEW, False),
+        (Options(specialisation="x"), None, NEW, False),  # and the store here does not have it, either
     ],
 )
-def test_what_has_come_to_its_goal(options: Options, current: str, profile: str, done: bool) -> None:
+def test_what_has_come_to_its_goal(options: Options, current: str | None, profile: str, done: bool) -> None:
     assert plan.is_done(options, replace(BEFORE, current=current, profile=profile), NEW) == done
 
 
@@ -94,6 +97,7 @@ def test_what_changes_is_said_of_what_was_built_there() -> None:
     assert shown.changes.reboot_for == ("kernel",)
     assert shown.changes.inhibitors == ("systemd: 1 → 2",)
     assert notes.found["size_before"] == 100
+    assert {(each.sudo, each.deadline) for each in machine.with_word("path-info")} == {(False, plan.LISTING_DEADLINE)}
     listing = [shlex.split(script.partition(" || ")[2]) for script in machine.scripts if "path-info" in script]
     assert listing == [commands.closure_sizes(OLD), commands.closure_sizes(NEW)], "its shell sees the same words"
 
@@ -153,11 +157,12 @@ def test_inhibitors_that_cannot_be_read_are_none(text: str | None) -> None:
 
 def test_what_is_not_committed_is_not_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
     def planned_from(dirty: list[str], source: Any = None, **options: Any) -> Any:
-        monkeypatch.setattr(commit_policy, "uncommitted", lambda path: dirty)
-        monkeypatch.setattr(Evaluator, "evaluate", lambda self, hosts, host_id: CONFIG)
+        repository = SimpleNamespace(changed=lambda paths: dirty)
+        monkeypatch.setattr(Repository, "around", lambda path: repository)
         monkeypatch.setattr(SHARED.evaluator, "source", source)
         rollout, host_run, notes = rolled_out(Scripted(answers={"": system()}), **options)
-        plan.plan(SHARED.evaluator, rollout, host_run, plan.reach(host_run), ("dev",))
+        plan.require_committed(SHARED.evaluator.source, rollout, host_run)
+        assert notes.stages == ["evaluate"]
         return [values for event, _, values in notes.entries if event == "run"]
 
     with pytest.raises(FleetError, match=r"flake\.nix"):
@@ -200,7 +205,9 @@ def test_a_system_that_differs_by_its_revision_alone_is_noted(monkeypatch: pytes
          "unchanged", None),
         (f"was={NEW}\nnoted={NEW} {REVISION} 2026-11-29T21:03:27Z me r\n{NEW}\n", "revision only", None),
         (f"{OLD}\n", None, "it ran its command, and runs .*, not"),
-        ("nothing\n", None, "runs what it does not say"),
+        ("nothing\n", "unknown", "it ran its command, which does not say what runs"),
+        (OSError("the connection broke"), "unknown", "what it did is not known: the connection broke"),
+        (NotSent("no route"), None, "it was not told to pull: no route"),
         (FAILED, None, "its command failed: it is broken"),
     ],
 )  # fmt: skip
@@ -208,8 +215,9 @@ def test_a_machine_that_pulls_says_what_runs_then(answer: Any, outcome: str | No
     rollout, host_run, _ = rolled_out(Scripted(access=Access.TRIGGER, answers={"trigger": answer}))
     value = PlannedToPull(ReachedToPull("x"), CONFIG)
     if error:
-        with pytest.raises(FleetError, match=error):
+        with pytest.raises(FleetError, match=error) as raised:
             program.trigger(rollout, host_run, value)
+        assert isinstance(raised.value, Undecided) == (outcome == "unknown")
     else:
         program.trigger(rollout, host_run, value)
     assert host_run.outcome == outcome
@@ -225,7 +233,8 @@ NOTED = f"protocol=3\nstate=none\nnew={NEW}\nkept_as={NEW} {REVISION} 2026-11-29
         (f"{NOTED}busy=me@x\n", "me@x is deploying to it"),
         ("protocol=3\nrefused=full\n", "full"),
         ("protocol=3\nstate=none\n", "was told to note revision .*, and notes None"),
-        (FAILED, "noting the revision failed: it is broken"),
+        (FAILED, "whether it has noted .* is not known: noting the revision failed: it is broken"),
+        (OSError("gone"), f"whether it has noted revision {REVISION} is not known: gone"),
     ],
 )
 def test_a_revision_alone_is_noted_and_read_back(answer: Any, error: str | None) -> None:

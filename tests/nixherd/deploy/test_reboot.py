@@ -3,17 +3,19 @@
 import re
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nixherd.base.errors import FleetError, Refused, Undecided
+from nixherd.base.errors import FleetError, NotBegun, NotSent, Refused, Undecided
 from nixherd.base.process import Completed
 from nixherd.deploy import health, reboot
+from nixherd.deploy.machine import ANSWER_DEADLINE
 from nixherd.deploy.protocol import Kind
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
-from tests.nixherd.deploy.scripted import BEFORE, FAILED, NEW, OLD, Scripted, rolled_out, system
+from tests.nixherd.deploy.scripted import BEFORE, FAILED, NEW, OLD, Sandbox, Scripted, rolled_out, system
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +38,10 @@ COMMAND = Check("own", "command", "test -e /run/ready", timeout=1)
         (WEB, {("localhost", 8080): b"HTTP/1.1 204 No Content\r\n\r\n"}, "", None),
         (WEB, {("localhost", 8080): b"HTTP/1.1 500 No\r\n\r\n"}, "", "it answers 500, not 204"),
         (WEB, {("localhost", 8080): b"nonsense\r\n"}, "", "does not answer with HTTP"),
-        (UNIT, {}, "", None),
-        (UNIT, {}, Completed("failed\n", "", 1), "it says failed"),
+        (UNIT, {}, "check.0=\n", None),
+        (UNIT, {}, "check.0=it says failed\n", "it says failed"),
+        (UNIT, {}, "", "it says nothing"),
+        (COMMAND, {}, Completed("", "sudo: a password is required\n", 1), "it says sudo: a password is required"),
         (COMMAND, {}, Completed("", "", 1), "it says nothing"),
         (COMMAND, {}, OSError("the connection broke"), "the connection broke"),
     ],
@@ -47,6 +51,41 @@ def test_a_check_passes_or_says_why_not(check: Check, services: Any, answer: Any
     result = health.failing(machine, (check,), time.monotonic() + 5, by_root=True)
     assert (result is None) == (problem is None)
     assert problem is None or (str(result).startswith(f"{check} does not pass: ") and problem in str(result))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("true", None),
+        ("echo one; echo two; false", "it says two"),
+        ("exit 3", "it says nothing"),
+        ("sleep 5", "nothing"),
+    ],
+)
+def test_a_command_is_tried_by_the_machines_shell(tmp_path: Path, text: str, problem: str | None) -> None:
+    check = Check("x", "command", text, timeout=1)
+    alone = health.failing(Sandbox(root=tmp_path / "a"), (check,), time.monotonic() + 1, by_root=True)
+    with_all, _ = health.unwell(Sandbox(root=tmp_path / "b"), Kind.SYSTEM, BEFORE, (check,), OLD)
+    for result in (alone, with_all):
+        assert (result is None) == (problem is None), result
+        assert problem is None or problem in str(result)
+
+
+def test_a_check_has_all_of_its_time_and_is_asked_by_root_where_it_is_a_command() -> None:
+    """One may take an hour, and a command on a machine is ended after two minutes otherwise."""
+    slow = replace(COMMAND, timeout=600)
+    for until, seconds in ((3600, 600), (300, 300)):
+        machine = Scripted(answers={"": "check.0=\n"})
+        assert health.failing(machine, (slow,), time.monotonic() + until, by_root=True) is None
+        [command] = machine.commands
+        assert (command.sudo, command.deadline) == (True, ANSWER_DEADLINE + seconds)
+        assert f"timeout {seconds} sh -c" in command.script
+    services = {("localhost", 5432): b""}
+    for checks, is_root, deadline in (((slow, UNIT, DB), True, 601), ((UNIT, DB), False, 1)):
+        machine = Scripted(services=services, answers={"": f"{system()}check.0=\ncheck.1=\n"})
+        assert health.unwell(machine, Kind.SYSTEM, BEFORE, checks, OLD)[0] is None
+        [command] = machine.commands
+        assert (command.sudo, command.deadline) == (is_root, ANSWER_DEADLINE + deadline)
 
 
 def test_a_machine_that_runs_it_is_well_or_says_why_not() -> None:
@@ -81,6 +120,11 @@ def test_a_reboot_is_proven_by_another_boot() -> None:
     assert notes.end == ("rebooted", None)
     assert notes.found["reboot_for"] == ("kernel",)
     assert (notes.found["current"], notes.stages) == (OLD, ["reboot", "prove"])
+    assert machine.are_roots("systemctl reboot")
+    assert machine.are_roots("is-system-running")
+    assert not machine.are_roots("say sudo"), "what runs is asked as whoever logs in, so that it says what sudo wants"
+    assert {each.deadline for each in machine.with_word("say sudo")} == {ANSWER_DEADLINE}
+    assert all(each.deadline > reboot.SETTLE for each in machine.with_word("is-system-running"))
     assert machine.connections == 3
 
 
@@ -98,6 +142,28 @@ def test_a_reboot_that_is_not_proven_fails(answer: Any, error: str, kind: type[E
     machine.boot_deadline = 0
     with pytest.raises(kind, match=error):
         reboot.reboot(rollout, host_run, BEFORE)
+
+
+def test_a_connection_that_ends_with_the_word_to_reboot_is_no_failure() -> None:
+    machine, rollout, host_run, notes = rebooted(system(boot_id="2"))
+    machine.answers["systemctl reboot"] = OSError("the connection broke")
+    reboot.reboot(rollout, host_run, BEFORE)
+    assert notes.end == ("rebooted", None)
+
+
+def test_a_machine_that_could_not_be_told_is_not_waited_for() -> None:
+    machine, rollout, host_run, _ = rebooted(system())
+    machine.answers["systemctl reboot"] = NotSent("no route")
+    with pytest.raises(NotBegun, match="dev: it was not told to reboot: no route"):
+        reboot.reboot(rollout, host_run, BEFORE)
+    assert machine.scripts == [reboot.REBOOT]
+
+
+def test_a_machine_that_falls_silent_after_its_reboot_is_unknown() -> None:
+    _, rollout, host_run, notes = rebooted(system(boot_id="2"), OSError("silence"))
+    with pytest.raises(Undecided, match=f"it has rebooted into {OLD}, and does not say how it is: silence"):
+        reboot.reboot(rollout, host_run, BEFORE)
+    assert notes.end[0] == "unknown"
 
 
 def test_what_is_not_ours_is_not_rebooted() -> None:

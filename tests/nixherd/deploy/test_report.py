@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.exit_codes import Exit
-from nixherd.deploy.journal import Journal, entries
-from nixherd.deploy.report import Outcome, report
+from nixherd.base.errors import Exit
+from nixherd.deploy.report import Journal, Outcome, entries, report
 
 
 def noted(directory: Path, *events: tuple[str, str | None, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -98,6 +97,29 @@ def test_a_second_rollout_that_finds_nothing_does_not_hide_the_first(tmp_path: P
     first = [("run", None, {"hosts": ["a", "b"]}), ended("a", Outcome.DEPLOYED), ended("b", Outcome.DEPLOYED)]
     rows = {row.host: row.outcome for row in report(noted(tmp_path, *first, *again)).hosts}
     assert rows == {"a": Outcome.DEPLOYED, "b": Outcome.ROLLED_BACK}
+
+
+def test_a_rollout_reports_what_was_found_in_it_and_nothing_of_the_one_before(tmp_path: Path) -> None:
+    first: list[tuple[str, str | None, dict[str, Any]]] = [
+        ("run", None, {"hosts": ["a"]}),
+        ("found", "a", {"verified": {"root": "/dev/sda2"}}),  # by an installation, before any rollout
+        ("begin", "a", {}),
+        ("stage", "a", {"stage": "activate"}),
+        ("found", "a", {"new": "x", "diff": ["jq"], "log": ["it is broken"], "login_shell": "prints"}),
+        ended("a", Outcome.ROLLED_BACK, why="units failed"),
+        ("begin", "a", {}),
+    ]
+    deployed = [("found", "a", {"new": "y", "current": "y"}), ended("a", Outcome.DEPLOYED)]
+    of_the_host = {"verified": {"root": "/dev/sda2"}, "login_shell": "prints"}
+    [row] = report(noted(tmp_path / "deployed", *first, *deployed)).hosts
+    assert (row.outcome, row.why, row.stage) == (Outcome.DEPLOYED, None, None)
+    assert row.found == {"new": "y", "current": "y", **of_the_host}
+    unchanged = [("found", "a", {"old": "y", "new": "y"}), ended("a", Outcome.UNCHANGED)]
+    [row] = report(noted(tmp_path / "unchanged", *first, *unchanged)).hosts
+    assert (row.outcome, row.why, row.stage) == (Outcome.ROLLED_BACK, "units failed", "activate")
+    assert row.found == {"new": "x", "diff": ["jq"], "log": ["it is broken"], **of_the_host}
+    [row] = report(noted(tmp_path / "killed", *first, ("stage", "a", {"stage": "reach"}))).hosts
+    assert (row.outcome, row.found) == (Outcome.FAILED, of_the_host)
 
 
 def test_a_run_without_hosts_has_its_own_reason_and_warnings_name_their_hosts(tmp_path: Path) -> None:

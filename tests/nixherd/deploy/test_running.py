@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import DeadlineExceeded, FleetError, NotBegun
+from nixherd.base.errors import DeadlineExceeded, FleetError, NotBegun, NotSent, Unforeseen
 from nixherd.base.process import Completed
 from nixherd.deploy import machine as machines
 from nixherd.deploy import reboot, running
 from nixherd.deploy.machine import output_of, restart
 from nixherd.deploy.protocol import Kind
 from nixherd.fleet.models import Access
-from nixherd.ssh.transient_unit import Job
+from nixherd.ssh.login_shell import Job
 from tests.nixherd.deploy.scripted import BEFORE, FAILED, NEW, OLD, Scripted, rolled_out, system
 
 
@@ -102,6 +102,28 @@ def test_a_job_is_followed_to_its_end(looks: list[Any], error: str | None) -> No
             machines.run_job(machine, task)
     else:
         machines.run_job(machine, task)
+
+
+def test_a_job_whose_start_got_no_answer_is_looked_for() -> None:
+    for looks in (["running\n", "key 0\n"], ["key 0\n"]):
+        machine = Scripted(answers={"systemd-run": [OSError("gone"), ""], "is-active": looks})
+        machines.run_job(machine, Job("try", "key", "true", 5))
+        assert sum("systemd-run" in script for script in machine.scripts) == 1
+    for error in (NotSent("no route"), Unforeseen("a fault")):
+        with pytest.raises(type(error)):
+            machines.run_job(Scripted(answers={"systemd-run": error}), Job("try", "key", "true", 5))
+
+
+@pytest.mark.parametrize(
+    ("start", "looks"),
+    [(OSError("gone"), ["none\n"]), (OSError("gone"), ["other 0\n"]), ("", [OSError("gone"), "other 0\n"])],
+)
+def test_a_job_is_never_begun_on_another_connection(start: Any, looks: list[Any]) -> None:
+    """The caller has proven on its own one that this is the machine to be wiped."""
+    machine = Scripted(answers={"systemd-run": [start, ""], "is-active": looks})
+    with pytest.raises(FleetError, match="try is not under way, and the connection was lost meanwhile; run this again"):
+        machines.run_job(machine, Job("try", "key", "true", 5))
+    assert sum("systemd-run" in script for script in machine.scripts) == 1
 
 
 def test_a_job_past_its_deadline_is_said_to_be_that(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.base.errors import Usage
-from nixherd.deploy.waves import CANARIES, MaxFail, label, wave_of
+from nixherd.deploy.options import CANARIES, MaxFail, wave_label, wave_of
 
 
 def test_canaries_go_first_and_who_says_nothing_goes_in_wave_1() -> None:
     assert [wave_of("a", *said) for said in ((True, 7), (None, None), (False, 3), (0, 1))] == [CANARIES, 1, 3, 1]
-    assert (label(CANARIES), label(3)) == ("canaries", "wave 3")
+    assert (wave_label(CANARIES), wave_label(3)) == ("canaries", "wave 3")
 
 
 @pytest.mark.parametrize(

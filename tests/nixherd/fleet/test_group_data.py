@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nixherd.base.errors import Usage
-from nixherd.fleet.group_data import HOSTS, NODES, check_data, check_group_data
+from nixherd.fleet.groups import HOSTS, NODES, check_data, check_group_data
 
 ROOT = Path(__file__).parents[3]
 # What the inventory gives its hosts, and what only the emulated API is asked.

@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from nixherd.base.errors import FleetError
 from nixherd.base.run import Run
+from nixherd.base.ssh_keys import KeyPair, generate_ed25519, parse_public_key
 from nixherd.fleet.host_keys import HostKeys
-from nixherd.ssh.keys import KeyPair, generate_ed25519, parse_public_key
+from nixherd.locate.reach import Epoch, Hints, Look, Place, look
 from tests.nixherd.proxmox.fleets import FLEET, HOST
 
 
@@ -79,3 +82,27 @@ def test_a_key_that_cannot_be_used_is_one_clear_line(keys: HostKeys, private: st
     assert path.read_text() == private
     # what hosts.nix says is enough to reach the machine
     assert with_key("ssh-ed25519 AAAA").pinned("dev") == "ssh-ed25519 AAAA"
+
+
+def test_a_key_whose_private_half_is_gone_stays_pinned_in_the_run(keys: HostKeys) -> None:
+    """`post_provision.py deploy.py` in one line: hosts.nix was read before it pinned the key."""
+    public = keys.ensure("dev").public
+    keys.forget("dev")
+    assert keys.held("dev") is None
+    assert (keys.pinned("dev"), keys.owner(public, but="web")) == (public, "dev")
+    with pytest.raises(FleetError, match="its private half is not in"):
+        keys.to_install("dev")
+    assert with_key().pinned("dev") is None
+
+
+def test_a_metal_host_answers_with_the_key_that_was_pinned_since(keys: HostKeys) -> None:
+    with pytest.raises(FleetError, match=r"hosts.nix has a placeholder for its publicKey"):
+        places(keys)
+    public = keys.ensure("dev").public
+    keys.forget("dev")
+    assert {(place.epoch, place.host_key) for place in places(keys)} == {(Epoch.FINAL, public)}
+
+
+def places(keys: HostKeys) -> list[Place]:
+    hypervisor: Any = SimpleNamespace(fleet=replace(keys.fleet, vms={}))
+    return look(hypervisor, keys, keys.fleet.hosts["dev"], Hints(), Look())

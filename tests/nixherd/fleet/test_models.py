@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from nixherd.base.errors import Finding
-from nixherd.base.sizes import parse_size
+from nixherd.base.names import parse_size
 from nixherd.fleet.load import settings_of
 from nixherd.fleet.models import CloudInitSettings, ContainerSettings, Device, GuestType, Settings
 from nixherd.fleet.nix_values import NixSet

@@ -158,18 +158,18 @@ def git(directory: Path, *words: str) -> str:
 def test_a_tree_is_its_commit_unless_something_is_not_committed(tmp_path: Path) -> None:
     fleet = tmp_path / "repository/fleet"
     fleet.mkdir(parents=True)
-    assert revisions.of_tree(fleet) is None
+    assert revisions.Tree(str(fleet)).revision is None
     git(tmp_path / "repository", "init", "-q")
-    assert revisions.of_tree(fleet) is None  # no commit yet
+    assert revisions.Tree(str(fleet)).revision is None  # no commit yet
     (fleet / "flake.nix").write_text("{ }")
     git(fleet, "add", ".")
     git(fleet, "commit", "-q", "-m", "x")
     head = git(fleet, "rev-parse", "HEAD").strip()
-    assert revisions.of_tree(fleet) == head
+    assert revisions.Tree(str(fleet)).revision == head
     (fleet / "flake.nix").write_text("{  }")
-    assert revisions.of_tree(fleet) == f"{head}-dirty"
+    assert revisions.Tree(str(fleet)).revision == f"{head}-dirty"
     (tmp_path / "repository/.git/HEAD").write_text("nonsense")
-    assert revisions.of_tree(fleet) is None
+    assert revisions.Tree(str(fleet)).revision is None
 
 
 def test_a_fleet_by_a_link_is_a_flake_all_the_same(tmp_path: Path) -> None:

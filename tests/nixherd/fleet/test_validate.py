@@ -16,7 +16,7 @@ from nixherd.fleet.models import Access, Fleet
 from nixherd.fleet.nix_values import NixPath
 from nixherd.fleet.validate import find
 from nixherd.proxmox.guard.policy import Policy
-from nixherd.trust.overview import render
+from nixherd.trust.enrol import render_overview
 from tests.properties import examples
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY operator"
@@ -141,7 +141,7 @@ def test_where_it_says_nothing_it_is_a_warning() -> None:
         assert "is obeyed by nobody here: discover is obeyed in `proxmox` or the guest's entry" in str(finding)
 
 
-@examples(600)
+@examples(300)
 @given(st.lists(st.tuples(st.sampled_from(_PATHS), _values), min_size=1, max_size=3))
 def test_every_fleet_is_refused_in_lines_or_understood(changes: list[tuple[tuple[str, ...], Any]]) -> None:
     files = copy.deepcopy({"hosts": HOSTS, "definitions": DEFINITIONS})
@@ -166,7 +166,7 @@ def test_every_fleet_is_refused_in_lines_or_understood(changes: list[tuple[tuple
         Options.of(host.id, host.deployment.get)
     assert set(groups_of(fleet)["all"]) == set(fleet.hosts)
     assert Policy.from_fleet(fleet)
-    assert render(fleet)
+    assert render_overview(fleet)
     for vm in fleet.vms.values():
         assert type(vm.vmid) is int
         assert type(vm.readonly) is bool

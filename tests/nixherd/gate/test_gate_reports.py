@@ -10,7 +10,7 @@ import pytest
 from junitparser import JUnitXml
 
 from nixherd.base.errors import Severity
-from nixherd.gate import formats
+from nixherd.gate import results
 from nixherd.gate.results import Found, Result, Status, passed
 
 ODD = Found("50% of\nit, or: more \x1b[31m]]>\u202e", "hosts/a, b:c.nix", 3, 5, Severity.WARNING, "x", "do", "W01")
@@ -33,7 +33,7 @@ def test_only_what_was_seen_or_left_out_passes() -> None:
 
 
 def test_junit_is_read_by_a_reader_of_it() -> None:
-    xml = JUnitXml.fromstring(formats.junit(RESULTS).encode())
+    xml = JUnitXml.fromstring(results.junit_xml(RESULTS).encode())
     assert (xml.tests, xml.failures, xml.errors, xml.skipped) == (5, 1, 2, 1)
     [suite] = list(xml)
     found = {case.name: case.result for case in suite}
@@ -53,7 +53,7 @@ def schema() -> Any:
 
 
 def test_sarif_is_what_its_schema_says() -> None:
-    document = formats.sarif(RESULTS, "my fleet/")
+    document = results.sarif_log(RESULTS, "my fleet/")
     jsonschema.Draft4Validator(schema()).validate(document)
     runs = {run["tool"]["driver"]["name"]: run for run in document["runs"]}
     assert {name: run["invocations"][0]["executionSuccessful"] for name, run in runs.items()} == {
@@ -72,7 +72,7 @@ def test_sarif_is_what_its_schema_says() -> None:
 
 
 def test_an_annotation_is_one_line_that_nothing_in_it_ends() -> None:
-    lines = list(formats.annotations(RESULTS, "my fleet/"))
+    lines = list(results.annotations(RESULTS, "my fleet/"))
     assert lines[0] == (
         "::warning file=my fleet/hosts/a%2C b%3Ac.nix,line=3,col=5,title=deadnix::"
         "x: 50%25 of%0Ait, or: more \\x1b[31m]]>\\u202e; do"
@@ -84,4 +84,4 @@ def test_an_annotation_is_one_line_that_nothing_in_it_ends() -> None:
         "::error title=flake::missing: nix is not on PATH",
     ]
     evil = Found("a\r\n::add-mask::b", "x\n::stop-commands::y")
-    assert not re.search(r"[\r\n]", "".join(formats.annotations([Result("t", [evil])])))
+    assert not re.search(r"[\r\n]", "".join(results.annotations([Result("t", [evil])])))

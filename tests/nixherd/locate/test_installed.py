@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import ApiError, FleetError
+from nixherd.base.errors import ApiError, FleetError, NoAgent
 from nixherd.fleet.models import CloudInitSettings, Device, GuestType, Host, Vm
 from nixherd.locate import keyscan, neighbours
 from nixherd.locate.installed import Search
@@ -14,8 +14,6 @@ from nixherd.locate.neighbours import Neighbour, Sure
 from nixherd.locate.reach import Absent, Hints, Look, Place
 from nixherd.proxmox.answers import Interface
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import NoAgent
-from nixherd.proxmox.hypervisor import Hypervisor
 from tests.nixherd.locate.reach.conftest import MAC, FakeClient
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, KEY
 from tests.shared import Shared
@@ -118,9 +116,9 @@ def test_the_agents_word_counts_when_the_names_fail(scene: Scene) -> None:
     scene.hypervisor(Agentless(system="ID=nixos\n", addresses=("10.0.0.5",)))
     *named, told = scene.look()
     assert (places(named), told.address) == (["dev"], "10.0.0.5")
-    assert [each.asked for each in named] == [None]
-    assert told.asked is not None
-    assert told.asked.has_agent
+    assert [each.identity for each in named] == [None]
+    assert told.identity is not None
+    assert told.identity.has_agent
     assert scene.questions == []
 
 
@@ -142,7 +140,7 @@ def test_a_guest_without_an_agent(scene: Scene, monkeypatch: pytest.MonkeyPatch)
     found = scene.look()
     assert places(found) == ["dev", "10.0.0.9", "2001:db8::9", "fe80::5%eth0", "10.0.0.5", "10.0.0.6"]
     assert scene.questions == ["router"]
-    assert [(each.asked.mac, each.asked.has_agent) for each in found[1:] if each.asked] == [(MAC, False)] * 5
+    assert [(each.identity.mac, each.identity.has_agent) for each in found[1:] if each.identity] == [(MAC, False)] * 5
     assert scene.reasons == "vm 110 (dev) has no guest agent"
 
 
@@ -262,12 +260,12 @@ def test_a_network_is_searched_only_where_that_is_said(scene: Scene, monkeypatch
     assert places(scene.look()) == ["dev"]
     assert searched == []
     monkeypatch.setattr(Agentless, "node_addresses", lambda self: {"10.9.9.3": "prom"})
-    Hypervisor.addresses.of(scene.shared.hypervisor).forget()
+    scene.shared.hypervisor._addresses.forget()
     scene.has(discover=("10.9.9.0/29",))
     assert places(scene.look()) == ["dev", "10.9.9.2"]
     assert places(scene.look()) == ["dev", "10.9.9.2"]
     assert searched == [["10.9.9.1", "10.9.9.2", "10.9.9.4", "10.9.9.5", "10.9.9.6"]], "without the node's, and once"
-    scene.shared.context.sightings._listening._seconds = 0.0
+    scene.shared.context.sightings.listening["10.9.9.0/29"]._seconds = 0.0
     for _ in range(keyscan.MOST_SEARCHES + 2):
         scene.look()
     assert len(searched) == keyscan.MOST_SEARCHES

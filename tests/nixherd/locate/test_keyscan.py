@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from nixherd.base.ssh_keys import generate_ed25519
 from nixherd.locate import keyscan
-from nixherd.ssh.keys import generate_ed25519
 from tests.sshd import Sshd
 
 pytestmark = pytest.mark.xdist_group("emulator")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.base.errors import FleetError
-from nixherd.base.once import ahead
+from nixherd.base.waiting import ahead
 from tests.nixherd.nix.conftest import FakeNix
 from tests.shared import Shared
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.base.errors import FleetError
-from nixherd.nix import eval_jobs
+from nixherd.nix import evaluator
 from tests import nix_cli
 from tests.nixherd.nix.test_commands import described
 from tests.nixherd.proxmox.fleets import FLEET, HOST
@@ -128,8 +128,8 @@ def test_one_host_alone_is_evaluated_by_nix(shared: Shared, calls: Callable[[], 
 
 
 def test_older_ones_are_not_used() -> None:
-    assert eval_jobs.is_usable("  --apply  Apply …\n  --select  Apply provided Nix function to …")
-    assert not eval_jobs.is_usable("  --apply  Apply …\n")
+    assert evaluator.knows_options("  --apply  Apply …\n  --select  Apply provided Nix function to …")
+    assert not evaluator.knows_options("  --apply  Apply …\n")
 
 
 def test_lines_as_it_prints_them(tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ def test_lines_as_it_prints_them(tmp_path: Path) -> None:
         "extraValue": json.loads(described())["dev"],
     }
     wrong = {"attr": "web", "attrPath": ["web"], "error": "error:\n       … while calling\n\n       error: it is wrong"}
-    found = eval_jobs.parse([json.dumps(job), json.dumps(wrong)], tmp_path)
+    found = evaluator.parse_jobs([json.dumps(job), json.dumps(wrong)], tmp_path)
     assert not isinstance(found["dev.lan"], FleetError)
     assert found["dev.lan"].host_id == "dev.lan"
     assert str(found["web"]) == f"{tmp_path}: Nix cannot evaluate the fleet: it is wrong"
     with pytest.raises(FleetError, match="nix-eval-jobs printed something unexpected"):
-        eval_jobs.parse(["no JSON"], tmp_path)
+        evaluator.parse_jobs(["no JSON"], tmp_path)

@@ -8,8 +8,7 @@ import pytest
 
 from nixherd.base.errors import FleetError
 from nixherd.base.process import run
-from nixherd.deploy.journal import Journal, entries
-from nixherd.deploy.report import report
+from nixherd.deploy.report import Journal, entries, report
 from nixherd.nix.log import warnings
 from tests import nix_cli
 from tests.nixherd.proxmox.fleets import FLEET, HOST

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from nixherd.base.sizes import parse_size
+from nixherd.base.names import parse_size
 from nixherd.fleet.models import Endpoint, Fleet, Host, Origin, Settings, Template, Vm
 from nixherd.proxmox.config import VmConfig
 

@@ -8,8 +8,8 @@ import pytest
 
 from nixherd.base.errors import Refused
 from nixherd.fleet.world import look
-from nixherd.proxmox.guard import definitions as module
-from nixherd.proxmox.guard.definitions import Definitions
+from nixherd.proxmox import hypervisor
+from nixherd.proxmox.hypervisor import Definitions
 
 MakeFleet = Callable[..., Path]
 
@@ -27,7 +27,7 @@ def directory(make_fleet: MakeFleet) -> Path:
 
 def test_what_does_not_change_is_evaluated_once(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = Definitions.load(directory)
-    monkeypatch.setattr(module, "load_fleet", lambda *_: pytest.fail("evaluated again"))
+    monkeypatch.setattr(hypervisor, "load_fleet", lambda *_: pytest.fail("evaluated again"))
     for _ in range(3):
         assert loaded.policy().may_change(110)
 

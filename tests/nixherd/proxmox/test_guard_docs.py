@@ -20,8 +20,6 @@ def named_by(route: Route) -> Iterator[str]:
     if "{vmid}" in route.path:
         says = {Guest.SOURCE: "path (or the template)", Guest.LOOKED_INTO: "path (managed, three files)"}
         yield says.get(route.guest, "path")
-    if route.volume:
-        yield "volume in the path"
     for name, kind in {**route.parameters, **{f"{key}N": kind for key, kind in route.indexed.items()}}.items():
         if kind in _NAMING:
             yield f"`{name}`: {_NAMING[kind]}"

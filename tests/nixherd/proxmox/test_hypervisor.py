@@ -1,13 +1,18 @@
 """The way into the hypervisor's API, which is proven once for all."""
 
+import contextlib
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nixherd.base.errors import ApiError, FleetError, Unusable, is_passing
 from nixherd.fleet.models import Endpoint
-from nixherd.proxmox.errors import Unusable
 from nixherd.proxmox.hypervisor import Hypervisor
+from nixherd.proxmox.preflight import survey
 from nixherd.proxmox.token import Token
 from tests.nixherd.proxmox.conftest import TOKEN, Emulator
 from tests.nixherd.proxmox.fleets import DEV, FLEET
@@ -79,3 +84,48 @@ def test_what_is_the_same_for_every_guest_is_asked_once(hypervisor: Hypervisor, 
     asked = [row["path"] for row in emulator.requests()]
     assert asked.count("/nodes") <= 2, "the list, and the rows for their addresses"
     assert (hypervisor.accepted_changes, hypervisor.under_way) == (0, [])
+
+
+# What is asked, and the request that no answer comes to.
+QUESTIONS: dict[str, tuple[Callable[[Hypervisor], Any], str]] = {
+    "version": (lambda hypervisor: hypervisor.version.release, "/version"),
+    "client": (lambda hypervisor: hypervisor.client.token_id, "/nodes"),
+    "permissions": (lambda hypervisor: hypervisor.permissions.allows("/vms/110", "VM.Allocate"), "/access/permissions"),
+    "template": (lambda hypervisor: hypervisor.template[0], "/nodes/prom/qemu/9002/config"),
+    "storages": (lambda hypervisor: survey(hypervisor, DEV).template_storages.keys(), "/nodes/prom/storage/.*"),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_that_failed_is_asked_again_and_one_that_was_answered_is_not(
+    hypervisor: Hypervisor, emulator: Emulator, question: str
+) -> None:
+    """A run may take an hour, and the node was away for a moment of it."""
+    hypervisor.fleet = replace(hypervisor.fleet, endpoint=emulator.endpoint)
+    ask, path = QUESTIONS[question]
+    emulator.control("fault", name="timed-out", on=True, method="GET", path=f"{path}$", count=1)
+    with contextlib.suppress(FleetError):
+        assert ask(hypervisor) is None, "why not is told beside the template"
+    first = ask(hypervisor)
+    assert first
+    before = len(emulator.requests())
+    assert ask(hypervisor) == first
+    asked = [row["path"] for row in emulator.requests()[before:]]
+    assert not any(re.fullmatch(path, each) for each in asked) or question == "storages", asked
+
+
+def test_a_node_that_did_not_tell_its_addresses_is_asked_again(hypervisor: Hypervisor, emulator: Emulator) -> None:
+    """What is missing of them is not taken for nobody's, and costs nobody who has waited for it a second question."""
+    hypervisor.fleet = replace(hypervisor.fleet, endpoint=emulator.endpoint)
+    emulator.control("fault", name="timed-out", on=True, method="GET", path="/nodes/prom/network$", count=1)
+    for seen in (1, 2, 2):
+        assert hypervisor.addresses["127.0.0.1"] == "the hypervisor's API"
+        assert sum(row["path"] == "/nodes/prom/network" for row in emulator.requests()) == seen
+
+
+def test_what_the_token_may_not_do_is_not_asked_again() -> None:
+    refused, lost = ApiError("no", 403), ApiError("no answer", None)
+    wrapped = Unusable("no")
+    wrapped.__cause__ = ApiError("no", 596)
+    passing = [is_passing(error) for error in (refused, lost, wrapped, FleetError("no"), Unusable("no"), None)]
+    assert passing == [False, True, True, False, False, False]

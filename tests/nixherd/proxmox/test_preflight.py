@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nixherd.base.errors import Refused
-from nixherd.base.sizes import parse_size
+from nixherd.base.names import parse_size
 from nixherd.fleet.models import Device, Fleet, Settings, Vm
 from nixherd.proxmox.answers import Permissions, Storage, Version
 from nixherd.proxmox.guest.identity import ActualVm

@@ -7,9 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from nixherd.base.errors import ApiError, FleetError, Undecided
-from nixherd.base.exit_codes import Exit, exit_of
-from nixherd.proxmox.errors import StillRunning, TaskForgotten
+from nixherd.base.errors import ApiError, Exit, FleetError, StillRunning, TaskForgotten, Undecided, exit_of
 from nixherd.proxmox.guest import aftermath, apply, removal, tasks
 from nixherd.proxmox.guest.backups import BackupGuest
 from nixherd.proxmox.guest.destroy import DestroyGuest

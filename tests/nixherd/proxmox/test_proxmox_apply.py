@@ -253,7 +253,7 @@ def test_asks_the_node_what_it_wants_to_know(emulator: Emulator) -> None:
     assert client.nodes() == ("prom",)
     assert client.permissions().allows("/vms/110", "VM.Allocate")
     assert not client.permissions().allows("/pool/x", "VM.Allocate")
-    assert [guest.vmid for guest in client.guests("prom")] == [104, 109, 111, 9002]
+    assert [guest.vmid for guest in client.resources()] == [104, 109, 111, 9002]
     storage = client.storage("prom", "nvmeprom")
     assert storage is not None
     assert (storage.active, storage.available, "images" in storage.content) == (True, 900 << 30, True)
@@ -295,7 +295,7 @@ def every_change(client: Client, vmid: int) -> list[object]:
         lambda: Stop("prom", vmid).begin(client),
         lambda: Shutdown("prom", vmid, 60).begin(client),
         lambda: Reboot("prom", vmid, 60).begin(client),
-        lambda: client._post("nodes", "prom", "qemu", vmid, "agent", "ping"),
+        lambda: client._ask("POST", ("nodes", "prom", "qemu", vmid, "agent", "fstrim"), {}),
         lambda: client.agent_exec("prom", vmid, ["/bin/true"]),
     ]
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nixherd.base.errors import FleetError
-from nixherd.base.sizes import parse_size
+from nixherd.base.names import parse_size
 from nixherd.fleet.models import CloudInitSettings, ContainerSettings, Device, GuestType, Origin, Settings, Vm
 from nixherd.proxmox.answers import Pending
 from nixherd.proxmox.config import VmConfig, encode_ssh_keys

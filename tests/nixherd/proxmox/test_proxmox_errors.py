@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.errors import AgentUnavailable, OutcomeUnknown
 from nixherd.proxmox import wire
-from nixherd.proxmox.errors import AgentUnavailable, OutcomeUnknown
 
 RECORDINGS = Path(__file__).parents[4] / "shared" / "pve" / "recordings"
 WHO = "nixherd@pve!fleet"

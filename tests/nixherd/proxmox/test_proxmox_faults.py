@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import FleetError, Refused
-from nixherd.base.exit_codes import Exit, exit_of
+from nixherd.base.errors import Exit, FleetError, Refused, exit_of
 from nixherd.fleet.models import Fleet, Vm
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest import apply as apply_module

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.base.errors import FleetError, Refused
-from nixherd.base.sizes import format_size, parse_size
+from nixherd.base.names import format_size, parse_size
 from nixherd.fleet.models import GuestType, Settings, Vm
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.config import VmConfig, encode_ssh_keys

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import FleetError, Usage
-from nixherd.base.exit_codes import Exit, exit_of
-from nixherd.base.sizes import parse_size
+from nixherd.base.errors import Exit, FleetError, Usage, exit_of
+from nixherd.base.names import parse_size
 from nixherd.proxmox.answers import Task, Upid
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guard.policy import BOOT_ID, Policy

@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import FleetError, Refused, TaskFailed, Usage
-from nixherd.base.sizes import parse_size
+from nixherd.base.errors import FleetError, Refused, TaskFailed, TaskForgotten, Usage
+from nixherd.base.names import parse_size
 from nixherd.fleet.models import ContainerSettings, GuestType, Settings
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import TaskForgotten
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest import apply as apply_module
 from nixherd.proxmox.guest.archive import read_back
@@ -54,7 +53,7 @@ def archive(emulator: Emulator) -> str:
 
 def test_whoever_asks_is_told_what_to_add_and_operations_do_nothing(emulator: Emulator, archive: str) -> None:
     before = emulator.changes()
-    with pytest.raises(Usage, match=r"vm 110 \(dev\) is there on prom, nothing was done; .* add --overwrite"):
+    with pytest.raises(Usage, match=r"vm 110 \(dev\) is on prom, nothing was done; to replace it .* add --overwrite"):
         asked(emulator, archive)
     found = RestoreGuest(archive).run(emulator.client(), FLEET, DEV)
     assert isinstance(found, Outcome)
@@ -70,7 +69,7 @@ def test_whoever_asks_is_told_what_to_add_and_operations_do_nothing(emulator: Em
         ("pbs:backup/ct/110/2026-01-01T00:00:00Z", "is a backup of a container"),
         ("local:iso/x.iso", "is not a backup; `nixherd vm backups dev` lists"),
         ("x", "is not a backup"),
-        (NONE, "backup local:backup/vzdump-qemu-110-2020_01_01-00_00_00.vma.zst does not exist on prom"),
+        (NONE, "local:backup/vzdump-qemu-110-2020_01_01-00_00_00.vma.zst does not exist on prom"),
     ],
 )
 def test_a_wrong_backup_is_found_first(emulator: Emulator, archive: str, wrong: str, says: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nixherd.base.errors import FleetError, Usage
-from nixherd.base.sizes import parse_size
+from nixherd.base.names import parse_size
 from nixherd.proxmox.guest import snapshots
 from nixherd.proxmox.guest.disks import RelocateDisk, ResizeDisk
 from nixherd.proxmox.guest.hardware import SetOptions

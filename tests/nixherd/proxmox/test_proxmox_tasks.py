@@ -2,10 +2,9 @@
 
 import pytest
 
-from nixherd.base.errors import ApiError, DeadlineExceeded, TaskFailed
+from nixherd.base.errors import ApiError, DeadlineExceeded, StillRunning, TaskFailed, TaskForgotten
 from nixherd.cli.output import percentage
 from nixherd.proxmox.answers import TaskStatus, Upid
-from nixherd.proxmox.errors import StillRunning, TaskForgotten
 from nixherd.proxmox.guest.tasks import lost_the_lock, reason, wait
 
 UPID = Upid.parse("UPID:prom:0002A2CB:00052A4E:6B03F0ED:qmclone:9002:nixherd@pve!lab:")

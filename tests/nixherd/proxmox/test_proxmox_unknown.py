@@ -7,13 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from nixherd.base.errors import ApiError, TaskFailed, Undecided
-from nixherd.base.exit_codes import Exit, exit_of
+from nixherd.base.errors import ApiError, Exit, OutcomeUnknown, TaskFailed, Undecided, exit_of
 from nixherd.fleet.models import GuestType
 from nixherd.proxmox.answers import Task, Upid
 from nixherd.proxmox.belongings import Belongings, Part
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.errors import OutcomeUnknown
 from nixherd.proxmox.guest import reboots, removal, tasks
 from nixherd.proxmox.guest.tasks import Held
 from nixherd.proxmox.steps import AwaitReboot, CloudInit, Destroy, Reboot, Regenerate

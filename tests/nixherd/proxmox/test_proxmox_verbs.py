@@ -8,8 +8,8 @@ from unittest.mock import Mock
 import pytest
 from click.testing import CliRunner
 
-from nixherd.base.arguments import size_of, text_of
 from nixherd.base.errors import Refused, Usage
+from nixherd.base.names import size_of, text_of
 from nixherd.cli.front import Front
 from nixherd.cli.vm import vm as VM
 from nixherd.cli.vm_change import command_of

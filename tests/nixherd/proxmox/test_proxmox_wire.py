@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.base.errors import ApiError, Refused
-from nixherd.proxmox.errors import AgentUnavailable, NoAgent, OutcomeUnknown
+from nixherd.base.errors import AgentUnavailable, ApiError, NoAgent, OutcomeUnknown, Refused
 from nixherd.proxmox.wire import data_of, decode_request, error_of, guest_text, single
 
 ORIGIN = "https://10.77.0.1:8006"

@@ -10,10 +10,10 @@ import pytest
 from pyinfra.api.host import Host
 
 from facts.nixos import BootedSystem, CurrentSystem, Generations
-from nixherd.deploy.journal import Journal, entries
-from nixherd.pyinfra_glue.base import NoShell
+from nixherd.base.ssh_keys import KeyPair, generate_ed25519
+from nixherd.deploy.report import Journal, entries
+from nixherd.pyinfra_glue.connector import NoShell
 from nixherd.pyinfra_glue.fleet import FleetConnector
-from nixherd.ssh.keys import KeyPair, generate_ed25519
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import Said, connected, executing, said_by, shared_at
 from tests.shared import Shared

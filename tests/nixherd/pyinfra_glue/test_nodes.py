@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nixherd.base.errors import Refused, Usage
+from nixherd.base.ssh_keys import generate_ed25519, known_hosts_line
 from nixherd.pyinfra_glue.node import check_selection_of_nodes, check_words, known_keys, nodes_of
-from nixherd.ssh.keys import generate_ed25519, known_hosts_line
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
 NODES = {"prom": "192.0.2.1", "other": "other"}

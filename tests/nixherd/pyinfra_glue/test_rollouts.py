@@ -11,11 +11,11 @@ from pyinfra.api.state import StateStage
 
 from nixherd.base.errors import FleetError, Usage
 from nixherd.deploy.protocol import Kind
-from nixherd.deploy.run import Reached
+from nixherd.deploy.rollout import Reached
 from nixherd.deploy.running import Running
 from nixherd.fleet.models import Access
-from nixherd.pyinfra_glue import rollouts
-from nixherd.pyinfra_glue.machine import PyinfraMachine
+from nixherd.pyinfra_glue import engine
+from nixherd.pyinfra_glue.engine import PyinfraMachine
 from tests.nixherd.proxmox.fleets import FLEET, HOST
 from tests.shared import Shared
 
@@ -50,14 +50,14 @@ def test_a_plan_takes_no_lock_and_leaves_no_file(shared: Shared, tmp_path: Path)
     """§2.4: two plans at once; neither keeps the other, or a deployment, from beginning."""
     other = Shared(shared.fleet, shared.token_file)
     for each in (shared, other):
-        rollout, host_run = rollouts.begin(host_of(each, stage=StateStage.Prepare))
+        rollout, host_run = engine.begin_rollout(host_of(each, stage=StateStage.Prepare))
         host_run.enter("reach")
         assert rollout.id == "plan"
     assert files_below(tmp_path) == []
-    rollouts.begin(host_of(shared, stage=StateStage.Execute))
+    engine.begin_rollout(host_of(shared, stage=StateStage.Execute))
     with pytest.raises(FleetError, match="another deployment of this fleet"):
-        rollouts.begin(host_of(other, stage=StateStage.Execute))
-    rollouts.begin(host_of(other, stage=StateStage.Prepare))
+        engine.begin_rollout(host_of(other, stage=StateStage.Execute))
+    engine.begin_rollout(host_of(other, stage=StateStage.Prepare))
     shared.run.close()
 
 
@@ -70,14 +70,14 @@ def test_each_row_reads_anew_and_what_was_planned_answers_nothing(
     def ask(machine: object, kind: Kind) -> Running:
         return Running(runs[0], runs[0], "dev", "1")
 
-    monkeypatch.setattr(rollouts, "ask_running", ask)
+    monkeypatch.setattr(engine, "ask_running", ask)
     monkeypatch.setattr(PyinfraMachine, "reconnect", lambda *_, **__: "192.0.2.1")
-    planned = [rollouts.read(host_of(shared, stage=StateStage.Prepare, row=row))[2] for row in "12"]
+    planned = [engine.begin_reached(host_of(shared, stage=StateStage.Prepare, row=row))[2] for row in "12"]
     assert [each.running.current for each in planned] == [NEW, NEW]
-    _, first, reached = rollouts.read(host_of(shared, stage=StateStage.Execute, row="1"))
+    _, first, reached = engine.begin_reached(host_of(shared, stage=StateStage.Execute, row="1"))
     assert reached.running.current == NEW
     runs.pop(0)
-    _, second, reached = rollouts.read(host_of(shared, stage=StateStage.Execute, row="2"))
+    _, second, reached = engine.begin_reached(host_of(shared, stage=StateStage.Execute, row="2"))
     assert reached.running.current == OLD
     assert first is not second
     shared.run.close()
@@ -85,17 +85,17 @@ def test_each_row_reads_anew_and_what_was_planned_answers_nothing(
 
 def test_two_rollouts_of_a_run_have_names_of_their_own(shared: Shared) -> None:
     hosts = [host_of(shared, stage=StateStage.Execute, row=row) for row in "12"]
-    (first, _), (second, later) = (rollouts.begin(host) for host in hosts)
+    (first, _), (second, later) = (engine.begin_rollout(host) for host in hosts)
     assert second.id == f"{first.id}.2"
-    assert rollouts.current(hosts[0])[1] is later
+    assert engine.current(hosts[0])[1] is later
     shared.run.close()
 
 
 def test_a_row_without_the_one_before_says_which_is_missing(shared: Shared) -> None:
     host = host_of(shared, stage=StateStage.Prepare)
     with pytest.raises(Usage, match=r"dev: this row goes on with a rollout; put deployment.reach before it"):
-        rollouts.current(host)
-    _, host_run = rollouts.begin(host)
+        engine.current(host)
+    _, host_run = engine.begin_rollout(host)
     for row, value in (("reach", "reached"), ("evaluate", "planned"), ("evaluate", "built"), ("evaluate", "copied")):
         with pytest.raises(Usage, match=rf"the result of deployment.{row}; put that row before it"):
             getattr(host_run, value)
@@ -106,4 +106,4 @@ def test_a_row_without_the_one_before_says_which_is_missing(shared: Shared) -> N
 def test_a_home_can_be_switched_to_and_no_more(shared: Shared) -> None:
     shared.fleet = replace(shared.fleet, hosts={"dev": replace(HOST, id="dev", configuration_file=None)})
     with pytest.raises(Usage, match="goal=boot: a home can be switched to"):
-        rollouts.begin(host_of(shared, stage=StateStage.Prepare, goal="boot"))
+        engine.begin_rollout(host_of(shared, stage=StateStage.Prepare, goal="boot"))

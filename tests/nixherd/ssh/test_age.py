@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.base.errors import FleetError
+from nixherd.base.ssh_keys import generate_ed25519
 from nixherd.ssh.age import identity, identity_of, is_recipient, recipient, recipient_of
-from nixherd.ssh.keys import generate_ed25519
 from tests.nix_cli import environment
 from tests.properties import examples
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from nixherd.base.ssh_keys import generate_ed25519, known_hosts_line
 from nixherd.ssh.destination import Destination
-from nixherd.ssh.keys import generate_ed25519, known_hosts_line
 from tests.sshd import Sshd
 
 TO = Destination("192.0.2.7", "root", Path("/state/known"))

@@ -3,13 +3,13 @@
 import subprocess
 from pathlib import Path
 
-from nixherd.ssh import transient_unit as jobs
-from nixherd.ssh.transient_unit import Job
+from nixherd.ssh import login_shell
+from nixherd.ssh.login_shell import Job
 
 
 def ran(job: Job, directory: Path) -> str:
     """Run the body of a job with its directory moved, and return what NAME.done holds."""
-    subprocess.run(["sh"], input=job.body.replace(jobs.DIRECTORY, str(directory)), text=True, check=True, timeout=10)
+    subprocess.run(["sh"], input=job.body.replace(login_shell.JOBS, str(directory)), text=True, check=True, timeout=10)
     return (directory / f"{job.name}.done").read_text()
 
 

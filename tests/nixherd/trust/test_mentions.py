@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.trust.mentions import imported, named
+from nixherd.trust.retire import imported, mentions_of
 
 REFERENCE = Path(__file__).parents[3] / "fleet"
 
 
 def lines(path: str, text: str, *names: str) -> list[int]:
-    return [each.line for each in named({path: text.encode()}, names or ("dev",))]
+    return [each.line for each in mentions_of({path: text.encode()}, names or ("dev",))]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_other_texts_are_read_by_words() -> None:
     assert lines(".github/workflows/x.yml", text) == [1, 3, 4, 6]
     assert lines("known_hosts", "dev,10.0.0.5 ssh-ed25519 AAAA\n[dev]:22 x\n") == [1, 2]
     assert lines("binary", "dev\0\n") == []
-    [found] = named({"long.yml": (f"{'a ' * 90}dev{' b' * 90}").encode()}, ["dev"])
+    [found] = mentions_of({"long.yml": (f"{'a ' * 90}dev{' b' * 90}").encode()}, ["dev"])
     assert "dev" in found.text
     assert len(found.text) == 82
 
@@ -77,4 +77,5 @@ def test_of_the_reference_fleet_nothing_takes_what_is_devs() -> None:
     texts = {str(path.relative_to(REFERENCE)): path.read_bytes() for path in REFERENCE.rglob("*") if path.is_file()}
     rest = {path: text for path, text in texts.items() if not path.startswith("hosts/dev/") and path != "hosts.nix"}
     assert imported(rest, ["hosts/dev"]) == []
-    assert [each.path for each in named(rest, ["dev"]) if each.path.endswith(".nix")] == ["vms/definitions.nix"] * 2
+    mentions = [each.path for each in mentions_of(rest, ["dev"])]
+    assert [path for path in mentions if path.endswith(".nix")] == ["vms/definitions.nix"] * 2

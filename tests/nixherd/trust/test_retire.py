@@ -69,7 +69,7 @@ def test_shapes_that_people_write(tmp_path: Path) -> None:
         },
         beside=[other],
     )
-    files = {path: text and text.decode() for path, text in found.wanted.files.items()}
+    files = {path: text and text.decode() for path, text in found.change.files.items()}
     assert files["hosts.nix"] == f"let\n  db = {host('db')};\nin {{ inherit db; }}\n"
     assert files["vms/definitions.nix"] == (
         '{\n  proxmox = { host = "192.0.2.1"; node = "prom"; };\n  imported = {\n'
@@ -105,7 +105,7 @@ def test_which_files_are_its_alone(
 ) -> None:
     entries = f"{{\n  web = {host('web', web)};\n  db = {host('db')};\n}}\n"
     found = planned(tmp_path, {web: "{ }", "hosts/db/configuration.nix": "{ }", "hosts.nix": entries, **others})
-    assert sorted(path for path, text in found.wanted.files.items() if text is None) == gone
+    assert sorted(path for path, text in found.change.files.items() if text is None) == gone
     assert list(found.stays) == stays
 
 

@@ -26,7 +26,7 @@ from nixherd.proxmox import wire
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.calls import Agent, Guests, Storages
 from nixherd.proxmox.steps import Start
-from nixherd.proxmox.wire import Tasks, answer
+from nixherd.proxmox.wire import Tasks
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
 from tests.properties import examples
@@ -63,7 +63,7 @@ class Answering(Guests, Storages, Tasks, Agent):
         self._answers = answers
 
     def _ask(self, method: str, path: Sequence[object], parameters: object) -> Any:
-        return answer(method, path, next(self._answers))
+        return next(self._answers)
 
 
 CALLS = sorted(name for name, each in inspect.getmembers(Answering, inspect.isfunction) if not name.startswith("_"))

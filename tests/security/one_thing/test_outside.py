@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from nixherd.base import process
-from nixherd.base.errors import FleetError, ProcessFailed
-from nixherd.base.exit_codes import Exit
+from nixherd.base.errors import Exit, FleetError, ProcessFailed
 from nixherd.cli.main import run
-from nixherd.deploy.journal import entries
+from nixherd.deploy.report import entries
 from tests import nix_cli
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
@@ -80,7 +79,7 @@ def test_a_journal_that_cannot_be_written_keeps_whole_lines(tmp_path: Path) -> N
     script = """
 import resource, sys
 from pathlib import Path
-from nixherd.deploy.journal import Journal
+from nixherd.deploy.report import Journal
 journal = Journal(Path(sys.argv[1]))
 journal.note("run", hosts=["a"])
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 10_000))

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.base.errors import FAILURES, UNFORESEEN, FleetError, Unforeseen
-from nixherd.base.exit_codes import Exit, exit_of
-from nixherd.base.faults import worded
+from nixherd.base.errors import FAILURES, UNFORESEEN, Exit, FleetError, Unforeseen, exit_of
+from nixherd.base.terminal import worded
 from tests import nix_cli
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
@@ -178,6 +177,10 @@ def check(place: Place) -> Ended:
     return ended
 
 
+def rebuild(place: Place) -> Ended:
+    return place.nixherd("deploy", "--json", "--max-fail", "4", "--data", "engine=nixos-rebuild")
+
+
 HOST_RUN = "(locals().get('host_run') or self.host_run).id"
 SCENARIOS = {
     "facts/base.py:_guarded.guarded:1": Scenario(
@@ -205,7 +208,7 @@ SCENARIOS = {
     ),
     "nixherd/pyinfra_glue/inventory.py:or_end:1": Scenario(lambda place: place.pyinfra("exec", "--", "true")),
     "nixherd/pyinfra_glue/node.py:NodeConnector.connect:1": Scenario(node),
-    "nixherd/deploy/run.py:Rollout.turn:1": Scenario(deploy, HOST_RUN, "failed"),
+    "nixherd/deploy/rollout.py:Rollout.turn:1": Scenario(deploy, HOST_RUN, "failed"),
     "nixherd/nix/evaluator.py:Evaluator._try:1": Scenario(
         deploy, "min({*host_ids} & {*'aku'}, default=None)", "failed"
     ),
@@ -214,24 +217,21 @@ SCENARIOS = {
     "nixherd/base/process.py:_Reader._pass_on:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/proxmox/guest/adopt.py:_parting:1": Scenario(retire_with_a_guest),
     "nixherd/trust/rehearsal.py:_wrong_hosts:1": Scenario(retire, harmless=True, status=0),
-    "nixherd/base/once.py:ahead.quietly:1": Scenario(deploy, "'a'", harmless=True, status=0),
+    "nixherd/base/waiting.py:ahead.quietly:1": Scenario(deploy, "'a'", harmless=True, status=0),
     "nixherd/deploy/activate.py:_Activation._look:1": Scenario(deploy, HOST_RUN, "unknown", status=5),
     "nixherd/deploy/activate.py:_Activation._send_word:1": Scenario(deploy, HOST_RUN, "rolled back"),
     "nixherd/deploy/activate.py:_Activation._disproved:1": Scenario(deploy, HOST_RUN, "rolled back"),
     "nixherd/deploy/copy.py:copy:1": Scenario(deploy, HOST_RUN, "failed"),
-    "nixherd/deploy/plan.py:to_come.configs:1": Scenario(deploy, "host_id", harmless=True, status=0),
+    "nixherd/deploy/plan.py:_to_come:1": Scenario(deploy, "host_id", harmless=True, status=0),
     "nixherd/deploy/program.py:note_too:1": Scenario(deploy_a_commit, HOST_RUN, harmless=True, status=0),
     "nixherd/deploy/reboot.py:reboot_and_prove:1": Scenario(reboot, HOST_RUN, "unknown", status=5),
-    "nixherd/deploy/running.py:try_running:1": Scenario(
-        lambda place: place.nixherd("deploy", "--json", "--max-fail", "4", "--data", "engine=nixos-rebuild"),
-        "machine.id",
-        "unknown",
-        status=5,
-    ),
-    "nixherd/base/once.py:_attempt:1": Scenario(deploy, "key if what == 'claiming a host' else None", "failed"),
+    "nixherd/deploy/reboot.py:reboot_and_prove:2": Scenario(reboot, HOST_RUN, "unknown", status=5),
+    "nixherd/deploy/build.py:rebuild:1": Scenario(rebuild, HOST_RUN, "failed"),
+    "nixherd/deploy/build.py:_ask_again:1": Scenario(rebuild, HOST_RUN, "unknown", status=5),
+    "nixherd/deploy/running.py:try_running:1": Scenario(reboot, "machine.id", "unknown", status=5),
     "nixherd/pyinfra_glue/operation.py:_make:1": Scenario(deploy, "host.data.host_id", "failed"),
-    "nixherd/pyinfra_glue/operation.py:guarded:1": Scenario(deploy, "host.data.host_id", "failed"),
-    "nixherd/pyinfra_glue/rollouts.py:waves.found:1": Scenario(deploy, "each.data.host_id", harmless=True, status=0),
+    "nixherd/pyinfra_glue/operation.py:operation.decorate.commands:1": Scenario(deploy, "host.data.host_id", "failed"),
+    "nixherd/pyinfra_glue/engine.py:waves:1": Scenario(deploy, "each.data.host_id", harmless=True, status=0),
 }
 
 

@@ -1,7 +1,7 @@
 """For the programs that tests/security/one_thing/ starts, and for them alone: faults planted by an import hook,
 and in the place of SSH two machines that answer as machine.sh does.
 
-PLANTED is JSON: `place` (file:function:number of its guarded `try`), `host`, an expression over the local variables
+PLANTED is JSON: `place` (file:function:number of its guarded `try`), `host`, an expression over the variables
 there, and `errors` by what it may come to. A place's first statement then raises. Nothing of this is in the programs.
 """
 
@@ -76,7 +76,7 @@ class Planter(importlib.machinery.SourceFileLoader):
 
 def plant() -> None:
     frame = sys._getframe(1)
-    error = PLANTED["errors"].get(eval(PLANTED["host"], {}, dict(frame.f_locals)))
+    error = PLANTED["errors"].get(eval(PLANTED["host"], frame.f_globals, dict(frame.f_locals)))
     if error:
         raise ERRORS[error]
 
@@ -134,10 +134,10 @@ def stand_in(module: Any) -> None:
     def answer(words: list[str]) -> tuple[bool, Any]:
         return True, CommandOutput([OutputLine("stdout", word) for word in words])
 
-    def arrive(connector: Any, how: Any) -> bool:
+    def arrive(connector: Any, how: Any) -> Any:
         connector.place = module.Place("127.0.0.1", module.Epoch.FINAL, "", "root")
         connector.data["ssh_user"] = "root"
-        return True
+        return connector.place
 
     def forced(connector: Any, words: str, timeout: float) -> tuple[bool, Any]:
         report, verb = machine(connector), words.split()[1]
@@ -176,7 +176,7 @@ def stand_in(module: Any) -> None:
         return answer([f"{key}={value}" for key, value in {**names, "booted": OLD, "sudo": "root", **kernel}.items()])
 
     connector = module.FleetConnector
-    connector._try_once, connector.forced, connector._run = arrive, forced, run
+    connector._try_once, connector.forced, connector.run_shell_command = arrive, forced, run
     connector.connected = property(lambda self: self.place is not None)
 
 
@@ -204,7 +204,7 @@ def rebuild_nothing(module: Any) -> None:
 STUBS = {
     "nixherd.pyinfra_glue.fleet": stand_in,
     "nixherd.deploy.copy": copy_nothing,
-    "nixherd.deploy.rebuild": rebuild_nothing,
+    "nixherd.deploy.build": rebuild_nothing,
 }
 
 if "PLANTED" in os.environ:

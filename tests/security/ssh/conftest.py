@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from pyinfra.api.host import Host
 
+from nixherd.base.ssh_keys import KeyPair, generate_ed25519
 from nixherd.fleet import models
 from nixherd.locate import reach
 from nixherd.pyinfra_glue.fleet import FleetConnector
-from nixherd.ssh.keys import KeyPair, generate_ed25519
 from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
 from tests.runs import connected, executing, shared_at

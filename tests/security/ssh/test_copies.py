@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from pyinfra.api.host import Host
 
+from nixherd.base.ssh_keys import known_hosts_line
 from nixherd.deploy import copy as copying
 from nixherd.deploy.copy import Stalled
-from nixherd.pyinfra_glue.machine import PyinfraMachine
-from nixherd.ssh.keys import known_hosts_line
+from nixherd.pyinfra_glue.engine import PyinfraMachine
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import connected, executing, vm
 from tests.security.ssh.conftest import HOP, assert_both_go_through, configure, connector_of, new_key, through

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from pyinfra.api.host import Host
 
+from nixherd.base.ssh_keys import known_hosts_line
 from nixherd.ssh.destination import Destination
-from nixherd.ssh.keys import known_hosts_line
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import connected, shared_at
 from tests.security.ssh.conftest import (

@@ -13,10 +13,10 @@ import pytest
 
 from nixherd.base.errors import FleetInvalid
 from nixherd.cli.parameters import _completions
-from nixherd.fleet import evaluate as fleet_eval
+from nixherd.fleet import load as loading
 from nixherd.fleet.load import load_fleet
-from nixherd.nix.flakes import resolve
-from nixherd.proxmox.guard.definitions import Definitions
+from nixherd.nix.evaluator import resolve
+from nixherd.proxmox.hypervisor import Definitions
 from tests.security.tree.conftest import MakeFleet, note_of, noted, say
 
 # A closed world
@@ -186,7 +186,7 @@ def test_what_is_outside_is_an_error_with_its_place(repository: Path, expression
 
 def test_of_all_that_this_nix_knows_only_what_is_pure_is_reached(repository: Path) -> None:
     """Every name that could be said in a file: as it is, with underscores, and in `builtins`."""
-    loader = Path(fleet_eval.__file__).with_name("load.nix").read_text()
+    loader = Path(loading.__file__).with_name("load.nix").read_text()
     pure = loader.partition("pure = [")[2].partition("]")[0].replace('"', "").split()
     pure += ["__" + name for name in pure]
     experimental = "fetch-closure dynamic-derivations"

@@ -9,10 +9,9 @@ import pytest
 
 from nixherd.base.errors import DeadlineExceeded, FleetError, FleetInvalid
 from nixherd.base.process import Limits
-from nixherd.fleet import evaluate as fleet_eval
-from nixherd.fleet.evaluate import require_exactly
-from nixherd.fleet.load import load_fleet
-from nixherd.nix.flakes import resolve
+from nixherd.fleet import load as loading
+from nixherd.fleet.load import load_fleet, require_exactly
+from nixherd.nix.evaluator import resolve
 from tests.conftest import HOSTS_NIX
 from tests.security.tree.conftest import MakeFleet, note_of, noted, say
 
@@ -34,7 +33,7 @@ from tests.security.tree.conftest import MakeFleet, note_of, noted, say
     ],
 )  # fmt: skip
 def test_what_would_not_end_ends(repository: Path, monkeypatch: pytest.MonkeyPatch, expression: str, says: str) -> None:
-    monkeypatch.setattr(fleet_eval, "_LIMITS", Limits(memory=300 << 20, output=4 << 20))
+    monkeypatch.setattr(loading, "_LIMITS", Limits(memory=300 << 20, output=4 << 20))
     monkeypatch.setenv("GC_INITIAL_HEAP_SIZE", "33554432")  # else Nix takes more to begin with
     say(repository, expression)
     began = time.monotonic()
@@ -44,7 +43,7 @@ def test_what_would_not_end_ends(repository: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_takes_too_long_is_stopped(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet_eval, "_TIMEOUT", 0.5)
+    monkeypatch.setattr(loading, "_TIMEOUT", 0.5)
     say(repository, "builtins.foldl' (a: b: a + b) 0 (builtins.genList (n: builtins.foldl' (a: b: a + b) 0 "
         "(builtins.genList (n: n) 100000)) 100000)")  # fmt: skip
     with pytest.raises(DeadlineExceeded, match=rf"^{repository}: .* not evaluated after 0\.5 s"):

@@ -14,8 +14,8 @@ from nixherd.base.errors import FleetInvalid, Refused
 from nixherd.fleet import world
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.world import look
-from nixherd.nix.flakes import resolve
-from nixherd.proxmox.guard.definitions import Definitions
+from nixherd.nix.evaluator import resolve
+from nixherd.proxmox.hypervisor import Definitions
 from tests.security.tree.conftest import MakeFleet, say
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to somebody else")

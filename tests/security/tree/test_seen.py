@@ -11,10 +11,10 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from nixherd.base.errors import FleetInvalid, Refused
-from nixherd.fleet import evaluate as fleet_eval
+from nixherd.fleet import load as loading
 from nixherd.fleet import world
 from nixherd.fleet.world import look, look_settled
-from nixherd.proxmox.guard.definitions import Definitions
+from nixherd.proxmox.hypervisor import Definitions
 from tests.conftest import DEFINITIONS_NIX
 from tests.properties import examples
 from tests.security.tree.conftest import MakeFleet
@@ -163,7 +163,7 @@ def test_what_is_not_looked_at_changes_nothing(tmp_path: Path, data: st.DataObje
         (fleet / "vms" / "definitions.nix").symlink_to(first)
     seen = look(fleet)
     try:
-        before = fleet_eval.evaluate(seen, fleet)
+        before = loading.evaluate(seen, fleet)
     except FleetInvalid:
         event("refused")
         return
@@ -176,7 +176,7 @@ def test_what_is_not_looked_at_changes_nothing(tmp_path: Path, data: st.DataObje
         if not directory.is_relative_to(place / "repo") or ".cache" in directory.parts:
             (directory / "new.nix").write_text('"new"')
     assert look(fleet).fingerprint == seen.fingerprint
-    assert fleet_eval.evaluate(look(fleet), fleet) == before
+    assert loading.evaluate(look(fleet), fleet) == before
 
 
 SEEN = ("repo", "repo/lib", "repo/lib/deep", "repo/hosts")

@@ -14,10 +14,10 @@ from nixherd.cli.front import CHECKOUT
 from nixherd.cli.main import run
 from nixherd.deploy import plan
 from nixherd.deploy.commit_policy import Gate
-from nixherd.deploy.journal import Journal
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Options
-from nixherd.deploy.run import HostRun, ReachedToPull, Rollout
+from nixherd.deploy.report import Journal
+from nixherd.deploy.rollout import HostRun, Rollout
 from nixherd.fleet.load import load_fleet
 from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.inventory import inventory_beside
@@ -152,7 +152,7 @@ def test_a_host_alone_does_not_go_without(tree: Tree) -> None:
     host_run = HostRun(host, options, cast(Machine, None), journal, str(tree.path), lambda: None)
     rollout = Rollout("one", journal, ("a",), {"a": host_run})
     with pytest.raises(Usage, match="require_signed holds for the whole fleet"):
-        plan.plan(shared.evaluator, rollout, host_run, ReachedToPull("127.0.0.1"), ("a",))
+        plan.require_committed(shared.evaluator.source, rollout, host_run)
 
 
 def test_a_flake_by_reference_has_no_commits_to_look_at(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:

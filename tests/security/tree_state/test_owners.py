@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from nixherd.deploy.commit_policy import uncommitted
+from nixherd.deploy.installation import configuration_path
 from nixherd.fleet import tree as trees
 from nixherd.fleet.changeset import changing, interrupted
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
-from nixherd.install.requirements import configuration_path
-from nixherd.trust.overview import render
+from nixherd.trust.enrol import render_overview
 from nixherd.trust.templating import render_foreign
 from tests.nixherd.trust.secrets.repositories import contents, git, repository
 from tests.preloaded.programs import Programs
@@ -282,7 +282,7 @@ def test_hardware_is_not_written_through_a_link(fleet: Path, tmp_path: Path) -> 
 )
 def test_templates_are_rendered_in_a_sandbox(fleet: Path, template: str, words: str) -> None:
     (fleet / "own.j2").write_text(template)
-    refused(lambda: render(load_fleet_once(fleet), "own.j2"), f"own\\.j2: .*{words}")
+    refused(lambda: render_overview(load_fleet_once(fleet), "own.j2"), f"own\\.j2: .*{words}")
 
 
 @functools.cache
@@ -300,4 +300,4 @@ def test_a_template_is_a_file_of_the_fleet(fleet: Path, tmp_path: Path, place: s
     (tmp_path / "own.j2").write_text("x")
     (fleet / "link.j2").symlink_to("/etc/passwd")
     (fleet / "elsewhere").symlink_to(tmp_path)
-    refused(lambda: render(load_fleet(fleet), place), "is a symbolic link|belongs to git|is not a path below")
+    refused(lambda: render_overview(load_fleet(fleet), place), "is a symbolic link|belongs to git|is not a path below")

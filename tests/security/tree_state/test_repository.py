@@ -202,7 +202,7 @@ def test_without_git_only_what_is_in_no_repository_is_clean(
     fleet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(FleetError, match=r"git: not on PATH, and .* is in a repository; install it"):
+    with pytest.raises(FleetError, match="git: no such program on PATH; install it"):
         uncommitted(str(fleet))
     (tmp_path / "plain").mkdir()
     assert Repository.around(tmp_path / "plain") is None

@@ -9,7 +9,7 @@ import pytest
 from nixherd.cli import new as new_module
 from nixherd.cli import output
 from nixherd.fleet.load import load_fleet
-from nixherd.trust.secrets import files
+from nixherd.trust.secrets import recipients
 from tests.nixherd.cli.new.conftest import NEW, TOLD, Fleet
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import git, sops
@@ -45,7 +45,7 @@ def test_all_of_it_is_there_and_known_to_git(fleet: Fleet) -> None:
         [*(f" A {path}" for path in (*NEW, "secrets/web.yaml"))]
         + [f" M {path}" for path in ("hosts.nix", "secrets/.sops.yaml", "vms/definitions.nix")]
     )
-    encrypted = files.read("web.yaml", (fleet.root / "secrets/web.yaml").read_bytes())
+    encrypted = recipients.read_file("web.yaml", (fleet.root / "secrets/web.yaml").read_bytes())
     assert encrypted is not None
     assert encrypted.recipients == (key("admin").recipient,)
     plain = sops(fleet.root / "secrets", "decrypt", "web.yaml").stdout

@@ -8,7 +8,7 @@ import pytest
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest.tasks import wait
 from nixherd.proxmox.steps import Start, Stop
-from nixherd.proxmox.template import create as create_template
+from nixherd.proxmox.template import image
 from tests.nixherd.cli.template.conftest import IMAGE, POOL, SHA256, URL, Create, begin, guests, template
 from tests.nixherd.proxmox.conftest import GIB, Emulator
 from tests.nixherd.proxmox.fleets import DEV, FLEET, TEMPLATE
@@ -110,7 +110,7 @@ def test_an_unfinished_one_that_somebody_started_is_never_converted(
     if when == "before":
         started()
     else:
-        monkeypatch.setattr(create_template, "try_out", started)
+        monkeypatch.setattr(image, "try_out", started)
     before = emulator.changes()
     ended = create("--image", IMAGE)
     assert ended.status == 3, ended.err
@@ -129,7 +129,7 @@ def test_what_somebody_changes_during_the_trial_is_seen_before_the_conversion(
         unfinished(emulator, meanwhile)
         return []
 
-    monkeypatch.setattr(create_template, "try_out", meanwhile_changed)
+    monkeypatch.setattr(image, "try_out", meanwhile_changed)
     ended = create("--image", IMAGE)
     assert ended.status == 3, ended.err
     assert emulator.changes() == []

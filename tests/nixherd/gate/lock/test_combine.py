@@ -8,10 +8,9 @@ from typing import Any, cast
 import pytest
 
 from nixherd.base.errors import FleetError
-from nixherd.gate.lock.combine import Combiner, Outcome
+from nixherd.gate.lock.combine import Combiner, Outcome, TreeGate, Verdict
 from nixherd.gate.lock.lockfile import Group, Lock
 from nixherd.gate.lock.place import CommitRefused, Place
-from nixherd.gate.lock.verdicts import TreeGate, Verdict
 
 NAMES = ("a", "b", "c")
 YES, NO, NOBODY_KNOWS = Verdict(True), Verdict(False, ("no",)), Verdict(False, ("not done",), answered=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.base.errors import FleetError
-from nixherd.gate.lock.verdicts import TreeGate
+from nixherd.gate.lock.combine import TreeGate
 
 
 def judged(command: str, directory: Path) -> tuple[bool, tuple[str, ...]]:

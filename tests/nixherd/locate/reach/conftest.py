@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import ApiError
+from nixherd.base.errors import AgentUnavailable, ApiError
+from nixherd.base.ssh_keys import HOST_KEY_FILE, generate_ed25519
 from nixherd.locate.reach import (
     Epoch,
     Hints,
@@ -17,9 +18,7 @@ from nixherd.locate.reach import (
 )
 from nixherd.proxmox.answers import ExecResult, Interface, Node, Resource, VmStatus
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import AgentUnavailable
 from nixherd.proxmox.guest.identity import mark
-from nixherd.ssh.keys import HOST_KEY_FILE, generate_ed25519
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
 from tests.shared import Shared
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import ApiError, FleetError, Refused
+from nixherd.base.errors import ApiError, FleetError, NoAgent, Refused
+from nixherd.base.ssh_keys import generate_ed25519
 from nixherd.fleet.models import GuestType
-from nixherd.locate import guest_agent
+from nixherd.locate import proof
 from nixherd.locate.proof import Shown, disproof
 from nixherd.locate.reach import (
     Absent,
@@ -23,9 +24,7 @@ from nixherd.locate.reach import (
     stranger,
     told_place,
 )
-from nixherd.proxmox.errors import NoAgent
 from nixherd.proxmox.guest.identity import mark
-from nixherd.ssh.keys import generate_ed25519
 from tests.nixherd.locate.reach.conftest import AGENTS_KEY, INSTALLER, MAC, FakeClient, places
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, KEY
 from tests.shared import Shared
@@ -80,12 +79,12 @@ def test_an_address_that_two_guests_report_is_a_place_of_whichever_proves_itself
     shared.asks(FakeClient(card=card, key=generate_ed25519("other").public, config_=others))
     [theirs] = look(shared.hypervisor, shared.keys, TWO["other"], Hints(), Look.anywhere(patience=1))
     assert ours.address == theirs.address == "192.0.2.110"
-    assert ours.asked is not None
-    assert theirs.asked is not None
-    assert (ours.asked.vmid, theirs.asked.vmid) == (110, 112)
+    assert ours.identity is not None
+    assert theirs.identity is not None
+    assert (ours.identity.vmid, theirs.identity.vmid) == (110, 112)
     who_answers = Shown("boot", frozenset({MAC}), None, "ID=debian")
-    assert disproof(ours.asked, who_answers) is None
-    assert disproof(theirs.asked, who_answers) == f"no card of it has net0's MAC {card} (there are: {MAC})"
+    assert disproof(ours.identity, who_answers) is None
+    assert disproof(theirs.identity, who_answers) == f"no card of it has net0's MAC {card} (there are: {MAC})"
 
 
 @pytest.mark.parametrize("key", ["", "no key", "ssh-ed25519 AAAA", f"{KEY}\n{KEY}"])
@@ -124,10 +123,10 @@ def test_the_addresses_of_the_hypervisor_and_our_own_are_no_guests(
 ) -> None:
     assert shared.fleet.endpoint is not None
     shared.fleet = replace(shared.fleet, endpoint=replace(shared.fleet.endpoint, host="203.0.113.8"))
-    monkeypatch.setattr(guest_agent, "has_address", lambda address: address == "203.0.113.9")
+    monkeypatch.setattr(proof, "has_address", lambda address: address == "203.0.113.9")
     said = refusal(shared, FakeClient(addresses=(address,), system=INSTALLER))
     assert re.match(rf"vm 110 \(dev\): its agent tells \S+ as its address, which {whose} has; nothing was sent", said)
-    monkeypatch.setattr(guest_agent, "has_mac", lambda mac: mac == MAC)
+    monkeypatch.setattr(proof, "has_mac", lambda mac: mac == MAC)
     if whose == "the machine that this runs on":  # and it is this VM
         assert places(shared, FakeClient(addresses=(address,), system=INSTALLER))
 
@@ -142,10 +141,10 @@ def test_a_token_that_shows_no_nodes_addresses_is_no_obstacle(shared: Shared) ->
 
 
 def test_this_machines_own_addresses_are_known() -> None:
-    assert guest_agent.has_address("127.0.0.1")
-    assert not guest_agent.has_address("192.0.2.1")
-    assert not guest_agent.has_address("255.255.255.255")
-    assert not guest_agent.has_mac("02:00:00:00:00:99")
+    assert proof.has_address("127.0.0.1")
+    assert not proof.has_address("192.0.2.1")
+    assert not proof.has_address("255.255.255.255")
+    assert not proof.has_mac("02:00:00:00:00:99")
 
 
 # What a run has no business with
@@ -192,8 +191,8 @@ def test_where_a_guest_is_whose_key_only_its_agent_tells(shared: Shared) -> None
     place = told()
     assert place is not None
     assert (place, place.told) == (Place("192.0.2.110", Epoch.FINAL, AGENTS_KEY, HOST.user), True)
-    assert place.asked is not None
-    assert (place.asked.mac, place.asked.has_agent) == (MAC, True)
+    assert place.identity is not None
+    assert (place.identity.mac, place.identity.has_agent) == (MAC, True)
     for nothing in ({"exists": False}, {"power": "stopped"}, {"system": INSTALLER}, {"config_": {"lock": "clone"}}):
         assert told(**nothing) is None
     for silent, why in (
@@ -245,6 +244,6 @@ def test_a_container_has_its_card_where_the_hypervisor_can_be_asked(shared: Shar
         shared.hypervisor, shared.keys, host, Hints(), Look.anywhere(patience=1)
     )
     shared.asks(FakeClient(config_={"net0": f"name=eth0,bridge=vmbr0,hwaddr={MAC.upper()}"}))
-    assert [(place.asked.mac, place.asked.has_agent) for place in found() if place.asked] == [(MAC, False)]
+    assert [(place.identity.mac, place.identity.has_agent) for place in found() if place.identity] == [(MAC, False)]
     shared.asks_nobody()  # there is no token
-    assert [place.asked for place in found()] == [None]
+    assert [place.identity for place in found()] == [None]

@@ -1,12 +1,11 @@
-"""A machine that no hypervisor knows of, and what is waited for."""
+"""A machine that no hypervisor knows of: where it is tried, and by which hints."""
 
-import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from nixherd.base.errors import DeadlineExceeded, Refused
+from nixherd.base.errors import Refused, Unusable
 from nixherd.locate.reach import (
     Absent,
     Epoch,
@@ -15,9 +14,7 @@ from nixherd.locate.reach import (
     Place,
     addresses,
     look,
-    until,
 )
-from nixherd.proxmox.errors import Unusable
 from tests.nixherd.locate.reach.conftest import AGENTS_KEY
 from tests.nixherd.proxmox.fleets import HOST, KEY
 from tests.shared import Shared
@@ -81,14 +78,3 @@ def test_hints() -> None:
     assert Hints.of({"ssh_hostname": "2001:db8::7", "host_key": KEY, "install_user": "abl030"}) == Hints(
         "2001:db8::7", KEY, "abl030"
     )
-
-
-# Waiting
-
-
-def test_waiting_ends_at_the_deadline_and_says_for_what() -> None:
-    began, tries = time.monotonic(), iter([False, False, True])
-    until(5, "dev", lambda: next(tries))
-    with pytest.raises(DeadlineExceeded, match=r"^dev: waiting: not within 0 s$"):
-        until(0.1, "dev: waiting", lambda: False)
-    assert time.monotonic() - began < 2

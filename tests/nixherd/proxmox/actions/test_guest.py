@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from nixherd.base.errors import Usage
-from nixherd.base.sizes import parse_size
+from nixherd.base.names import parse_size
 from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
 from nixherd.proxmox.guest.hardware import RegenerateCloudInit, SetOptions
 from nixherd.proxmox.guest.lifecycle import (

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 
 from nixherd.base.errors import FleetError, Refused, Usage
-from nixherd.base.sizes import parse_size
+from nixherd.base.names import parse_size
 from nixherd.fleet.models import ContainerSettings, GuestType, Settings, Vm
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest.backups import BackupGuest, RestoreGuest

@@ -8,10 +8,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from nixherd.base.errors import ApiError, DeadlineExceeded
+from nixherd.base.errors import ApiError, DeadlineExceeded, NotVisible
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.client import AgentUnavailable, Client, OutcomeUnknown
-from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.steps import Clone, Shutdown, Start
 from tests.nixherd.proxmox.client.conftest import UPID, script
 from tests.nixherd.proxmox.scripted import Answer, Asked, Scripted

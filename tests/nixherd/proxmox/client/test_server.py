@@ -126,12 +126,12 @@ def every_change(client: Client, vmid: int) -> list[object]:
         lambda: Stop("prom", vmid).begin(client),
         lambda: Shutdown("prom", vmid, 60).begin(client),
         lambda: Reboot("prom", vmid, 60).begin(client),
-        lambda: client._post("nodes", "prom", "qemu", vmid, "agent", "ping"),
+        lambda: client._ask("POST", ("nodes", "prom", "qemu", vmid, "agent", "fstrim"), {}),
         lambda: client.agent_exec("prom", vmid, ["/bin/true"]),
-        lambda: client._post("nodes", "prom", "stopall"),
-        lambda: client._post("nodes", "prom", "stopall", vms=str(vmid)),
+        lambda: client._ask("POST", ("nodes", "prom", "stopall"), {}),
+        lambda: client._ask("POST", ("nodes", "prom", "stopall"), {"vms": str(vmid)}),
         lambda: client._ask("PUT", ("pools", "x"), {"vms": str(vmid)}),
-        lambda: client._get("nodes", "prom", "qemu", vmid, "vncwebsocket"),
+        lambda: client._ask("GET", ("nodes", "prom", "qemu", vmid, "vncwebsocket"), {}),
     ]
 
 
@@ -157,9 +157,9 @@ def test_without_definitions_nothing_reaches_the_wire(server: Scripted) -> None:
 @pytest.mark.parametrize("part", ["104/status", "../104", "", "110/../104"])
 def test_a_part_of_a_path_is_one_part(server: Scripted, client: Client, part: str) -> None:
     with pytest.raises((Usage, Refused)):
-        client._post("nodes", "prom", "qemu", part, "status", "stop")
+        client._ask("POST", ("nodes", "prom", "qemu", part, "status", "stop"), {})
     with pytest.raises((Usage, Refused)):
-        client._get("nodes", "prom", "qemu", part)
+        client._ask("GET", ("nodes", "prom", "qemu", part), {})
     assert server.asked == []
 
 

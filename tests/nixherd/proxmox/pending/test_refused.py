@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import ApiError, FleetError
-from nixherd.base.exit_codes import Exit, exit_of
+from nixherd.base.errors import ApiError, Exit, FleetError, exit_of
 from nixherd.fleet.models import Device
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guest.disks import AttachDisk

@@ -18,7 +18,6 @@ ALLOWED = [
     ("POST", f"{N}/110/agent/exec", {"command": ["/bin/echo", "104", "vm-104-disk-0"]}),
     ("GET", f"{N}/104/config", {"current": 1}),
     ("GET", f"{N}/104/agent/network-get-interfaces", {}),
-    ("GET", f"{N}/104/agent/get-osinfo", {}),
     ("GET", f"{N}/110/agent/exec-status", {"pid": 4}),
     ("GET", f"{N}/110/agent/file-read", {"file": "/etc/os-release"}),
     *(("GET", f"{N}/{vmid}/agent/file-read", {"file": BOOT_ID}) for vmid in (110, 111)),
@@ -51,7 +50,5 @@ ALLOWED = [
     ("GET", f"{N}/110/snapshot/clean/config", {}),
     ("GET", f"{N}/104/snapshot", {}),
     ("POST", "/nodes/prom/vzdump", {"vmid": "110", "storage": "local", "remove": 0, "mode": "snapshot"}),
-    ("DELETE", "/nodes/prom/storage/local/content/local:backup/vzdump-qemu-110-2026_01_02-03_04_05.vma.zst", {}),
-    ("PUT", "/nodes/prom/storage/pbs/content/pbs:backup/vm/110/2026-01-02T03:04:05Z", {"protected": 1}),
     ("GET", "/nodes/prom/storage/local/content", {"content": "backup", "vmid": 104}),
 ]

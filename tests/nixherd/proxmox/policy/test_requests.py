@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from nixherd.base.errors import Refused
+from nixherd.base.ssh_keys import HOST_KEY_FILE
 from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
 from nixherd.locate.proof import BOOT_ID
 from nixherd.proxmox.guard.policy import GUEST_FILES, Policy
-from nixherd.ssh.keys import HOST_KEY_FILE
 from tests.nixherd.proxmox.fleets import DEV, EMPTY, FLEET
 from tests.nixherd.proxmox.policy.conftest import ALLOWED, POLICY, N
 
@@ -132,14 +132,25 @@ REFUSED = [
         "DELETE",
         "/nodes/prom/storage/nvmeprom/content/nvmeprom:vm-110-disk-0",
         {},
-        "is not a backup whose guest can be told",
+        "never sends this",
     ),
     (
         "DELETE",
-        "/nodes/prom/storage/tank/content/local:backup/vzdump-qemu-110-2026_01_02-03_04_05.vma.zst",
+        "/nodes/prom/storage/local/content/local:backup/vzdump-qemu-110-2026_01_02-03_04_05.vma.zst",
         {},
-        "is not on tank",
+        "never sends this",
     ),
+    (
+        "PUT",
+        "/nodes/prom/storage/pbs/content/pbs:backup/vm/110/2026-01-02T03:04:05Z",
+        {"protected": 1},
+        "never sends this",
+    ),
+    ("PUT", f"{N}/110/snapshot/clean/config", {"description": "x"}, "never sends this"),
+    ("POST", f"{N}/110/agent/ping", {}, "never sends this"),
+    ("GET", f"{N}/110/agent/get-osinfo", {}, "never sends this"),
+    ("GET", "/nodes/prom/hardware/pci", {}, "never sends this"),
+    ("GET", "/nodes/prom/vzdump/defaults", {}, "never sends this"),
     (
         "DELETE",
         "/nodes/prom/tasks/UPID:prom:0002A2CB:00052A4E:6B03F0ED:qmclone:110:nixherd@pve!lab:",

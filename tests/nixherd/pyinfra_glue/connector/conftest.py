@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pyinfra.api.host import Host
 
+from nixherd.base.ssh_keys import KeyPair, generate_ed25519
 from nixherd.locate import reach
 from nixherd.pyinfra_glue.fleet import FleetConnector
-from nixherd.ssh.keys import KeyPair, generate_ed25519
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import Said, connected, executing, said_by, shared_at, vm
 from tests.shared import Shared

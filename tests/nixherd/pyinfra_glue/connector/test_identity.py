@@ -8,8 +8,7 @@ import pytest
 from pyinfra.api.host import Host
 
 from facts.machine import Machine as Machine_
-from nixherd.base.errors import Refused
-from nixherd.base.exit_codes import Exit
+from nixherd.base.errors import Exit, Refused
 from nixherd.fleet.models import Access
 from nixherd.locate import reach
 from nixherd.locate.reach import NotInstalled

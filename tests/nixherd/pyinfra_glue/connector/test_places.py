@@ -9,9 +9,8 @@ import pytest
 from pyinfra.api import connectors, inventory
 from pyinfra.api.host import Host
 
-from nixherd.base import narration
-from nixherd.base.errors import FleetError, Refused
-from nixherd.base.exit_codes import Exit
+from nixherd.base import terminal
+from nixherd.base.errors import Exit, FleetError, Refused
 from nixherd.fleet.models import Access
 from nixherd.locate import reach
 from nixherd.proxmox.token import Server
@@ -73,7 +72,7 @@ def test_whose_names_lead_elsewhere_is_where_its_agent_says(
     sshd.start(pair, system="ID=nixos")
     place = connector_of(run(must_answer=True)).place
     assert place is not None
-    assert (place.address, place.asked is not None) == ("127.0.0.1", True)
+    assert (place.address, place.identity is not None) == ("127.0.0.1", True)
 
 
 @pytest.mark.parametrize(("down", "why"), [("token", "token file "), ("endpoint", "cannot connect to https://")])
@@ -118,9 +117,9 @@ def test_whoever_installs_has_the_hypervisor_vouch_for_the_guest(
     host = run(**data)
     connector = connector_of(host)
     assert connector.place is not None
-    assert (connector.place.asked is not None) == ("may_install" in data)
+    assert (connector.place.identity is not None) == ("may_install" in data)
     connector = connector_of(installing(host))
-    assert connector.reach().asked is not None, "proven by its agent"
+    assert connector.reach().identity is not None, "proven by its agent"
     with pytest.raises(Refused, match="it does not have what the agent wrote down for its root"):
         connector.prove_for_wiping()
 
@@ -143,7 +142,7 @@ def test_a_host_is_asked_for_its_neighbours_on_a_connection_of_its_own(
     assert sshd.logins == logins, "it was asked a moment ago"
 
     def refused(**changes: Any) -> str:
-        shared.context.sightings._told._results.clear()
+        shared.context.sightings.told.clear()
         shared.fleet = replace(shared.fleet, hosts={**hosts, "metal": replace(metal, **changes)})
         with pytest.raises((OSError, FleetError)) as caught:
             connector.told_by(shared.host("metal"))
@@ -234,7 +233,7 @@ def test_a_guest_that_refuses_our_keys_is_asked_once_and_the_refusal_is_the_reas
     run: Callable[..., Host], emulator: Emulator, sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 300 seconds a real guest was asked 230 times for cloud-init, and 450 lines were written."""
-    monkeypatch.setattr(narration, "GRACE", 0.0)
+    monkeypatch.setattr(terminal, "GRACE", 0.0)
     key, other = new_key(), new_key("other")
     file = tmp_path / "other"
     file.write_text(other.private_openssh)

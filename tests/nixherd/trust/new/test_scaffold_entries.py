@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from nixherd.fleet.evaluate import ABSENT
-from nixherd.fleet.load import load_fleet
+from nixherd.fleet.load import ABSENT, load_fleet
 from nixherd.nix.edit import NixText
-from nixherd.trust.new import files
-from nixherd.trust.new.files import ByHand, guest_entry, host_entry
+from nixherd.trust.new import scaffold
 from nixherd.trust.new.host import SIZES, Guest, Keys, Kind, NewHost
 from nixherd.trust.new.request import usual_keys
+from nixherd.trust.new.scaffold import ByHand, guest_entry, host_entry
 from tests.conftest import DEFINITIONS_NIX, HOSTS_NIX, MASTER_KEY
 from tests.nix_cli import nix_json
 from tests.nixherd.generated_nix import Sample, samples
@@ -48,8 +47,8 @@ _made: list[NewHost] = []
 @examples(60)
 @given(hosts())
 def test_whatever_is_asked_for_is_written(host: NewHost) -> None:
-    made = files.render(host)
-    assert set(made) == {f"{host.directory}/{name}" for name in files.file_names(host)}
+    made = scaffold.render_files(host)
+    assert set(made) == {f"{host.directory}/{name}" for name in scaffold.file_names(host)}
     for name, content in made.items():
         NixText(name, content).mentions(("imports",))  # it parses
         assert content.endswith(b"}\n")
@@ -75,7 +74,7 @@ def test_nix_reads_of_the_entries_what_was_meant(tmp_path: Path) -> None:
             guest = guest_entry(definitions, host, managed=1)
             definitions, found = guest.content, found | dict(guest.intended)
         (place / "vms" / "definitions.nix").write_bytes(definitions)
-        for path, content in files.render(host).items():
+        for path, content in scaffold.render_files(host).items():
             (place / path).parent.mkdir(parents=True, exist_ok=True)
             (place / path).write_bytes(content)
         intended[f"n{number}"] = found
@@ -192,13 +191,13 @@ def test_the_keys_are_named_as_most_hosts_name_them(make_fleet: Any) -> None:
 
 def test_the_templates_are_those_of_the_reference() -> None:
     """dev is what a small VM is made like: where one of them is better, so be both."""
-    disko = files.render(replace(VM, guest=Guest(SIZES["small"], 111, 2, 2048, "16G")))["hosts/web/disko.nix"]
+    disko = scaffold.render_files(replace(VM, guest=Guest(SIZES["small"], 111, 2, 2048, "16G")))["hosts/web/disko.nix"]
     assert disko.split(b"\n", 1)[1] == (REFERENCE / "hosts/dev/disko.nix").read_bytes().split(b"\n", 1)[1]
-    hardware = files.render(VM)["hosts/web/hardware-configuration.nix"]
+    hardware = scaffold.render_files(VM)["hosts/web/hardware-configuration.nix"]
     assert hardware == (REFERENCE / "hosts/dev/hardware-configuration.nix").read_bytes()
 
 
 def test_no_file_without_what_it_is_for() -> None:
-    assert files.file_names(replace(VM, kind=Kind.HOME, guest=None)) == ("home.nix",)
-    assert "disko.nix" not in files.file_names(replace(VM, kind=Kind.CONTAINER))
-    assert json.dumps(files.file_names(replace(VM, home=False))).count("home") == 0
+    assert scaffold.file_names(replace(VM, kind=Kind.HOME, guest=None)) == ("home.nix",)
+    assert "disko.nix" not in scaffold.file_names(replace(VM, kind=Kind.CONTAINER))
+    assert json.dumps(scaffold.file_names(replace(VM, home=False))).count("home") == 0

@@ -13,8 +13,7 @@ from nixherd.fleet.models import GuestType
 from nixherd.fleet.validate import GROUPS
 from nixherd.proxmox.guest import identity
 from nixherd.trust.new import request
-from nixherd.trust.new.host import Machine, name_problem, names_taken
-from nixherd.trust.new.secrets import require_names
+from nixherd.trust.new.host import Machine, name_problem, names_taken, require_names
 from tests.nixherd.trust.new.hosts import LABELS
 from tests.properties import examples
 

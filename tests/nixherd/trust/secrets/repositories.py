@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.base.files import is_temporary
-from nixherd.trust.secrets.files import read
+from nixherd.trust.secrets.recipients import read_file
 from tests.nix_cli import environment
 from tests.nixherd.trust.secrets.keys import key
 
@@ -166,7 +166,7 @@ def recipients(fleet: Path) -> dict[str, set[str]]:
     names = {key(name).recipient: name for name in ("admin", "doc1", "igp", "dev", "other")}
     found = {}
     for name in SECRETS:
-        about = read(name, (fleet / "secrets" / name).read_bytes())
+        about = read_file(name, (fleet / "secrets" / name).read_bytes())
         found[name] = {names[each] for each in about.recipients} if about else set()
     return found
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from hypothesis import given
 
-from nixherd.trust.secrets.rules import parse
+from nixherd.trust.secrets.recipients import parse_rules
 from nixherd.trust.secrets.rules_edit import CannotEdit, add, add_rule, remove, remove_rules, replace
 from tests.nixherd.trust.secrets.keys import PEOPLE, configurations, key
 from tests.properties import examples
@@ -20,9 +20,9 @@ MANY = examples(500)
 @given(configurations())
 def test_whatever_is_added_replaced_and_removed_nothing_else_changes(sample: tuple[str, list[int]]) -> None:
     text, rules = sample
-    before = parse(text)
+    before = parse_rules(text)
     added = add(text, DEV, "dev", rules, beside=[key("doc1").recipient])
-    after = parse(added)
+    after = parse_rules(added)
     assert [set(rule.recipients) for rule in after.rules] == [{*rule.recipients, DEV} for rule in before.rules]
     assert only_insertions(text, added)
     assert add(added, DEV, "dev", rules) == added
@@ -50,14 +50,14 @@ def only_insertions(before: str, after: str) -> bool:
 @given(configurations())
 def test_somebody_who_was_there_leaves(sample: tuple[str, list[int]]) -> None:
     text, _ = sample
-    before = parse(text)
+    before = parse_rules(text)
     for name in PEOPLE:
         who = key(name).recipient
         if any(rule.recipients == (who,) for rule in before.rules):
             with pytest.raises(CannotEdit, match="a rule has no recipient but"):
                 remove(text, who)
             continue
-        after = parse(remove(text, who))
+        after = parse_rules(remove(text, who))
         assert [rule.recipients for rule in after.rules] == [
             tuple(each for each in rule.recipients if each != who) for rule in before.rules
         ]
@@ -68,10 +68,10 @@ def test_somebody_who_was_there_leaves(sample: tuple[str, list[int]]) -> None:
 @given(configurations())
 def test_a_rule_goes_and_the_others_stay(sample: tuple[str, list[int]]) -> None:
     text, numbers = sample
-    before = parse(text)
+    before = parse_rules(text)
     for number in numbers[1:]:  # without any rule it is not a configuration
         after = remove_rules(text, [number])
-        assert [(rule.path_regex, rule.recipients) for rule in parse(after).rules] == [
+        assert [(rule.path_regex, rule.recipients) for rule in parse_rules(after).rules] == [
             (rule.path_regex, rule.recipients) for rule in before.rules if rule.number != number
         ]
         assert all(line in text.splitlines() for line in after.splitlines())
@@ -113,14 +113,14 @@ def test_what_cannot_be_edited_is_refused(text: str, words: str) -> None:
 
 def test_a_chosen_rule_only() -> None:
     text = f"creation_rules:\n- path_regex: a\n  age: {ADMIN}\n- path_regex: b\n  age: {ADMIN}\n"
-    assert [DEV in rule.recipients for rule in parse(add(text, DEV, "dev", [2])).rules] == [False, True]
+    assert [DEV in rule.recipients for rule in parse_rules(add(text, DEV, "dev", [2])).rules] == [False, True]
 
 
 def test_merged_groups_are_kept() -> None:
     text = f"creation_rules:\n- key_groups:\n  - merge:\n    - age: [{ADMIN}]\n    age:\n    - {DOC1} # doc1\n"
     added = add(text, DEV, "dev", [1])
     assert added == f"{text}    - {DEV} # dev\n"
-    assert parse(added).rules[0].recipients == (DOC1, DEV, ADMIN)
+    assert parse_rules(added).rules[0].recipients == (DOC1, DEV, ADMIN)
 
 
 def test_of_several_key_lists_the_hosts_one_is_taken() -> None:
@@ -137,12 +137,12 @@ def test_names_come_from_anchors_and_comments() -> None:
         f"keys:\n- &admin {ADMIN} # somebody\n# doc1\n- {DOC1}\n- {DEV} # dev\n"
         f"creation_rules:\n- age: [*admin]\n- age: {ADMIN},{DOC1} # both\n"
     )
-    assert parse(text).names == {ADMIN: "admin", DOC1: "doc1", DEV: "dev"}
+    assert parse_rules(text).names == {ADMIN: "admin", DOC1: "doc1", DEV: "dev"}
 
 
 def test_the_first_rule_wins() -> None:
     text = f"creation_rules:\n- path_regex: ^a/\n  age: {ADMIN}\n- path_regex: yaml$\n  age: {DOC1}\n- age: {DEV}\n"
-    rules = parse(text)
+    rules = parse_rules(text)
     numbers = [rule.number for path in ("a/x.yaml", "x.yaml", "x.env") if (rule := rules.rule_of(path))]
     assert numbers == [1, 2, 3]
 
@@ -154,10 +154,10 @@ def test_the_first_rule_wins() -> None:
 @given(configurations())
 def test_a_rule_is_added_for_a_file_that_it_then_is_the_rule_of(sample: tuple[str, list[int]]) -> None:
     text, _ = sample
-    before = parse(text)
+    before = parse_rules(text)
     recipients = before.rules[0].recipients[:2]
     added = add_rule(text, "web-1.yaml", recipients, comment="web-1's own.")
-    after = parse(added)
+    after = parse_rules(added)
     rule = after.rule_of("web-1.yaml")
     assert rule is not None
     assert (rule.path_regex, rule.recipients) == ("^web-1\\.yaml$", recipients)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.trust.secrets.files import Encrypted, Format, read
+from nixherd.trust.secrets.recipients import Encrypted, Format, read_file
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import SECRETS, repository, sops
 
@@ -18,9 +18,9 @@ PAIR = (key("admin").recipient, key("doc1").recipient)
 def test_every_format_says_who_can_decrypt_it(name: str, tmp_path: Path) -> None:
     path = tmp_path / Path(name).name
     path.write_text(SECRETS.get(name, "a: b\n"))
-    assert read(path.name, path.read_bytes()) is None
+    assert read_file(path.name, path.read_bytes()) is None
     sops(tmp_path, "encrypt", "--in-place", "--age", ",".join(PAIR), path.name)
-    assert read(path.name, path.read_bytes()) == Encrypted(PAIR)
+    assert read_file(path.name, path.read_bytes()) == Encrypted(PAIR)
 
 
 @pytest.mark.nix
@@ -32,7 +32,7 @@ def test_key_groups_are_read_as_well(name: str, tmp_path: Path) -> None:
     text = {"a.json": '{"a": 1}', "a.env": "A=1\n", "a.ini": "[x]\na = 1\n"}.get(name, "a: 1\n")
     (tmp_path / name).write_text(text)
     sops(tmp_path, "encrypt", "--in-place", name)
-    found = read(name, (tmp_path / name).read_bytes())
+    found = read_file(name, (tmp_path / name).read_bytes())
     assert found is not None
     assert sorted(found.recipients) == sorted(PAIR)
 
@@ -62,7 +62,7 @@ def test_formats_are_told_by_their_extension(name: str, format: str) -> None:
 )
 def test_what_cannot_be_read_says_why(name: str, content: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
-        read(name, content)
+        read_file(name, content)
     assert "\n" not in str(caught.value)
 
 
@@ -74,15 +74,15 @@ def test_what_cannot_be_read_says_why(name: str, content: bytes, words: str) -> 
     ],
 )
 def test_what_is_not_encrypted(name: str, content: bytes) -> None:
-    assert read(name, content) is None
+    assert read_file(name, content) is None
 
 
 def test_keys_of_other_kinds_are_counted() -> None:
     text = f"sops:\n  mac: x\n  pgp:\n  - fp: ABC\n  kms:\n  - arn: y\n  age:\n  - recipient: {PAIR[0]}\n"
-    assert read("a.yaml", text.encode()) == Encrypted(PAIR[:1], 2)
+    assert read_file("a.yaml", text.encode()) == Encrypted(PAIR[:1], 2)
 
 
 @pytest.mark.nix
 def test_the_fleet_of_the_tests_is_what_it_says(tmp_path: Path) -> None:
     fleet = repository(tmp_path / "fleet")
-    assert all(read(name, (fleet / "secrets" / name).read_bytes()) for name in SECRETS)
+    assert all(read_file(name, (fleet / "secrets" / name).read_bytes()) for name in SECRETS)

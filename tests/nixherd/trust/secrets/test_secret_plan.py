@@ -2,15 +2,14 @@
 
 import pytest
 
-from nixherd.trust.secrets.files import Encrypted
-from nixherd.trust.secrets.rules import parse
+from nixherd.trust.secrets.recipients import Encrypted, parse_rules
 from nixherd.trust.secrets.store import People, SecretFile, plan
 from tests.nixherd.trust.secrets.keys import key
 
 ADMIN, DOC1, DEV, OTHER = (key(name).recipient for name in ("admin", "doc1", "dev", "other"))
 PEOPLE = People({DOC1: "doc1", DEV: "dev"}, {ADMIN: "admin"})
 _TEXT = f"- path_regex: ^a\n  age: {ADMIN},{DOC1}\n- path_regex: ^b\n  age: {ADMIN}\n"
-RULES = parse(f"keys:\n- &admin {ADMIN}\ncreation_rules:\n{_TEXT}")
+RULES = parse_rules(f"keys:\n- &admin {ADMIN}\ncreation_rules:\n{_TEXT}")
 OK = SecretFile("b.yaml", Encrypted((ADMIN,)))
 
 
@@ -45,7 +44,7 @@ def test_files_that_no_run_can_mend(file: SecretFile, finding: str) -> None:
 
 
 def test_rules_and_recipients_that_are_nobodys() -> None:
-    rules = parse(
+    rules = parse_rules(
         f"creation_rules:\n- path_regex: ^b\n  age: {ADMIN}\n- path_regex: ^c\n  age: {OTHER}\n- path_regex: d\n"
     )
     assert plan("secrets", rules, PEOPLE, [OK]).findings == (

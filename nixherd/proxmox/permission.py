@@ -3,14 +3,14 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from nixherd.base.errors import Refused
+from nixherd.base.errors import NotVisible, Refused
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType
-from nixherd.proxmox.errors import NotVisible
 from nixherd.proxmox.guest.observe import find
 
-# It takes a tenth of a second: not for those who need no API.
 if TYPE_CHECKING:
     from nixherd.proxmox.client import Client
+
+# It takes a tenth of a second: not for those who need no API.
 
 
 def require_installable(fleet: Fleet, host_id: str, verb: str) -> None:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key, l
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nixherd.ssh.keys import (
+from nixherd.base.ssh_keys import (
     KNOWN_TYPES,
     KeyPair,
     PublicKey,

@@ -12,9 +12,9 @@ from itertools import count
 from typing import Any
 
 from nixherd.base.errors import FAILURES, UNFORESEEN, NotBegun, Undecided, Unforeseen, Usage
-from nixherd.base.faults import line_of, worded
-from nixherd.base.once import Once, OncePer
 from nixherd.base.run import Notes
+from nixherd.base.terminal import line_of, worded
+from nixherd.base.waiting import Once, OncePer
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Options
 from nixherd.deploy.protocol import Kind
@@ -23,8 +23,7 @@ from nixherd.deploy.running import Running
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Host
 from nixherd.fleet.revisions import shown
-from nixherd.nix.commands import Evaluated
-from nixherd.nix.nixos_rebuild import Flavour
+from nixherd.nix.commands import Evaluated, Flavour
 
 
 @dataclass(frozen=True)
@@ -241,7 +240,7 @@ class Rollout:
     def __post_init__(self) -> None:
         self._roles: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self.dirty: Once[list[str]] = Once("uncommitted files")
-        self.noted: OncePer[str, None] = OncePer("noting what is deployed")
+        self.noted: Once[None] = Once("noting what was verified")
         self.to_come: OncePer[tuple[tuple[str, ...], ...], list[Evaluated]] = OncePer("what is to come")
         self.closures: OncePer[tuple[str, ...], dict[str, Mapping[str, int]]] = OncePer("listing closures")
         self.as_of: OncePer[tuple[str, int], dict[str, str]] = OncePer("evaluating another revision")

@@ -12,9 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # for private keys only, where it is used: public ones need none of it
+if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 
 # Per type the fields of the blob after the type word itself: a length in bytes, a literal, or None for any.
 _ED25519 = 32

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import Refused
+from nixherd.base.errors import NotVisible, Refused
 from nixherd.fleet.models import Fleet, GuestType, Origin
-from nixherd.install.permission import mark, require_installable, require_no_declared_guest
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.errors import NotVisible
+from nixherd.proxmox.permission import mark, require_installable, require_no_declared_guest
 from tests.nixherd.proxmox.fleets import DEV, DOC1, FLEET, HOST, KEY
 
 MANAGED = replace(FLEET, vms={"dev": DEV, "doc1": DOC1})

@@ -1,1 +1,0 @@
-"""What an installation needs, and whether it is permitted."""
