@@ -50,6 +50,7 @@ def pytest_sessionstart() -> None:
 def pytest_collection_finish() -> None:
     """Leave what was collected and imported out of all later passes of the collector of garbage."""
     gc.freeze()
+    gc.set_threshold(20_000, 10, 20)  # the usual 700 has it look through everything far more often
     gc.enable()
     spawning.put_right()  # from now on this process is large, and whatever it starts would be forked from it
 

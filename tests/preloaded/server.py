@@ -88,6 +88,7 @@ def serve(directory: Path, program: str, ours: bool) -> None:
 
     Without `ours`, a run imports the library itself, and a `sitecustomize` is executed anew before it does.
     """
+    gc.disable()  # what is imported stays
     standing = _client.standing()
     main = _preload(program, ours)
     inspect.getmodule(inspect.currentframe())  # which remembers where each module is: pyinfra asks in every run
@@ -95,6 +96,7 @@ def serve(directory: Path, program: str, ours: bool) -> None:
     assert threading.active_count() == 1
     assert ("gevent" in sys.modules) == (program == "pyinfra")
     gc.collect()
+    gc.enable()
     gc.freeze()  # a collection in a child would write to all that is shared, and so copy it
     _signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those in between
     listening = _Socket(socket.AF_UNIX, socket.SOCK_STREAM)
