@@ -88,7 +88,7 @@ class DeadlineExceeded(FleetError, TimeoutError):
 
 
 class NotSent(OSError):
-    """No connection stood, so a machine was told nothing."""
+    """A machine was told nothing: no connection stood, or it is not told such things."""
 
 
 class Unforeseen(FleetError, OSError):

@@ -14,6 +14,7 @@ from nixherd.ssh.login_shell import ENDED, RUNNING, Job
 
 COMMAND_DEADLINE = 120.0  # seconds for a command; what takes longer is a job
 ANSWER_DEADLINE = 60.0  # seconds for a machine to say what runs on it
+PAUSE = 1.0  # seconds between two looks at a job of which no answer came
 
 
 class Machine(Protocol):
@@ -125,6 +126,7 @@ def run_job(machine: Machine, job: Job, *, sudo: bool = False) -> None:
         if done and done.status == 0:
             state, *log = [*done.stdout.splitlines(), ""]
         else:
+            time.sleep(PAUSE)
             machine.reconnect(absent_ok=True)  # a lost connection says nothing about the job
             is_same = False
         elapsed = time.monotonic() - began

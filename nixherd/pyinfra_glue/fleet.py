@@ -267,7 +267,7 @@ class FleetConnector(MachineConnector):
 
     def _require_shell(self) -> None:
         if self.access is not Access.SHELL:
-            raise OSError(
+            raise NotSent(
                 f"{self.fleet_host.id}: its access is {self.access} in hosts.nix: it takes forced commands alone; "
                 "nothing was sent to it, deploy it"
             )

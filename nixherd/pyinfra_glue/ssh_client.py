@@ -108,7 +108,7 @@ class PinnedClient(SSHClient):
         try:
             text = command_line.text
         except TooLong as error:
-            raise OSError(str(error)) from error
+            raise NotSent(str(error)) from error
         stdin, stdout, _ = super().exec_command(text, bufsize, timeout, get_pty, **options)
         reply = Reply(stdout.channel, Answer(command_line.mark), self.heard)
         return stdin, Printed(reply, 1), Printed(reply, 2)

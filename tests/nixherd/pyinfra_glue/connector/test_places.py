@@ -10,11 +10,14 @@ from pyinfra.api import connectors, inventory
 from pyinfra.api.host import Host
 
 from nixherd.base import terminal
-from nixherd.base.errors import Exit, FleetError, Refused
+from nixherd.base.errors import Exit, FleetError, NotSent, Refused
+from nixherd.deploy.machine import run_job
 from nixherd.fleet.models import Access
 from nixherd.locate import reach
 from nixherd.proxmox.token import Server
 from nixherd.pyinfra_glue import cli
+from nixherd.pyinfra_glue.engine import PyinfraMachine
+from nixherd.ssh.login_shell import Job
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.pyinfra_glue.connector.conftest import (
     SYSTEMS,
@@ -152,6 +155,17 @@ def test_a_host_is_asked_for_its_neighbours_on_a_connection_of_its_own(
     assert "127.0.0.1 is the hypervisor's API: a hypervisor is never logged in to" in refused(addresses=("127.0.0.1",))
     assert "it takes forced commands alone" in refused(access=Access.TRIGGER)
     assert "no host key is pinned for it in hosts.nix" in refused(public_key=None)
+
+
+def test_a_machine_that_takes_forced_commands_alone_is_told_nothing_else(
+    run: Callable[..., Host], shared: Shared
+) -> None:
+    hosts = shared.fleet.hosts
+    gated = replace(hosts["metal"], access=Access.PUSH_CLOSURE)
+    shared.fleet = replace(shared.fleet, hosts={**hosts, "metal": gated})
+    machine = PyinfraMachine(run("metal"))
+    with pytest.raises(NotSent, match="it takes forced commands alone; nothing was sent to it"):
+        run_job(machine, Job("gc", "key", "true", 5))
 
 
 def test_known_hosts_are_gone_afterwards(
