@@ -98,7 +98,7 @@ class Run:
                 if os.getsid(int(entry.name)) == self.process.pid:
                     os.kill(int(entry.name), signal.SIGKILL)
         self.process.wait(10)
-        if self.process.stdout:
+        if self.process.stdout and not self.process.stdout.closed:
             self._wait_for_others()
             self.process.stdout.close()
 

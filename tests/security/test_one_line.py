@@ -3,7 +3,7 @@
 import pytest
 
 from nixherd.deploy.report import entries, report
-from tests.security.one_thing.conftest import Place, place  # noqa: F401  (fixture)
+from tests.security.one_thing.conftest import Place, place, to_plant_in  # noqa: F401  (fixtures)
 
 
 @pytest.mark.parametrize("files", [("reboot", "deploy"), ("deploy", "reboot")])
