@@ -117,7 +117,7 @@ class _GuardedSession(requests.Session):
         except requests.exceptions.RequestException as error:
             raise self._no_answer(method, path, error) from error
         except UnicodeEncodeError as error:
-            raise Usage(f"{method} {path}: half a character cannot be sent ({error.reason}); nothing was") from error
+            raise Usage(f"{method} {path}: half a character ({error.reason}); nothing was sent") from error
         if response.status_code >= 300:
             raise wire.error_of(method, path, response.status_code, response.reason or "", response.content, self._who)
         if method != "GET":
