@@ -133,7 +133,12 @@ def test_what_is_on_the_disk_comes_back(dev: Lab) -> None:
 def test_the_command_on_a_real_machine(dev: Lab) -> None:
     in_guest(dev, "true")
     assert {row["vmid"]: row["origin"] for row in vm(dev, "list")}[110] == "managed"
-    address = dev.run("nixherd", "vm", "ip", "dev").output.strip()
+
+    def addressed() -> Ended | None:
+        ended = dev.run("nixherd", "vm", "ip", "dev", check=False)
+        return ended if ended.status == 0 else None
+
+    address = until(addressed, 30, "an address by DHCP, after the agent").output.strip()
     assert address in in_guest(dev, "ip -4 -o address show")
     assert vm(dev, "diff", "dev") == []
     assert vm(dev, "status", "dev")["ours"] is True
