@@ -22,14 +22,13 @@ from nixherd.fleet.load import load_fleet, require_directory
 from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.fleet.revisions import Tree
 from nixherd.nix.evaluator import Evaluator
-from nixherd.proxmox.hypervisor import Hypervisor
 
 # What asks the hypervisor is imported where it is used: other commands start in half the time without it.
 if TYPE_CHECKING:
     from nixherd.deploy.commit_policy import Gate, Verified
     from nixherd.proxmox.client import Client
     from nixherd.proxmox.guest.snapshots import Action
-    from nixherd.proxmox.hypervisor import Definitions
+    from nixherd.proxmox.hypervisor import Definitions, Hypervisor
     from nixherd.proxmox.steps import Steps
 
 T = TypeVar("T")
@@ -98,7 +97,9 @@ class Front:
         return evaluator
 
     @cached_property
-    def hypervisor(self) -> Hypervisor:
+    def hypervisor(self) -> "Hypervisor":
+        from nixherd.proxmox.hypervisor import Hypervisor
+
         return Hypervisor(self.fleet, self.token_path, self.definitions if self.guarded else None)
 
     @property

@@ -13,7 +13,6 @@ from nixherd.base.waiting import Once, once_property
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, Fleet
 from nixherd.fleet.world import Fingerprint, World, look_settled
-from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest.identity import plain_address
 from nixherd.proxmox.guest.observe import template_or_why
 from nixherd.proxmox.token import Token
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from nixherd.proxmox.answers import Permissions, Storage, Version
     from nixherd.proxmox.client import Client
     from nixherd.proxmox.config import VmConfig
-    from nixherd.proxmox.guard.policy import PolicySource
+    from nixherd.proxmox.guard.policy import Policy, PolicySource
 
 
 class Definitions:
@@ -30,8 +29,8 @@ class Definitions:
 
     def __init__(self, fleet: Fleet, read: Fingerprint) -> None:
         self.fleet = fleet
-        self._read = read
-        self._policy = Policy.from_fleet(fleet)
+        self._read, self._as_read = read, fleet
+        self._policy: Policy | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -44,15 +43,19 @@ class Definitions:
             return cls(load_fleet(directory), frozenset())  # which says what is wrong
         return cls(load_fleet(directory, world), world.fingerprint)
 
-    def policy(self) -> Policy:
+    def policy(self) -> "Policy":
         """The policy of the fleet's files as they are now; they are evaluated again when any of them has changed.
 
         Refused, in one sentence, when that cannot be done, or when they name another hypervisor than before.
         """
+        from nixherd.proxmox.guard.policy import Policy  # a twentieth of a second: not for those who change nothing
+
         with self._lock:
             now = self._look()
             if now.fingerprint != self._read:
                 self._evaluate(now)
+            if self._policy is None:
+                self._policy = Policy.from_fleet(self._as_read)
             return self._policy
 
     def _look(self) -> World:
@@ -75,7 +78,7 @@ class Definitions:
             raise Refused(
                 f"{DEFINITIONS} names another fleet or hypervisor than when this run began; refusing any change"
             )
-        self._read, self._policy = now.fingerprint, Policy.from_fleet(fleet)
+        self._read, self._as_read, self._policy = now.fingerprint, fleet, None
 
 
 class Hypervisor:
