@@ -98,6 +98,7 @@ class _Activation:
     standing: Standing = field(default_factory=lambda: Standing(Stage.NONE))
     problem: str | None = None
     why: str | None = None
+    unheard: str = ""
 
     def __post_init__(self) -> None:
         self.machine = self.host_run.machine
@@ -109,8 +110,7 @@ class _Activation:
         self.host_run.enter("activate")
         command, program = self.deployment.begin
         try:
-            what = "beginning the deployment"
-            standing = self.ask(command, stdin=program, what=what)
+            standing = self.ask(command, stdin=program, what="beginning the deployment")
         except NotSent as error:
             raise NotBegun(f"{self.host_run.id}: it was not told to begin: {error}") from error
         except (OSError, Unclear) as error:
@@ -223,7 +223,9 @@ class _Activation:
             try:
                 self.machine.reconnect(waits.left, if_lost=not is_lost, absent_ok=True)
                 is_lost = False
-                return self.ask(self.deployment.look(known), what="looking at the deployment")
+                standing = self.ask(self.deployment.look(known), what="looking at the deployment")
+                self.unheard = f"no answer: {first}; ".replace(f"{self.host_run.id}: ", "") if first else ""
+                return standing
             except DeadlineExceeded as error:
                 raise self._undecided(str(error)) from None
             except FAILURES as error:
@@ -302,7 +304,8 @@ class _Activation:
                 why = f"it says {standing.stage}, and runs {standing.current}, not {standing.old} as before"
                 raise self._undecided(why)
             case Stage.REVERTED:
-                unheard = f"{self.problem}; " if self.problem and self.problem != standing.why else ""
+                unheard = "" if self.problem else self.unheard
+                unheard = f"{self.problem}; " if self.problem and self.problem != standing.why else unheard
                 why = f"{unheard}{went_back(standing.why, standing.old, standing.log)}"
                 host_run.end(Outcome.ROLLED_BACK, why)
                 raise FleetError(f"{host_run.id}: {why}")

@@ -177,6 +177,18 @@ def test_a_machine_that_lets_nobody_in_afterwards_is_not_kept() -> None:
     assert notes.stages == ["activate", "prove", "roll back"]
 
 
+def test_why_nobody_could_ask_it_is_said_of_a_machine_that_went_back_meanwhile() -> None:
+    """Its new sudo asks for a password while it still activates, and nobody could confirm it."""
+    looks = [
+        Completed("", "sudo: a password is required", 1),
+        *answers("reverted", current=OLD, more="why=unconfirmed\n"),
+    ]
+    machine = Scripted(answers={"begin": answers("activating"), " look ": looks})
+    rollout, host_run, _ = rolled_out(machine)
+    with pytest.raises(FleetError, match=r"no answer: .*sudo: a password is required; unconfirmed; it went back"):
+        activate(rollout, host_run, Target(NEW), BEFORE)
+
+
 def test_an_earlier_run_that_is_not_seen_to_end_is_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "is_of", lambda run, fleet: True)
     machine = Scripted(answers={" begin ": f"{answers('proving')[0]}busy=me@x\n", " say ": OSError("gone")})
