@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from nixherd.base.errors import DeadlineExceeded, FleetError, NotSent, Unforeseen
+from nixherd.base.errors import DeadlineExceeded, EndUnknown, FleetError, NotSent, Unforeseen
 from nixherd.base.process import Completed
-from nixherd.base.reasons import failure
+from nixherd.base.reasons import failure, reason
 from nixherd.fleet.models import Access
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.login_shell import ENDED, RUNNING, Job
@@ -110,26 +110,24 @@ def run_job(machine: Machine, job: Job, *, sudo: bool = False) -> None:
 
     It is root's; `sudo` where we may not be. A lost connection is looked up again; the job goes on meanwhile, and is
     begun on the caller's own connection alone: for what wipes a machine, that one has proven which it is.
-    FleetError when it fails.
+    FleetError when it fails, EndUnknown when the machine can be connected to and answers no look any more.
     """
     began = time.monotonic()
+    silent_since: float | None = None
     has_begun = is_same = _start(machine, job, sudo=sudo)
     is_ours, last = False, ""
     while True:
-        state, log = RUNNING, list[str]()
-        try:
-            done = machine.run(job.look, sudo=sudo)
-        except Unforeseen:
-            raise
-        except OSError:
-            done = None
-        if done and done.status == 0:
-            state, *log = [*done.stdout.splitlines(), ""]
-        else:
+        lines, lost = _look(machine, job, sudo=sudo)
+        if lost:  # which says nothing about the job
             time.sleep(PAUSE)
-            machine.reconnect(absent_ok=True)  # a lost connection says nothing about the job
-            is_same = False
-        elapsed = time.monotonic() - began
+            _reconnect(machine, job, lost)
+            is_same, now = False, time.monotonic()
+            silent_since = now if silent_since is None else silent_since
+            if now - silent_since > machine.boot_deadline + COMMAND_DEADLINE or now - began > job.deadline + GRACE:
+                raise _unseen(machine, job, f"no look at it is answered: {lost}")
+            continue
+        silent_since, elapsed = None, time.monotonic() - began
+        state, *log = [*lines, ""]
         if state == job.well:
             return
         if state.startswith(f"{job.key} "):
@@ -156,11 +154,38 @@ def _start(machine: Machine, job: Job, *, sudo: bool) -> bool:
         raise
     except OSError as error:
         machine.say(f"starting {job.name}: no answer: {error}")
-        machine.reconnect(absent_ok=True)
+        _reconnect(machine, job, str(error))
         return False
     if done.status != 0:
         raise failure(f"{machine.id}: starting {job.unit} failed", done.stderr.strip() or done.stdout)
     return True
+
+
+def _look(machine: Machine, job: Job, *, sudo: bool) -> tuple[list[str], str]:
+    """What a look at the job prints, and why there was no answer; empty where there was."""
+    try:
+        done = machine.run(job.look, sudo=sudo)
+    except Unforeseen:
+        raise
+    except OSError as error:
+        return [], str(error) or "no answer"
+    return done.stdout.splitlines(), reason(done.stderr.strip() or done.stdout) if done.status != 0 else ""
+
+
+def _reconnect(machine: Machine, job: Job, lost: str) -> None:
+    """Connect anew after `lost`. EndUnknown when there is nothing to connect to in time."""
+    try:
+        machine.reconnect(absent_ok=True)
+    except DeadlineExceeded as error:
+        raise _unseen(machine, job, f"{lost}; {error}") from error
+
+
+def _unseen(machine: Machine, job: Job, why: str) -> EndUnknown:
+    who = f"{machine.id}: "
+    return EndUnknown(
+        f"{who}how {job.name} ends is not known, it may still be under way there: {why.replace(who, '')}; "
+        "run this again, which waits for its end"
+    )
 
 
 def _last(log: Sequence[str]) -> str:

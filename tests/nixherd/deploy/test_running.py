@@ -1,11 +1,13 @@
 """What a machine says of itself, and the jobs that it is given; answered by script."""
 
 from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from nixherd.base.errors import DeadlineExceeded, FleetError, NotBegun, NotSent, Unforeseen
+from nixherd.base.errors import DeadlineExceeded, EndUnknown, FleetError, NotBegun, NotSent, Unforeseen
 from nixherd.base.process import Completed
 from nixherd.deploy import machine as machines
 from nixherd.deploy import reboot, running
@@ -130,4 +132,46 @@ def test_a_job_past_its_deadline_is_said_to_be_that(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(machines, "GRACE", -10)
     machine = Scripted(answers={"systemd-run": "", "is-active": "running\n"})
     with pytest.raises(DeadlineExceeded, match="try not done within 5 s; last: no output"):
+        machines.run_job(machine, Job("try", "key", "true", 5))
+
+
+@pytest.mark.parametrize(
+    ("look", "why"),
+    [
+        (NotSent("it takes forced commands alone"), "it takes forced commands alone"),
+        (OSError("the connection broke"), "the connection broke"),
+        (TimeoutError(), "no answer"),
+        (Completed("", "sudo: a password is required\n", 1), "sudo: a password is required"),
+    ],
+)
+def test_a_job_that_cannot_be_looked_at_is_not_looked_at_for_hours(
+    monkeypatch: pytest.MonkeyPatch, look: Any, why: str
+) -> None:
+    clock = count(0.0, 10.0)
+    monkeypatch.setattr(machines, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda seconds: None))
+    machine = Scripted(answers={"systemd-run": "", "is-active": look})
+    with pytest.raises(
+        EndUnknown, match=f"how try ends is not known, .* no look at it is answered: {why}; run this again"
+    ):
+        machines.run_job(machine, Job("try", "key", "true", 4 * 3600))
+    assert next(clock) < 600
+    assert machine.narration == [], "nobody knows whether it prints anything"
+    assert machine.connections > 2
+
+
+def test_a_job_that_is_looked_at_again_in_time_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time in which nobody answered counts from the last answer on."""
+    clock = count(0.0, 10.0)
+    monkeypatch.setattr(machines, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda seconds: None))
+    looks = [OSError("gone"), OSError("gone"), "running\n"] * 20
+    machine = Scripted(answers={"systemd-run": "", "is-active": [*looks, "key 0\n"]})
+    machines.run_job(machine, Job("try", "key", "true", 4 * 3600))
+
+
+@pytest.mark.parametrize(("start", "looks"), [(OSError("broke"), []), ("", [OSError("broke")])])
+def test_why_a_job_was_lost_is_said_where_nobody_answers_any_more(start: Any, looks: list[Any]) -> None:
+    """Its end is not known then: it goes on without us."""
+    gone = DeadlineExceeded("dev: waiting for final: not within 300 s; last: no route")
+    machine = Scripted(answers={"systemd-run": start, "is-active": looks}, unreachable=[gone])
+    with pytest.raises(EndUnknown, match=r"dev: how try ends is not known, .*: broke; waiting for final: .*no route"):
         machines.run_job(machine, Job("try", "key", "true", 5))
