@@ -15,6 +15,7 @@ from nixherd.fleet.health_checks import Check
 
 REBOOT = "sync; setsid sh -c 'sleep 0.2; systemctl reboot' >/dev/null 2>&1 </dev/null &"
 SETTLE = 60  # seconds for units to settle after a boot
+SETTLED = ("running", "degraded")  # what systemd says once it starts nothing any more
 
 
 def plan_reboot(host_run: HostRun, running: Running, *, force: bool) -> str:
@@ -124,8 +125,12 @@ def _back(host_run: HostRun, boot_id: str, seconds: float) -> Running:
 
 
 def _settled(host_run: HostRun, before: set[str]) -> list[str]:
-    """Units that failed and had not failed before, once nothing is being started any more."""
-    script = f"timeout {SETTLE} systemctl is-system-running --wait >/dev/null; true"
-    output_of(host_run.machine, script, what="waiting for the units", sudo=True)
+    """Units that failed and had not failed before, once nothing is being started any more. FleetError before that."""
+    ask = "systemctl is-system-running"
+    script = f"timeout {SETTLE} {ask} --wait >/dev/null 2>&1; {ask}; true"
+    state = output_of(host_run.machine, script, what="waiting for the units", sudo=True).strip()
     running = ask_running(host_run.machine, host_run.kind)
-    return sorted(set(running.failed) - set(running.aside) - before)
+    failed = sorted(set(running.failed) - set(running.aside) - before)
+    if not failed and state not in SETTLED:
+        raise FleetError(f"`{ask}` says {state or 'nothing'} after {SETTLE} s; see `systemctl list-jobs` there")
+    return failed

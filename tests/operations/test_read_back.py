@@ -237,7 +237,8 @@ def test_a_line_that_reports_prints_what_was_read(monkeypatch: pytest.MonkeyPatc
 def test_a_deployment_that_boots_says_what_runs_after_the_boot() -> None:
     """Not what ran when it was kept, which was the old system."""
     kept = f"{STANDING}current={OLD}\nprofile={MEANT}\nstate=kept\n"
-    machine = Scripted(answers={"begin": kept, "systemctl reboot": "", "say sudo": system(MEANT, boot_id="2")})
+    after = {"say sudo": system(MEANT, boot_id="2"), "is-system-running": "running\n"}
+    machine = Scripted(answers={"begin": kept, "systemctl reboot": "", **after})
     text = of_engine(
         machine, lambda rollout, run: activate(rollout, run, Target(MEANT), BEFORE), goal=Goal.BOOT, reboot=True
     )

@@ -208,7 +208,12 @@ STATE = f"current={NEW}\nprofile={NEW}\nhostname=dev\nboot_id=2\nsudo=root\n"
 
 
 def test_what_cannot_be_switched_to_boots_where_that_is_allowed() -> None:
-    machine = Scripted(answers={"begin": answers("kept", current=OLD), "systemctl reboot": "", "say sudo": STATE})
+    machine = Scripted(
+        answers={
+            **{"begin": answers("kept", current=OLD), "systemctl reboot": "", "say sudo": STATE},
+            "is-system-running": "running\n",
+        }
+    )
     rollout, host_run, notes = rolled_out(machine, reboot=True)
     built = Built(Planned(Reached("x", BEFORE), DESCRIBED), changes=Changes(inhibitors=("init: 1 → 2",)))
     activate(rollout, host_run, Target(NEW), BEFORE, built=built)

@@ -109,7 +109,7 @@ def test_a_machine_that_runs_it_is_well_or_says_why_not() -> None:
 
 
 def rebooted(*answers: Any, **options: Any) -> tuple[Scripted, Any, Any, Any]:
-    machine = Scripted(answers={"systemctl reboot": "", "is-system-running": "", "say sudo": [*answers]})
+    machine = Scripted(answers={"systemctl reboot": "", "is-system-running": "running\n", "say sudo": [*answers]})
     return (machine, *rolled_out(machine, **options))
 
 
@@ -164,6 +164,18 @@ def test_a_machine_that_falls_silent_after_its_reboot_is_unknown() -> None:
     with pytest.raises(Undecided, match=f"it has rebooted into {OLD}, and does not say how it is: silence"):
         reboot.reboot(rollout, host_run, BEFORE)
     assert notes.end[0] == "unknown"
+
+
+@pytest.mark.parametrize("state", ["starting", "maintenance", ""])
+def test_a_machine_whose_units_do_not_settle_is_not_proven(state: str) -> None:
+    """A unit that starts for minutes may fail yet, and the health checks may pass before."""
+    machine, rollout, host_run, notes = rebooted(system(boot_id="2"))
+    machine.answers["is-system-running"] = f"{state}\n"
+    with pytest.raises(Undecided, match=f"and does not say how it is: .* says {state or 'nothing'} after 60 s"):
+        reboot.reboot(rollout, host_run, BEFORE)
+    assert notes.end[0] == "unknown"
+    machine.answers["is-system-running"] = "degraded\n"
+    assert reboot.reboot_and_prove(host_run, BEFORE, OLD, ()).boot_id == "2"
 
 
 def test_what_is_not_ours_is_not_rebooted() -> None:
