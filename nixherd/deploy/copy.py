@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nixherd.base.errors import FAILURES, DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Usage
+from nixherd.base.errors import FAILURES, DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Unforeseen, Usage
 from nixherd.base.files import expanded
 from nixherd.base.process import Completed, run
 from nixherd.base.reasons import reason
@@ -231,8 +231,13 @@ def run_towards(
     except ProcessFailed as error:
         if "protocol mismatch" in error.stderr and (why := machine.breaks("Nix's protocol")):
             raise FleetError(f"{machine.id}: {why}") from error
-        machine.reconnect()
-        moved_to = machine.copy_to()
+        try:
+            machine.reconnect()
+            moved_to = machine.copy_to()
+        except Unforeseen:
+            raise
+        except FleetError as lost:
+            raise FleetError(f"{error}; then it could not be reached again: {lost}") from error
         if moved_to.address == to.address:
             raise
         argv, environment = command(moved_to)

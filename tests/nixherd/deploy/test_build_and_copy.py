@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import FleetError, NotBegun, ProcessFailed, Undecided, Usage
+from nixherd.base.errors import DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Undecided, Usage
 from nixherd.base.process import Completed
 from nixherd.deploy import build, copy
 from nixherd.deploy import build as building
@@ -114,6 +114,16 @@ def test_a_program_is_run_again_where_the_machine_has_moved_to(monkeypatch: pyte
     assert copy.run_towards(moving, lambda to: (["send", to.address], {}), 5).stdout == "done"
     assert targets == ["192.0.2.1", "192.0.2.2"]
     assert moving.connections == 1
+
+
+def test_why_a_program_failed_is_said_where_the_machine_is_not_there_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(argv: Any, **arguments: Any) -> Completed:
+        raise ProcessFailed("nix copy failed: no space left on device", 1, "")
+
+    monkeypatch.setattr(copy, "run", run)
+    machine = Scripted(unreachable=[DeadlineExceeded("dev: not within 300 s")])
+    with pytest.raises(FleetError, match=r"no space left on device; then it could not be reached again: .*not within"):
+        copy.run_towards(machine, lambda to: (["send"], {}), 5)
 
 
 def test_a_login_shell_that_breaks_the_protocol_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
