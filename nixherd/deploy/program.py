@@ -63,11 +63,13 @@ def busy(host_id: str, standing: Standing) -> NotBegun:
 def _note(machine: Machine, deployment: Deployment) -> Standing:
     """Have the machine note the revision of what it has already, and read it back.
 
-    FleetError when it is not noted, Undecided when nobody knows.
+    FleetError (NotBegun where the machine was not told) when it is not noted, Undecided when nobody knows.
     """
     command, program = deployment.note
     try:
         standing = ask_program(machine, deployment.kind, command, stdin=program, what="noting the revision")
+    except NotSent as error:
+        raise NotBegun(f"{machine.id}: it was not told to note the revision: {error}") from error
     except (OSError, Unclear) as error:
         why = str(worded(error, "noting the revision")).removeprefix(f"{machine.id}: ")
         what = f"whether it has noted revision {deployment.revision} is not known"

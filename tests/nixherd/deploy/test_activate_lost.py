@@ -284,6 +284,7 @@ def test_a_system_that_asks_for_a_password_where_the_old_one_did_not_gets_it() -
     [
         ("protocol=3\nrefused=the revision is not noted: no space\n", "no space"),
         (OSError("gone"), f"whether it has noted revision {REVISION} is not known: gone; deploy it again"),
+        (NotSent("no route"), "it was not told to note the revision: no route"),
     ],
 )
 def test_a_revision_that_is_not_seen_to_be_noted_fails_nothing(answer: object, why: str) -> None:
