@@ -227,7 +227,7 @@ class _Activation:
                 self.unheard = f"no answer: {first}; ".replace(f"{self.host_run.id}: ", "") if first else ""
                 return standing
             except DeadlineExceeded as error:
-                raise self._undecided(str(error)) from None
+                raise self._undecided(f"{error}{f'; before that: {first}' if first else ''}") from None
             except FAILURES as error:
                 foreseen(error, f"{self.host_run.id}: looking at its deployment")
                 self._say_lost(error)

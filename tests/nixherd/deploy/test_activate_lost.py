@@ -2,6 +2,7 @@
 
 import time
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
@@ -292,3 +293,26 @@ def test_a_revision_that_is_not_seen_to_be_noted_fails_nothing(answer: object, w
     rollout, host_run, notes = rolled_out(machine)
     activate(rollout, host_run, Target(NEW, revision=REVISION), BEFORE)
     assert (notes.end[0], notes.found["noted"], notes.found["unnoted"]) == ("deployed", None, why)
+
+
+def test_why_no_look_was_answered_is_said_where_the_machine_is_not_there_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A new system whose sudo asks for a password goes down then, say: the first reason is the one to mend."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    asks = Completed("", "sudo: a password is required\n", 1)
+    machine = Scripted(answers={" begin ": answers("activating"), " look ": asks})
+    gone = DeadlineExceeded("dev: not within 3 s")
+    connect, tries = machine.reconnect, []
+
+    def reconnect(*args: Any, **options: Any) -> str:
+        tries.append(options)
+        if len(tries) > 2:
+            raise gone
+        return connect(*args, **options)
+
+    machine.reconnect = reconnect  # type: ignore[method-assign]
+    rollout, host_run, notes = rolled_out(machine)
+    with pytest.raises(Undecided, match=r"not within 3 s; before that: .*a password is required"):
+        activate(rollout, host_run, Target(NEW), BEFORE)
+    assert notes.end[0] == "unknown"
