@@ -16,10 +16,10 @@ With `local` among the host's data it is the machine that we run on, and its she
 import json
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from paramiko import SSHException
 from pyinfra.api.command import StringCommand
@@ -51,6 +51,8 @@ from nixherd.pyinfra_glue.reaching import MachineConnector
 from nixherd.pyinfra_glue.ssh_client import NotBegun, PinnedClient
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.login_shell import Answer, answered
+
+T = TypeVar("T")
 
 # sshd shuts out addresses that connect and leave again and again (PerSourcePenalties: a second for each time)
 STRANGER_PAUSE = 1.0
@@ -225,22 +227,28 @@ class FleetConnector(MachineConnector):
         if isinstance(command, ApiQuery):
             return self._ask(command)
         self._require_shell()
+        run = self.here.run_shell_command if self.here else super().run_shell_command
         try:
-            for last in (False, True):
-                if not self._ready():
-                    break
-                try:
-                    run = self.here.run_shell_command if self.here else super().run_shell_command
-                    return run(command, *args, **arguments)
-                except NotBegun:
-                    self.drop()
-                    if last:
-                        raise
-        except (SSHException, EOFError) as error:
-            raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
+            answer = self._tell(lambda: run(command, *args, **arguments))
         except UNFORESEEN as error:
             raise worded(error, f"{self.fleet_host.id}: running a command") from error
-        return True, CommandOutput([])
+        return answer or (True, CommandOutput([]))
+
+    def _tell(self, tell: Callable[[], T]) -> T | None:
+        """What it answers; told once more where the connection was dead before. None while it is absent in planning.
+
+        OSError when the connection breaks later.
+        """
+        try:
+            if not self._ready():
+                return None
+            try:
+                return tell()
+            except NotBegun:
+                self.drop()
+                return tell() if self._ready() else None
+        except (SSHException, EOFError) as error:
+            raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
 
     def _ask(self, query: ApiQuery) -> tuple[bool, CommandOutput]:
         try:
@@ -253,12 +261,14 @@ class FleetConnector(MachineConnector):
 
     def forced(self, words: str, timeout: float) -> tuple[bool, CommandOutput]:
         """Say these words to a machine that takes forced commands alone, as they are; OSError when it is not there."""
-        if not self._ready() or not isinstance(self.client, PinnedClient):
+
+        def say() -> tuple[str, str, int] | None:
+            return self.client.say(words, timeout) if isinstance(self.client, PinnedClient) else None
+
+        reply = self._tell(say)
+        if reply is None:
             raise NotSent(f"{self.fleet_host.id}: not connected")
-        try:
-            out, err, status = self.client.say(words, timeout)
-        except (SSHException, EOFError) as error:
-            raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
+        out, err, status = reply
         answer, noise = answered(out.splitlines())
         self.name_noise(Answer("", noise=noise))
         lines = [OutputLine("stdout", line) for line in answer]

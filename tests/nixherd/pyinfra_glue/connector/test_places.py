@@ -17,6 +17,7 @@ from nixherd.locate import reach
 from nixherd.proxmox.token import Server
 from nixherd.pyinfra_glue import cli
 from nixherd.pyinfra_glue.engine import PyinfraMachine
+from nixherd.pyinfra_glue.ssh_client import NotBegun, PinnedClient
 from nixherd.ssh.login_shell import Job
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.pyinfra_glue.connector.conftest import (
@@ -166,6 +167,30 @@ def test_a_machine_that_takes_forced_commands_alone_is_told_nothing_else(
     machine = PyinfraMachine(run("metal"))
     with pytest.raises(NotSent, match="it takes forced commands alone; nothing was sent to it"):
         run_job(machine, Job("gc", "key", "true", 5))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_forced_commands_are_told_anew_where_the_connection_was_dead_before(
+    run: Callable[..., Host], sshd: Sshd, shared: Shared, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """As any other command: between two of a rollout a connection stands still for as long as the others take."""
+    sshd.start(known_at(shared, "127.0.0.1"), system="ID=nixos")
+    connector, say = connector_of(executing(run())), PinnedClient.say
+    dead = [NotBegun("the connection broke: no answer")] * times
+
+    def broken(client: PinnedClient, words: str, timeout: float) -> tuple[str, str, int]:
+        if dead:
+            raise dead.pop()
+        return say(client, words, timeout)
+
+    monkeypatch.setattr(PinnedClient, "say", broken)
+    if times > 1:
+        with pytest.raises(NotSent, match="the connection broke"):
+            connector.forced("echo protocol=3", 5)
+        return
+    before = connector.client
+    assert connector.forced("echo protocol=3", 5)[1].stdout == "protocol=3"
+    assert connector.client is not before
 
 
 def test_known_hosts_are_gone_afterwards(
