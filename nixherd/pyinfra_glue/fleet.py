@@ -248,7 +248,7 @@ class FleetConnector(MachineConnector):
                 self.drop()
                 return tell() if self._ready() else None
         except (SSHException, EOFError) as error:
-            raise OSError(f"{self.fleet_host.id}: the connection broke: {error or 'no answer'}") from error
+            raise OSError(f"{self.fleet_host.id}: the connection broke: {str(error) or 'no answer'}") from error
 
     def _ask(self, query: ApiQuery) -> tuple[bool, CommandOutput]:
         try:

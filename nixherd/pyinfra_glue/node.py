@@ -15,7 +15,7 @@ from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.util import CommandOutput
 from typing_extensions import override
 
-from nixherd.base.errors import FAILURES, FleetError, Refused, Usage
+from nixherd.base.errors import FAILURES, FleetError, NotSent, Refused, Usage
 from nixherd.base.files import expanded, write_whole
 from nixherd.base.process import run
 from nixherd.base.run import Run
@@ -100,8 +100,10 @@ class NodeConnector(PinnedConnector):
         """OSError when the connection breaks: what was begun may go on there, and is looked at by the next run."""
         try:
             return super().run_shell_command(command, *args, **arguments)
-        except (SSHException, EOFError, NotBegun) as error:
-            raise OSError(f"{self.host.data.host_id}: the connection broke: {error or 'no answer'}") from error
+        except NotBegun as error:
+            raise NotSent(f"{self.host.data.host_id}: {error}; nothing was sent") from error
+        except (SSHException, EOFError) as error:
+            raise OSError(f"{self.host.data.host_id}: the connection broke: {str(error) or 'no answer'}") from error
 
     @override
     def disconnect(self) -> None:

@@ -99,7 +99,7 @@ def output_of(ssh: PinnedClient, script: str, most: int = MOST) -> str:
         _, stdout, _ = ssh.exec_command(script, timeout=ANSWER_TIMEOUT)
         return stdout.read(most, until)
     except (SSHException, EOFError) as error:
-        raise OSError(f"the connection broke: {error or 'no answer'}") from error
+        raise OSError(f"the connection broke: {str(error) or 'no answer'}") from error
 
 
 def require_is_this(host: Host, pinned: str | None) -> None:

@@ -49,7 +49,7 @@ class WatchedTransport(paramiko.Transport):
         try:
             return super().open_session(*args, **arguments)
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise NotBegun(f"the connection broke: {error or 'no answer'}") from error
+            raise NotBegun(f"the connection broke: {str(error) or 'no answer'}") from error
 
 
 def notice_a_dead_peer(transport: paramiko.Transport) -> None:

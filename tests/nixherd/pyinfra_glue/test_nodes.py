@@ -3,12 +3,17 @@
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from pyinfra.api.command import StringCommand
+from pyinfra.connectors.ssh import SSHConnector
 
-from nixherd.base.errors import Refused, Usage
+from nixherd.base.errors import NotSent, Refused, Usage
 from nixherd.base.ssh_keys import generate_ed25519, known_hosts_line
-from nixherd.pyinfra_glue.node import check_selection_of_nodes, check_words, known_keys, nodes_of
+from nixherd.pyinfra_glue.node import NodeConnector, check_selection_of_nodes, check_words, known_keys, nodes_of
+from nixherd.pyinfra_glue.ssh_client import NotBegun
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
 NODES = {"prom": "192.0.2.1", "other": "other"}
@@ -73,3 +78,24 @@ def test_keys_of_known_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     file.write_text(f"@revoked {lines[0]}\n")
     with pytest.raises(Refused, match=r"the host key of prom\.test is marked as revoked"):
         known_keys(("prom.test",), 22)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (NotBegun("the connection broke: timed out"), "node prom: the connection broke: timed out; nothing was sent"),
+        (EOFError(), "node prom: the connection broke: no answer"),
+    ],
+)
+def test_what_was_not_sent_is_told_from_what_may_go_on(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def broken(*args: Any, **arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(SSHConnector, "run_shell_command", broken)
+    connector: Any = object.__new__(NodeConnector)
+    connector.host = SimpleNamespace(data=SimpleNamespace(host_id="node prom"))
+    with pytest.raises(OSError) as raised:
+        connector.run_shell_command(StringCommand("true"))
+    assert (str(raised.value), isinstance(raised.value, NotSent)) == (words, isinstance(error, NotBegun))
