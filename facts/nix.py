@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from facts.base import Fact
 from nixherd.nix import commands as nix
-from nixherd.nix.builder import listing, parse_path_info
+from nixherd.nix.builder import closure_listing, parse_listing
 
 
 class StoreInfo(TypedDict):
@@ -56,11 +56,11 @@ class Closure(Fact[dict[str, int]]):
     def command(self, path: str) -> str:
         if not nix.is_store_path(path):
             raise ValueError(f"path={path} is not a store path")
-        return listing(path)
+        return closure_listing(path)
 
     @override
     def process(self, output: list[str]) -> dict[str, int]:
-        return parse_path_info("\n".join(output))
+        return parse_listing("\n".join(output))
 
 
 class Settings(Fact[dict[str, Any]]):

@@ -23,3 +23,12 @@ def test_the_chains_name_functions_that_exist() -> None:
     known = {name for names in defined for name in names} | {path.stem for path in (ROOT / "operations").rglob("*.py")}
     known |= {name.lower() for name in known} | {"plan", "make"}  # an operation is called as its verb's class
     assert [name for name in sorted(named) if not set(name.split(".")) <= known] == []
+
+
+def test_the_rules_name_what_modules_have() -> None:
+    section = PAGE.split("## How code reads here\n")[1].split("\n## ")[0]
+    named = re.findall(r"`([a-z_]+)\.(\w+)`", section)
+    assert len(named) >= 2
+    for module, name in named:
+        texts = [path.read_text() for path in (ROOT / "nixherd").rglob(f"{module}.py")]
+        assert any(re.search(rf"^(?:def |class )?{name}\b", text, re.MULTILINE) for text in texts), (module, name)

@@ -316,7 +316,7 @@ def _document(plan: Plan, done: Done | None) -> dict[str, Any]:
 
 
 def duties_of(evaluator: Evaluator, fleet: Fleet, host: Host, guests: Sequence[Vm]) -> list[str]:
-    """A line for each; what the flake does not tell is said to be not known."""
+    """What the host does for the others, a line each; what the flake does not tell is said to be not known."""
     return [*_declared(fleet, host, guests), *_evaluated(evaluator, host)]
 
 

@@ -266,8 +266,8 @@ def _closures(
 
 
 def _closure_there(machine: Machine, path: str) -> Sizes:
-    listing = output_of(machine, builder.listing(path), what="listing a closure", deadline=LISTING_DEADLINE)
-    return builder.parse_path_info(listing)
+    listing = output_of(machine, builder.closure_listing(path), what="listing a closure", deadline=LISTING_DEADLINE)
+    return builder.parse_listing(listing)
 
 
 def _parts_there(machine: Machine, system: str) -> dict[str, str]:

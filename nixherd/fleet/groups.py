@@ -18,13 +18,6 @@ from nixherd.fleet.validate import GROUPS
 _TAKEN = ("self", "names_data", "override_data")
 
 
-_LONGEST = 24 * 3600  # seconds
-Kind = tuple[Callable[[Any], bool], str]
-_FLAG: Kind = (lambda value: value in (True, False, 0, 1), "true or false")
-_ANY: Kind = (lambda _: True, "")
-DEPLOYMENT = (*(field.name for field in FIELDS[Place.HOST] if field.deploys), *OPERATORS)
-
-
 def groups_of(fleet: Fleet) -> dict[str, list[str]]:
     """Every group with the ids of its hosts: the kinds, one per alias and hostname, and the tags of definitions.
 
@@ -99,6 +92,9 @@ def _is_free(name: str) -> bool:
     return name not in GROUPS and name not in _TAKEN and not name.startswith("_")
 
 
+# Group data, and `--data`. How a host is deployed to is judged by `nixherd.deploy.options`; the rest is judged here.
+
+
 def said_for_all(name: str, directories: Iterable[Path]) -> Iterator[Any]:
     """What `all.py` in each of the directories says, in their order; nothing where it says nothing."""
     for values in _said(directories):
@@ -122,6 +118,9 @@ def _said(directories: Iterable[Path]) -> Iterator[dict[str, Any]]:
             yield runpy.run_path(str(directory / "all.py"))
 
 
+_LONGEST = 24 * 3600  # seconds
+
+
 def _is_seconds(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LONGEST
 
@@ -130,13 +129,17 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, (str, int)) and not isinstance(value, bool) and str(value).isprintable() and value != ""
 
 
-_SECONDS: Kind = (_is_seconds, f"a whole number of seconds from 1 to {_LONGEST}")
-_TEXT: Kind = (_is_text, "one line of text")
+DataKind = tuple[Callable[[Any], bool], str]
+_FLAG: DataKind = (lambda value: value in (True, False, 0, 1), "true or false")
+_SECONDS: DataKind = (_is_seconds, f"a whole number of seconds from 1 to {_LONGEST}")
+_TEXT: DataKind = (_is_text, "one line of text")
+_ANY: DataKind = (lambda _: True, "")
 
+_DEPLOYMENT = (*(field.name for field in FIELDS[Place.HOST] if field.deploys), *OPERATORS)
 
 # By name, what each has to be; whoever asks for one of the last kind judges it.
-HOSTS: Mapping[str, Kind] = {
-    **dict.fromkeys(DEPLOYMENT, _ANY),
+HOST_DATA: Mapping[str, DataKind] = {
+    **dict.fromkeys(_DEPLOYMENT, _ANY),
     **dict.fromkeys(("allow_reboot", "commit", "force", "local", "protect", "rotate_removed"), _FLAG),
     **dict.fromkeys(("boot_deadline", "task_deadline"), _SECONDS),
     **dict.fromkeys(("age_identity", "commit_message", "docs_file", "docs_template", "flake", "host_key"), _TEXT),
@@ -146,13 +149,13 @@ HOSTS: Mapping[str, Kind] = {
     "sudo_password": (lambda value: value == "stdin", "stdin: the password itself is never said here"),
     **dict.fromkeys(("extra_files", "secrets_rules", "without"), _ANY),
 }
-NODES: Mapping[str, Kind] = {
+NODE_DATA: Mapping[str, DataKind] = {
     **dict.fromkeys(("blacklist", "devices", "hostpci", "kernel_words", "vendor_reset"), _ANY),
     **dict.fromkeys(("host_key", "proxmox_token_file"), _TEXT),
 }
 
 
-def check_data(data: Mapping[str, Any], known: Mapping[str, Kind], *, others: bool = False) -> None:
+def check_data(data: Mapping[str, Any], known: Mapping[str, DataKind], *, others: bool = False) -> None:
     """Usage for a datum that nobody asks for or that cannot be meant; `others` allows names that are near no known one.
 
     What it was to say would not be done, and nothing else would tell.
@@ -169,12 +172,12 @@ def check_data(data: Mapping[str, Any], known: Mapping[str, Kind], *, others: bo
 def check_group_data(names: Iterable[str], where: str) -> None:
     """Usage for a name in group data near one that is asked for; other names may be for deploy files of one's own."""
     for name in names:
-        if name not in {**HOSTS, **NODES}:
-            _refuse_unknown(f"{where}: {name}", name, HOSTS, others=True)
+        if name not in {**HOST_DATA, **NODE_DATA}:
+            _refuse_unknown(f"{where}: {name}", name, HOST_DATA, others=True)
 
 
-def _refuse_unknown(what: str, name: str, known: Mapping[str, Kind], *, others: bool) -> None:
-    near = near_option(name) if known is HOSTS else None
+def _refuse_unknown(what: str, name: str, known: Mapping[str, DataKind], *, others: bool) -> None:
+    near = near_option(name) if known is HOST_DATA else None
     near = near or next(iter(difflib.get_close_matches(name.lower().replace("-", "_"), known, 1, 0.8)), None)
     if near:
         raise Usage(f"{what}: nobody asks for it; write {near}, or another name")

@@ -1,4 +1,10 @@
-"""load_fleet(): hosts.nix and vms/definitions.nix, evaluated once and parsed into frozen values."""
+"""load_fleet(): hosts.nix and vms/definitions.nix, evaluated once in a closed world and parsed into frozen values.
+
+They see the files of their repository, and no network, environment, clock, other program, store or path elsewhere.
+Three things see to it: Nix's restrict-eval with what `nixherd.fleet.world` found as all that there is, a store that
+holds nothing and takes nothing, and `load.nix`, which makes errors of what Nix would pass over. An edit of these files
+is judged by what it changes in their evaluation (`require_exactly`).
+"""
 
 import errno
 import json
@@ -55,7 +61,6 @@ _OF_XDG = {
 _REFUSAL = re.compile(r"evaluation aborted with the following error message: '(builtins\.\w+: .*)'", re.DOTALL)
 _NO_UTF8 = re.compile(r"\[json\.exception[^]]*\].* UTF-8 ")
 _FORBIDDEN = re.compile(r"access to (?:absolute|canonical) path '([^']*)' is forbidden in restricted mode")
-
 
 Leaf = tuple[str, ...]
 ABSENT: Any = object()

@@ -18,13 +18,6 @@ from nixherd.nix.errors import is_circumstance
 _PLACE = re.compile(r"(?s)(?P<file>[^\s:]([^:\n]*[^\s:])?)(?::(?P<line>\d+)(?::(?P<column>\d+))?)?: (?P<what>.+)")
 
 
-SUITE = "nixherd check"
-SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-_ROOT = "%SRCROOT%"
-_DATA = {"%": "%25", "\r": "%0D", "\n": "%0A"}
-_PROPERTY = {**_DATA, ":": "%3A", ",": "%2C"}
-
-
 class Status(StrEnum):
     """How a tool ended. Only the first and the last let the gate through."""
 
@@ -150,6 +143,15 @@ def passed(results: Iterable[Result]) -> bool:
     return all(result.status.is_good for result in results)
 
 
+# In the formats of others
+
+SUITE = "nixherd check"
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_ROOT = "%SRCROOT%"
+_DATA = {"%": "%25", "\r": "%0D", "\n": "%0A"}
+_PROPERTY = {**_DATA, ":": "%3A", ",": "%2C"}
+
+
 def junit_xml(results: Sequence[Result]) -> str:
     """A test case a tool: findings are failures, what cannot be told is an error, what was left out is skipped."""
     seconds = f"{sum(result.seconds for result in results):.3f}"
@@ -229,7 +231,7 @@ def _result(result: Result, found: Found, rules: Sequence[str], prefix: str) -> 
 
 
 def annotations(results: Sequence[Result], prefix: str = "") -> Iterator[str]:
-    """A command for each finding, and one for each tool of which nothing is known. `prefix` as in SARIF."""
+    """A workflow command of GitHub for each finding, and each tool of which nothing is known. `prefix` as in SARIF."""
     for result in results:
         for found in result.findings:
             place = {"file": f"{prefix}{found.file}" if found.file else None, "line": found.line, "col": found.column}

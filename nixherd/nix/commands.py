@@ -18,7 +18,6 @@ _ROOT_ACCESS, _DESCRIBE = (
 )
 STORE_PATH = re.compile(r"^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+$")
 
-
 PUBLIC_KEY = (*NIX, "key", "convert-secret-to-public")
 """the public half, as trusted-public-keys has it, of the secret key on stdin"""
 STORE_INFO = (*NIX, "store", "info", "--json")
@@ -296,14 +295,14 @@ def copy(
 
 @dataclass(frozen=True)
 class Flavour:
-    """How the program that is here spells what it takes."""
+    """How the nixos-rebuild that is here spells its options."""
 
     sudo: str
     no_reexec: str
 
     @classmethod
     def of(cls, help_text: str) -> "Flavour":
-        """Read its abilities from its --help."""
+        """Return the flavour of the program with this --help."""
         return NEWER_REBUILD if "--no-reexec" in help_text else OLDER_REBUILD
 
 
@@ -312,7 +311,7 @@ OLDER_REBUILD = Flavour("--use-remote-sudo", "--fast")
 
 
 def require_action(action: str) -> None:
-    """Usage when it is not one of ours."""
+    """Raise Usage for another action than nixos-rebuild's that are used here."""
     if action not in ACTIONS:
         raise Usage(f"action={action} is not one of {', '.join(ACTIONS)}")
 
@@ -330,8 +329,8 @@ def nixos_rebuild(
 ) -> tuple[list[str], dict[str, str]]:
     """Return argv and environment, for the installable `FLAKE#HOST`; without `to` for this machine.
 
-    Raise Usage for wrong words. It has one set of SSH options for both machines: those of `to` have to do for
-    `build_host` too.
+    Raise Usage for another action. nixos-rebuild has one set of SSH options for both machines: those of `to` have to
+    do for `build_host` too.
     """
     require_action(action)
     argv = [REBUILD, action, "--flake", installable, flavour.no_reexec]

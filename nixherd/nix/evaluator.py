@@ -30,8 +30,6 @@ from nixherd.nix.log import Warnings, shown
 EVAL_JOBS = "nix-eval-jobs"
 EVAL_JOBS_HELP = (EVAL_JOBS, "--help")
 BYTES_PER_WORKER = 4 << 30  # after which it begins anew; its own default
-
-
 _TIMEOUT = 600.0  # seconds
 DEADLINE = 1800.0  # seconds
 HELP_DEADLINE = 60.0
@@ -43,11 +41,12 @@ Found = Mapping[str, Evaluated | FleetError | None]
 
 
 def knows_options(help_text: str) -> bool:
+    """Tell whether the nix-eval-jobs with this --help has the options that `jobs` gives."""
     return "--select" in help_text and "--apply" in help_text
 
 
 def jobs(flake: str, host_ids: Sequence[str], *, is_nixos: bool, roots: str, workers: int) -> list[str]:
-    """Evaluate hosts side by side; the derivations that they come to are held by links in `roots`."""
+    """Return the argv that evaluates hosts side by side; links in `roots` hold the derivations that they come to."""
     options = ["--gc-roots-dir", roots, "--workers", str(workers), "--max-memory-size", str(BYTES_PER_WORKER >> 20)]
     options += ["--show-trace", "--select", jobs_of(host_ids, is_nixos=is_nixos), "--apply", "job: job.nixherd"]
     features = ["--option", "experimental-features", "nix-command flakes"]
@@ -55,7 +54,7 @@ def jobs(flake: str, host_ids: Sequence[str], *, is_nixos: bool, roots: str, wor
 
 
 def parse_jobs(lines: Iterable[str], directory: Path) -> dict[str, Evaluated | FleetError]:
-    """Parse what it printed, by host id: a description, or why the flake in `directory` cannot be evaluated.
+    """Parse what nix-eval-jobs printed, by host id: a description, or why the flake in `directory` cannot be evaluated.
 
     Raise FleetError on anything else.
     """

@@ -7,10 +7,8 @@ from nixherd.base.errors import NotVisible, Refused
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType
 from nixherd.proxmox.guest.observe import find
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # it takes a tenth of a second: not for those who need no API
     from nixherd.proxmox.client import Client
-
-# It takes a tenth of a second: not for those who need no API.
 
 
 def require_installable(fleet: Fleet, host_id: str, verb: str) -> None:

@@ -18,7 +18,7 @@ from nixherd.deploy.commit_policy import NAMES, Gate, required_by_hosts
 from nixherd.deploy.options import Options
 from nixherd.deploy.report import Journal, new_directory
 from nixherd.fleet.groups import (
-    HOSTS,
+    HOST_DATA,
     check_data,
     check_group_data,
     check_selection,
@@ -212,7 +212,7 @@ def _selected(groups: dict[str, list[str]], options: dict[str, Any]) -> set[str]
 def _check_data(here: Path, options: dict[str, Any]) -> None:
     """Usage for data that nobody asks for; an operator's deploy file, which declares nothing, may ask for more."""
     others = some_are_the_operators(tuple(options.get("operations") or ()))
-    check_data(parsed_data(options), HOSTS, others=others)
+    check_data(parsed_data(options), HOST_DATA, others=others)
     for directory in _group_data(here, options.get("group_data") or ()):
         for file in sorted(directory.glob("*.py")):
             check_group_data(names_in(file), str(file))

@@ -21,7 +21,7 @@ from nixherd.base.process import run
 from nixherd.base.run import Run
 from nixherd.base.ssh_keys import known_hosts_line, known_hosts_name
 from nixherd.base.terminal import say, worded
-from nixherd.fleet.groups import NODES, check_data, check_selection
+from nixherd.fleet.groups import NODE_DATA, check_data, check_selection
 from nixherd.fleet.models import DEFINITIONS, Fleet
 from nixherd.fleet.revisions import Tree
 from nixherd.nix.evaluator import Evaluator
@@ -142,7 +142,7 @@ def nodes_beside(file: str) -> dict[str, list[Entry]]:
     with or_end("reading the nodes", file) as (context, options, here):
         if context:
             check_words(options.get("operations") or ())
-            check_data(parsed_data(options), NODES)
+            check_data(parsed_data(options), NODE_DATA)
         definitions = Definitions.load(fleet_directory(here))
         nodes = nodes_of(definitions.fleet)
         if context:

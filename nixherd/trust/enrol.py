@@ -1,8 +1,8 @@
 """A host's way into the fleet's trust, and out of it, as changes of its files; none is written before `publish`.
 
 Its host key becomes an age recipient of `.sops.yaml` and of the secret files, hosts.nix pins it, the definitions
-protect its guest, the overview shows it. Nothing of that is published before all of it was verified, and then it is
-published at once.
+protect its guest, the overview of the machines (rendered here) shows it. Nothing of that is published before all of it
+was verified, and then it is published at once.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -29,89 +29,11 @@ from nixherd.trust.secrets.recipients import Rule, Rules, parse_rules
 from nixherd.trust.secrets.sops import Sops
 from nixherd.trust.secrets.store import People, Rekey, Store
 
-BEGIN = f"<!-- nixherd: what follows is generated from hosts.nix and {DEFINITIONS} -->"
-END = "<!-- nixherd: end -->"
+OVERVIEW_BEGIN = f"<!-- nixherd: what follows is generated from hosts.nix and {DEFINITIONS} -->"
+OVERVIEW_END = "<!-- nixherd: end -->"
 _TITLE = "# Machines\n\n"
-
-
 _TEMPLATE = "templates/machines.md.j2"
 Say = Callable[[str], None]
-
-
-def render_overview(fleet: Fleet, template: str | None = None) -> str:
-    """The overview, the same bytes for the same fleet. `template` is a path below the fleet's directory, of its own.
-
-    FleetError when that is useless.
-    """
-    values = partial(_overview_values, fleet)
-    if template is None:
-        text = templating.render(resources.files("nixherd.trust").joinpath(_TEMPLATE).read_text(), values)
-        return text.strip("\n") + "\n"
-    path = Path(fleet.path) / template
-    content = tree.read(Path(fleet.path), template)
-    if content is None:
-        raise FleetError(f"{path}: no such template")
-    try:
-        return templating.render_foreign(str(path), content.decode(), values).strip("\n") + "\n"
-    except UnicodeDecodeError as error:
-        raise FleetError(f"{path}: is not UTF-8 text ({error.reason})") from None
-
-
-def overview_of(old: bytes | None, overview: str, name: str) -> bytes:
-    """The document with this overview between its markers, which are appended where there are none.
-
-    FleetError, naming the document, when only one of them is there.
-    """
-    text = (old or _TITLE.encode()).decode(errors="surrogateescape")
-    newline = "\r\n" if "\r\n" in text else "\n"
-    block = f"{BEGIN}\n\n{overview}\n{END}".replace("\n", newline)
-    if text.count(BEGIN) == 0 == text.count(END):
-        gap = "" if text.endswith(newline * 2) or not text else newline * (1 if text.endswith(newline) else 2)
-        return f"{text}{gap}{block}{newline}".encode(errors="surrogateescape")
-    start, end = text.find(BEGIN), text.find(END)
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or end < start:
-        raise FleetError(f"{name}: its two markers are not there once each, in their order; mend or remove them")
-    return f"{text[:start]}{block}{text[end + len(END) :]}".encode(errors="surrogateescape")
-
-
-def _overview_values(fleet: Fleet) -> dict[str, Any]:
-    def guest(host: Host) -> str:
-        vm = fleet.vm_of(host.id)
-        return f"{vm.vmid} ({vm.name})" if vm else ""
-
-    return {
-        "guest": guest,
-        "fingerprint": _fingerprint,
-        "spec": _spec,
-        "cell": _cell,
-        "hosts": sorted(fleet.hosts.values(), key=lambda host: host.id),
-        "vms": sorted(fleet.vms.values(), key=lambda vm: vm.vmid),
-        "ranges": sorted(fleet.ranges, key=lambda each: each.start),
-        "template": fleet.template,
-        "endpoint": fleet.endpoint,
-    }
-
-
-def _fingerprint(host: Host) -> str:
-    return parse_public_key(host.public_key).fingerprint if host.public_key else "none yet"
-
-
-def _spec(vm: Vm, name: str) -> str:
-    """Cores, memory or disk: what a managed guest is given, or what its owner wrote down of an imported one."""
-    if name not in ("cores", "memory", "disk"):
-        raise ValueError(f"spec() knows cores, memory and disk, not {name}")
-    value = getattr(vm, name)
-    if value is None:
-        value = vm.specs.get(name) if isinstance(vm.specs, dict) else None
-        return f"{value} MiB" if name == "memory" and isinstance(value, int) else _cell(value)
-    return f"{value} MiB" if name == "memory" else format_size(value) if name == "disk" else str(value)
-
-
-def _cell(value: object) -> str:
-    """Somebody's words in a table: one line, no column of their own."""
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_cell, value))
-    return "" if value is None else " ".join(str(value).split()).replace("|", "\\|")
 
 
 @dataclass(frozen=True)
@@ -356,3 +278,79 @@ def stage(
             rules, rekeys = change.rules_text, change.rekeys
             change.store.stage(changeset.staged, rules, rekeys, sops(), as_host=as_host, rotate=rotate)
         committable.result()
+
+
+def render_overview(fleet: Fleet, template: str | None = None) -> str:
+    """The overview, the same bytes for the same fleet. `template` is a path below the fleet's directory, of its own.
+
+    FleetError when that is useless.
+    """
+    values = partial(_overview_values, fleet)
+    if template is None:
+        text = templating.render(resources.files("nixherd.trust").joinpath(_TEMPLATE).read_text(), values)
+        return text.strip("\n") + "\n"
+    path = Path(fleet.path) / template
+    content = tree.read(Path(fleet.path), template)
+    if content is None:
+        raise FleetError(f"{path}: no such template")
+    try:
+        return templating.render_foreign(str(path), content.decode(), values).strip("\n") + "\n"
+    except UnicodeDecodeError as error:
+        raise FleetError(f"{path}: is not UTF-8 text ({error.reason})") from None
+
+
+def overview_of(old: bytes | None, overview: str, name: str) -> bytes:
+    """The document with this overview between its markers, which are appended where there are none.
+
+    FleetError, naming the document, when only one of them is there.
+    """
+    text = (old or _TITLE.encode()).decode(errors="surrogateescape")
+    newline = "\r\n" if "\r\n" in text else "\n"
+    block = f"{OVERVIEW_BEGIN}\n\n{overview}\n{OVERVIEW_END}".replace("\n", newline)
+    if text.count(OVERVIEW_BEGIN) == 0 == text.count(OVERVIEW_END):
+        gap = "" if text.endswith(newline * 2) or not text else newline * (1 if text.endswith(newline) else 2)
+        return f"{text}{gap}{block}{newline}".encode(errors="surrogateescape")
+    start, end = text.find(OVERVIEW_BEGIN), text.find(OVERVIEW_END)
+    if text.count(OVERVIEW_BEGIN) != 1 or text.count(OVERVIEW_END) != 1 or end < start:
+        raise FleetError(f"{name}: its two markers are not there once each, in their order; mend or remove them")
+    return f"{text[:start]}{block}{text[end + len(OVERVIEW_END) :]}".encode(errors="surrogateescape")
+
+
+def _overview_values(fleet: Fleet) -> dict[str, Any]:
+    def guest(host: Host) -> str:
+        vm = fleet.vm_of(host.id)
+        return f"{vm.vmid} ({vm.name})" if vm else ""
+
+    return {
+        "guest": guest,
+        "fingerprint": _fingerprint,
+        "spec": _spec,
+        "cell": _cell,
+        "hosts": sorted(fleet.hosts.values(), key=lambda host: host.id),
+        "vms": sorted(fleet.vms.values(), key=lambda vm: vm.vmid),
+        "ranges": sorted(fleet.ranges, key=lambda each: each.start),
+        "template": fleet.template,
+        "endpoint": fleet.endpoint,
+    }
+
+
+def _fingerprint(host: Host) -> str:
+    return parse_public_key(host.public_key).fingerprint if host.public_key else "none yet"
+
+
+def _spec(vm: Vm, name: str) -> str:
+    """Cores, memory or disk: what a managed guest is given, or what its owner wrote down of an imported one."""
+    if name not in ("cores", "memory", "disk"):
+        raise ValueError(f"spec() knows cores, memory and disk, not {name}")
+    value = getattr(vm, name)
+    if value is None:
+        value = vm.specs.get(name) if isinstance(vm.specs, dict) else None
+        return f"{value} MiB" if name == "memory" and isinstance(value, int) else _cell(value)
+    return f"{value} MiB" if name == "memory" else format_size(value) if name == "disk" else str(value)
+
+
+def _cell(value: object) -> str:
+    """Somebody's words in a table: one line, no column of their own."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_cell, value))
+    return "" if value is None else " ".join(str(value).split()).replace("|", "\\|")

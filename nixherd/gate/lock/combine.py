@@ -1,4 +1,4 @@
-"""Which groups of inputs may go together, as the gate says of one tree after the other."""
+"""The gate's verdict of one tree, and of one after the other: which groups of inputs may go together."""
 
 import contextlib
 import json
@@ -37,10 +37,8 @@ _ELSEWHERE = re.compile(
 )
 _LINES = 8
 _LONGEST = 400  # characters of a line
-
-
-Say = Callable[[str], None]
 _WIDE = 72  # characters of a subject
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

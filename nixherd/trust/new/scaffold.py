@@ -30,13 +30,11 @@ from nixherd.trust.secrets.sops import nobody
 from nixherd.trust.secrets.store import Store
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
-
-
 Say = Callable[[str], None]
 
 
 def render_files(host: NewHost) -> dict[str, bytes]:
-    """Their contents, by path below the fleet's directory."""
+    """The contents of the new host's files, by path below the fleet's directory."""
     templates = {name: (_TEMPLATES / f"{name}.j2").read_text() for name in file_names(host)}
     values = partial(_values, host)
     return {f"{host.directory}/{name}": templating.render(text, values).encode() for name, text in templates.items()}

@@ -17,13 +17,12 @@ CONFIG = ".sops.yaml"
 # libyaml where PyYAML was built with it: ten times as fast, with the same marks.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-
-_OTHERS = ("pgp", "kms", "gcp_kms", "azure_keyvault", "azure_kv", "hc_vault", "hc_vault_transit_uri")
+_OTHERS_IN_RULES = ("pgp", "kms", "gcp_kms", "azure_keyvault", "azure_kv", "hc_vault", "hc_vault_transit_uri")
 _COMMENT = re.compile(r"#+\s*(.*?)\s*$")
 _NAMED = re.compile(r"(?:&(?P<anchor>[^\s,\[\]{}]+)\s+)?[\"']?(?P<key>age1[02-9ac-hj-np-z]{58})[\"']?")
 _FLAT = re.compile(r"(?:key_groups__list_\d+__map_)?age__list_\d+__map_recipient")
-_FORMAT_OTHERS = ("kms", "gcp_kms", "azure_kv", "hc_vault", "pgp")
-_FLAT_OTHER = re.compile(rf"(?:key_groups__list_\d+__map_)?(?:{'|'.join(_FORMAT_OTHERS)})__list_\d+__map_.*")
+_OTHERS_IN_FILES = ("kms", "gcp_kms", "azure_kv", "hc_vault", "pgp")
+_FLAT_OTHER = re.compile(rf"(?:key_groups__list_\d+__map_)?(?:{'|'.join(_OTHERS_IN_FILES)})__list_\d+__map_.*")
 _CONFLICT = re.compile(r"^(?:<{7}|={7}|>{7})(?: .*)?$", re.MULTILINE)
 # What sops writes at the end of a YAML file when all of the keys are age keys: read at a glance, 200 files a tenth of a
 # second earlier. The parser reads whatever is not exactly so.
@@ -113,7 +112,7 @@ def _rule(number: int, entry: Any) -> Rule:
     merged = [each for group in groups for each in _with_merged(group)]
     sources = merged or [entry]
     recipients = [key for source in sources for key in recipients_of(source.get("age"), where)]
-    others = any(source.get(kind) for source in sources for kind in _OTHERS)
+    others = any(source.get(kind) for source in sources for kind in _OTHERS_IN_RULES)
     return Rule(number, pattern, tuple(dict.fromkeys(recipients)), len(groups), others)
 
 
@@ -342,7 +341,7 @@ def _tree(document: Any) -> Encrypted | None:
         return None
     groups = [sops, *_list(sops.get("key_groups"))]
     entries = [entry for group in groups for entry in _list(group.get("age"))]
-    others = sum(len(_list(group.get(kind))) for group in groups for kind in _FORMAT_OTHERS)
+    others = sum(len(_list(group.get(kind))) for group in groups for kind in _OTHERS_IN_FILES)
     try:
         return Encrypted(tuple(str(entry["recipient"]) for entry in entries), others)
     except KeyError:

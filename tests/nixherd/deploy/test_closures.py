@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.nix.builder import Change, closure_diff, parse_path_info
+from nixherd.nix.builder import Change, closure_diff, parse_listing
 
 HASHES = "abcdfghijklmnpqrsvwxyz0123456789"
 
@@ -48,4 +48,4 @@ def test_nothing_changes_between_a_closure_and_itself(closure: dict[str, int]) -
 
 def test_what_nix_prints() -> None:
     text = f"{path('a-1')}\t   1234\nwarning: something\n{path('b')} 5\n"
-    assert parse_path_info(text) == {path("a-1"): 1234, path("b"): 5}
+    assert parse_listing(text) == {path("a-1"): 1234, path("b"): 5}

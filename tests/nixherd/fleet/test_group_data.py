@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nixherd.base.errors import Usage
-from nixherd.fleet.groups import HOSTS, NODES, check_data, check_group_data
+from nixherd.fleet.groups import HOST_DATA, NODE_DATA, check_data, check_group_data
 
 ROOT = Path(__file__).parents[3]
 # What the inventory gives its hosts, and what only the emulated API is asked.
@@ -29,7 +29,8 @@ def test_every_datum_that_our_code_asks_for_is_known() -> None:
     asked = {name for file in files for name in re.findall(r'host\.data\.get\("([a-z_]+)"', file.read_text())}
     told = re.findall(r"^# ?([a-z_]+) =", (ROOT / "group_data/all.py").read_text(), re.MULTILINE)
     assert {"boot_deadline", "docs_template", "secrets_rules", "task_deadline"} <= asked
-    assert {*asked, *told} - _GIVEN - {*HOSTS, *NODES} - {name for name in asked if name.startswith("ssh_")} == set()
+    known = {*HOST_DATA, *NODE_DATA}
+    assert {*asked, *told} - _GIVEN - known - {name for name in asked if name.startswith("ssh_")} == set()
 
 
 @pytest.mark.parametrize(
@@ -49,23 +50,23 @@ def test_every_datum_that_our_code_asks_for_is_known() -> None:
 )
 def test_what_nobody_asks_for_or_cannot_be_meant_is_refused(data: dict[str, Any], message: str) -> None:
     with pytest.raises(Usage, match=re.escape(message)):
-        check_data(data, HOSTS)
+        check_data(data, HOST_DATA)
 
 
 def test_the_data_of_nodes_are_their_own() -> None:
-    check_data({"devices": "x", "vendor_reset": "/x", "ssh_user": "root"}, NODES)
+    check_data({"devices": "x", "vendor_reset": "/x", "ssh_user": "root"}, NODE_DATA)
     for name, meant in (("vendor-reset", "vendor_reset"), ("device", "devices"), ("hostpcis", "hostpci")):
         with pytest.raises(Usage, match=f"--data {name}: nobody asks for it; write {meant}"):
-            check_data({name: "x"}, NODES)
+            check_data({name: "x"}, NODE_DATA)
     with pytest.raises(Usage, match="--data boot_deadline: nobody asks for it; correct the name"):
-        check_data({"boot_deadline": 3}, NODES)
+        check_data({"boot_deadline": 3}, NODE_DATA)
 
 
 def test_what_is_pyinfras_or_an_operators_own_is_let_through() -> None:
-    check_data({"goal": "test", "local": True, "_sudo": True, "ssh_port": 22, "boot_deadline": 3}, HOSTS)
-    check_data({"mine": 1}, HOSTS, others=True)
+    check_data({"goal": "test", "local": True, "_sudo": True, "ssh_port": 22, "boot_deadline": 3}, HOST_DATA)
+    check_data({"mine": 1}, HOST_DATA, others=True)
     with pytest.raises(Usage, match="write max_fail"):
-        check_data({"max_fial": 1}, HOSTS, others=True)
+        check_data({"max_fial": 1}, HOST_DATA, others=True)
 
 
 def test_group_data_has_no_name_near_one_of_ours() -> None:

@@ -106,12 +106,14 @@ def test_a_question_that_failed_is_asked_again_and_one_that_was_answered_is_not(
     emulator.control("fault", name="timed-out", on=True, method="GET", path=f"{path}$", count=1)
     with contextlib.suppress(FleetError):
         assert ask(hypervisor) is None, "why not is told beside the template"
-    first = ask(hypervisor)
-    assert first
-    before = len(emulator.requests())
-    assert ask(hypervisor) == first
-    asked = [row["path"] for row in emulator.requests()[before:]]
-    assert not any(re.fullmatch(path, each) for each in asked) or question == "storages", asked
+    asked = [list[str](), list[str]()]
+    for each in asked:
+        before = len(emulator.requests())
+        assert ask(hypervisor)
+        each += [row["path"] for row in emulator.requests()[before:] if re.fullmatch(path, row["path"])]
+    again, once_more = asked
+    assert len(once_more) < len(again)
+    assert once_more == [] or question == "storages", "a survey looks at the storages of its guest as well"
 
 
 def test_a_node_that_did_not_tell_its_addresses_is_asked_again(hypervisor: Hypervisor, emulator: Emulator) -> None:

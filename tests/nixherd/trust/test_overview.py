@@ -8,7 +8,9 @@ import pytest
 from nixherd.base.errors import FleetError
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
-from nixherd.trust.enrol import BEGIN, END, overview_of, render_overview
+from nixherd.trust.enrol import OVERVIEW_BEGIN as BEGIN
+from nixherd.trust.enrol import OVERVIEW_END as END
+from nixherd.trust.enrol import overview_of, render_overview
 
 
 @pytest.fixture(scope="module")
