@@ -30,7 +30,7 @@ from nixherd.fleet.groups import (
 )
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.revisions import Tree
-from nixherd.nix.evaluator import Evaluator, Flake, Source, resolve
+from nixherd.nix.evaluator import Evaluator, Flake, Source, lock_flake
 from nixherd.proxmox.hypervisor import Definitions, Hypervisor
 from nixherd.pyinfra_glue import cli
 from nixherd.pyinfra_glue.context import Context, RollCall
@@ -69,7 +69,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         _check_deploys(by_file, problem)
         _check_data(here, options)
         reference = data_said(options, "flake")
-        flake = resolve(reference) if reference else None
+        flake = lock_flake(reference) if reference else None
         place = flake.path if flake else fleet_directory(here)
         from_flake = any(each.from_flake for each in files)
         gate = _gate(here, options, place)

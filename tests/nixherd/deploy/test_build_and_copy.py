@@ -121,9 +121,9 @@ def test_why_a_program_failed_is_said_where_the_machine_is_not_there_any_more(mo
         raise ProcessFailed("nix copy failed: no space left on device", 1, "")
 
     monkeypatch.setattr(copy, "run", run)
-    machine = Scripted(unreachable=[DeadlineExceeded("dev: not within 300 s")])
-    with pytest.raises(FleetError, match=r"no space left on device; then it could not be reached again: .*not within"):
-        copy.run_towards(machine, lambda to: (["send"], {}), 5)
+    for lost in (DeadlineExceeded("dev: not within 300 s"), OSError("not within the disk's room")):
+        with pytest.raises(FleetError, match=r"no space left on device; then it could not be reached again: .*not"):
+            copy.run_towards(Scripted(unreachable=[lost]), lambda to: (["send"], {}), 5)
 
 
 def test_a_login_shell_that_breaks_the_protocol_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +230,8 @@ def test_a_build_here_there_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> No
         made.append(machine.id)
 
     monkeypatch.setattr(Builder, "realise", realise)
-    monkeypatch.setattr(build, "run_towards", run_towards)
+    for module in (build, copy):
+        monkeypatch.setattr(module, "run_towards", run_towards)
     assert build.build(SHARED.builder, rollout, host_run, value, None, [CONFIG]) == Built(value)
     assert build.build(SHARED.builder, rollout, host_run, value, far, []) == Built(value)
     assert machine.commands == far.commands == []

@@ -1,6 +1,6 @@
 """Fleets that the guard judges by."""
 
-from nixherd.locate.proof import BOOT_ID
+from nixherd.base.files import BOOT_ID
 from nixherd.proxmox.guard.policy import Policy
 from tests.nixherd.proxmox.fleets import FLEET
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from nixherd.base.errors import Refused
+from nixherd.base.files import BOOT_ID
 from nixherd.base.ssh_keys import HOST_KEY_FILE
 from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
-from nixherd.locate.proof import BOOT_ID
 from nixherd.proxmox.guard.policy import GUEST_FILES, Policy
 from tests.nixherd.proxmox.fleets import DEV, EMPTY, FLEET
 from tests.nixherd.proxmox.policy.conftest import ALLOWED, POLICY, N
