@@ -173,7 +173,7 @@ class _Question:
         except ValueError as error:
             for vmid in vmid_references.anywhere(key, value):  # a protected guest in it is what to hear about
                 self.require_changeable(vmid)
-            if kind in (Kind.VMID, Kind.VMIDS, Kind.NEW_VMID):
+            if kind in (Kind.VMID, Kind.NEW_VMID):
                 raise self.undeclared(value) from error
             raise self.refuse(f"the parameter {key} {error}", "only what can be read for certain is sent") from error
 
