@@ -38,7 +38,7 @@ UNUSUAL = (
         {"common/a.yaml": 1, "admins/a.yaml": 2},
         added=("  - &mail <mail>", "          - *mail"),
         below="  - &web ",
-        removed=("  - &web <web>", "        age:", "          - *web"),
+        removed=("hosts: []", "  - &web <web>", "        age:", "          - *web"),
         hosts={"web": "web"},
     ),
     Layout(

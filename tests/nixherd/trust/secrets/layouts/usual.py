@@ -143,7 +143,7 @@ USUAL = (
         (ExpectedRule("^vault/", ("alice web", "bob db"), 2),),
         FOUR,
         {"vault/a.yaml": 1},
-        refusal=r"^\.sops\.yaml:9: rule 1 .*2 key groups.*<mail>",
+        refusal=r"^\.sops\.yaml:7: rule 1: .*2 key groups.*<mail>",
         removed=("  - &web <web>", "          - *web"),
     ),
     Layout(
