@@ -2,8 +2,9 @@
 
 import pytest
 
+from nixherd.trust.secrets.reading import SecretFile
 from nixherd.trust.secrets.recipients import Encrypted, parse_rules
-from nixherd.trust.secrets.store import People, SecretFile, plan
+from nixherd.trust.secrets.store import People, plan
 from tests.nixherd.trust.secrets.keys import key
 
 ADMIN, DOC1, DEV, OTHER = (key(name).recipient for name in ("admin", "doc1", "dev", "other"))
@@ -24,7 +25,7 @@ def test_nothing_to_do() -> None:
 
 def test_who_is_added_and_who_is_removed_by_name() -> None:
     assert found(OK, SecretFile("a.env", Encrypted((ADMIN, DEV, OTHER)))) == (
-        [f"a.env: +doc1, -dev, -{OTHER[:12]}…"],
+        [f"secrets/a.env: +doc1, -dev, -{OTHER[:12]}…"],
         (),
     )
 
