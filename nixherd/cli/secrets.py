@@ -18,7 +18,8 @@ from nixherd.fleet.changeset import Done, changing, interrupted
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.tree import opened
 from nixherd.trust.enrol import Wanted, publish, trusted, untrusted, with_rekeys
-from nixherd.trust.secrets.recipients import Format
+from nixherd.trust.secrets.files import Format
+from nixherd.trust.secrets.rules import Rule, Unknown
 from nixherd.trust.secrets.sops import identity_file, operator
 from nixherd.trust.secrets.store import Secrets, recipient_of_host
 
@@ -74,10 +75,13 @@ def status(front: Front, /, machines: bool) -> int:
     for path, file in secrets.files.items():
         store = secrets.require_store(path)
         rule, keys = store.rules.rule_of(file.path), file.encrypted.recipients if file.encrypted else ()
-        state = file.problem or wrong.get(path) or ("ok" if file.encrypted and rule else None)
+        state = f"unknown: {rule.why}" if isinstance(rule, Unknown) else file.problem or wrong.get(path)
         row: dict[str, Any] = {"file": path, "format": str(Format.of(path)), "config": store.config}
-        state = state or ("no rule" if rule is None else "not encrypted")
-        row |= {"rule": rule.number if rule else None, "recipients": [people.name(key) for key in keys]}
+        state = state or ("ok" if file.encrypted and rule else "no rule" if rule is None else "not encrypted")
+        row |= {
+            "rule": rule.number if isinstance(rule, Rule) else None,
+            "recipients": [people.name(key) for key in keys],
+        }
         rows.append({**row, "state": state})
     hosts, findings = _hosts(front.fleet, secrets), list(plan.findings)
     if machines:
@@ -119,7 +123,7 @@ def _hosts(fleet: Fleet, secrets: Secrets) -> list[dict[str, Any]]:
         recipient = recipient_of_host(host)
         all_rules = ((store.config, rule) for store in secrets.stores for rule in store.rules.rules)
         joined = [f"{config}:{rule.number}" for config, rule in all_rules if recipient in rule.recipients]
-        rows.append({"host": host.id, "recipient": recipient, "rules": joined})
+        rows.append({"host": host.id, "recipient": recipient.value if recipient else None, "rules": joined})
     return rows
 
 
@@ -129,7 +133,10 @@ def _hosts(fleet: Fleet, secrets: Secrets) -> list[dict[str, Any]]:
 def plan(front: Front) -> int:
     """Show what `apply` would do, and what it cannot mend."""
     plan = _load(front)().plan(front.fleet)
-    rekeys = [{"file": each.path, "added": each.added, "removed": each.removed} for each in plan.rekeys]
+    rekeys = [
+        {"file": each.path, **{name: [key.value for key in getattr(each, name)] for name in ("added", "removed")}}
+        for each in plan.rekeys
+    ]
     lines = (f"would encrypt {rekey}" for rekey in plan.rekeys)
     front.show({"rekeys": rekeys, "findings": plan.findings}, lines)
     if not front.wants_json:

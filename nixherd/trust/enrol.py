@@ -25,7 +25,9 @@ from nixherd.nix.edit import NixText
 from nixherd.ssh import age
 from nixherd.trust import templating
 from nixherd.trust.secrets import rules_edit
-from nixherd.trust.secrets.recipients import Rule, Rules, parse_rules
+from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.keys import age as age_key
+from nixherd.trust.secrets.rules import Rule, Rules, parse_rules
 from nixherd.trust.secrets.sops import Sops
 from nixherd.trust.secrets.store import People, Rekey, Secrets, Store
 
@@ -116,7 +118,7 @@ def trusted(change: Wanted, host: Host, public_key: str, rules: Collection[str |
     the key can be no recipient, CannotEdit when a file cannot be edited faithfully.
     """
     try:
-        recipient = age.recipient(public_key)
+        recipient = age_key(age.recipient(public_key))
     except FleetError as error:
         raise FleetError(f"{host.id}: its host key: {error}") from None
     for other in change.fleet.hosts.values():
@@ -133,7 +135,7 @@ def trusted(change: Wanted, host: Host, public_key: str, rules: Collection[str |
     return with_rekeys(change)
 
 
-def _as_recipient(change: Wanted, host: Host, recipient: str, rules: Collection[str | int] | None) -> Wanted:
+def _as_recipient(change: Wanted, host: Host, recipient: Recipient, rules: Collection[str | int] | None) -> Wanted:
     people = change.secrets.people(change.fleet, change.rules())
     former = {store.config: _former(change, store, host.id, recipient, people) for store in change.secrets.stores}
     joining = [store for store in change.secrets.stores if former[store.config] is None]
@@ -155,13 +157,13 @@ def _as_recipient(change: Wanted, host: Host, recipient: str, rules: Collection[
     return change
 
 
-def _former(change: Wanted, store: Store, host_id: str, recipient: str, people: People) -> str | None:
+def _former(change: Wanted, store: Store, host_id: str, recipient: Recipient, people: People) -> Recipient | None:
     """The recipient in a store's `.sops.yaml` that is the host's by now, and is to be so no more."""
     text = change.rules_text(store)
     old = next((key for key, name in people.hosts.items() if name == host_id and key != recipient), None)
-    names = parse_rules(text).names
-    named = next((key for key, name in names.items() if name == host_id and key != recipient), None)
-    return next((key for key in (old, named) if key is not None and key in text), None)
+    now = parse_rules(text)
+    named = next((key for key in now.known if now.names.get(key.value) == host_id and key != recipient), None)
+    return next((key for key in (old, named) if key is not None and key.value in text), None)
 
 
 def choose(
@@ -198,13 +200,13 @@ def _named(rules: Mapping[str, Rules], given: Collection[str | int]) -> dict[str
     return found
 
 
-def keys_of(change: Wanted, store: Store, host_id: str) -> list[str]:
+def keys_of(change: Wanted, store: Store, host_id: str) -> list[Recipient]:
     """The recipients in a `.sops.yaml` that are a host's: by its key in hosts.nix, or by what they are called there."""
     text = change.rules_text(store)
-    names, people = parse_rules(text).names, change.secrets.people(change.fleet, change.rules())
-    keys = [key for key in dict.fromkeys([*people.hosts, *names]) if people.name(key) == host_id]
-    keys += [key for key, name in names.items() if name == host_id and key not in keys]
-    return [key for key in keys if key in text]
+    now, people = parse_rules(text), change.secrets.people(change.fleet, change.rules())
+    keys = [key for key in dict.fromkeys([*people.hosts, *now.known]) if people.name(key) == host_id]
+    keys += [key for key in now.known if now.names.get(key.value) == host_id and key not in keys]
+    return [key for key in keys if key.value in text]
 
 
 def untrusted(change: Wanted, host_id: str) -> Wanted:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nixherd.fleet.git import Repository
-from nixherd.trust.secrets.recipients import CONFIG
+from nixherd.trust.secrets.rules import CONFIG
 
 # What sops warns of and does not read.
 MISNAMED = ".sops.yml"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from nixherd.base.errors import FleetError
 from nixherd.fleet.tree import Tree
+from nixherd.trust.secrets.files import Encrypted, read_file
 from nixherd.trust.secrets.places import Layout, from_fleet
-from nixherd.trust.secrets.recipients import Encrypted, Rules, read_file
+from nixherd.trust.secrets.rules import Rule, Rules
 
 # Beside the secrets people keep notes, public keys and Nix expressions.
 _NO_SECRETS = (".md", ".nix", ".pub", ".txt.example")
@@ -84,4 +85,4 @@ class Reading:
         if below.endswith(_NO_SECRETS) or _NOTES.fullmatch(name):
             return False
         rule = self.rules.rule_of(below)
-        return self.is_for_secrets or (rule is not None and rule not in self.catch_all)
+        return self.is_for_secrets or (isinstance(rule, Rule) and rule not in self.catch_all)

@@ -17,9 +17,11 @@ from nixherd.base.files import sync
 from nixherd.fleet.models import Fleet, Host
 from nixherd.fleet.tree import Tree, opened
 from nixherd.ssh.age import recipient_of
+from nixherd.trust.secrets.files import read_file
+from nixherd.trust.secrets.keys import Recipient, age
 from nixherd.trust.secrets.places import MISNAMED, Layout, from_fleet, from_top, nearest
 from nixherd.trust.secrets.reading import Reading, SecretFile
-from nixherd.trust.secrets.recipients import CONFIG, Rules, parse_rules, read_file
+from nixherd.trust.secrets.rules import CONFIG, Rules, Unknown, parse_rules
 from nixherd.trust.secrets.sops import Sops, cores
 
 
@@ -27,29 +29,29 @@ from nixherd.trust.secrets.sops import Sops, cores
 class People:
     """What recipients are called: hosts by hosts.nix, everybody else by what `.sops.yaml` calls them."""
 
-    hosts: Mapping[str, str]
+    hosts: Mapping[Recipient, str]
     """by recipient, the host's id"""
     others: Mapping[str, str] = field(default_factory=dict)
-    """by recipient, the name there; hosts may be among them"""
+    """by a recipient's value, the name there; hosts may be among them"""
 
     @classmethod
     def of(cls, fleet: Fleet, rules: Rules) -> "People":
         return cls(recipients_of_hosts(fleet), rules.names)
 
-    def name(self, recipient: str) -> str:
-        return self.hosts.get(recipient) or self.others.get(recipient) or f"{recipient[:12]}…"
+    def name(self, recipient: Recipient) -> str:
+        return self.hosts.get(recipient) or self.others.get(recipient.value) or recipient.label
 
 
-def recipients_of_hosts(fleet: Fleet) -> dict[str, str]:
+def recipients_of_hosts(fleet: Fleet) -> dict[Recipient, str]:
     """By age recipient, the id of each host whose key is known and can be one."""
     hosts = fleet.hosts.values()
     return {recipient: host.id for host in hosts if (recipient := recipient_of_host(host)) is not None}
 
 
-def recipient_of_host(host: Host) -> str | None:
+def recipient_of_host(host: Host) -> Recipient | None:
     """The age recipient of the host's key; None where that is not known, or of a kind that cannot be one."""
     key = host.public_key
-    return recipient_of(key) if key is not None and key.startswith("ssh-ed25519 ") else None
+    return age(recipient_of(key)) if key is not None and key.startswith("ssh-ed25519 ") else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,9 @@ class Rekey:
 
     path: str
     config: str
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    recipients: frozenset[str]
+    added: tuple[Recipient, ...]
+    removed: tuple[Recipient, ...]
+    recipients: frozenset[Recipient]
     names: tuple[str, ...]
     """`+dev`, `-old`, in that order"""
 
@@ -87,10 +89,12 @@ def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile]
     rekeys, findings = [], list[str]()
     used = set[int]()
     for file in sorted(files, key=lambda each: each.path):
-        rule = rules.rule_of(file.path)
+        rule, where = rules.rule_of(file.path), path_of(secrets, file.path, prefix)
+        if isinstance(rule, Unknown):
+            findings.append(f"{where}: unknown: {rule.why}")
+            continue
         if rule is not None:
             used.add(rule.number)
-        where = path_of(secrets, file.path, prefix)
         if file.problem is not None:
             findings.append(f"{where}: cannot be read: {file.problem}")
         elif rule is None:
@@ -107,12 +111,12 @@ def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile]
     for rule in rules.rules:
         if rule.number not in used:
             findings.append(f"{config}: {rule.label} matches no file")
-        if not rule.recipients and not rule.others:
+        if not rule.recipients:
             findings.append(f"{config}: {rule.label} names nobody who could decrypt")
     for recipient in rules.recipients:
-        if recipient not in people.hosts and recipient not in people.others:
+        if recipient not in people.hosts and recipient.value not in people.others:
             remedy = "give it an anchor or a comment, or remove it"
-            findings.append(f"{config}: {recipient} is not a host and nobody's; {remedy}")
+            findings.append(f"{config}: {recipient.value} is not a host and nobody's; {remedy}")
     return Plan(tuple(rekeys), tuple(findings))
 
 
