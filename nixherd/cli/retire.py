@@ -31,7 +31,7 @@ from nixherd.trust import retire as retiring
 from nixherd.trust.enrol import Wanted, stage, swap_in
 from nixherd.trust.rehearsal import require_evaluates
 from nixherd.trust.retire import Retirement
-from nixherd.trust.secrets.recipients import CONFIG
+from nixherd.trust.secrets.rules import CONFIG
 from nixherd.trust.secrets.sops import identity_file, operator
 from nixherd.trust.secrets.store import Store, recipients_of_hosts
 

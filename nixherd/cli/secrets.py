@@ -18,7 +18,8 @@ from nixherd.fleet.changeset import Done, changing, interrupted
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.tree import opened
 from nixherd.trust.enrol import Wanted, publish, trusted, untrusted, with_rekeys
-from nixherd.trust.secrets.recipients import Format
+from nixherd.trust.secrets.files import Format
+from nixherd.trust.secrets.rules import Rule, Unknown
 from nixherd.trust.secrets.sops import identity_file, operator
 from nixherd.trust.secrets.store import People, Store, recipient_of_host
 
@@ -71,9 +72,10 @@ def status(front: Front, /, machines: bool) -> int:
     rows: list[dict[str, Any]] = []
     for file in store.files:
         rule, keys = store.rules.rule_of(file.path), file.encrypted.recipients if file.encrypted else ()
-        state = file.problem or wrong.get(file.path) or ("ok" if file.encrypted and rule else None)
-        row = {"file": file.path, "format": str(Format.of(file.path)), "rule": rule.number if rule else None}
-        state = state or ("no rule" if rule is None else "not encrypted")
+        number = rule.number if isinstance(rule, Rule) else None
+        row = {"file": file.path, "format": str(Format.of(file.path)), "rule": number}
+        state = f"unknown: {rule.why}" if isinstance(rule, Unknown) else file.problem or wrong.get(file.path)
+        state = state or ("ok" if file.encrypted and rule else "no rule" if rule is None else "not encrypted")
         rows.append({**row, "recipients": [people.name(key) for key in keys], "state": state})
     hosts, findings = _hosts(front.fleet, store), list(plan.findings)
     if machines:
@@ -114,7 +116,7 @@ def _hosts(fleet: Fleet, store: Store) -> list[dict[str, Any]]:
     for host in fleet.hosts.values():
         recipient = recipient_of_host(host)
         numbers = [rule.number for rule in store.rules.rules if recipient in rule.recipients]
-        rows.append({"host": host.id, "recipient": recipient, "rules": numbers})
+        rows.append({"host": host.id, "recipient": recipient.value if recipient else None, "rules": numbers})
     return rows
 
 
@@ -125,7 +127,10 @@ def plan(front: Front) -> int:
     """Show what `apply` would do, and what it cannot mend."""
     store = _store(front)
     plan = store.plan(People.of(front.fleet, store.rules))
-    rekeys = [{"file": each.path, "added": each.added, "removed": each.removed} for each in plan.rekeys]
+    rekeys = [
+        {"file": each.path, **{name: [key.value for key in getattr(each, name)] for name in ("added", "removed")}}
+        for each in plan.rekeys
+    ]
     lines = (f"would encrypt {store.directory}/{rekey}" for rekey in plan.rekeys)
     front.show({"rekeys": rekeys, "findings": plan.findings}, lines)
     if not front.wants_json:

@@ -25,7 +25,9 @@ from nixherd.nix.edit import NixText
 from nixherd.ssh import age
 from nixherd.trust import templating
 from nixherd.trust.secrets import rules_edit
-from nixherd.trust.secrets.recipients import Rule, Rules, parse_rules
+from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.keys import age as age_key
+from nixherd.trust.secrets.rules import Rule, Rules, parse_rules
 from nixherd.trust.secrets.sops import Sops
 from nixherd.trust.secrets.store import People, Rekey, Store
 
@@ -118,7 +120,7 @@ def trusted(change: Wanted, host: Host, public_key: str, rules: Collection[str |
     the key can be no recipient, CannotEdit when a file cannot be edited faithfully.
     """
     try:
-        recipient = age.recipient(public_key)
+        recipient = age_key(age.recipient(public_key))
     except FleetError as error:
         raise FleetError(f"{host.id}: its host key: {error}") from None
     for other in change.fleet.hosts.values():
@@ -135,13 +137,13 @@ def trusted(change: Wanted, host: Host, public_key: str, rules: Collection[str |
     return with_rekeys(change)
 
 
-def _as_recipient(change: Wanted, host: Host, recipient: str, rules: Collection[str | int] | None) -> Wanted:
+def _as_recipient(change: Wanted, host: Host, recipient: Recipient, rules: Collection[str | int] | None) -> Wanted:
     assert change.store is not None
     text, now = change.rules_text, parse_rules(change.rules_text)
     people = People.of(change.fleet, now)
     old = next((key for key, name in people.hosts.items() if name == host.id and key != recipient), None)
-    named = next((key for key, name in now.names.items() if name == host.id and key != recipient), None)
-    former = next((key for key in (old, named) if key is not None and key in text), None)
+    named = next((key for key in now.known if now.names.get(key.value) == host.id and key != recipient), None)
+    former = next((key for key in (old, named) if key is not None and key.value in text), None)
     config = change.store.config
     if former is not None:
         step = f"{config}: {host.id} has a new key"
@@ -174,13 +176,13 @@ def _named(rules: Rules, given: str | int) -> Rule:
     raise Usage(f".sops.yaml has no rule {given}; there are {'; '.join(rule.label for rule in rules.rules)}")
 
 
-def keys_of(change: Wanted, host_id: str) -> list[str]:
+def keys_of(change: Wanted, host_id: str) -> list[Recipient]:
     """The recipients in `.sops.yaml` that are a host's: by its key in hosts.nix, or by what they are called there."""
     now = parse_rules(change.rules_text)
     people = People.of(change.fleet, now)
-    keys = [key for key in dict.fromkeys([*people.hosts, *now.names]) if people.name(key) == host_id]
-    keys += [key for key, name in now.names.items() if name == host_id and key not in keys]
-    return [key for key in keys if key in change.rules_text]
+    keys = [key for key in dict.fromkeys([*people.hosts, *now.known]) if people.name(key) == host_id]
+    keys += [key for key in now.known if now.names.get(key.value) == host_id and key not in keys]
+    return [key for key in keys if key.value in change.rules_text]
 
 
 def untrusted(change: Wanted, host_id: str) -> Wanted:

@@ -22,8 +22,10 @@ from nixherd.fleet.git import Repository
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
 from nixherd.trust import enrol as enrolment
 from nixherd.trust.enrol import Wanted, overview_of, render_overview
-from nixherd.trust.secrets import recipients, rules_edit
-from nixherd.trust.secrets.recipients import CONFIG, Rule, parse_rules
+from nixherd.trust.secrets import rules_edit
+from nixherd.trust.secrets.files import read_file
+from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.rules import CONFIG, Rule, parse_rules
 from nixherd.trust.secrets.store import People, recipients_of_hosts
 
 _LANGUAGE = Language(tree_sitter_nix.language())
@@ -161,9 +163,9 @@ def _require_no_other_store(change: Wanted, host: Host, texts: Mapping[str, byte
         try:
             if posixpath.basename(path) == CONFIG:
                 rules = parse_rules(text.decode())
-                is_named = host.id in rules.names.values() or bool(keys & {*rules.names, *rules.recipients})
+                is_named = host.id in rules.names.values() or bool(keys & set(rules.known))
             else:
-                encrypted = recipients.read_file(path, text) if any(key.encode() in text for key in keys) else None
+                encrypted = read_file(path, text) if any(key.value.encode() in text for key in keys) else None
                 is_named = encrypted is not None and bool(keys & set(encrypted.recipients))
         except ValueError:  # nothing that sops would read
             continue
@@ -180,17 +182,17 @@ def _require_own_key(fleet: Fleet, host: Host) -> None:
             raise FleetError(f"{shared}; each machine needs its own")
 
 
-def _is_own(rule: Rule, host: Host, keys: Collection[str], people: People, fleet: Fleet) -> bool:
+def _is_own(rule: Rule, host: Host, keys: Collection[Recipient], people: People, fleet: Fleet) -> bool:
     """Whether a rule is for this host and no other machine: it is a recipient, or would be one when it is enrolled."""
     others = [key for key in rule.recipients if key not in keys]
-    machines = [key for key in others if key in people.hosts or people.others.get(key) in fleet.hosts]
+    machines = [key for key in others if key in people.hosts or people.others.get(key.value) in fleet.hosts]
     is_its = len(others) < len(rule.recipients) or rule.is_named_after(host.id)
-    return is_its and not machines and not rule.others
+    return is_its and not machines
 
 
-def _require_others(rules: Iterable[Rule], keys: Collection[str], host_id: str, config: str) -> None:
+def _require_others(rules: Iterable[Rule], keys: Collection[Recipient], host_id: str, config: str) -> None:
     for rule in rules:
-        if rule.recipients and set(rule.recipients) <= set(keys) and not rule.others:
+        if rule.recipients and set(rule.recipients) <= set(keys):
             remedy = "name somebody else there and `nixherd secrets apply`, or have it go with --remove-secrets"
             raise FleetError(f"{config}: nobody but {host_id} can decrypt what {rule.label} is for; {remedy}")
 

@@ -18,7 +18,9 @@ from nixherd.fleet.near_names import distance, normal
 from nixherd.fleet.validate import GROUPS
 from nixherd.ssh.age import is_recipient
 from nixherd.trust.secrets import rules_edit
-from nixherd.trust.secrets.recipients import read_file
+from nixherd.trust.secrets.files import read_file
+from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.rules import Unknown
 from nixherd.trust.secrets.sops import Sops
 from nixherd.trust.secrets.store import People, Store
 
@@ -223,7 +225,7 @@ class Secrets:
     config: str
     rules: bytes
     path: str
-    recipients: tuple[str, ...]
+    recipients: tuple[Recipient, ...]
     names: tuple[str, ...]
 
 
@@ -244,8 +246,7 @@ def secrets_problems(store: Store, fleet: Fleet, host_id: str) -> Iterator[str]:
     if any(file.path == path for file in store.files):
         yield f"{store.path(path)}: is there already; move it away, or take another name"
     people = People.of(fleet, store.rules)
-    keys = (*store.rules.recipients, *store.rules.names)
-    if any(host_id in (people.hosts.get(key), store.rules.names.get(key)) for key in keys):
+    if any(host_id in (people.hosts.get(key), store.rules.names.get(key.value)) for key in store.rules.known):
         remedy = f"`nixherd secrets remove-host {host_id}` first"
         yield f"{store.config}: {host_id} is a recipient already, of another machine; {remedy}"
 
@@ -263,9 +264,11 @@ def plan_secrets(store: Store, fleet: Fleet, host: NewHost, given: Collection[st
         raise Usage(f"--recipient: who is to read {host.id}'s secrets? No person is in every rule; name one of {known}")
     path, names, text = f"{host.id}.yaml", tuple(people.name(key) for key in chosen), store.text
     rule = store.rules.rule_of(path)
+    if isinstance(rule, Unknown):
+        raise FleetError(f"{store.config}: which rule {path} has is not known: {rule.why}")
     if rule is None or not rule.is_named_after(host.id):  # no rule that it will join when it is enrolled
         text = rules_edit.add_rule(store.text, path, chosen, comment=f"{host.id}'s own.")
-    elif set(rule.recipients) != set(chosen) or rule.others or rule.groups > 1:
+    elif set(rule.recipients) != set(chosen) or len(rule.groups) > 1:
         others = f"for others than {', '.join(names)}"
         raise Usage(
             f"{store.config}: {rule.label} is there for {host.id} already, {others}; take it out, or correct it"
@@ -273,14 +276,14 @@ def plan_secrets(store: Store, fleet: Fleet, host: NewHost, given: Collection[st
     return Secrets(store.config, text.encode(), store.path(path), chosen, names)
 
 
-def _everywhere(store: Store, people: People, fleet: Fleet) -> tuple[str, ...]:
+def _everywhere(store: Store, people: People, fleet: Fleet) -> tuple[Recipient, ...]:
     everywhere = [key for key in store.rules.recipients if all(key in rule.recipients for rule in store.rules.rules)]
     return tuple(key for key in everywhere if key not in people.hosts and people.name(key) not in fleet.hosts)
 
 
-def _recipient(store: Store, people: People, given: str) -> str:
-    known = (*store.rules.recipients, *store.rules.names)
-    found = dict.fromkeys(key for key in known if given in (key, people.name(key)))
+def _recipient(store: Store, people: People, given: str) -> Recipient:
+    known = store.rules.known
+    found = dict.fromkeys(key for key in known if given in (key.value, people.name(key)))
     if not found and is_recipient(given):
         raise Usage(f"--recipient {given}: {store.config} does not know this key; add it to its keys, with a name")
     if len(found) != 1:
@@ -302,7 +305,7 @@ def encrypt_secrets(sops: Sops, secrets: Secrets, names: Sequence[str], staged: 
     config.write_bytes(secrets.rules)
     content = sops.encrypt(config.parent, Path(secrets.path).name, _document(names))
     found = read_file(secrets.path, content)
-    if found is None or set(found.recipients) != set(secrets.recipients) or found.others:
+    if found is None or set(found.recipients) != set(secrets.recipients):
         raise FleetError(f"{secrets.path}: sops encrypted it for others than {secrets.config} names; nothing was done")
     return content
 

@@ -11,7 +11,9 @@ from nixherd.base.files import sync
 from nixherd.fleet import tree
 from nixherd.fleet.models import Fleet, Host
 from nixherd.ssh.age import recipient_of
-from nixherd.trust.secrets.recipients import CONFIG, Encrypted, Rules, parse_rules, read_file
+from nixherd.trust.secrets.files import Encrypted, read_file
+from nixherd.trust.secrets.keys import Recipient, age
+from nixherd.trust.secrets.rules import CONFIG, Rules, Unknown, parse_rules
 from nixherd.trust.secrets.sops import Sops, cores
 
 # Beside the secrets people keep notes, public keys and Nix expressions.
@@ -23,29 +25,29 @@ _SECRETS = "secrets"
 class People:
     """What recipients are called: hosts by hosts.nix, everybody else by what `.sops.yaml` calls them."""
 
-    hosts: Mapping[str, str]
+    hosts: Mapping[Recipient, str]
     """by recipient, the host's id"""
     others: Mapping[str, str] = field(default_factory=dict)
-    """by recipient, the name there; hosts may be among them"""
+    """by a recipient's value, the name there; hosts may be among them"""
 
     @classmethod
     def of(cls, fleet: Fleet, rules: Rules) -> "People":
         return cls(recipients_of_hosts(fleet), rules.names)
 
-    def name(self, recipient: str) -> str:
-        return self.hosts.get(recipient) or self.others.get(recipient) or f"{recipient[:12]}…"
+    def name(self, recipient: Recipient) -> str:
+        return self.hosts.get(recipient) or self.others.get(recipient.value) or recipient.label
 
 
-def recipients_of_hosts(fleet: Fleet) -> dict[str, str]:
+def recipients_of_hosts(fleet: Fleet) -> dict[Recipient, str]:
     """By age recipient, the id of each host whose key is known and can be one."""
     hosts = fleet.hosts.values()
     return {recipient: host.id for host in hosts if (recipient := recipient_of_host(host)) is not None}
 
 
-def recipient_of_host(host: Host) -> str | None:
+def recipient_of_host(host: Host) -> Recipient | None:
     """The age recipient of the host's key; None where that is not known, or of a kind that cannot be one."""
     key = host.public_key
-    return recipient_of(key) if key is not None and key.startswith("ssh-ed25519 ") else None
+    return age(recipient_of(key)) if key is not None and key.startswith("ssh-ed25519 ") else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,9 @@ class Rekey:
     """A file whose recipients are not those that its rule names. Shown as it is done."""
 
     path: str
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    recipients: frozenset[str]
+    added: tuple[Recipient, ...]
+    removed: tuple[Recipient, ...]
+    recipients: frozenset[Recipient]
     names: tuple[str, ...]
     """`+dev`, `-old`, in that order"""
 
@@ -86,6 +88,9 @@ def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile]
     used = set[int]()
     for file in sorted(files, key=lambda each: each.path):
         rule = rules.rule_of(file.path)
+        if isinstance(rule, Unknown):
+            findings.append(f"{secrets}/{file.path}: unknown: {rule.why}")
+            continue
         if rule is not None:
             used.add(rule.number)
         where = f"{secrets}/{file.path}"
@@ -105,12 +110,12 @@ def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile]
     for rule in rules.rules:
         if rule.number not in used:
             findings.append(f"{secrets}/.sops.yaml: {rule.label} matches no file")
-        if not rule.recipients and not rule.others:
+        if not rule.recipients:
             findings.append(f"{secrets}/.sops.yaml: {rule.label} names nobody who could decrypt")
     for recipient in rules.recipients:
-        if recipient not in people.hosts and recipient not in people.others:
+        if recipient not in people.hosts and recipient.value not in people.others:
             remedy = "give it an anchor or a comment, or remove it"
-            findings.append(f"{secrets}/.sops.yaml: {recipient} is not a host and nobody's; {remedy}")
+            findings.append(f"{secrets}/.sops.yaml: {recipient.value} is not a host and nobody's; {remedy}")
     return Plan(tuple(rekeys), tuple(findings))
 
 

@@ -13,7 +13,7 @@ from nixherd.fleet.changeset import changing
 from nixherd.fleet.load import load_fleet, require_exactly
 from nixherd.nix.edit import NixText
 from nixherd.trust.enrol import Wanted, choose, documented, protected, publish, trusted
-from nixherd.trust.secrets.recipients import parse_rules
+from nixherd.trust.secrets.rules import parse_rules
 from nixherd.trust.secrets.sops import operator
 from nixherd.trust.secrets.store import People, Store
 from tests.nix_cli import environment
@@ -293,7 +293,7 @@ def test_the_rules_that_offer_themselves(host_id: str, numbers: list[int]) -> No
         f"- path_regex: {each}\n  age: {key('admin').recipient}\n" for each in ("^dev\\.", "^dev2/", "x/my-dev$")
     )
     rules = parse_rules(f"creation_rules:\n- path_regex: ^common\n  {everybody}\n{own}")
-    people = People({key("doc1").recipient: "doc1"})
+    people = People({key("doc1").age: "doc1"})
     assert [rule.number for rule in choose(rules, people, host_id, None)] == numbers
 
 
