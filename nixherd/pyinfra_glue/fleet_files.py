@@ -1,6 +1,6 @@
 """The fleet's own files as steps of a deploy: their changes, the host key that comes into them, their gate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet, GuestType
 from nixherd.gate.results import Result, passed
 from nixherd.gate.tools import Scope, run_all
-from nixherd.nix.commands import Evaluated
 from nixherd.pyinfra_glue.hosts import connector_of, context_of, executing, fleet_host, vm_of
 from nixherd.pyinfra_glue.installing import machine_for, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange
@@ -97,13 +96,13 @@ def secrets_of(host: Host, fleet: Fleet) -> Secrets:
     return Secrets.load(Path(fleet.path), path_below("secrets_directory", given) if given else None)
 
 
-def not_encrypted_for(host: Host, config: Evaluated, paths: list[str]) -> list[str]:
-    """The secret files, of those that these come from, that are not encrypted for the machine as things are now."""
+def not_encrypted_for(host: Host, files: Collection[str]) -> list[str]:
+    """The secret files, of these, that are not encrypted for the machine as things are now."""
     fleet = load_fleet(context_of(host).fleet.path)
-    files = secrets_of(host, fleet).files
-    mine = [key for key, host_id in recipients_of_hosts(fleet).items() if host_id == config.host_id]
-    can = {path for path, file in files.items() if file.encrypted and set(mine) & set(file.encrypted.recipients)}
-    return sorted({config.secrets[path] for path in paths} - can)
+    mine = {key for key, host_id in recipients_of_hosts(fleet).items() if host_id == fleet_host(host).id}
+    known = secrets_of(host, fleet).files
+    can = {path for path, file in known.items() if file.encrypted and mine & set(file.encrypted.recipients)}
+    return sorted(set(files) - can)
 
 
 @dataclass(frozen=True)
