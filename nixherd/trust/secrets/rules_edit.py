@@ -12,7 +12,9 @@ import yaml
 
 from nixherd.base.errors import FleetError
 from nixherd.nix.edit import Splice, spliced
-from nixherd.trust.secrets.recipients import LOADER, Node, Rule, compose, parse_rules
+from nixherd.trust.secrets.keys import Group, Recipient
+from nixherd.trust.secrets.rules import Rule, Unknown, parse_rules
+from nixherd.trust.secrets.yaml_tree import LOADER, Node, compose
 
 _RULES = "creation_rules"
 _DOT = r"\."  # the only character of a plain path that means more in a regular expression
@@ -25,21 +27,23 @@ class CannotEdit(FleetError):
     """The file is written in a way that cannot be edited faithfully; the message has what to write by hand."""
 
 
-def add(text: str, recipient: str, name: str, rules: Collection[int], *, beside: Collection[str] = ()) -> str:
+def add(
+    text: str, recipient: Recipient, name: str, rules: Collection[int], *, beside: Collection[Recipient] = ()
+) -> str:
     """The text with a recipient in the key list, where there is one, and in the rules of these numbers (from 1).
 
     `name` becomes its anchor or its comment, as the others have theirs. Of several key lists it comes into the one
     with most of the keys `beside`. The same text where it is there already. Raises CannotEdit.
     """
-    editor = _Editor(text, f"add by hand: `- {recipient} # {name}` to the keys of {_list_of(rules)}")
+    editor = _Editor(text, f"add by hand: `- {recipient.value} # {name}` to the keys of {_list_of(rules)}")
     joined = [rule for rule in editor.before.rules if rule.number in rules and recipient not in rule.recipients]
-    word = editor.add_key(recipient, name, beside)
+    word = editor.add_key(recipient.value, name, {key.value for key in beside})
     for rule in joined:
-        editor.add_to_rule(rule, word, recipient, name)
-    return editor.changed({rule.number: (*rule.recipients, recipient) for rule in joined})
+        editor.add_to_rule(rule, word, recipient.value, name)
+    return editor.changed({rule.number: (*rule.groups[:-1], (*rule.groups[-1], recipient)) for rule in joined})
 
 
-def add_rule(text: str, path: str, recipients: Sequence[str], *, comment: str) -> str:
+def add_rule(text: str, path: str, recipients: Sequence[Recipient], *, comment: str) -> str:
     """The text with a rule for one file, `path` as rules see it, for these recipients, who are there already.
 
     It is written as its neighbour is, with the comment where that has one. It comes last, or before the first rule that
@@ -47,23 +51,26 @@ def add_rule(text: str, path: str, recipients: Sequence[str], *, comment: str) -
     """
     pattern = f"^{path.replace('.', _DOT)}$"
     assert _PLAIN.fullmatch(path), "made of a host's id"
-    editor = _Editor(text, f"add a rule by hand: path_regex: {pattern}, age: {','.join(recipients)}")
+    values = [key.value for key in recipients]
+    editor = _Editor(text, f"add a rule by hand: path_regex: {pattern}, age: {','.join(values)}")
     other, rules = editor.before.rule_of(path), editor.before.rules
+    if isinstance(other, Unknown):
+        raise CannotEdit(f".sops.yaml: {other.why}; {editor.by_hand}")
     place = other.number - 1 if other else len(rules)
-    editor.add_rule(place, pattern, recipients, comment)
-    rule = Rule(0, pattern, tuple(dict.fromkeys(recipients)))
+    editor.add_rule(place, pattern, values, comment)
+    rule = Rule(0, pattern, (tuple(dict.fromkeys(recipients)),))
     expected = [*rules[:place], rule, *rules[place:]]
-    return editor.edited(expected, lambda rule: (rule.path_regex, rule.recipients, rule.others))
+    return editor.edited(expected, lambda rule: (rule.path_regex, rule.groups))
 
 
-def remove(text: str, recipient: str) -> str:
+def remove(text: str, recipient: Recipient) -> str:
     """The text without this recipient, in its key list and in every rule; the same text where it is not there."""
-    editor = _Editor(text, f"take {recipient} out of it by hand")
-    editor.remove(recipient)
+    editor = _Editor(text, f"take {recipient.value} out of it by hand")
+    editor.remove(recipient.value)
     rules = [rule for rule in editor.before.rules if recipient in rule.recipients]
-    changed = {rule.number: tuple(key for key in rule.recipients if key != recipient) for rule in rules}
-    if any(not keys for keys in changed.values()):
-        raise CannotEdit(f".sops.yaml: a rule has no recipient but {recipient}; name another one there first")
+    changed = {rule.number: tuple(_without(group, recipient) for group in rule.groups) for rule in rules}
+    if any(not all(groups) for groups in changed.values()):
+        raise CannotEdit(f".sops.yaml: a rule has no recipient but {recipient.value}; name another one there first")
     return editor.changed(changed)
 
 
@@ -76,14 +83,25 @@ def remove_rules(text: str, numbers: Collection[int]) -> str:
     return editor.edited(left, lambda rule: replaced(rule, number=0))
 
 
-def replace(text: str, old: str, new: str) -> str:
+def replace(text: str, old: Recipient, new: Recipient) -> str:
     """The text with another key in this one's place, name and rules as they were."""
-    editor = _Editor(text, f"write {new} for {old} by hand")
+    editor = _Editor(text, f"write {new.value} for {old.value} by hand")
     for node in editor.tree.root.walk():
-        if node.value is not None and old in node.value:
-            editor.splices += [Splice(found.start(), found.end(), new) for found in _within(text, node, re.escape(old))]
-    recipients = {rule.number: [new if key == old else key for key in rule.recipients] for rule in editor.before.rules}
-    return editor.changed({number: tuple(dict.fromkeys(keys)) for number, keys in recipients.items()})
+        if node.value is not None and old.value in node.value:
+            found = _within(text, node, re.escape(old.value))
+            editor.splices += [Splice(each.start(), each.end(), new.value) for each in found]
+    return editor.changed(
+        {
+            rule.number: tuple(
+                tuple(dict.fromkeys(new if key == old else key for key in group)) for group in rule.groups
+            )
+            for rule in editor.before.rules
+        }
+    )
+
+
+def _without(group: Group, recipient: Recipient) -> Group:
+    return tuple(key for key in group if key != recipient)
 
 
 def _list_of(rules: Collection[int]) -> str:
@@ -113,11 +131,10 @@ class _Editor:
         self._edited: set[int] = set()
         self._rules = self.tree.resolved(self.tree.root.get(_RULES))
 
-    def changed(self, recipients: Mapping[int, tuple[str, ...]]) -> str:
-        """The edited text, when the rules of these numbers have these recipients in it, and no other rule differs."""
-        rules = self.before.rules
-        expected = [replaced(rule, recipients=recipients.get(rule.number, rule.recipients)) for rule in rules]
-        return self.edited(expected, lambda rule: (set(rule.recipients), replaced(rule, recipients=())))
+    def changed(self, groups: Mapping[int, tuple[Group, ...]]) -> str:
+        """The edited text, when the rules of these numbers have these groups in it, and no other rule differs."""
+        expected = [replaced(rule, groups=groups.get(rule.number, rule.groups)) for rule in self.before.rules]
+        return self.edited(expected, lambda rule: ([set(group) for group in rule.groups], replaced(rule, groups=())))
 
     def edited(self, expected: Sequence[Rule], meant: Callable[[Rule], object]) -> str:
         """The edited text, when what is `meant` by its rules is as expected and everything else says what it did."""

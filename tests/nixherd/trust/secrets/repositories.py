@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.base.files import is_temporary
-from nixherd.trust.secrets.recipients import read_file
+from nixherd.trust.secrets.files import read_file
 from tests.nix_cli import environment
 from tests.nixherd.trust.secrets.keys import key
 
@@ -163,7 +163,7 @@ def nobodys(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
 
 def recipients(fleet: Path) -> dict[str, set[str]]:
     """By file, who can decrypt it, by their names."""
-    names = {key(name).recipient: name for name in ("admin", "doc1", "igp", "dev", "other")}
+    names = {key(name).age: name for name in ("admin", "doc1", "igp", "dev", "other")}
     found = {}
     for name in SECRETS:
         about = read_file(name, (fleet / "secrets" / name).read_bytes())
