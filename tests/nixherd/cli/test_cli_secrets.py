@@ -57,7 +57,7 @@ def test_all_is_well(secrets: Any, fleet: Path) -> None:
     assert {row["host"]: row["rules"] for row in found.json["hosts"]} == {"doc1": [JOINED], "igp": [JOINED], "dev": []}
     table = secrets("status", "--table")
     assert "admin,doc1,igp" in table.out
-    assert secrets("apply", "--json").json == {"steps": [], "files": [], "changed": False, "commit": None}
+    assert secrets("apply", "--json").json == {"steps": [], "files": [], "changed": False, "commit": None, "notes": []}
     assert git(fleet, "log", "--format=%s").split("\n")[:-1] == ["the fleet"]
 
 
@@ -164,7 +164,7 @@ def test_findings_are_lines_and_a_status(secrets: Any, fleet: Path) -> None:
         (["add-host", "dev"], "hosts.nix: dev.publicKey is a placeholder", 2),
         (["add-host", "doc1", "--rule", "nine"], ".sops.yaml has no rule nine", 2),
         (["remove-host", "nobody"], "nobody is not a recipient in secrets/.sops.yaml; there are admin, doc1, igp", 2),
-        (["remove-host", "admin"], "a rule has no recipient but", 4),
+        (["remove-host", "admin"], "rule 2 has no recipient but", 4),
         (["edit", "/etc/passwd"], "/etc/passwd: is outside of", 2),
         (["edit", "nosuch.yaml"], "secrets/nosuch.yaml: no creation rule matches it", 4),
         (["--directory", "nosuch", "status"], "nosuch/.sops.yaml: missing", 4),
