@@ -14,7 +14,7 @@ from nixherd.base.errors import FAILURES, Usage, exit_of
 from nixherd.base.files import expanded, fleet_root
 from nixherd.base.run import Run
 from nixherd.base.terminal import keep_streams, require_text, say, say_error, worded
-from nixherd.deploy.commit_policy import NAMES, Gate, required_by_hosts
+from nixherd.deploy.commit_policy import DATA_KEYS, Gate, required_by_hosts
 from nixherd.deploy.options import Options
 from nixherd.deploy.report import Journal, new_directory
 from nixherd.fleet.groups import (
@@ -148,7 +148,7 @@ def _gate(here: Path, options: dict[str, Any], place: Path, *, by_hosts: bool = 
 
     Usage for a flake that was named by a reference: it has no commits to look at.
     """
-    options_set = {name: value for name in NAMES if (value := data_said(options, name)) is not None}
+    options_set = {name: value for name in DATA_KEYS if (value := data_said(options, name)) is not None}
     standing = _group_data(here, options.get("group_data") or ())
     gate = Gate.of(place, options_set, standing, by_hosts=by_hosts, notes=not options.get("dry"))
     if gate and data_said(options, "flake"):
