@@ -1,7 +1,9 @@
 """Builds, copies, and systems that nixos-rebuild brings; answered by script."""
 
 import json
+import traceback
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from nixherd.base.errors import DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Undecided, Usage
 from nixherd.base.process import Completed
+from nixherd.base.waiting import Watch
 from nixherd.deploy import build, copy
 from nixherd.deploy import build as building
 from nixherd.deploy.copy import store_access
@@ -209,6 +212,39 @@ def test_who_builds(monkeypatch: pytest.MonkeyPatch) -> None:
     far.access = Access.TRIGGER
     with pytest.raises(Usage, match="far takes forced commands alone and builds for nobody"):
         build.builder_of(SHARED.fleet, machine, "far", machines)
+
+
+ROOT = str(Path(build.__file__).parents[1])
+
+
+def entered() -> list[str]:
+    """The files of the library on the stack, from the outside in, each for as long as the stack stays in it."""
+    files = (frame.filename for frame in traceback.extract_stack() if frame.filename.startswith(ROOT))
+    return [name for name, _ in groupby(files)]
+
+
+def test_no_stack_of_a_copy_or_a_build_elsewhere_enters_a_file_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows that `make bench ONLY=trace` has no host for."""
+    stacks: list[list[str]] = []
+
+    class Seen(Scripted):
+        def run(self, *words: Any, **more: Any) -> Completed:
+            stacks.append(entered())
+            return Completed("busy", "", 0)
+
+        def copy_to(self) -> Destination:
+            stacks.append(entered())
+            return super().copy_to()
+
+    monkeypatch.setitem(Watch.__init__.__kwdefaults__, "patience", 0.4)  # type: ignore[arg-type]
+    copy.copy_towards(Seen(), lambda to: (["sleep", "0.3"], {}), 5)
+    monkeypatch.setattr(commands, "build_from", lambda installables, to: (["true"], {}))
+    monkeypatch.setattr(Builder, "_build", lambda *words: [])
+    rollout, host_run, _ = rolled_out(Seen())
+    build.build(SHARED.builder, rollout, host_run, Planned(Reached("x", BEFORE), CONFIG), Seen(id="far"), [])
+    assert any("process.py" in name for stack in stacks for name in stack), "the machine was looked at meanwhile"
+    assert any("builder.py" in name for stack in stacks for name in stack)
+    assert [stack for stack in stacks if len(set(stack)) < len(stack)] == []
 
 
 def test_a_build_here_there_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
