@@ -23,21 +23,21 @@ def preloaded(
     environment: Mapping[str, str],
     inside: Callable[[list[str]], list[str]] = list,
     *,
-    ours: bool = True,
+    changed_by: str = "",
 ) -> dict[str, str]:
     """This environment with the two programs on PATH, where our Python is, or before all where it is not.
 
     `place` is made, and the servers started, with its first call; `inside` makes an argv into one that runs where the
     programs will. Until the servers are ready, and wherever else it would make a difference (client.py), the real
-    programs run. Without `ours` each run imports the library itself, for those that change what is imported. They end
-    with what `inside` enters, else with `end`. With REAL_PROGRAMS in our own environment there are none.
+    programs run. `changed_by` is a module that changes what is imported (server.py). The servers end with what `inside`
+    enters, else with `end`. With REAL_PROGRAMS in our own environment there are none.
     """
     if os.environ.get("REAL_PROGRAMS"):
         return dict(environment)
     bin = place / "bin"
     if not bin.exists():
         _make(place)
-        _servers[place] = [_started(place, program, environment, inside, ours) for program in _PROGRAMS]
+        _servers[place] = [_started(place, program, environment, inside, changed_by) for program in _PROGRAMS]
     path = environment.get("PATH", os.defpath).split(":")
     at = path.index(str(_OURS)) if str(_OURS) in path else 0
     return {**environment, "PATH": ":".join([*path[:at], str(bin), *path[at:]])}
@@ -69,9 +69,9 @@ def _make(place: Path) -> None:
 
 
 def _started(
-    place: Path, program: str, environment: Mapping[str, str], inside: Callable[[list[str]], list[str]], ours: bool
+    place: Path, program: str, environment: Mapping[str, str], inside: Callable[[list[str]], list[str]], changed_by: str
 ) -> "subprocess.Popen[bytes]":
-    argv = inside([sys.executable, "-P", str(_HERE / "server.py"), str(place), program, "ours" if ours else "others"])
+    argv = inside([sys.executable, "-P", str(_HERE / "server.py"), str(place), program, *filter(None, [changed_by])])
     with (place / f"{program}.log").open("w") as log:
         return subprocess.Popen(
             argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -1,4 +1,4 @@
-"""A program that has imported everything, and forks for each run: `python -P server.py DIRECTORY pyinfra|nixherd`.
+"""A program that has imported all, and forks for each run: `python -P server.py DIRECTORY pyinfra|nixherd [MODULE]`.
 
 Half of what a run of `pyinfra` takes is importing it, and a run of all tests starts it a thousand times. What is
 forked here is a process of its own: argv, environment, directory, umask and standard streams are those of the program
@@ -59,7 +59,7 @@ def _loaded(file: Path) -> Any:
 _client = _loaded(Path(__file__).with_name("client.py"))
 
 
-def _preload(program: str, ours: bool) -> Callable[[], Any]:
+def _preload(program: str) -> Callable[[], Any]:
     """Import what a run imports, but for what a deployment's files name; the function that the script calls."""
     for name in (*(["pyinfra_cli.main"] if program == "pyinfra" else []), *_OTHERS):  # pyinfra first: it patches
         importlib.import_module(name)
@@ -68,8 +68,6 @@ def _preload(program: str, ours: bool) -> Callable[[], Any]:
         connectors.entry_points = functools.cache(connectors.entry_points)  # type: ignore[attr-defined]  # each host looks
         list(connectors.entry_points(group="pyinfra.connectors"))
     script = "pyinfra_cli.main" if program == "pyinfra" else "nixherd.cli.main"
-    if not ours:
-        return lambda: importlib.import_module(script).main()
     if program == "pyinfra":
         importlib.import_module("pyinfra.api.connectors").get_all_connectors()
         left_out = "nixherd.cli"
@@ -83,18 +81,22 @@ def _preload(program: str, ours: bool) -> Callable[[], Any]:
     return main
 
 
-def serve(directory: Path, program: str, ours: bool) -> None:
+def serve(directory: Path, program: str, changed_by: str = "") -> None:
     """Returns only in a process that is to become the program, as which its `main` ends it.
 
-    Without `ours`, a run imports the library itself, and a `sitecustomize` is executed anew before it does.
+    `changed_by` names a module, or none, that changes what is imported: its `imported` is called here, once, and its
+    `begin` in each process before it becomes the program.
     """
     gc.disable()  # what is imported stays
     standing = _client.standing()
-    main = _preload(program, ours)
+    main = _preload(program)
     inspect.getmodule(inspect.currentframe())  # which remembers where each module is: pyinfra asks in every run
     _loaded(Path(__file__).parents[1] / "spawning.py").put_right(gevent=program == "pyinfra")
     assert threading.active_count() == 1
     assert ("gevent" in sys.modules) == (program == "pyinfra")
+    changes: Any = importlib.import_module(changed_by) if changed_by else None
+    if changes:
+        changes.imported()
     gc.collect()
     gc.enable()
     gc.freeze()  # a collection in a child would write to all that is shared, and so copy it
@@ -122,8 +124,8 @@ def serve(directory: Path, program: str, ours: bool) -> None:
     if getppid() != parent:
         _exit(1)
     _become(request, streams)
-    if not ours and "sitecustomize" in sys.modules:
-        importlib.reload(sys.modules["sitecustomize"])
+    if changes:
+        changes.begin()
     if program == "nixherd":
         sys.executable = str(directory / "bin/python")  # beside which it looks for pyinfra
     status: object = None
@@ -240,4 +242,4 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "ours")
+    serve(Path(sys.argv[1]), sys.argv[2], *sys.argv[3:])

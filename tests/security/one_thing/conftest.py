@@ -92,13 +92,14 @@ class Place:
 
 @pytest.fixture(scope="session")
 def to_plant_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    """As `programs`, but each run imports the library itself, as its `sitecustomize` has it."""
+    """As `programs`, but each run is changed by its `sitecustomize` before it begins."""
     place = tmp_path_factory.mktemp("to-plant-in")
 
     begins = {**os.environ, "PYTHONPATH": str(PLANTING)}  # the variables that Python reads as it starts
 
     def planted(environment: dict[str, str]) -> dict[str, str]:
-        return {**environment, "PATH": preloaded(place, {**begins, "PATH": environment["PATH"]}, ours=False)["PATH"]}
+        found = preloaded(place, {**begins, "PATH": environment["PATH"]}, changed_by="sitecustomize")
+        return {**environment, "PATH": found["PATH"]}
 
     yield planted
     end(place)
