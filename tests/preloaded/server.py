@@ -13,6 +13,7 @@ go through it, and when who asked is gone, the program's session is killed.
 import atexit
 import contextlib
 import ctypes
+import fcntl
 import functools
 import gc
 import importlib
@@ -44,6 +45,7 @@ _OTHERS = (
     *("rich.console", "rich.live", "rich.progress", "rich.table", "tree_sitter_nix", "urllib3", "yaml"),
 )
 _LARGEST = 4 << 20  # bytes of a request
+_USERS_PAUSE = 500  # milliseconds
 
 
 def _loaded(file: Path) -> Any:
@@ -106,7 +108,8 @@ def serve(directory: Path, program: str, changed_by: str = "") -> None:
     listening.listen(64)
     (directory / f"{program}.standing").write_text(standing)  # from now on clients come
     while True:
-        connection, _ = listening.accept()
+        if (connection := _accepted(listening, directory.with_suffix(_client.USERS))) is None:
+            _exit(0)
         if fork() == 0:
             break
         connection.close()
@@ -134,6 +137,19 @@ def serve(directory: Path, program: str, changed_by: str = "") -> None:
     except SystemExit as end:
         status = end.code
     _end(status)
+
+
+def _accepted(listening: socket.socket, users: Path) -> socket.socket | None:
+    """The next one to serve; None when nobody holds the file of users any more, if there is one."""
+    if users.exists():
+        look = _poll()
+        look.register(listening, select.POLLIN)
+        while not look.poll(_USERS_PAUSE):
+            with users.open() as file, contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return None
+    connection, _ = listening.accept()
+    return connection
 
 
 def _end(status: object) -> NoReturn:
