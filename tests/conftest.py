@@ -196,6 +196,7 @@ def running_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         pytest.skip("the lab needs root: it makes namespaces, loop devices and mounts")
     lab = Lab(tmp_path_factory.mktemp("lab"))
     lab("up", "--hosts", "4")
+    lab.preloaded(lab.inside()[1])  # by the time that the first test runs a program, it can be forked
     yield lab
     lab("down")
 

@@ -94,12 +94,12 @@ class Place:
 def to_plant_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     """As `programs`, but each run is changed by its `sitecustomize` before it begins."""
     begins = {**os.environ, "PYTHONPATH": str(PLANTING)}  # the variables that Python reads as it starts
+    with shared(tmp_path_factory.getbasetemp(), "to-plant-in") as shared_place:
 
-    def planted(environment: dict[str, str]) -> dict[str, str]:
-        found = preloaded(place, {**begins, "PATH": environment["PATH"]}, changed_by="sitecustomize")
-        return {**environment, "PATH": found["PATH"]}
+        def planted(environment: dict[str, str]) -> dict[str, str]:
+            begun = {**begins, "PATH": environment["PATH"]}
+            return {**environment, "PATH": preloaded(shared_place, begun, changed_by="sitecustomize")["PATH"]}
 
-    with shared(tmp_path_factory.getbasetemp(), "to-plant-in") as place:
         yield planted
 
 
