@@ -13,7 +13,7 @@ from nixherd.pyinfra_glue.fleet_files import changed_files, not_encrypted_for
 from nixherd.pyinfra_glue.hosts import evaluated, executing, fleet_host
 from nixherd.pyinfra_glue.installing import is_installed, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
-from nixherd.trust.enrol import with_rekeys
+from nixherd.trust.recipients import with_rekeys
 
 _SALT = random.token_hex(16)
 
@@ -36,20 +36,21 @@ def decrypted(strict: bool = True) -> Change | NoChange:
     if not fleet_host(host).is_nixos:
         return NoChange(f"{host_id} does not run NixOS; its user's secrets are its own")
     config = evaluated(host)
-    if not config.secrets:
+    declared = {secret.path: secret.file or str(secret.origin) for secret in config.declared.of_system}
+    if not declared:
         return NoChange(f"{host_id} declares no secrets")
     machine = machine_of(host)
     if not is_installed(machine):
         if executing(host):
             raise FleetError(f"{host_id}: no installed system answers; provision it first")
-        return Change(f"verify that {host_id} decrypts {len(config.secrets)} secrets", lambda: None)
+        return Change(f"verify that {host_id} decrypts {len(declared)} secrets", lambda: None)
     secrets = _ask_for_secrets()
-    missing = [path for path in config.secrets if not (path in secrets and secrets[path]["size"])]
-    for path in sorted(set(config.secrets) - set(missing)) if executing(host) else ():
+    missing = [path for path in declared if not (path in secrets and secrets[path]["size"])]
+    for path in sorted(set(declared) - set(missing)) if executing(host) else ():
         secret = secrets[path]
         host.log(f"decrypted {path} ({secret['mode']} {secret['owner']}), salted SHA-256 {secret['hash'][:16]}…")
     if missing:
-        closed = not_encrypted_for(host, config, missing)
+        closed = not_encrypted_for(host, [declared[path] for path in missing])
         message = f"{host_id} has not decrypted {', '.join(missing)}: "
         if closed:
             message += f"not encrypted for it: {', '.join(closed)}; enroll it (deploys/enroll.py) and deploy it"
@@ -60,7 +61,7 @@ def decrypted(strict: bool = True) -> Change | NoChange:
         if is_strict:
             raise FleetError(message)
         host.log(message)
-    return NoChange(f"{host_id} has decrypted {len(config.secrets) - len(missing)} of {len(config.secrets)} secrets")
+    return NoChange(f"{host_id} has decrypted {len(declared) - len(missing)} of {len(declared)} secrets")
 
 
 def _ask_for_secrets() -> dict[str, Secret]:

@@ -10,11 +10,14 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from nixherd.base.errors import FleetError, Usage
+from nixherd.nix import declared
+from nixherd.nix.declared import Declared
 from nixherd.nix.log import HOST_MARK, LOG_FORMAT
 
 NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
-_ROOT_ACCESS, _DESCRIBE = (
-    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("root_access.nix", "describe.nix")
+_ROOT_ACCESS, _DECLARED, _DESCRIBE = (
+    Path(__file__).with_name(name).read_text(encoding="utf-8")
+    for name in ("root_access.nix", "declared.nix", "describe.nix")
 )
 STORE_PATH = re.compile(r"^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+$")
 
@@ -64,8 +67,8 @@ class Evaluated:
     grub_efi: bool
     guest_agent: bool | None
     ssh: bool | None
-    secrets: Mapping[str, str] = field(default_factory=dict, compare=False)
-    """by path on the machine, the encrypted file that sops-nix takes it from, below the flake's directory"""
+    declared: Declared = field(default=Declared(""), compare=False)
+    """what it declares to sops-nix"""
 
     health: Any = field(default=None, compare=False)
     """the option nixherd.healthChecks, unjudged"""
@@ -93,6 +96,12 @@ def nix_string(text: str) -> str:
 def describe(flake: str, host_ids: Iterable[str], *, is_nixos: bool = True) -> list[str]:
     """Evaluate all hosts at once; those that have only a home from here are evaluated together, too."""
     return _eval(f"{flake}#{configurations(is_nixos=is_nixos)}", _asked("hosts" if is_nixos else "homes", host_ids))
+
+
+def describe_declared(flake: str, host_ids: Iterable[str], *, is_nixos: bool) -> list[str]:
+    """Evaluate what hosts declare of secrets, all at once, and nothing else of them."""
+    question = "hostsDeclared" if is_nixos else "homesDeclared"
+    return _eval(f"{flake}#{configurations(is_nixos=is_nixos)}", _asked(question, host_ids))
 
 
 def describe_built(flake: str, names: Iterable[str], *, is_nixos: bool) -> list[str]:
@@ -125,7 +134,9 @@ def duties(flake: str, host_id: str) -> list[str]:
     return _eval(f"{flake}#nixosConfigurations", f"{_QUESTIONS}.duties {nix_string(host_id)}")
 
 
-_QUESTIONS = f"(({_DESCRIBE}) {{ mark = {nix_string(HOST_MARK)}; rootAccess = ({_ROOT_ACCESS}); }})"
+_QUESTIONS = (
+    f"(({_DESCRIBE}) {{ mark = {nix_string(HOST_MARK)}; rootAccess = ({_ROOT_ACCESS}); declared = ({_DECLARED}); }})"
+)
 
 
 def _asked(question: str, ids: Iterable[str]) -> str:
@@ -150,6 +161,11 @@ def flake_metadata(reference: str) -> list[str]:
     return [*NIX, "flake", "metadata", "--json", "--no-update-lock-file", reference]
 
 
+def flake_source(flake: str) -> list[str]:
+    """Tell where the source of a flake is in the store, and what its inputs are, as an evaluation sees them."""
+    return [*NIX, "flake", "metadata", "--json", "--no-write-lock-file", flake]
+
+
 def flake_check(reference: str) -> list[str]:
     """Evaluate all that a flake has and build its checks; go on after an error. Its lock file has to be whole."""
     return [*NIX, "flake", "check", "--keep-going", "--no-update-lock-file", *LOG_FORMAT, reference]
@@ -171,6 +187,15 @@ def parse_description(text: str) -> dict[str, Evaluated | None]:
     return hosts
 
 
+def parse_declared(text: str) -> dict[str, Declared | None]:
+    """Parse what hosts declare, by id; None for a host that the flake does not have. FleetError on anything else."""
+    try:
+        document: Mapping[str, Mapping[str, Any] | None] = json.loads(text)
+        return {id: None if each is None else declared.parse(id, each) for id, each in document.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FleetError(f"nix eval printed something unexpected ({error!r}): {text[:200]}") from error
+
+
 def evaluated(host_id: str, values: Mapping[str, Any]) -> Evaluated:
     """Parse what `description` comes to. KeyError, TypeError, ValueError or AttributeError on anything else."""
     return Evaluated(
@@ -186,14 +211,10 @@ def evaluated(host_id: str, values: Mapping[str, Any]) -> Evaluated:
         grub_efi=bool(values["grubEfi"]),
         guest_agent=_flag(values["guestAgent"]),
         ssh=_flag(values["ssh"]),
-        secrets=_secrets(values["secrets"]),
+        declared=declared.parse(host_id, values["declared"]),
         health=values["health"],
         root_access=_flag(values["rootAccess"]),
     )
-
-
-def _secrets(value: Any) -> dict[str, str]:
-    return {str(path): re.sub(r"^/nix/store/[^/]+/", "", str(file)) for path, file in value.items()}
 
 
 def _flag(value: object) -> bool | None:

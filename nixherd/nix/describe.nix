@@ -1,9 +1,10 @@
 # What nixherd asks of a flake's configurations: functions from `nixosConfigurations` or `homeConfigurations` to values
 # that JSON has words for. `mark` begins what is traced before a host is evaluated, so that its warnings are known to be
-# its own; `rootAccess` is root_access.nix.
+# its own; `rootAccess` is root_access.nix, `declared` declared.nix.
 {
   mark,
   rootAccess,
+  declared,
 }: let
   # By name; null for a configuration that does not exist.
   each = ids: describe: configurations:
@@ -29,7 +30,7 @@
     guestAgent = null;
     ssh = null;
     rootAccess = null;
-    secrets = {};
+    declared = null;
     health = {};
   };
   # `or` wherever a flake need not have the attribute: what is missing is judged by those who need it.
@@ -67,16 +68,14 @@
       ssh = c.services.openssh.enable or null;
       rootAccess = rootAccess c;
       health = c.nixherd.healthChecks or {};
-      secrets = builtins.listToAttrs (map (secret: {
-        name = secret.path;
-        value = toString secret.sopsFile;
-      }) (builtins.attrValues (c.sops.secrets or {})));
+      declared = declared.host c;
     };
   home = configuration:
     unknown
     // {
       toplevel = configuration.activationPackage.outPath;
       toplevelDrv = configuration.activationPackage.drvPath;
+      declared = declared.home (configuration.config or {});
     };
   # For nix-eval-jobs, which takes a derivation each: with what is asked of the host beside it.
   jobs = describe: toplevel: ids: configurations: let
@@ -87,6 +86,10 @@
 in {
   hosts = ids: each ids (marked host);
   homes = ids: each ids (marked home);
+  # What they declare of secrets, alone: also of those whose toplevel cannot be evaluated.
+  hostsDeclared = ids: each ids (marked (configuration: declared.host configuration.config));
+  homesDeclared = ids: each ids (marked (configuration: declared.home (configuration.config or {})));
+
   hostJobs = jobs (marked host) (c: c.config.system.build.toplevel);
   homeJobs = jobs (marked home) (c: c.activationPackage);
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from nixherd.base.errors import FAILURES, FleetError, ProcessFailed, Usage
@@ -24,6 +24,8 @@ from nixherd.base.terminal import say, worded
 from nixherd.base.waiting import Once, OncePer, ahead
 from nixherd.nix import commands as nix
 from nixherd.nix.commands import Evaluated, configurations, evaluated, jobs_of
+from nixherd.nix.declared import Declared
+from nixherd.nix.declared import Source as StoreSource
 from nixherd.nix.errors import explain, explain_failure, last_error
 from nixherd.nix.log import Warnings, shown
 
@@ -37,7 +39,9 @@ HELP_DEADLINE = 60.0
 BYTES_PER_HOST = 512 << 20
 SHARE = 0.8
 WORTHWHILE = 8  # hosts for a process of their own: each evaluates anew what all of them share
-Found = Mapping[str, Evaluated | FleetError | None]
+T = TypeVar("T")
+Outcomes = Mapping[str, T | FleetError | None]
+Found = Outcomes[Evaluated]
 
 
 def knows_options(help_text: str) -> bool:
@@ -145,6 +149,8 @@ class Evaluator:
         self._homes, self._find_source = fleet.homes, source
         self._source: Once[Source] = Once(f"{self.path}: finding the flake")
         self._results: OncePer[tuple[str, ...], Found] = OncePer(f"{self.path}: evaluating")
+        self._declared: OncePer[tuple[str, ...], Outcomes[Declared]] = OncePer(f"{self.path}: evaluating its secrets")
+        self._store_source: Once[StoreSource] = Once(f"{self.path}: finding its source")
         self._knows_jobs: Once[bool] = Once(f"looking for {EVAL_JOBS}")
 
     @property
@@ -167,6 +173,8 @@ class Evaluator:
     def forget(self) -> None:
         """Evaluate anew: the fleet's files were changed."""
         self._results.clear()
+        self._declared.clear()
+        self._store_source.forget()
         self._source.forget()
 
     def evaluate(self, host_ids: Sequence[str], host_id: str) -> Evaluated:
@@ -184,7 +192,7 @@ class Evaluator:
                 found = self._all(alike, is_nixos=is_nixos)
                 self._tell_warnings()
                 revision = before if before == self.source.revision else None
-                results.value = {id: _dated(each, revision) for id, each in found.items()}
+                results.value = {id: self._completed(each, revision) for id, each in found.items()}
             result = results.value.get(host_id)
         if isinstance(result, FleetError):
             raise result
@@ -193,11 +201,56 @@ class Evaluator:
             raise FleetError(f"{self.path}/flake.nix: it has no {place}; add it")
         return result
 
+    def declared(self, host_ids: Sequence[str], host_id: str) -> Declared:
+        """Evaluate what a host declares of secrets, all of `host_ids` of its kind together; once, without toplevels.
+
+        Where that is not possible, the result's `problem` says why.
+        """
+        is_nixos = host_id not in self._homes
+        alike = tuple(each for each in host_ids if (each not in self._homes) == is_nixos)
+
+        def attempt(ids: Sequence[str]) -> Outcomes[Declared] | FleetError:
+            try:
+                return nix.parse_declared(self._asked(nix.describe_declared(self.flake, ids, is_nixos=is_nixos)))
+            except FAILURES as error:
+                return worded(error, f"{self.path}: evaluating what {', '.join(ids)} declares")
+
+        with self._declared[alike] as results:
+            if results.is_empty:
+                results.value = _halved(alike, attempt(alike), attempt)
+                self._tell_warnings()
+            found = results.value.get(host_id)
+        if isinstance(found, FleetError):
+            return Declared(host_id, problem=str(found))
+        if found is None:
+            return Declared(host_id, problem=f"{nix.configurations(is_nixos=is_nixos)}.{host_id} does not exist")
+        return self._placed(found)
+
+    def _placed(self, declared: Declared) -> Declared:
+        """With its files as they are below the fleet's directory; its `problem` says why that is not known."""
+        if not declared.secrets:
+            return declared
+        try:
+            with self._store_source as source:
+                if source.is_empty:
+                    source.value = StoreSource.parse(self._asked(nix.flake_source(self.flake)))
+                return source.value.placed(declared)
+        except FAILURES as error:
+            why = worded(error, self.path)
+            return replace(declared, problem=f"where the files of its secrets are is not known: {why}")
+
     def ahead(self, host_ids: Sequence[str]) -> None:
         """Begin to evaluate these hosts; `evaluate` waits for that when it is asked for some of them."""
         self.together = tuple(host_ids)
         one_of_each_kind = {host_id in self._homes: host_id for host_id in host_ids}.values()
         ahead(*(partial(self.evaluate, host_ids, host_id) for host_id in one_of_each_kind))
+
+    def _completed(self, config: Evaluated | FleetError | None, revision: str | None) -> Evaluated | FleetError | None:
+        if not isinstance(config, Evaluated):
+            return config
+        return replace(
+            config, revision=revision or config.configuration_revision, declared=self._placed(config.declared)
+        )
 
     def _all(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
         found: dict[str, Evaluated | FleetError | None] = {}
@@ -206,7 +259,8 @@ class Evaluator:
         workers, batches = _batches([host_id for host_id in host_ids if host_id not in found])
 
         def work(batch: Sequence[str]) -> Found:
-            return self._found(batch, self._try(batch, is_nixos=is_nixos), is_nixos=is_nixos)
+            attempt = partial(self._try, is_nixos=is_nixos)
+            return _halved(batch, attempt(batch), attempt)
 
         with ThreadPoolExecutor(workers) as pool:
             for each in pool.map(work, batches):
@@ -232,21 +286,6 @@ class Evaluator:
         done = run(argv, timeout=DEADLINE, check=False)
         self.warnings.take(done.stderr, are_hosts_known=False)  # several are evaluated at a time
         return parse_jobs(done.stdout.splitlines(), Path(self.path))
-
-    def _found(self, host_ids: Sequence[str], tried: Found | FleetError, *, is_nixos: bool) -> Found:
-        """What is known of each, from what they came to together."""
-        if not isinstance(tried, FleetError):
-            return tried
-        if len(host_ids) == 1:
-            return {host_ids[0]: tried}
-        middle = len(host_ids) // 2
-        halves = [(half, self._try(half, is_nixos=is_nixos)) for half in (host_ids[:middle], host_ids[middle:])]
-        if all(isinstance(outcome, FleetError) and str(outcome) == str(tried) for _, outcome in halves):
-            return dict.fromkeys(host_ids, tried)  # it is the flake that is wrong, not one of them
-        found: dict[str, Evaluated | FleetError | None] = {}
-        for half, outcome in halves:
-            found |= self._found(half, outcome, is_nixos=is_nixos)
-        return found
 
     def _try(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found | FleetError:
         try:
@@ -289,10 +328,24 @@ class Evaluator:
             self.run.journal.note("warning", text=text, hosts=list(hosts))
 
 
-def _dated(config: Evaluated | FleetError | None, revision: str | None) -> Evaluated | FleetError | None:
-    if not isinstance(config, Evaluated):
-        return config
-    return replace(config, revision=revision or config.configuration_revision)
+def _halved(
+    host_ids: Sequence[str],
+    tried: Outcomes[T] | FleetError,
+    attempt: Callable[[Sequence[str]], Outcomes[T] | FleetError],
+) -> Outcomes[T]:
+    """What is known of each host, from what they came to together."""
+    if not isinstance(tried, FleetError):
+        return tried
+    if len(host_ids) == 1:
+        return {host_ids[0]: tried}
+    middle = len(host_ids) // 2
+    halves = [(half, attempt(half)) for half in (host_ids[:middle], host_ids[middle:])]
+    if all(isinstance(outcome, FleetError) and str(outcome) == str(tried) for _, outcome in halves):
+        return dict.fromkeys(host_ids, tried)  # it is the flake that is wrong, not one of them
+    found: dict[str, T | FleetError | None] = {}
+    for half, outcome in halves:
+        found |= _halved(half, outcome, attempt)
+    return found
 
 
 def _batches(host_ids: Sequence[str]) -> tuple[int, list[Sequence[str]]]:

@@ -52,6 +52,13 @@ def is_recipient(text: str) -> bool:
     return _RECIPIENT.fullmatch(text) is not None and _polymod(_values(text)) == 1
 
 
+def is_bech32(text: str) -> bool:
+    """Whether it is written in Bech32, its checksum included: what an age plugin's recipient is."""
+    prefix, separator, data = text.rpartition("1")
+    is_written = bool(prefix and separator) and set(data) <= set(_CHARACTERS) and len(data) >= 6
+    return is_written and _polymod(_values(text)) == 1
+
+
 def recipient(public: str) -> str:
     """The age recipient of an SSH public key line. FleetError says why there is none."""
     return _converted(public, [], recipient_of)

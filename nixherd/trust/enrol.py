@@ -5,7 +5,7 @@ protect its guest, the overview of the machines (rendered here) shows it. Nothin
 was verified, and then it is published at once.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,21 +13,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from nixherd.base.errors import FleetError, Usage
+from nixherd.base.errors import FleetError
 from nixherd.base.names import format_size
 from nixherd.base.ssh_keys import parse_public_key
 from nixherd.fleet import tree
 from nixherd.fleet.changeset import Changeset, Done
 from nixherd.fleet.load import Leaf, require_exactly
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
-from nixherd.nix.commands import nix_string
 from nixherd.nix.edit import NixText
-from nixherd.ssh import age
 from nixherd.trust import templating
-from nixherd.trust.secrets import rules_edit
-from nixherd.trust.secrets.recipients import Rule, Rules, parse_rules
+from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.placeholders import NewFile
+from nixherd.trust.secrets.rules import Rules, parse_rules
 from nixherd.trust.secrets.sops import Sops
-from nixherd.trust.secrets.store import People, Rekey, Store
+from nixherd.trust.secrets.store import Rekey, Secrets, Store
 
 OVERVIEW_BEGIN = f"<!-- nixherd: what follows is generated from hosts.nix and {DEFINITIONS} -->"
 OVERVIEW_END = "<!-- nixherd: end -->"
@@ -42,37 +41,46 @@ class Wanted:
 
     `files` are the new contents by path, None where a file is to go; `seen` what they were made from; `intended` what
     the Nix files' evaluation is to differ in, `gone` what it is to have no more; `rekeys` the secret files to be
-    encrypted anew; `edits` a line for people for each of `files`.
+    encrypted anew, `created` those that are to be made; `edits` a line for people for each of `files`, `notes` what
+    people should know beside.
     """
 
     fleet: Fleet
-    store: Store | None
+    secrets: Secrets
     files: Mapping[str, bytes | None] = field(default_factory=dict)
     seen: Mapping[str, bytes | None] = field(default_factory=dict)
     intended: Mapping[Leaf, Any] = field(default_factory=dict)
     gone: tuple[Leaf, ...] = ()
     rekeys: tuple[Rekey, ...] = ()
     edits: tuple[str, ...] = ()
+    created: tuple[NewFile, ...] = ()
+    notes: tuple[str, ...] = ()
+    host_key: Recipient | None = None
+    """the recipient that joins; while its private half is here, it is seen to decrypt what it may"""
 
     @property
     def steps(self) -> tuple[str, ...]:
         """What is done, a line each."""
-        return (*self.edits, *(f"encrypt {self.store.path(str(rekey))}" for rekey in self.rekeys if self.store))
+        made = (f"make {each}" for each in self.created)
+        return (*self.edits, *made, *(f"encrypt {rekey}" for rekey in self.rekeys))
 
     @property
     def root(self) -> Path:
         return Path(self.fleet.path)
 
-    @property
-    def rules_text(self) -> str:
-        assert self.store is not None, "without secrets the rules have no text"
-        return (self.files.get(self.store.config) or self.store.text.encode()).decode()
+    def rules_text(self, store: Store) -> str:
+        """A store's `.sops.yaml` as it is to be."""
+        return (self.files.get(store.config) or store.text.encode()).decode()
+
+    def rules(self) -> dict[str, Rules]:
+        """All rules as they are to be, by configuration."""
+        return {store.config: parse_rules(self.rules_text(store)) for store in self.secrets.stores}
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Every file that will change."""
-        secrets = [self.store.path(rekey.path) for rekey in self.rekeys] if self.store else []
-        return tuple(sorted({*self.files, *secrets}))
+        encrypted = {*(rekey.path for rekey in self.rekeys), *(new.path for new in self.created)}
+        return tuple(sorted({*self.files, *encrypted}))
 
     def edited(self, path: str, content: bytes, step: str, intended: Mapping[Leaf, Any] | None = None) -> "Wanted":
         """With one more file changed; as it is when that changes nothing."""
@@ -90,12 +98,8 @@ class Wanted:
     def removed(self, paths: Iterable[str], step: str) -> "Wanted":
         """Without these files, which are there."""
         old = {path: self.current(path) for path in paths}
-        files = {**self.files, **dict.fromkeys(old)}
-        store = self.store
-        if store is not None:
-            left = tuple(file for file in store.files if store.path(file.path) not in old)
-            store = replace(store, files=left)
-        return replace(self, store=store, files=files, seen={**old, **self.seen}, edits=(*self.edits, step))
+        files, secrets = {**self.files, **dict.fromkeys(old)}, self.secrets.without(old)
+        return replace(self, secrets=secrets, files=files, seen={**old, **self.seen}, edits=(*self.edits, step))
 
     def without(self, path: str, attribute: Sequence[str], step: str) -> "Wanted":
         """Without an attribute of a Nix file. CannotEdit when it cannot be taken out faithfully."""
@@ -108,109 +112,6 @@ class Wanted:
         if path in self.files:
             return self.files[path]
         return tree.read(self.root, path)
-
-
-def trusted(change: Wanted, host: Host, public_key: str, rules: Collection[str | int] | None = None) -> Wanted:
-    """With the host's key as a recipient of its rules, and pinned in hosts.nix.
-
-    `rules` are numbers (from 1) or path_regexes; by default those that the key's predecessor was in, or else those that
-    every other host is in and those whose path_regex has the host's id in it. Usage when that is none, FleetError when
-    the key can be no recipient, CannotEdit when a file cannot be edited faithfully.
-    """
-    try:
-        recipient = age.recipient(public_key)
-    except FleetError as error:
-        raise FleetError(f"{host.id}: its host key: {error}") from None
-    for other in change.fleet.hosts.values():
-        if other.id != host.id and other.public_key and other.public_key.split()[1] == public_key.split()[1]:
-            raise FleetError(f"{host.id}: this is the host key of {other.id}; each machine needs its own")
-    if change.store is not None:
-        change = _as_recipient(change, host, recipient, rules)
-    if host.public_key is None or host.public_key.split()[:2] != public_key.split()[:2]:
-        text = NixText(HOSTS, change.current(HOSTS) or b"").set((host.id, "publicKey"), nix_string(public_key))
-        intended: dict[Leaf, Any] = {(HOSTS, host.id, "publicKey"): public_key}
-        change = change.edited(HOSTS, text, f"{HOSTS}: {host.id}.publicKey pins its host key", intended)
-        hosts = {**change.fleet.hosts, host.id: replace(host, public_key=public_key)}
-        change = replace(change, fleet=replace(change.fleet, hosts=hosts))
-    return with_rekeys(change)
-
-
-def _as_recipient(change: Wanted, host: Host, recipient: str, rules: Collection[str | int] | None) -> Wanted:
-    assert change.store is not None
-    text, now = change.rules_text, parse_rules(change.rules_text)
-    people = People.of(change.fleet, now)
-    old = next((key for key, name in people.hosts.items() if name == host.id and key != recipient), None)
-    named = next((key for key, name in now.names.items() if name == host.id and key != recipient), None)
-    former = next((key for key in (old, named) if key is not None and key in text), None)
-    config = change.store.config
-    if former is not None:
-        step = f"{config}: {host.id} has a new key"
-        return change.edited(config, rules_edit.replace(text, former, recipient).encode(), step)
-    chosen = choose(now, people, host.id, rules)
-    if all(recipient in rule.recipients for rule in chosen):
-        return change
-    numbers = [rule.number for rule in chosen]
-    new = rules_edit.add(text, recipient, host.id, numbers, beside=people.hosts)
-    return change.edited(config, new.encode(), f"{config}: {host.id} joins {', '.join(rule.label for rule in chosen)}")
-
-
-def choose(rules: Rules, people: People, host_id: str, given: Collection[str | int] | None) -> list[Rule]:
-    """The rules that a host is to be in. Usage when a given one does not exist, or none offers itself."""
-    if given is not None:
-        return [_named(rules, each) for each in given]
-    hosts = {key for key in rules.recipients if people.hosts.get(key, host_id) != host_id}
-    shared = [rule for rule in rules.rules if hosts and hosts <= set(rule.recipients)]
-    named = [rule for rule in rules.rules if rule.is_named_after(host_id) and rule not in shared]
-    if not shared and not named:
-        labels = "; ".join(rule.label for rule in rules.rules)
-        raise Usage(f"{host_id}: which secrets are for it? No rule is every host's; name some by number: {labels}")
-    return sorted([*shared, *named], key=lambda rule: rule.number)
-
-
-def _named(rules: Rules, given: str | int) -> Rule:
-    for rule in rules.rules:
-        if str(given) in (str(rule.number), rule.path_regex):
-            return rule
-    raise Usage(f".sops.yaml has no rule {given}; there are {'; '.join(rule.label for rule in rules.rules)}")
-
-
-def keys_of(change: Wanted, host_id: str) -> list[str]:
-    """The recipients in `.sops.yaml` that are a host's: by its key in hosts.nix, or by what they are called there."""
-    now = parse_rules(change.rules_text)
-    people = People.of(change.fleet, now)
-    keys = [key for key in dict.fromkeys([*people.hosts, *now.names]) if people.name(key) == host_id]
-    keys += [key for key, name in now.names.items() if name == host_id and key not in keys]
-    return [key for key in keys if key in change.rules_text]
-
-
-def untrusted(change: Wanted, host_id: str) -> Wanted:
-    """Without the host as a recipient anywhere; hosts.nix stays. Usage when it is none."""
-    assert change.store is not None
-    text, present = change.rules_text, keys_of(change, host_id)
-    if not present:
-        now = parse_rules(text)
-        people = People.of(change.fleet, now)
-        known = sorted({people.name(key) for key in now.recipients})
-        raise Usage(f"{host_id} is not a recipient in {change.store.config}; there are {', '.join(known)}")
-    for key in present:
-        text = rules_edit.remove(text, key)
-    change = change.edited(change.store.config, text.encode(), f"{change.store.config}: {host_id} leaves")
-    return with_rekeys(change)
-
-
-def with_rekeys(change: Wanted) -> Wanted:
-    """With every secret file encrypted to whom the rules name. FleetError when one of them cannot be read."""
-    if change.store is None:
-        return change
-    if unreadable := next((file for file in change.store.files if file.problem), None):
-        raise FleetError(f"{change.root / change.store.path(unreadable.path)}: cannot be read: {unreadable.problem}")
-    rules = parse_rules(change.rules_text)
-    before = People.of(change.fleet, change.store.rules)
-    people = People.of(change.fleet, rules)
-    people = replace(people, others={**before.others, **people.others})
-    rekeys = change.store.plan(people, rules).rekeys
-    seen = {change.store.path(rekey.path): change.store.contents[rekey.path] for rekey in rekeys}
-    return replace(change, rekeys=rekeys, seen={**seen, **change.seen})
 
 
 def protected(change: Wanted, host_id: str) -> Wanted:
@@ -271,12 +172,20 @@ def stage(
         if nix:
             say(f"evaluate {' and '.join(sorted(nix))} before and after")
             require_exactly(change.root, nix, change.intended, changeset.scratch, change.gone)
-        if change.rekeys:
-            assert change.store is not None
+        count = len(change.rekeys) + len(change.created)
+        if count:
             assert sops is not None
-            say(f"encrypt {len(change.rekeys)} files anew")
-            rules, rekeys = change.rules_text, change.rekeys
-            change.store.stage(changeset.staged, rules, rekeys, sops(), as_host=as_host, rotate=rotate)
+            say(f"encrypt {count} {'file' if count == 1 else 'files'}{'' if change.created else ' anew'}")
+            program = sops()
+            for store in change.secrets.stores:
+                rekeys = [each for each in change.rekeys if each.config == store.config]
+                new = [each for each in change.created if each.config == store.config]
+                if rekeys or new:
+                    store.stage(changeset.staged, change.rules_text(store), rekeys, program, new=new, rotate=rotate)
+                readable = [each.path for each in rekeys if change.host_key in each.recipients]
+                readable += [each.path for each in new if change.host_key in each.recipients]
+                if as_host is not None and readable:
+                    as_host.decrypt(changeset.staged, store.staged_config(changeset.staged), readable)
         committable.result()
 
 

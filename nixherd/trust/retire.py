@@ -20,11 +20,14 @@ from nixherd.base.ssh_keys import same_key
 from nixherd.fleet import tree
 from nixherd.fleet.git import Repository
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
-from nixherd.trust import enrol as enrolment
 from nixherd.trust.enrol import Wanted, overview_of, render_overview
-from nixherd.trust.secrets import recipients, rules_edit
-from nixherd.trust.secrets.recipients import CONFIG, Rule, parse_rules
-from nixherd.trust.secrets.store import People, recipients_of_hosts
+from nixherd.trust.former import known_keys
+from nixherd.trust.recipients import keys_of, namesakes, untrusted
+from nixherd.trust.secrets import rules_edit
+from nixherd.trust.secrets.files import read_file
+from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.rules import CONFIG, Rule, parse_rules
+from nixherd.trust.secrets.store import People, Store
 
 _LANGUAGE = Language(tree_sitter_nix.language())
 _SHOWN = 80  # characters of a line that mentions a host
@@ -108,6 +111,7 @@ def plan(
     _require_unused(rules, after)
     after |= _beside(beside, repository.top if repository else change.root)
     found = mentions_of(after, {name for name in (*_names(host), *(vm.name for vm in guests)) if len(name) > 1})
+    stays = (*_namesakes_stay(change, host.id), *stays)
     return Retirement(change, host, guests, known, rules, stays, tuple(found))
 
 
@@ -122,54 +126,67 @@ def _without_secrets(
     change: Wanted, host: Host, *, remove: bool
 ) -> tuple[Wanted, tuple[OwnRule, ...], tuple[str, ...]]:
     """With the host's keys out of every rule, its own rules as asked, and the files that it knows and that stay."""
-    if change.store is None:
+    if not change.secrets:
         return change, (), ()
     _require_own_key(change.fleet, host)
-    store, keys, rules = change.store, set(enrolment.keys_of(change, host.id)), parse_rules(change.rules_text)
-    people = People.of(change.fleet, rules)
-    known = {file.path for file in store.files if file.encrypted and keys & set(file.encrypted.recipients)}
+    alone, known = list[OwnRule](), set[str]()
+    for store in change.secrets.stores:
+        change, rules, files = _without_rules(change, store, host, remove=remove)
+        alone += rules
+        known |= files
+    if any(keys_of(change, store, host.id) for store in change.secrets.stores):
+        change = untrusted(change, host.id)
+    return change, tuple(alone), tuple(sorted(known))
+
+
+def _namesakes_stay(change: Wanted, host_id: str) -> Iterator[str]:
+    for store, key in namesakes(change, host_id):
+        yield f"{store.config}: {key.value} stays: it is called {host_id}, and nothing says that it is its key"
+
+
+def _without_rules(change: Wanted, store: Store, host: Host, *, remove: bool) -> tuple[Wanted, list[OwnRule], set[str]]:
+    """Without the host's own rules of one store, as asked; those, and the files that it knows and that stay."""
+    keys, rules = set(keys_of(change, store, host.id)), parse_rules(change.rules_text(store))
+    people = change.secrets.people(change.fleet, change.rules())
+    known = {store.path(file.path) for file in store.files if file.encrypted and keys & set(file.encrypted.recipients)}
     alone, numbers = list[OwnRule](), set[int]()  # `numbers`: of those that go
     for rule in rules.rules:
         if _is_own(rule, host, keys, people, change.fleet):
-            files = tuple(file.path for file in store.files if rules.rule_of(file.path) == rule)
+            files = tuple(store.path(file.path) for file in store.files if rules.rule_of(file.path) == rule)
             others = tuple(people.name(key) for key in rule.recipients if key not in keys)
-            alone.append(OwnRule(rule.label, tuple(map(store.path, files)), others, remove))
+            alone.append(OwnRule(rule.label, files, others, remove))
             if remove:
                 numbers.add(rule.number)
                 known -= set(files)
+    if keys:
+        _require_others([rule for rule in rules.rules if rule.number not in numbers], keys, host.id, store.config)
     if numbers:
-        text = rules_edit.remove_rules(change.rules_text, numbers)
+        text = rules_edit.remove_rules(change.rules_text(store), numbers)
         labels = ", ".join(each.label for each in alone)
         change = change.edited(store.config, text.encode(), f"{store.config}: {labels} goes, for {host.id} alone")
         for path in chain.from_iterable(each.files for each in alone):
             change = change.removed([path], f"remove {path}")
-    if keys:
-        left = [rule for rule in rules.rules if rule.number not in numbers]
-        _require_others(left, keys, host.id, store.config)
-        if enrolment.keys_of(change, host.id):
-            change = enrolment.untrusted(change, host.id)
-    return change, tuple(alone), tuple(store.path(path) for path in sorted(known))
+    return change, alone, known
 
 
 def _require_no_other_store(change: Wanted, host: Host, texts: Mapping[str, bytes]) -> None:
-    """FleetError for what the host could decrypt outside of the secrets' directory: it would still do so afterwards."""
-    keys = {key for key, name in recipients_of_hosts(change.fleet).items() if name == host.id}
-    keys |= set(enrolment.keys_of(change, host.id)) if change.store is not None else set()
+    """FleetError for what the host could decrypt and is not among the secrets: it would still do so afterwards."""
+    keys = known_keys(change.fleet, host.id)
     for path, text in texts.items():
-        if change.store is not None and path.startswith(f"{posixpath.normpath(change.store.directory)}/"):
+        if change.secrets.store_of(path) is not None:
             continue
         try:
             if posixpath.basename(path) == CONFIG:
                 rules = parse_rules(text.decode())
-                is_named = host.id in rules.names.values() or bool(keys & {*rules.names, *rules.recipients})
+                is_named = any(key.bare in keys for key in rules.known)
             else:
-                encrypted = recipients.read_file(path, text) if any(key.encode() in text for key in keys) else None
-                is_named = encrypted is not None and bool(keys & set(encrypted.recipients))
+                encrypted = read_file(path, text) if any(key.value.encode() in text for key in keys) else None
+                is_named = encrypted is not None and any(key.bare in keys for key in encrypted.recipients)
         except ValueError:  # nothing that sops would read
             continue
         if is_named:
-            outside = f"outside of {change.store.directory if change.store else 'a directory with a .sops.yaml'}"
-            remedy = "name the directory with --secrets, or take it out by hand first (sops updatekeys, sops rotate)"
+            outside = f"outside of {' and '.join(change.secrets.configs) or 'a directory with a .sops.yaml'}"
+            remedy = "leave --secrets out, or take it out by hand first (sops updatekeys, sops rotate)"
             raise FleetError(f"{path}: {host.id} is a recipient there, {outside}; {remedy}")
 
 
@@ -180,17 +197,18 @@ def _require_own_key(fleet: Fleet, host: Host) -> None:
             raise FleetError(f"{shared}; each machine needs its own")
 
 
-def _is_own(rule: Rule, host: Host, keys: Collection[str], people: People, fleet: Fleet) -> bool:
+def _is_own(rule: Rule, host: Host, keys: Collection[Recipient], people: People, fleet: Fleet) -> bool:
     """Whether a rule is for this host and no other machine: it is a recipient, or would be one when it is enrolled."""
     others = [key for key in rule.recipients if key not in keys]
-    machines = [key for key in others if key in people.hosts or people.others.get(key) in fleet.hosts]
+    names = fleet.hosts.keys() - {host.id}  # whoever is called like this one is not known to be it
+    machines = [key for key in others if people.host(key) or people.others.get(key.value) in names]
     is_its = len(others) < len(rule.recipients) or rule.is_named_after(host.id)
-    return is_its and not machines and not rule.others
+    return is_its and not machines
 
 
-def _require_others(rules: Iterable[Rule], keys: Collection[str], host_id: str, config: str) -> None:
+def _require_others(rules: Iterable[Rule], keys: Collection[Recipient], host_id: str, config: str) -> None:
     for rule in rules:
-        if rule.recipients and set(rule.recipients) <= set(keys) and not rule.others:
+        if rule.recipients and set(rule.recipients) <= set(keys):
             remedy = "name somebody else there and `nixherd secrets apply`, or have it go with --remove-secrets"
             raise FleetError(f"{config}: nobody but {host_id} can decrypt what {rule.label} is for; {remedy}")
 
@@ -297,7 +315,7 @@ def _beside(paths: Sequence[Path], top: Path) -> dict[str, bytes]:
 
 def _after(texts: Mapping[str, bytes], change: Wanted) -> dict[str, bytes]:
     """The same as they are to be; without secret files."""
-    secret = {change.store.path(file.path) for file in change.store.files} if change.store else set()
+    secret = set(change.secrets.files)
     changed = {path: change.files.get(path, content) for path, content in texts.items() if path not in secret}
     return {path: content for path, content in changed.items() if content is not None}
 

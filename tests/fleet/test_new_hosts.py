@@ -13,6 +13,7 @@ from lab.places import cache_directory
 from nixherd.cli.main import run
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.commands import Evaluated
+from nixherd.nix.declared import files_of
 from nixherd.proxmox.answers import Permissions, Version
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.preflight import Survey, host_facts, preflight
@@ -94,10 +95,10 @@ def test_each_evaluates_to_what_it_was_made_for(made: Path, found: dict[str, Eva
         "bios-1",
     }
     assert found["home-1"].toplevel.endswith("-home-manager-generation")
-    secrets = {name: sorted(set(evaluated.secrets.values())) for name, evaluated in found.items() if evaluated.secrets}
-    assert secrets["small-1"] == ["secrets/small-1.yaml"]
-    assert secrets["lxc-1"] == ["secrets/lxc-1.yaml"]
-    assert "docker-1" not in secrets
+    secrets = {name: files_of(evaluated.declared.secrets) for name, evaluated in found.items()}
+    assert secrets["small-1"] == ("secrets/small-1.yaml",)
+    assert secrets["lxc-1"] == ("secrets/lxc-1.yaml",)
+    assert secrets["docker-1"] == ()
 
 
 def test_validation_and_nix_warn_of_nothing(made: Path, found: dict[str, Evaluated]) -> None:

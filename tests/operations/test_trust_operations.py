@@ -9,6 +9,7 @@ import pytest
 
 from nixherd.base.ssh_keys import KeyPair, generate_ed25519
 from nixherd.fleet.load import load_fleet
+from nixherd.nix.declared import Declared, DeclaredSecret
 from operations import age, sops, trust
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.trust.secrets.keys import key
@@ -186,7 +187,8 @@ FILLED = "mkdir -p /run/secrets.d/1/wifi; ln -s secrets.d/1 /run/secrets; printf
 def declares(shared: Shared, **changes: Any) -> None:
     """The flake says of `dev` that it has two secrets."""
     shared.evaluator.forget()
-    evaluates_to(shared, secrets=TWO, **changes)
+    secrets = tuple(DeclaredSecret(path[13:], path, file, "yaml", path[13:]) for path, file in TWO.items())
+    evaluates_to(shared, declared=Declared("dev", secrets), **changes)
 
 
 def test_what_the_machine_has_decrypted(machine: Callable[..., Rows], shared: Shared) -> None:

@@ -21,6 +21,8 @@ from tests.nixherd.trust.secrets.repositories import (
     sops,
 )
 
+JOINED = "secrets/.sops.yaml:1"
+
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
 
 
@@ -51,11 +53,11 @@ def test_all_is_well(secrets: Any, fleet: Path) -> None:
     found = secrets("status", "--json")
     assert found.status == 0
     assert not found.json["drift"]
-    assert {row["file"]: set(row["recipients"]) for row in found.json["files"]} == BEFORE
-    assert {row["host"]: row["rules"] for row in found.json["hosts"]} == {"doc1": [1], "igp": [1], "dev": []}
+    assert {row["file"].removeprefix("secrets/"): set(row["recipients"]) for row in found.json["files"]} == BEFORE
+    assert {row["host"]: row["rules"] for row in found.json["hosts"]} == {"doc1": [JOINED], "igp": [JOINED], "dev": []}
     table = secrets("status", "--table")
     assert "admin,doc1,igp" in table.out
-    assert secrets("apply", "--json").json == {"steps": [], "files": [], "changed": False, "commit": None}
+    assert secrets("apply", "--json").json == {"steps": [], "files": [], "changed": False, "commit": None, "notes": []}
     assert git(fleet, "log", "--format=%s").split("\n")[:-1] == ["the fleet"]
 
 
@@ -63,7 +65,7 @@ def test_a_rule_that_changed_is_planned_and_applied(secrets: Any, fleet: Path) -
     rule(fleet, "          - *igp\n", "")
     status = secrets("status", "--json")
     assert (status.status, status.json["drift"]) == (1, True)
-    assert [row["state"] for row in status.json["files"] if row["file"] == "common.env"] == ["-igp"]
+    assert [row["state"] for row in status.json["files"] if row["file"] == "secrets/common.env"] == ["-igp"]
     before = contents(fleet)
     planned = secrets("plan", "--table")
     assert "would encrypt secrets/common.env: -igp" in planned.out
@@ -162,7 +164,7 @@ def test_findings_are_lines_and_a_status(secrets: Any, fleet: Path) -> None:
         (["add-host", "dev"], "hosts.nix: dev.publicKey is a placeholder", 2),
         (["add-host", "doc1", "--rule", "nine"], ".sops.yaml has no rule nine", 2),
         (["remove-host", "nobody"], "nobody is not a recipient in secrets/.sops.yaml; there are admin, doc1, igp", 2),
-        (["remove-host", "admin"], "a rule has no recipient but", 4),
+        (["remove-host", "admin"], "rule 2 has no recipient but", 4),
         (["edit", "/etc/passwd"], "/etc/passwd: is outside of", 2),
         (["edit", "nosuch.yaml"], "secrets/nosuch.yaml: no creation rule matches it", 4),
         (["--directory", "nosuch", "status"], "nosuch/.sops.yaml: missing", 4),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from nixherd.base.errors import FleetError
 from nixherd.nix import commands as nix
+from nixherd.nix.declared import Declared
 from nixherd.ssh.destination import Destination
 
 TOPLEVEL = "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-nixos-system-dev-25.11"
@@ -14,7 +15,7 @@ SCRIPT = "/nix/store/1v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-disko"
 
 
 def described(**changes: object) -> str:
-    about = {
+    about: dict[str, object] = {
         "toplevel": TOPLEVEL,
         "toplevelDrv": f"{TOPLEVEL}.drv",
         "diskoScript": SCRIPT,
@@ -28,7 +29,7 @@ def described(**changes: object) -> str:
         "ssh": None,
         "rootAccess": False,
         "health": {},
-        "secrets": {"/run/secrets/token": "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-source/secrets/dev.yaml"},
+        "declared": {"sops": [], "others": []},
     }
     return json.dumps({"dev": about | changes, "nosuch": None})
 
@@ -41,7 +42,7 @@ def test_description_becomes_values() -> None:
     assert (dev.toplevel, dev.configuration_revision, dev.devices) == (TOPLEVEL, None, ("/dev/sda",))
     assert dev.derivations == [f"{TOPLEVEL}.drv", f"{SCRIPT}.drv"]
     assert (dev.guest_agent, dev.ssh, dev.root_access) == (True, None, False)
-    assert dev.secrets == {"/run/secrets/token": "secrets/dev.yaml"}
+    assert dev.declared == Declared("dev")
 
 
 def test_a_host_without_disko_builds_its_system_only() -> None:

@@ -9,7 +9,7 @@ import pytest
 from nixherd.cli import new as new_module
 from nixherd.cli import output
 from nixherd.fleet.load import load_fleet
-from nixherd.trust.secrets import recipients
+from nixherd.trust.secrets.files import read_file
 from tests.nixherd.cli.new.conftest import NEW, TOLD, Fleet
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import git, sops
@@ -45,9 +45,9 @@ def test_all_of_it_is_there_and_known_to_git(fleet: Fleet) -> None:
         [*(f" A {path}" for path in (*NEW, "secrets/web.yaml"))]
         + [f" M {path}" for path in ("hosts.nix", "secrets/.sops.yaml", "vms/definitions.nix")]
     )
-    encrypted = recipients.read_file("web.yaml", (fleet.root / "secrets/web.yaml").read_bytes())
+    encrypted = read_file("web.yaml", (fleet.root / "secrets/web.yaml").read_bytes())
     assert encrypted is not None
-    assert encrypted.recipients == (key("admin").recipient,)
+    assert encrypted.recipients == (key("admin").age,)
     plain = sops(fleet.root / "secrets", "decrypt", "web.yaml").stdout
     token, password = re.fullmatch(r"api_token: (\S+)\nwifi:\n +password: (\S+)\n", plain).groups()  # type: ignore[union-attr]
     assert len({token, password}) == 2

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import strategies as st
 
 from nixherd.ssh.age import identity_of, recipient_of
+from nixherd.trust.secrets.keys import Recipient, age
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,10 @@ class Key:
     public: str
     identity: str
     recipient: str
+
+    @property
+    def age(self) -> Recipient:
+        return age(self.recipient)
 
 
 @cache

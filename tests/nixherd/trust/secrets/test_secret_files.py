@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.trust.secrets.recipients import Encrypted, Format, read_file
+from nixherd.trust.secrets.files import Encrypted, Format, read_file
+from nixherd.trust.secrets.keys import Kind, Recipient
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import SECRETS, repository, sops
 
 pytestmark = pytest.mark.xdist_group("enrolment")
 
-PAIR = (key("admin").recipient, key("doc1").recipient)
+ADMIN, DOC1 = key("admin"), key("doc1")
+PAIR = (ADMIN.age, DOC1.age)
 
 
 @pytest.mark.nix
@@ -19,22 +21,22 @@ def test_every_format_says_who_can_decrypt_it(name: str, tmp_path: Path) -> None
     path = tmp_path / Path(name).name
     path.write_text(SECRETS.get(name, "a: b\n"))
     assert read_file(path.name, path.read_bytes()) is None
-    sops(tmp_path, "encrypt", "--in-place", "--age", ",".join(PAIR), path.name)
-    assert read_file(path.name, path.read_bytes()) == Encrypted(PAIR)
+    sops(tmp_path, "encrypt", "--in-place", "--age", f"{ADMIN.recipient},{DOC1.recipient}", path.name)
+    assert read_file(path.name, path.read_bytes()) == Encrypted((PAIR,))
 
 
 @pytest.mark.nix
 @pytest.mark.parametrize("name", ["a.yaml", "a.json", "a.env", "a.ini", "a"])
 def test_key_groups_are_read_as_well(name: str, tmp_path: Path) -> None:
     (tmp_path / ".sops.yaml").write_text(
-        f"creation_rules:\n- shamir_threshold: 2\n  key_groups:\n  - age: [{PAIR[0]}]\n  - age: [{PAIR[1]}]\n"
+        "creation_rules:\n- shamir_threshold: 2\n"
+        f"  key_groups:\n  - age: [{ADMIN.recipient}]\n  - age: [{DOC1.recipient}]\n"
     )
     text = {"a.json": '{"a": 1}', "a.env": "A=1\n", "a.ini": "[x]\na = 1\n"}.get(name, "a: 1\n")
     (tmp_path / name).write_text(text)
     sops(tmp_path, "encrypt", "--in-place", name)
     found = read_file(name, (tmp_path / name).read_bytes())
-    assert found is not None
-    assert sorted(found.recipients) == sorted(PAIR)
+    assert found == Encrypted((PAIR[:1], PAIR[1:]), 2)
 
 
 @pytest.mark.parametrize(
@@ -77,9 +79,10 @@ def test_what_is_not_encrypted(name: str, content: bytes) -> None:
     assert read_file(name, content) is None
 
 
-def test_keys_of_other_kinds_are_counted() -> None:
-    text = f"sops:\n  mac: x\n  pgp:\n  - fp: ABC\n  kms:\n  - arn: y\n  age:\n  - recipient: {PAIR[0]}\n"
-    assert read_file("a.yaml", text.encode()) == Encrypted(PAIR[:1], 2)
+def test_keys_of_other_kinds_are_read_as_well() -> None:
+    text = f"sops:\n  mac: x\n  pgp:\n  - fp: ABC\n  kms:\n  - arn: y\n  age:\n  - recipient: {ADMIN.recipient}\n"
+    group = (Recipient(Kind.KMS, "y"), Recipient(Kind.PGP, "ABC"), PAIR[0])
+    assert read_file("a.yaml", text.encode()) == Encrypted((group,), encrypts_nothing=True)
 
 
 @pytest.mark.nix

@@ -2,15 +2,23 @@
 
 import pytest
 
-from nixherd.trust.secrets.recipients import Encrypted, parse_rules
-from nixherd.trust.secrets.store import People, SecretFile, plan
+from nixherd.trust.secrets.files import Encrypted
+from nixherd.trust.secrets.reading import SecretFile
+from nixherd.trust.secrets.rules import parse_rules
+from nixherd.trust.secrets.store import People, plan
 from tests.nixherd.trust.secrets.keys import key
 
-ADMIN, DOC1, DEV, OTHER = (key(name).recipient for name in ("admin", "doc1", "dev", "other"))
-PEOPLE = People({DOC1: "doc1", DEV: "dev"}, {ADMIN: "admin"})
+ADMIN, DOC1, OTHER = (key(name).recipient for name in ("admin", "doc1", "other"))
+PEOPLE = People({key("doc1").age: "doc1", key("dev").age: "dev"}, {ADMIN: "admin"})
 _TEXT = f"- path_regex: ^a\n  age: {ADMIN},{DOC1}\n- path_regex: ^b\n  age: {ADMIN}\n"
 RULES = parse_rules(f"keys:\n- &admin {ADMIN}\ncreation_rules:\n{_TEXT}")
-OK = SecretFile("b.yaml", Encrypted((ADMIN,)))
+
+
+def encrypted(*names: str) -> Encrypted:
+    return Encrypted((tuple(key(name).age for name in names),))
+
+
+OK = SecretFile("b.yaml", encrypted("admin"))
 
 
 def found(*files: SecretFile) -> tuple[list[str], tuple[str, ...]]:
@@ -19,12 +27,12 @@ def found(*files: SecretFile) -> tuple[list[str], tuple[str, ...]]:
 
 
 def test_nothing_to_do() -> None:
-    assert found(OK, SecretFile("a.env", Encrypted((DOC1, ADMIN)))) == ([], ())
+    assert found(OK, SecretFile("a.env", encrypted("doc1", "admin"))) == ([], ())
 
 
 def test_who_is_added_and_who_is_removed_by_name() -> None:
-    assert found(OK, SecretFile("a.env", Encrypted((ADMIN, DEV, OTHER)))) == (
-        [f"a.env: +doc1, -dev, -{OTHER[:12]}…"],
+    assert found(OK, SecretFile("a.env", encrypted("admin", "dev", "other"))) == (
+        [f"secrets/a.env: +doc1, -dev, -{OTHER[:12]}…"],
         (),
     )
 
@@ -32,13 +40,13 @@ def test_who_is_added_and_who_is_removed_by_name() -> None:
 @pytest.mark.parametrize(
     ("file", "finding"),
     [
-        (SecretFile("x.yaml", Encrypted((ADMIN,))), "secrets/x.yaml: no creation rule matches it"),
+        (SecretFile("x.yaml", encrypted("admin")), "secrets/x.yaml: no creation rule matches it"),
         (SecretFile("a.yaml"), "secrets/a.yaml: is not encrypted"),
         (SecretFile("a.yaml", problem="line 3: a merge"), "secrets/a.yaml: cannot be read: line 3: a merge"),
     ],
 )
 def test_files_that_no_run_can_mend(file: SecretFile, finding: str) -> None:
-    rekeys, findings = found(OK, SecretFile("a", Encrypted((ADMIN, DOC1))), file)
+    rekeys, findings = found(OK, SecretFile("a", encrypted("admin", "doc1")), file)
     assert rekeys == []
     assert [each[: len(finding)] for each in findings] == [finding]
 

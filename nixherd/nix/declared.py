@@ -1,0 +1,275 @@
+"""What a configuration declares to sops-nix: secrets, templates, and the keys that it decrypts with on the machine.
+
+It is evaluated with the rest of a host, or alone (declared.nix), without the toplevel, which fails while a declared
+file does not exist. Options are those of sops-nix' modules/sops and modules/home-manager/sops.nix.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nixherd.base.errors import FleetError
+
+_STORE = "/nix/store"
+_STORE_PATH = re.compile(rf"({_STORE}/[0-9a-df-np-sv-z]{{32}}-([0-9A-Za-z+._?=-]+))(?:/(.*))?")
+_BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
+_LARGEST = 1 << 20  # bytes of a file that may be what a copy in the store was made of
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredSecret:
+    """A secret; `name`, `path` and `key` as sops-nix has them, `path` where a link to it is on the machine.
+
+    `file` is the encrypted file, relative to the fleet's directory (`../` where that is in a subdirectory of its
+    repository); None where it comes from somewhere else, which `origin` says for people. `owner` and `group` are names,
+    or numbers as digits; "" in a home, for its user's. `user` is the home's user, None for a secret of the system.
+    """
+
+    name: str
+    path: str
+    file: str | None
+    format: str
+    key: str
+    needed_for_users: bool = False
+    mode: str = "0400"
+    owner: str = "0"
+    group: str = "0"
+    user: str | None = None
+    origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredTemplate:
+    """A file that secrets are put into, at `path` on the machine; the rest as a secret has it."""
+
+    name: str
+    path: str
+    mode: str = "0400"
+    owner: str = "0"
+    group: str = "0"
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What sops-nix decrypts with, as paths on the machine: the system's, or with `user` a home's."""
+
+    user: str | None
+    age_key_file: str | None = None
+    age_ssh_keys: tuple[str, ...] = ()
+    gnupg_home: str | None = None
+    gnupg_ssh_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a host's configuration declares. Files are known to be this repository's after `placed`.
+
+    `problem` says why that is not all, or not known at all: then nothing follows from what is missing here.
+    `symlinks` are by user the directory of a home's links; `others` the programs beside sops-nix that are to bring
+    secrets, such as agenix.
+    """
+
+    host_id: str
+    secrets: tuple[DeclaredSecret, ...] = ()
+    templates: tuple[DeclaredTemplate, ...] = ()
+    identities: tuple[Identity, ...] = ()
+    symlinks: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+    problem: str | None = None
+
+    @property
+    def of_system(self) -> tuple[DeclaredSecret, ...]:
+        """The secrets that the machine decrypts itself, with its own key."""
+        return tuple(secret for secret in self.secrets if secret.user is None)
+
+    @property
+    def of_homes(self) -> tuple[DeclaredSecret, ...]:
+        """The secrets that people decrypt with their keys, when their homes are activated."""
+        return tuple(secret for secret in self.secrets if secret.user is not None)
+
+
+def files_of(secrets: Sequence[DeclaredSecret]) -> tuple[str, ...]:
+    """The files of this repository that the secrets come from, each once, sorted."""
+    return tuple(sorted({secret.file for secret in secrets if secret.file is not None}))
+
+
+def parse(host_id: str, values: Mapping[str, Any] | None) -> Declared:
+    """Parse what declared.nix comes to; each `origin` is a path of the store until the files are placed.
+
+    KeyError, TypeError, ValueError or AttributeError on anything else.
+    """
+    if values is None:
+        return Declared(host_id)
+    secrets, templates, identities, symlinks = list[DeclaredSecret](), list[DeclaredTemplate](), list[Identity](), {}
+    problems = list[str]()
+    for module in values["sops"]:
+        user = module["user"]
+        prefix = "sops" if user is None else f"sops of {user}'s home"
+        if "secrets" not in module:
+            problems.append(f"{user}'s home cannot be evaluated")
+            continue
+        for each in module["secrets"]:
+            problems += _unknown(f"{prefix}.secrets.{each['attribute']}", each["unknown"], ("sopsFile",))
+            secrets.append(_secret(each, user))
+        for each in module["templates"]:
+            problems += _unknown(f"{prefix}.templates.{each['attribute']}", each["unknown"], ())
+            templates.append(_template(each, user))
+        problems += _unknown(prefix, module["identity"]["unknown"], ())
+        identities.append(_identity(module["identity"], user))
+        if user is not None and module["symlinks"]["defaultSymlinkPath"]:
+            symlinks[str(user)] = str(module["symlinks"]["defaultSymlinkPath"])
+    others = tuple(map(str, values["others"]))
+    problem = "; ".join(problems) or None
+    return Declared(host_id, tuple(secrets), tuple(templates), tuple(identities), symlinks, others, problem)
+
+
+def _unknown(where: str, names: Sequence[str], required: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        remedy = "set it, or sops.defaultSopsFile" if name in required else "`nix eval` of it says why"
+        yield f"{where}.{name} cannot be evaluated: {remedy}"
+
+
+def _secret(values: Mapping[str, Any], user: str | None) -> DeclaredSecret:
+    name = str(values["name"] or values["attribute"])
+    key = values["key"]
+    return DeclaredSecret(
+        name=name,
+        path=str(values["path"] or ""),
+        file=None,
+        format=str(values["format"] or "yaml"),
+        key=str(key if key is not None else values["attribute"]),
+        needed_for_users=bool(values["neededForUsers"]),
+        mode=str(values["mode"] or "0400"),
+        owner=_owner(values["owner"], values["uid"], user),
+        group=_owner(values["group"], values["gid"], user),
+        user=user,
+        origin=str(values["sopsFile"]) if values["sopsFile"] else None,
+    )
+
+
+def _template(values: Mapping[str, Any], user: str | None) -> DeclaredTemplate:
+    owner, group = _owner(values["owner"], values["uid"], user), _owner(values["group"], values["gid"], user)
+    name, path = str(values["name"] or values["attribute"]), str(values["path"] or "")
+    return DeclaredTemplate(name, path, str(values["mode"] or "0400"), owner, group, user)
+
+
+def _owner(name: Any, number: Any, user: str | None) -> str:
+    """As sops-nix writes it: by the name where there is one."""
+    if user is not None:
+        return ""
+    return str(name) if name is not None else str(int(number or 0))
+
+
+def _identity(values: Mapping[str, Any], user: str | None) -> Identity:
+    age, gnupg = (tuple(map(str, values[name] or ())) for name in ("ageSshKeys", "gnupgSshKeys"))
+    file, home = (str(values[name]) if values[name] else None for name in ("ageKeyFile", "gnupgHome"))
+    return Identity(user, file, age, home, gnupg)
+
+
+# Where files come from
+
+
+@dataclass(frozen=True)
+class Source:
+    """The source of a flake in the store: `path`, the flake's `directory` in it, and its inputs' names by their paths.
+
+    A flake in a subdirectory of its repository has the whole repository as its source.
+    """
+
+    path: str
+    directory: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> "Source":
+        """Parse what `nix flake metadata --json` prints. FleetError on anything else."""
+        try:
+            document = json.loads(text)
+            directory = str((document.get("resolved") or {}).get("dir") or "")
+            inputs = {}
+            for name, node in (document.get("locks") or {}).get("nodes", {}).items():
+                if nar_hash := (node.get("locked") or {}).get("narHash"):
+                    inputs[source_path(nar_hash)] = str(name)
+            return cls(str(document["path"]), directory, inputs)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FleetError(f"nix flake metadata printed something unexpected ({error!r})") from error
+
+    def placed(self, declared: Declared) -> Declared:
+        """With each secret's file as what it is below the fleet's directory, or where else it comes from."""
+        return replace(declared, secrets=tuple(map(self._placed, declared.secrets)))
+
+    def _placed(self, secret: DeclaredSecret) -> DeclaredSecret:
+        if secret.origin is None:
+            return secret
+        file, origin = self.place(secret.origin)
+        return replace(secret, file=file, origin=origin)
+
+    def place(self, path: str) -> tuple[str | None, str | None]:
+        """A file's path below the fleet's directory and None; or None and where it is instead."""
+        path = posixpath.normpath(path)
+        if path.startswith(f"{self.path}/"):
+            return posixpath.relpath(path.removeprefix(f"{self.path}/"), self.directory or "."), None
+        match = _STORE_PATH.fullmatch(path)
+        if match is None:
+            return None, f"{path} on the machine, which is not in this repository"
+        top, name, rest = match.groups()
+        if top in self.inputs:
+            return None, f"{rest or name} of the flake's input {self.inputs[top]}"
+        originals = self._originals(Path(path))
+        if len(originals) == 1:
+            return posixpath.relpath(originals[0], self.directory or "."), None
+        if originals:
+            return None, f"{path}, a copy of {' and of '.join(originals)}: name the file itself"
+        return None, f"{path}, which is not in this repository"
+
+    def _originals(self, copy: Path) -> list[str]:
+        """The files of the source that a copy in the store may have been made of; of several, the one of its name."""
+        try:
+            size, content = copy.stat().st_size, copy.read_bytes() if copy.stat().st_size <= _LARGEST else b""
+        except OSError:
+            return []
+        found = [
+            os.path.relpath(path, self.path)
+            for path in _walk(Path(self.path))
+            if content and path.stat().st_size == size and path.read_bytes() == content
+        ]
+        named = [path for path in found if copy.name.endswith(f"-{posixpath.basename(path)}") or path == copy.name]
+        return sorted(named if len(named) == 1 else found)
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(root):
+        for name in names:
+            path = Path(parent) / name
+            if path.is_file() and not path.is_symlink():
+                yield path
+
+
+def source_path(nar_hash: str) -> str:
+    """The store path of a source with this hash (`sha256-…`). ValueError when it is not one.
+
+    Nix makes it of the hash alone (its manual, "Store Path Specification", fixed-output paths of NAR archives).
+    """
+    kind, _, text = nar_hash.partition("-")
+    digest = base64.b64decode(text, validate=True)
+    if kind != "sha256" or len(digest) != 32:
+        raise ValueError(f"{nar_hash} is not a hash of a source")
+    whole = hashlib.sha256(f"source:sha256:{digest.hex()}:{_STORE}:source".encode()).digest()
+    folded = bytearray(20)
+    for index, byte in enumerate(whole):
+        folded[index % 20] ^= byte
+    return f"{_STORE}/{_base32(bytes(folded))}-source"
+
+
+def _base32(data: bytes) -> str:
+    """As Nix writes it: five bits a character, the last ones first."""
+    number = int.from_bytes(data, "little")
+    return "".join(_BASE32[number >> 5 * place & 31] for place in reversed(range(len(data) * 8 // 5)))

@@ -1,0 +1,180 @@
+"""Who may read a secret file, by `.sops.yaml`: its creation rules, as sops reads them (config/config.go). Pure."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from nixherd.trust.secrets import keys
+from nixherd.trust.secrets.key_names import key_names, named_key
+from nixherd.trust.secrets.keys import Group, Recipient
+from nixherd.trust.secrets.yaml_tree import compose, load_yaml
+
+CONFIG = ".sops.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A creation rule: its key groups in their order, and how many of them a file takes (1 for one group).
+
+    `problem` says why it cannot be followed here, or by sops.
+    """
+
+    number: int
+    path_regex: str | None
+    groups: tuple[Group, ...]
+    threshold: int = 1
+    problem: str | None = None
+
+    @property
+    def recipients(self) -> tuple[Recipient, ...]:
+        """Everybody in any group, each once."""
+        return tuple(dict.fromkeys(chain.from_iterable(self.groups)))
+
+    def matches(self, path: str) -> bool:
+        """`path` is relative to the configuration's directory."""
+        return self.path_regex is None or re.search(self.path_regex, path) is not None
+
+    def is_named_after(self, host_id: str) -> bool:
+        """Whether a host's id is in its path_regex, as a whole word: dev is not dev2."""
+        return re.search(rf"(?<![\w-]){re.escape(host_id)}(?![\w-])", self.path_regex or "") is not None
+
+    @property
+    def label(self) -> str:
+        return f"rule {self.number}" + (f" ({self.path_regex})" if self.path_regex else " (every file)")
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """What cannot be told here, and why."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The whole configuration. `names` is what an anchor or a comment calls a recipient, by its value."""
+
+    rules: tuple[Rule, ...]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def rule_of(self, path: str) -> Rule | Unknown | None:
+        """Return the first rule that matches, as sops does; Unknown where an earlier one cannot be judged here."""
+        return next((rule for rule in self.rules if rule.matches(path)), None)
+
+    @property
+    def recipients(self) -> tuple[Recipient, ...]:
+        """Everybody whom a rule names, each once."""
+        return tuple(dict.fromkeys(recipient for rule in self.rules for recipient in rule.recipients))
+
+    @property
+    def known(self) -> tuple[Recipient, ...]:
+        """Everybody whom a rule names, and those who have a name only: whom the list of keys has and no rule."""
+        values = {recipient.value for recipient in self.recipients}
+        others = (value for value in self.names if value not in values)
+        return (*self.recipients, *(key for value in others if (key := named_key(value))))
+
+
+def parse_rules(text: str) -> Rules:
+    """ValueError says what is wrong, and in which line."""
+    document = load_yaml(text)
+    if not isinstance(document, Mapping) or not isinstance(document.get("creation_rules"), list):
+        raise ValueError("the list creation_rules is missing; sops would find no rule for any file")
+    found = (_rule(number, entry) for number, entry in enumerate(document["creation_rules"], 1))
+    return Rules(tuple(found), key_names(text, compose(text)))
+
+
+def _rule(number: int, entry: Any) -> Rule:
+    where = f"rule {number}"
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"{where} is not a mapping; write `- path_regex: …` with `age: …` or `key_groups: …` below it")
+    pattern = entry.get("path_regex") or None
+    try:
+        re.compile(pattern or "")
+    except (re.error, TypeError) as error:
+        raise ValueError(f"{where}: path_regex {pattern!r} is not a regular expression: {error}") from None
+    try:
+        groups = tuple(_groups(entry))
+        threshold = _threshold(entry, len(groups))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return Rule(number, pattern, groups, threshold, keys.unknown_because(chain.from_iterable(groups)))
+
+
+def _threshold(entry: Mapping[str, Any], groups: int) -> int:
+    given = entry.get("shamir_threshold") or "0"
+    if not isinstance(given, str) or not given.isdecimal():
+        raise ValueError(f"shamir_threshold {given!r} is not a number")
+    return (int(given) or groups) if groups > 1 else 1
+
+
+def _groups(entry: Mapping[str, Any]) -> Iterator[Group]:
+    groups = entry.get("key_groups") or []
+    if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
+        raise ValueError("key_groups is not a list of mappings")
+    if groups:
+        yield from (tuple(dict.fromkeys(group_keys(group))) for group in groups)
+        return
+    group = tuple(dict.fromkeys(_of_rule(entry)))
+    if group:
+        yield group
+
+
+def group_keys(group: Mapping[str, Any]) -> Iterator[Recipient]:
+    """The keys of a key group, those first that it takes in by `merge`."""
+    for each in _mappings(group, "merge"):
+        yield from group_keys(each)
+    for text in _texts(group, "age"):
+        yield from keys.age_keys(text)
+    yield from map(keys.pgp, _texts(group, "pgp"))
+    for each in _mappings(group, "kms"):
+        context = each.get("context") or {}
+        if not isinstance(context, Mapping):
+            raise ValueError("kms: context is not a mapping")
+        pairs = {str(key): str(value or "") for key, value in context.items()}
+        yield keys.kms(_text(each, "arn"), _text(each, "role"), pairs, _text(each, "aws_profile"))
+    yield from (keys.gcp_kms(_text(each, "resource_id")) for each in _mappings(group, "gcp_kms"))
+    yield from (keys.hckms(_text(each, "key_id")) for each in _mappings(group, "hckms"))
+    for each in _mappings(group, "azure_keyvault"):
+        yield keys.azure(_text(each, "vaultUrl"), _text(each, "key"), _text(each, "version"))
+    yield from map(keys.vault_uri, _texts(group, "hc_vault"))
+
+
+def _of_rule(entry: Mapping[str, Any]) -> Iterator[Recipient]:
+    """The keys of a rule without key groups: texts with commas between them, or lists."""
+    yield from keys.age_keys(",".join(_words(entry, "age")))
+    yield from map(keys.pgp, _words(entry, "pgp"))
+    profile = _text(entry, "aws_profile")
+    yield from (keys.kms_arn(word, profile) for word in _words(entry, "kms"))
+    yield from (keys.gcp_kms(word.replace(" ", "")) for word in _words(entry, "gcp_kms"))
+    yield from (keys.hckms(word.strip()) for word in _words(entry, "hckms"))
+    yield from map(keys.azure_url, _words(entry, "azure_keyvault"))
+    yield from map(keys.vault_uri, _words(entry, "hc_vault_transit_uri"))
+
+
+def _words(entry: Mapping[str, Any], name: str) -> list[str]:
+    value = entry.get(name)
+    texts = [value] if isinstance(value, str) else _texts(entry, name)
+    return [word.strip() for text in texts for word in text.split(",") if word.strip()]
+
+
+def _texts(entry: Mapping[str, Any], name: str) -> Sequence[str]:
+    value = entry.get(name) or []
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"{name} is neither a list nor a text")
+    return value
+
+
+def _mappings(entry: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
+    value = entry.get(name) or []
+    if not isinstance(value, list) or not all(isinstance(each, Mapping) for each in value):
+        raise ValueError(f"{name} is not a list of mappings")
+    return value
+
+
+def _text(entry: Mapping[str, Any], name: str) -> str:
+    value = entry.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{name} is not a text")
+    return value or ""
