@@ -100,8 +100,13 @@ def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile]
         elif rule is None:
             findings.append(f"{where}: no creation rule matches it; add one to {config}, or move it away")
         elif file.encrypted is None:
-            findings.append(f"{where}: is not encrypted; `sops encrypt --in-place` it, and change what was in it")
+            remedy = "`sops encrypt --in-place` it, and change what was in it"
+            remedy = f"`nixherd secrets edit {where}`, or remove it" if file.is_empty else remedy
+            findings.append(f"{where}: is {'empty' if file.is_empty else 'not encrypted'}; {remedy}")
         else:
+            if file.encrypted.encrypts_nothing:
+                why = "what its rule says is to be encrypted is not in it (encrypted_regex?), or it has no values"
+                findings.append(f"{where}: nothing in it is encrypted: {why}; correct that, and encrypt it anew")
             present, intended = file.encrypted.recipients, rule.recipients
             added = tuple(key for key in intended if key not in present)
             removed = tuple(key for key in present if key not in intended)
