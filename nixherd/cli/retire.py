@@ -31,9 +31,8 @@ from nixherd.trust import retire as retiring
 from nixherd.trust.enrol import Wanted, stage, swap_in
 from nixherd.trust.rehearsal import require_evaluates
 from nixherd.trust.retire import Retirement
-from nixherd.trust.secrets.rules import CONFIG
 from nixherd.trust.secrets.sops import identity_file, operator
-from nixherd.trust.secrets.store import Store, recipients_of_hosts
+from nixherd.trust.secrets.store import Secrets, recipients_of_hosts
 
 _SHOWN = 20  # mentions
 
@@ -46,7 +45,7 @@ class Options:
     destroy: DestroyGuest | None
     remove_secrets: bool
     identity: str | None
-    secrets: str
+    secrets: str | None
     docs_file: str
     docs_template: str | None
     commit: bool
@@ -81,7 +80,7 @@ class Plan:
 @click.option("--purge", is_flag=True, help="Also from backup jobs, replication and HA.")
 @click.option("--remove-secrets", is_flag=True, help="Also rules and secret files that no other machine uses.")
 @identity_option
-@standing("--secrets", "secrets_directory", "secrets", "Where .sops.yaml is", metavar="DIR")
+@standing("--secrets", "secrets_directory", None, "Only the secrets of the .sops.yaml there", metavar="DIR")
 @standing("--docs-file", "docs_file", "docs/machines.md", "The overview", metavar="FILE")
 @standing("--docs-template", "docs_template", None, "A template of your own for it", metavar="FILE")
 @commit_option
@@ -159,13 +158,12 @@ def _retired_before(front: Front, changeset: Changeset, name: str, options: Opti
 def _require_nothing_left(front: Front, name: str, options: Options, commit: str) -> None:
     """FleetError where something of a retired host is left, or may be."""
     left = [f"{DEFINITIONS}: {vm.attribute}" for vm in front.fleet.vms.values() if name in (vm.name, vm.host_id)]
-    store = _store(front, options)
-    if store is not None and name in store.rules.names.values():
-        left.append(f"{store.config}: {name} is a recipient")
+    stores = Secrets.load(front.root, options.secrets).stores
+    left += [f"{store.config}: {name} is a recipient" for store in stores if name in store.rules.names.values()]
     if left:
         raise FleetError(f"{name} was retired by commit {commit}, and is there again: {', '.join(left)}")
-    if store is not None and options.remove_secrets:
-        machines = recipients_of_hosts(front.fleet)
+    machines = recipients_of_hosts(front.fleet)
+    for store in stores if options.remove_secrets else ():
         named = [rule for rule in store.rules.rules if rule.is_named_after(name)]
         labels = [rule.label for rule in named if not machines.keys() & set(rule.recipients)]
         if labels:
@@ -185,11 +183,6 @@ def _require_nothing_left(front: Front, name: str, options: Options, commit: str
     if is_there:
         seen = f"{what}{f' ({row.name})' if row and row.name else ''} is there, and no definition declares it"
         raise Refused(f"{name} was retired by commit {commit}; {seen}; declare it under managed, or remove it by hand")
-
-
-def _store(front: Front, options: Options) -> Store | None:
-    """Load the secrets; None where their directory has no `.sops.yaml`."""
-    return Store.load(front.root, options.secrets) if os.path.lexists(front.root / options.secrets / CONFIG) else None
 
 
 def _commit_of(changeset: Changeset, name: str) -> str | None:
@@ -212,7 +205,7 @@ def _planned(front: Front, changeset: Changeset, host: Host, options: Options, t
     """Plan, stage and verify all that will be done; nothing else is changed."""
     fleet = front.fleet
     retirement = retiring.plan(
-        Wanted(fleet, _store(front, options)),
+        Wanted(fleet, Secrets.load(front.root, options.secrets)),
         host.id,
         changeset.repository,
         remove_secrets=options.remove_secrets,
@@ -280,11 +273,10 @@ def _read_back(front: Front, plan: Plan, options: Options) -> None:
     host, retirement, now = plan.host, plan.retirement, front.read_back(f"{plan.host.id} was retired")
     left = [f"hosts.nix: {host.id}"] if host.id in now.hosts else []
     left += [f"{DEFINITIONS}: {vm.attribute}" for vm in retirement.guests if vm.name in now.vms]
-    if retirement.change.store is not None:
-        store = Store.load(front.root, options.secrets)
-        gone = {key for rekey in retirement.change.rekeys for key in rekey.removed}
-        encrypted = {store.path(file.path): file.encrypted for file in store.files if file.encrypted}
-        left += [path for path, each in encrypted.items() if gone & set(each.recipients)]
+    gone = {key for rekey in retirement.change.rekeys for key in rekey.removed}
+    if gone:
+        files = Secrets.load(front.root, options.secrets).files
+        left += [path for path, each in files.items() if each.encrypted and gone & set(each.encrypted.recipients)]
     if left:
         raise FleetError(f"{host.id} was retired, but is still in {', '.join(left)}; correct that by hand")
 

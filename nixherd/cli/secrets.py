@@ -21,16 +21,16 @@ from nixherd.trust.enrol import Wanted, publish, trusted, untrusted, with_rekeys
 from nixherd.trust.secrets.files import Format
 from nixherd.trust.secrets.rules import Rule, Unknown
 from nixherd.trust.secrets.sops import identity_file, operator
-from nixherd.trust.secrets.store import People, Store, recipient_of_host
+from nixherd.trust.secrets.store import Secrets, recipient_of_host
 
 Change = Callable[[Wanted], Wanted]
 _COLUMNS = ("file", "format", "rule", "recipients", "state")
 
 
 @click.group()
-@standing("--directory", "secrets_directory", "secrets", "Where .sops.yaml is, in the fleet", metavar="DIR")
+@standing("--directory", "secrets_directory", None, "Only those of the .sops.yaml there, in the fleet", metavar="DIR")
 @click.pass_context
-def secrets(ctx: click.Context, directory: str) -> None:
+def secrets(ctx: click.Context, directory: str | None) -> None:
     """Secret files encrypted with sops for age keys.
 
     Hosts are recipients by their host keys in hosts.nix; people by the keys that .sops.yaml names.
@@ -39,13 +39,17 @@ def secrets(ctx: click.Context, directory: str) -> None:
     ctx.ensure_object(Front).guarded = False
 
 
-def _directory() -> str:
-    directory: str = click.get_current_context().meta["secrets"]
-    return directory
+def _load(front: Front) -> Callable[[], Secrets]:
+    """Make what loads the secrets, in any thread. FleetError where there are none."""
+    directory: str | None = click.get_current_context().meta["secrets"]
 
+    def load() -> Secrets:
+        found = Secrets.load(front.root, directory)
+        if not found:
+            found.require_store("secrets/")
+        return found
 
-def _store(front: Front, directory: str | None = None) -> Store:
-    return Store.load(front.root, directory or _directory())
+    return load
 
 
 # what commands take that encrypt files again
@@ -65,19 +69,21 @@ _changes = together(
 @pass_front
 def status(front: Front, /, machines: bool) -> int:
     """Show every file, who can decrypt it, and whether that is who should; status 1 when anything differs."""
-    store = _store(front)
-    people = People.of(front.fleet, store.rules)
-    plan = store.plan(people)
+    secrets, rows = _load(front)(), list[dict[str, Any]]()
+    people, plan = secrets.people(front.fleet), secrets.plan(front.fleet)
     wrong = {rekey.path: ", ".join(rekey.names) for rekey in plan.rekeys}
-    rows: list[dict[str, Any]] = []
-    for file in store.files:
+    for path, file in secrets.files.items():
+        store = secrets.require_store(path)
         rule, keys = store.rules.rule_of(file.path), file.encrypted.recipients if file.encrypted else ()
-        number = rule.number if isinstance(rule, Rule) else None
-        row = {"file": file.path, "format": str(Format.of(file.path)), "rule": number}
-        state = f"unknown: {rule.why}" if isinstance(rule, Unknown) else file.problem or wrong.get(file.path)
+        state = f"unknown: {rule.why}" if isinstance(rule, Unknown) else file.problem or wrong.get(path)
+        row: dict[str, Any] = {"file": path, "format": str(Format.of(path)), "config": store.config}
         state = state or ("ok" if file.encrypted and rule else "no rule" if rule is None else "not encrypted")
-        rows.append({**row, "recipients": [people.name(key) for key in keys], "state": state})
-    hosts, findings = _hosts(front.fleet, store), list(plan.findings)
+        row |= {
+            "rule": rule.number if isinstance(rule, Rule) else None,
+            "recipients": [people.name(key) for key in keys],
+        }
+        rows.append({**row, "state": state})
+    hosts, findings = _hosts(front.fleet, secrets), list(plan.findings)
     if machines:
         findings += _compare(front, hosts)
     if interrupted(front.root):
@@ -111,12 +117,13 @@ def _compare(front: Front, rows: list[dict[str, Any]]) -> list[str]:
     return findings
 
 
-def _hosts(fleet: Fleet, store: Store) -> list[dict[str, Any]]:
+def _hosts(fleet: Fleet, secrets: Secrets) -> list[dict[str, Any]]:
     rows = []
     for host in fleet.hosts.values():
         recipient = recipient_of_host(host)
-        numbers = [rule.number for rule in store.rules.rules if recipient in rule.recipients]
-        rows.append({"host": host.id, "recipient": recipient.value if recipient else None, "rules": numbers})
+        all_rules = ((store.config, rule) for store in secrets.stores for rule in store.rules.rules)
+        joined = [f"{config}:{rule.number}" for config, rule in all_rules if recipient in rule.recipients]
+        rows.append({"host": host.id, "recipient": recipient.value if recipient else None, "rules": joined})
     return rows
 
 
@@ -125,13 +132,12 @@ def _hosts(fleet: Fleet, store: Store) -> list[dict[str, Any]]:
 @pass_front
 def plan(front: Front) -> int:
     """Show what `apply` would do, and what it cannot mend."""
-    store = _store(front)
-    plan = store.plan(People.of(front.fleet, store.rules))
+    plan = _load(front)().plan(front.fleet)
     rekeys = [
         {"file": each.path, **{name: [key.value for key in getattr(each, name)] for name in ("added", "removed")}}
         for each in plan.rekeys
     ]
-    lines = (f"would encrypt {store.directory}/{rekey}" for rekey in plan.rekeys)
+    lines = (f"would encrypt {rekey}" for rekey in plan.rekeys)
     front.show({"rekeys": rekeys, "findings": plan.findings}, lines)
     if not front.wants_json:
         narrate([*plan.findings, *([] if rekeys else ["every file is encrypted for whom its rule names"])])
@@ -180,18 +186,19 @@ def remove_host(front: Front, /, host: str, **options: Any) -> None:
 @pass_front
 def edit(front: Front, file: str, identity: str | None) -> int:
     """Edit a secret file in $EDITOR, or make a new one, encrypted for whom its rule names."""
-    store = _store(front)
-    path = os.path.relpath(file, store.root / store.directory) if os.path.isabs(file) else file  # noqa: PTH117
-    path = path.removeprefix(f"{store.directory}/")
-    if path.startswith("..") or not (store.root / store.directory / path).resolve().is_relative_to(store.root):
-        raise Usage(f"{file}: is outside of {store.root / store.directory}")
-    rule = store.rules.rule_of(path)
-    if rule is None:
-        raise FleetError(f"{store.path(path)}: no creation rule matches it; add one to {store.config}")
-    with opened(store.root) as tree:
-        tree.stat(store.path(path))  # a link, or below one: not a file of the fleet
+    secrets, root = _load(front)(), front.root
+    path = os.path.relpath(file, root) if os.path.isabs(file) else file  # noqa: PTH117
+    if not os.path.lexists(root / path) and secrets.store_of(f"secrets/{path}") is not None:
+        path = f"secrets/{path}"
+    if path.startswith("..") or not (root / path).resolve().is_relative_to(root.resolve()):
+        raise Usage(f"{file}: is outside of {root}")
+    store = secrets.require_store(path)
+    if store.rules.rule_of(store.below(path)) is None:
+        raise FleetError(f"{path}: no creation rule matches it; add one to {store.config}")
+    with opened(root) as tree:
+        tree.stat(path)  # a link, or below one: not a file of the fleet
     sops = operator(front.run, identity_file(identity))
-    words = ["--config", str(store.root / store.config), "edit", "--", str(store.root / store.directory / path)]
+    words = ["--config", str(root / store.config), "edit", "--", str(root / path)]
     code = foreground(*sops.command(words))
     return int(Exit.DONE if code in (0, 200) else Exit.FAILED)  # 200: it was not changed
 
@@ -200,13 +207,13 @@ def _carry_out(
     front: Front, change: Change, subject: str, *, identity: str | None, message: str | None, **how: bool
 ) -> None:
     if front.dry_run:
-        _show(front, change(Wanted(front.fleet, _store(front))), None)
+        _show(front, change(Wanted(front.fleet, _load(front)())), None)
         return
     with changing(front.root) as changeset, progress("secrets") as tell:
         front.wrote = changeset.resume(tell) is not None  # before anything is read: what an interrupted run began
         with ThreadPoolExecutor(1) as pool:
-            store = pool.submit(_store, front, _directory())  # while Nix evaluates
-            result = change(Wanted(front.fleet, store.result()))
+            secrets = pool.submit(_load(front))  # while Nix evaluates
+            result = change(Wanted(front.fleet, secrets.result()))
         text = message or "\n".join([subject, "", *(f"- {step}" for step in result.steps)]).strip()
         sops = partial(operator, front.run, identity_file(identity))
         done = publish(changeset, result, text, sops=sops, say=tell, **how)

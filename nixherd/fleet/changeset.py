@@ -68,8 +68,8 @@ class Changeset:
 
     @property
     def staged(self) -> Path:
-        """Where new contents are put, at the paths that they are to have below the fleet's directory."""
-        return self.place / "staged"
+        """Where new contents are put, at the paths that they are to have from the fleet's directory."""
+        return self.place.joinpath("staged", *self.tree.prefix)
 
     @property
     def scratch(self) -> Path:
@@ -79,7 +79,7 @@ class Changeset:
     @property
     def _old(self) -> Path:
         """What the files were, for a publication that cannot be finished."""
-        return self.place / "old"
+        return self.place.joinpath("old", *self.tree.prefix)
 
     @property
     def _journal(self) -> Path:
@@ -106,7 +106,7 @@ class Changeset:
 
     def stage(self, path: str, content: bytes) -> None:
         """Put a file's new content there, with the mode of the old one."""
-        before, target = self.tree.stat(path), self.staged / path
+        before, target = self.tree.stat(path), _inside(self.staged, path)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
         if before is not None:
@@ -127,7 +127,7 @@ class Changeset:
         names something is changed before what it names: definitions, hosts.nix, a host's files. FleetError when a file
         is another one by now, cannot be replaced, or git refuses: then all is as it was.
         """
-        new = {path: None if path in (removed or ()) else (self.staged / path).read_bytes() for path in seen}
+        new = {path: None if path in (removed or ()) else _inside(self.staged, path).read_bytes() for path in seen}
         swaps = [
             Swap(path, _sum_or_none(seen[path]), _sum_or_none(new[path]))
             # new files first: what is edited names them, and a run may be killed between any two
@@ -138,7 +138,7 @@ class Changeset:
             return Done(())
         self._require_possible(swaps)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(sync, [self.staged / swap.path for swap in swaps if swap.new]))
+            list(pool.map(sync, [_inside(self.staged, swap.path) for swap in swaps if swap.new]))
         document = {
             "tree": str(self.root),
             "message": message,
@@ -180,11 +180,11 @@ class Changeset:
         return _sum_or_none(self.tree.read(path))
 
     def _keep_old(self, swaps: Sequence[Swap]) -> None:
-        shutil.rmtree(self._old, ignore_errors=True)
+        shutil.rmtree(self.place / "old", ignore_errors=True)
         for swap in swaps:
             content, status = self.tree.read(swap.path), self.tree.stat(swap.path)
             if content is not None and status is not None:
-                kept = self._old / swap.path
+                kept = _inside(self._old, swap.path)
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 kept.write_bytes(content)
                 kept.chmod(status.st_mode & _MODE)
@@ -205,7 +205,8 @@ class Changeset:
         for swap in swaps:
             if swap.new is None:
                 for parent in Path(swap.path).parents[:-1]:
-                    self.tree.remove_directory(str(parent))
+                    if parent.name != "..":
+                        self.tree.remove_directory(str(parent))
         self._clear()
         return Done(tuple(swap.path for swap in swaps), hash_)
 
@@ -247,9 +248,10 @@ class Changeset:
 
     def _beside(self, place: Path, path: str, expected: str) -> Temporary:
         """A copy of what we keep of a file, beside it. FleetError when it is not what the journal says."""
-        content, mode = (place / path).read_bytes(), (place / path).stat().st_mode
+        copy = _inside(place, path)
+        content, mode = copy.read_bytes(), copy.stat().st_mode
         if _sum(content) != expected:
-            raise FleetError(f"{place / path}: is damaged")
+            raise FleetError(f"{copy}: is damaged")
         return self.tree.beside(path, content, mode & _MODE)
 
     def _discard(self, temporaries: Iterable[Temporary | None]) -> None:
@@ -352,6 +354,11 @@ def _make_place(root: Path, repository: Repository | None) -> Path:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise FleetError(f"{place}: is not a directory that only we can write; remove it")
     return place
+
+
+def _inside(place: Path, path: str) -> Path:
+    """A path of the fleet's below one of our directories, which has as many names below `.trees/` as it may go up."""
+    return Path(os.path.normpath(place / path))
 
 
 def _sum(content: bytes) -> str:

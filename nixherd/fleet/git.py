@@ -11,6 +11,7 @@ failure, in git's own words; it is never taken for "no repository".
 
 import contextlib
 import os
+import posixpath
 import stat
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -58,7 +59,7 @@ class Repository:
         FleetError, with what git says to do, when there is one that git cannot or will not use: another one owns it
         (safe.directory), it is broken, its work tree is elsewhere, git is not installed.
         """
-        top = _top(directory)
+        top = top_of(directory)
         if top is None:
             return None
         words = [word for name in _FILES for word in ("--git-path", name)]
@@ -75,6 +76,11 @@ class Repository:
         argv, env = looking(directory, {}, ("config", "--null", "--show-scope", "--list"))
         settings = answer(_git(argv, env=env), directory)
         return cls(directory, top, prefix, files, overruled(settings.stdout))
+
+    @property
+    def to_top(self) -> str:
+        """The way from the directory to the top of its work tree: `.`, `..`, `../..`."""
+        return "/".join(".." for _ in Path(self.prefix).parts) or "."
 
     def read(
         self,
@@ -127,7 +133,8 @@ class Repository:
         paths = list(paths)
         words = ("--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
         rows = [row for row in self.read("status", *words, "--", *paths).stdout.split("\0") if row]
-        found = [row[3:].removeprefix(self.prefix) for row in rows if not (row[:2] == "??" and is_temporary(row[3:]))]
+        rows = [row for row in rows if not (row[:2] == "??" and is_temporary(row[3:]))]
+        found = [posixpath.relpath(f"/{row[3:]}", f"/{self.prefix}") for row in rows]  # git says them from its top
         listed = self.read("ls-files", "-v", "--stage", "-z", "--", *paths).stdout.split("\0")[:-1]
         known = [_Known.parse(row) for row in listed]
         found += self._changed_unseen([each for each in known if each.is_overlooked and each.path not in found])
@@ -164,8 +171,9 @@ class Repository:
         return done.stdout.strip()
 
     def untracked(self, pattern: str) -> list[str]:
-        """The paths of files below the directory that a pattern of .gitignore's kind matches and git does not know."""
-        found = self.read("ls-files", "--others", "--ignored", "-z", f"--exclude={pattern}").stdout
+        """The paths of files that a pattern of .gitignore's kind matches and git does not know, in all of its tree."""
+        words = ("--others", "--ignored", "-z", f"--exclude={pattern}")
+        found = self.read("ls-files", *words, "--", self.to_top).stdout
         return [path for path in found.split("\0") if path]
 
     def exclude(self, pattern: str) -> None:
@@ -302,8 +310,8 @@ def begin(directory: Path) -> None:
         answer(_git(argv, env=env), directory)
 
 
-def _top(directory: Path) -> Path | None:
-    """Where the nearest `.git` stands, in the directory or above it on the same file system, as git looks for it."""
+def top_of(directory: Path) -> Path | None:
+    """Return where the nearest `.git` is, in the directory or above it on the same file system, as git looks for it."""
     try:
         resolved = directory.resolve(strict=True)
         device = resolved.stat().st_dev

@@ -1,8 +1,9 @@
 """The fleet's directory as something that others may have made: its files are reached without following a link.
 
-Every path is walked from an open directory, name by name, each opened with O_NOFOLLOW: a link that is there, or is put
-there meanwhile, leads nowhere. Nothing below a `.git` is ever read or written here. A file is replaced by a temporary
-one beside it, made with O_EXCL, whose name (`nixherd.base.files.TEMPORARY`) tells the next run whose it was.
+A path may lead out of it with `../` at its beginning, where the fleet is in a subdirectory of its repository: never out
+of that. Every path is walked from an open directory, name by name, each opened with O_NOFOLLOW: a link that is there,
+or is put there meanwhile, leads nowhere. Nothing below a `.git` is ever read or written here. A file is replaced by a
+temporary one beside it, made with O_EXCL, whose name (`nixherd.base.files.TEMPORARY`) tells the next run whose it was.
 """
 
 import contextlib
@@ -10,16 +11,18 @@ import ctypes
 import errno
 import fcntl
 import os
+import posixpath
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from nixherd.base.errors import FleetError
 from nixherd.base.files import is_temporary
+from nixherd.fleet.git import top_of
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -42,10 +45,14 @@ class Temporary:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The fleet's directory, `handle` being open on it. Paths are relative to it. Made by `opened`."""
+    """The fleet's directory, to which paths are relative. Made by `opened`.
+
+    `handle` is open on the top of its repository (on itself, outside any), `prefix` the names from there to it.
+    """
 
     root: Path
     handle: int
+    prefix: tuple[str, ...] = ()
 
     def read(self, path: str) -> bytes | None:
         """A file's content, None where there is none. FleetError when a link leads there, or it is not a file."""
@@ -138,7 +145,7 @@ class Tree:
             for depth in range(1, len(parts) + 1):
                 with self._walk(parts[:depth]) as directory:
                     if directory is None:
-                        found["/".join(parts[:depth])] = None
+                        found[self._shown(parts[:depth])] = None
         return sorted(found, key=lambda path: path.count("/"))
 
     def remove_directory(self, path: str) -> None:
@@ -175,7 +182,7 @@ class Tree:
         for depth in range(len(parts), -1, -1):
             with self._walk(parts[:depth]) as directory:
                 if directory is not None:
-                    _require_writable(directory, self.root.joinpath(*parts[:depth]))
+                    _require_writable(directory, self.root / self._shown(parts[:depth]))
                     return
 
     def lock(self) -> None:
@@ -193,12 +200,20 @@ class Tree:
     # Walking
 
     def _parts(self, path: str) -> list[str]:
+        """The names from the repository's top to a path."""
         parts = [part for part in path.split("/") if part not in ("", ".")]
-        if not parts or ".." in parts or path.startswith("/") or "\0" in path:
-            raise FleetError(f"{self.root / path}: is not a path below {self.root}; name a file of the fleet")
-        if any(map(_is_git, parts)):
+        up = next((number for number, part in enumerate(parts) if part != ".."), len(parts))
+        below, kept = parts[up:], len(self.prefix) - up
+        if not below or kept < 0 or ".." in below or path.startswith("/") or "\0" in path:
+            top = self.root.resolve().parents[len(self.prefix) - 1] if self.prefix else self.root
+            raise FleetError(f"{self.root / path}: is not a path below {top}; name a file of the fleet")
+        if any(map(_is_git, below)):
             raise FleetError(f"{self.root / path}: belongs to git; only files of the fleet are changed")
-        return parts
+        return [*self.prefix[:kept], *below]
+
+    def _shown(self, parts: Sequence[str]) -> str:
+        """The path of these names from the top, relative to the fleet's directory."""
+        return posixpath.relpath("/" + "/".join(parts), "/" + "/".join(self.prefix))
 
     @contextmanager
     def _directory(self, path: str, *, make: bool = False) -> Iterator[tuple[int | None, str]]:
@@ -213,7 +228,7 @@ class Tree:
         try:
             for number, part in enumerate(parts):
                 assert handle is not None, "left otherwise"
-                following = self._step(handle, part, "/".join(parts[: number + 1]), make=make)
+                following = self._step(handle, part, parts[: number + 1], make=make)
                 os.close(handle)
                 handle = following
                 if handle is None:
@@ -223,7 +238,7 @@ class Tree:
             if handle is not None:
                 os.close(handle)
 
-    def _step(self, directory: int, name: str, path: str, *, make: bool) -> int | None:
+    def _step(self, directory: int, name: str, parts: Sequence[str], *, make: bool) -> int | None:
         if make:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, dir_fd=directory)
@@ -232,7 +247,7 @@ class Tree:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise self._wrong(path, directory, name, error) from error
+            raise self._wrong(self._shown(parts), directory, name, error) from error
 
     def _wrong(self, path: str, directory: int, name: str, error: OSError) -> FleetError:
         found = _stat(name, directory)
@@ -245,11 +260,13 @@ class Tree:
 def opened(root: Path) -> Iterator[Tree]:
     """The fleet's directory; where FLEET itself is a link, what it leads to. FleetError when it cannot be opened."""
     try:
-        handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        resolved = root.resolve(strict=True)
+        top = top_of(resolved) or resolved
+        handle = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise FleetError(f"{root}: cannot be read ({error.strerror})") from error
     try:
-        yield Tree(root, handle)
+        yield Tree(root, handle, resolved.relative_to(top).parts)
     finally:
         os.close(handle)
 

@@ -21,7 +21,7 @@ from nixherd.pyinfra_glue.installing import machine_for, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange
 from nixherd.trust.enrol import Wanted, publish
 from nixherd.trust.secrets.sops import as_host, identity_file, operator
-from nixherd.trust.secrets.store import Store, look_at_secrets, recipients_of_hosts
+from nixherd.trust.secrets.store import Secrets, look_at_secrets, recipients_of_hosts
 from nixherd.trust.templating import Values, render, render_foreign
 
 _STEPS = "\n\n{% for step in steps %}- {{ step }}\n{% endfor %}"
@@ -42,7 +42,7 @@ def changed_files(
     root = Path(context_of(host).fleet.path)
     with context_of(host).run.fleet_files:
         fleet = load_fleet(root)
-        steps = change(Wanted(fleet, store_of(host, fleet))).steps
+        steps = change(Wanted(fleet, secrets_of(host, fleet))).steps
         if interrupted(root):
             steps = ("finish what an interrupted run began to publish", *steps)
     if not steps:
@@ -57,7 +57,7 @@ def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str, befor
     with run.fleet_files, changing(root) as changeset:
         changeset.resume(host.log)
         fleet = load_fleet(root)
-        files = change(Wanted(fleet, store_of(host, fleet)))
+        files = change(Wanted(fleet, secrets_of(host, fleet)))
         key_file = identity_file(host.data.get("age_identity"))
         done = publish(
             changeset,
@@ -90,24 +90,18 @@ def _message(host: Host, subject: str, files: Wanted) -> str:
     return text
 
 
-def store_of(host: Host, fleet: Fleet) -> Store | None:
-    """The fleet's secrets; None when it has none."""
-    directory = path_below("secrets_directory", host.data.get("secrets_directory") or "secrets")
-    if not (Path(fleet.path) / directory).is_dir():
-        return None
-    return Store.load(Path(fleet.path), directory)
+def secrets_of(host: Host, fleet: Fleet) -> Secrets:
+    """The fleet's secrets; those of data `secrets_directory` alone, where that is given."""
+    given = host.data.get("secrets_directory")
+    return Secrets.load(Path(fleet.path), path_below("secrets_directory", given) if given else None)
 
 
 def not_encrypted_for(host: Host, files: Collection[str]) -> list[str]:
     """The secret files, of these, that are not encrypted for the machine as things are now."""
     fleet = load_fleet(context_of(host).fleet.path)
-    store = store_of(host, fleet)
-    mine = [key for key, host_id in recipients_of_hosts(fleet).items() if host_id == fleet_host(host).id]
-    can = {
-        f"{store.directory}/{file.path}"
-        for file in (store.files if store else ())
-        if store and file.encrypted and set(mine) & set(file.encrypted.recipients)
-    }
+    mine = {key for key, host_id in recipients_of_hosts(fleet).items() if host_id == fleet_host(host).id}
+    known = secrets_of(host, fleet).files
+    can = {path for path, file in known.items() if file.encrypted and mine & set(file.encrypted.recipients)}
     return sorted(set(files) - can)
 
 

@@ -29,7 +29,7 @@ from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.keys import age as age_key
 from nixherd.trust.secrets.rules import Rule, Rules, parse_rules
 from nixherd.trust.secrets.sops import Sops
-from nixherd.trust.secrets.store import People, Rekey, Store
+from nixherd.trust.secrets.store import People, Rekey, Secrets, Store
 
 OVERVIEW_BEGIN = f"<!-- nixherd: what follows is generated from hosts.nix and {DEFINITIONS} -->"
 OVERVIEW_END = "<!-- nixherd: end -->"
@@ -48,7 +48,7 @@ class Wanted:
     """
 
     fleet: Fleet
-    store: Store | None
+    secrets: Secrets
     files: Mapping[str, bytes | None] = field(default_factory=dict)
     seen: Mapping[str, bytes | None] = field(default_factory=dict)
     intended: Mapping[Leaf, Any] = field(default_factory=dict)
@@ -59,22 +59,24 @@ class Wanted:
     @property
     def steps(self) -> tuple[str, ...]:
         """What is done, a line each."""
-        return (*self.edits, *(f"encrypt {self.store.path(str(rekey))}" for rekey in self.rekeys if self.store))
+        return (*self.edits, *(f"encrypt {rekey}" for rekey in self.rekeys))
 
     @property
     def root(self) -> Path:
         return Path(self.fleet.path)
 
-    @property
-    def rules_text(self) -> str:
-        assert self.store is not None, "without secrets the rules have no text"
-        return (self.files.get(self.store.config) or self.store.text.encode()).decode()
+    def rules_text(self, store: Store) -> str:
+        """A store's `.sops.yaml` as it is to be."""
+        return (self.files.get(store.config) or store.text.encode()).decode()
+
+    def rules(self) -> dict[str, Rules]:
+        """All rules as they are to be, by configuration."""
+        return {store.config: parse_rules(self.rules_text(store)) for store in self.secrets.stores}
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Every file that will change."""
-        secrets = [self.store.path(rekey.path) for rekey in self.rekeys] if self.store else []
-        return tuple(sorted({*self.files, *secrets}))
+        return tuple(sorted({*self.files, *(rekey.path for rekey in self.rekeys)}))
 
     def edited(self, path: str, content: bytes, step: str, intended: Mapping[Leaf, Any] | None = None) -> "Wanted":
         """With one more file changed; as it is when that changes nothing."""
@@ -92,12 +94,8 @@ class Wanted:
     def removed(self, paths: Iterable[str], step: str) -> "Wanted":
         """Without these files, which are there."""
         old = {path: self.current(path) for path in paths}
-        files = {**self.files, **dict.fromkeys(old)}
-        store = self.store
-        if store is not None:
-            left = tuple(file for file in store.files if store.path(file.path) not in old)
-            store = replace(store, files=left)
-        return replace(self, store=store, files=files, seen={**old, **self.seen}, edits=(*self.edits, step))
+        files, secrets = {**self.files, **dict.fromkeys(old)}, self.secrets.without(old)
+        return replace(self, secrets=secrets, files=files, seen={**old, **self.seen}, edits=(*self.edits, step))
 
     def without(self, path: str, attribute: Sequence[str], step: str) -> "Wanted":
         """Without an attribute of a Nix file. CannotEdit when it cannot be taken out faithfully."""
@@ -126,7 +124,7 @@ def trusted(change: Wanted, host: Host, public_key: str, rules: Collection[str |
     for other in change.fleet.hosts.values():
         if other.id != host.id and other.public_key and other.public_key.split()[1] == public_key.split()[1]:
             raise FleetError(f"{host.id}: this is the host key of {other.id}; each machine needs its own")
-    if change.store is not None:
+    if change.secrets:
         change = _as_recipient(change, host, recipient, rules)
     if host.public_key is None or host.public_key.split()[:2] != public_key.split()[:2]:
         text = NixText(HOSTS, change.current(HOSTS) or b"").set((host.id, "publicKey"), nix_string(public_key))
@@ -138,80 +136,101 @@ def trusted(change: Wanted, host: Host, public_key: str, rules: Collection[str |
 
 
 def _as_recipient(change: Wanted, host: Host, recipient: Recipient, rules: Collection[str | int] | None) -> Wanted:
-    assert change.store is not None
-    text, now = change.rules_text, parse_rules(change.rules_text)
-    people = People.of(change.fleet, now)
-    old = next((key for key, name in people.hosts.items() if name == host.id and key != recipient), None)
-    named = next((key for key in now.known if now.names.get(key.value) == host.id and key != recipient), None)
-    former = next((key for key in (old, named) if key is not None and key.value in text), None)
-    config = change.store.config
-    if former is not None:
-        step = f"{config}: {host.id} has a new key"
-        return change.edited(config, rules_edit.replace(text, former, recipient).encode(), step)
-    chosen = choose(now, people, host.id, rules)
-    if all(recipient in rule.recipients for rule in chosen):
-        return change
-    numbers = [rule.number for rule in chosen]
-    new = rules_edit.add(text, recipient, host.id, numbers, beside=people.hosts)
-    return change.edited(config, new.encode(), f"{config}: {host.id} joins {', '.join(rule.label for rule in chosen)}")
+    people = change.secrets.people(change.fleet, change.rules())
+    former = {store.config: _former(change, store, host.id, recipient, people) for store in change.secrets.stores}
+    joining = [store for store in change.secrets.stores if former[store.config] is None]
+    chosen = choose({store.config: parse_rules(change.rules_text(store)) for store in joining}, people, host.id, rules)
+    if not any(former.values()) and not any(chosen.values()):
+        labels = "; ".join(rule.label for each in change.rules().values() for rule in each.rules)
+        raise Usage(f"{host.id}: which secrets are for it? No rule is every host's; name some by number: {labels}")
+    for store in change.secrets.stores:
+        text, config, old = change.rules_text(store), store.config, former[store.config]
+        joined = chosen.get(config, [])
+        if old is not None:
+            new, step = rules_edit.replace(text, old, recipient), f"{config}: {host.id} has a new key"
+        elif all(recipient in rule.recipients for rule in joined):
+            continue
+        else:
+            new = rules_edit.add(text, recipient, host.id, [rule.number for rule in joined], beside=people.hosts)
+            step = f"{config}: {host.id} joins {', '.join(rule.label for rule in joined)}"
+        change = change.edited(config, new.encode(), step)
+    return change
 
 
-def choose(rules: Rules, people: People, host_id: str, given: Collection[str | int] | None) -> list[Rule]:
-    """The rules that a host is to be in. Usage when a given one does not exist, or none offers itself."""
+def _former(change: Wanted, store: Store, host_id: str, recipient: Recipient, people: People) -> Recipient | None:
+    """The recipient in a store's `.sops.yaml` that is the host's by now, and is to be so no more."""
+    text = change.rules_text(store)
+    old = next((key for key, name in people.hosts.items() if name == host_id and key != recipient), None)
+    now = parse_rules(text)
+    named = next((key for key in now.known if now.names.get(key.value) == host_id and key != recipient), None)
+    return next((key for key in (old, named) if key is not None and key.value in text), None)
+
+
+def choose(
+    rules: Mapping[str, Rules], people: People, host_id: str, given: Collection[str | int] | None
+) -> dict[str, list[Rule]]:
+    """The rules that a host is to be in, by configuration. Usage when a given one does not exist."""
     if given is not None:
-        return [_named(rules, each) for each in given]
-    hosts = {key for key in rules.recipients if people.hosts.get(key, host_id) != host_id}
-    shared = [rule for rule in rules.rules if hosts and hosts <= set(rule.recipients)]
-    named = [rule for rule in rules.rules if rule.is_named_after(host_id) and rule not in shared]
-    if not shared and not named:
-        labels = "; ".join(rule.label for rule in rules.rules)
-        raise Usage(f"{host_id}: which secrets are for it? No rule is every host's; name some by number: {labels}")
-    return sorted([*shared, *named], key=lambda rule: rule.number)
+        return _named(rules, given)
+    found = {}
+    for config, each in rules.items():
+        hosts = {key for key in each.recipients if people.hosts.get(key, host_id) != host_id}
+        shared = [rule for rule in each.rules if hosts and hosts <= set(rule.recipients)]
+        named = [rule for rule in each.rules if rule.is_named_after(host_id) and rule not in shared]
+        found[config] = sorted([*shared, *named], key=lambda rule: rule.number)
+    return found
 
 
-def _named(rules: Rules, given: str | int) -> Rule:
-    for rule in rules.rules:
-        if str(given) in (str(rule.number), rule.path_regex):
-            return rule
-    raise Usage(f".sops.yaml has no rule {given}; there are {'; '.join(rule.label for rule in rules.rules)}")
+def _named(rules: Mapping[str, Rules], given: Collection[str | int]) -> dict[str, list[Rule]]:
+    found = {config: list[Rule]() for config in rules}
+    for each in given:
+        matching = [
+            (config, rule)
+            for config, all_rules in rules.items()
+            for rule in all_rules.rules
+            if str(each) in (str(rule.number), rule.path_regex)
+        ]
+        if not matching:
+            labels = "; ".join(rule.label for all_rules in rules.values() for rule in all_rules.rules)
+            raise Usage(f".sops.yaml has no rule {each}; there are {labels}")
+        if len(matching) > 1 and len({config for config, _ in matching}) > 1:
+            places = ", ".join(dict.fromkeys(config for config, _ in matching))
+            raise Usage(f"rule {each} is in several files: {places}; name it by its path_regex")
+        found[matching[0][0]].append(matching[0][1])
+    return found
 
 
-def keys_of(change: Wanted, host_id: str) -> list[Recipient]:
-    """The recipients in `.sops.yaml` that are a host's: by its key in hosts.nix, or by what they are called there."""
-    now = parse_rules(change.rules_text)
-    people = People.of(change.fleet, now)
+def keys_of(change: Wanted, store: Store, host_id: str) -> list[Recipient]:
+    """The recipients in a `.sops.yaml` that are a host's: by its key in hosts.nix, or by what they are called there."""
+    text = change.rules_text(store)
+    now, people = parse_rules(text), change.secrets.people(change.fleet, change.rules())
     keys = [key for key in dict.fromkeys([*people.hosts, *now.known]) if people.name(key) == host_id]
     keys += [key for key in now.known if now.names.get(key.value) == host_id and key not in keys]
-    return [key for key in keys if key.value in change.rules_text]
+    return [key for key in keys if key.value in text]
 
 
 def untrusted(change: Wanted, host_id: str) -> Wanted:
     """Without the host as a recipient anywhere; hosts.nix stays. Usage when it is none."""
-    assert change.store is not None
-    text, present = change.rules_text, keys_of(change, host_id)
-    if not present:
-        now = parse_rules(text)
-        people = People.of(change.fleet, now)
-        known = sorted({people.name(key) for key in now.recipients})
-        raise Usage(f"{host_id} is not a recipient in {change.store.config}; there are {', '.join(known)}")
-    for key in present:
-        text = rules_edit.remove(text, key)
-    change = change.edited(change.store.config, text.encode(), f"{change.store.config}: {host_id} leaves")
+    present = {store.config: keys_of(change, store, host_id) for store in change.secrets.stores}
+    if not any(present.values()):
+        people = change.secrets.people(change.fleet, change.rules())
+        known = sorted({people.name(key) for rules in change.rules().values() for key in rules.recipients})
+        raise Usage(f"{host_id} is not a recipient in {' or '.join(present)}; there are {', '.join(known)}")
+    for store in change.secrets.stores:
+        text = change.rules_text(store)
+        for key in present[store.config]:
+            text = rules_edit.remove(text, key)
+        change = change.edited(store.config, text.encode(), f"{store.config}: {host_id} leaves")
     return with_rekeys(change)
 
 
 def with_rekeys(change: Wanted) -> Wanted:
     """With every secret file encrypted to whom the rules name. FleetError when one of them cannot be read."""
-    if change.store is None:
-        return change
-    if unreadable := next((file for file in change.store.files if file.problem), None):
-        raise FleetError(f"{change.root / change.store.path(unreadable.path)}: cannot be read: {unreadable.problem}")
-    rules = parse_rules(change.rules_text)
-    before = People.of(change.fleet, change.store.rules)
-    people = People.of(change.fleet, rules)
-    people = replace(people, others={**before.others, **people.others})
-    rekeys = change.store.plan(people, rules).rekeys
-    seen = {change.store.path(rekey.path): change.store.contents[rekey.path] for rekey in rekeys}
+    for path, file in change.secrets.files.items():
+        if file.problem and not file.is_foreign:
+            raise FleetError(f"{change.root / path}: cannot be read: {file.problem}")
+    rekeys = change.secrets.plan(change.fleet, change.rules()).rekeys
+    seen = {rekey.path: change.secrets.content(rekey.path) for rekey in rekeys}
     return replace(change, rekeys=rekeys, seen={**seen, **change.seen})
 
 
@@ -274,11 +293,13 @@ def stage(
             say(f"evaluate {' and '.join(sorted(nix))} before and after")
             require_exactly(change.root, nix, change.intended, changeset.scratch, change.gone)
         if change.rekeys:
-            assert change.store is not None
             assert sops is not None
             say(f"encrypt {len(change.rekeys)} files anew")
-            rules, rekeys = change.rules_text, change.rekeys
-            change.store.stage(changeset.staged, rules, rekeys, sops(), as_host=as_host, rotate=rotate)
+            program = sops()
+            for store in change.secrets.stores:
+                if rekeys := [rekey for rekey in change.rekeys if rekey.config == store.config]:
+                    text = change.rules_text(store)
+                    store.stage(changeset.staged, text, rekeys, program, as_host=as_host, rotate=rotate)
         committable.result()
 
 

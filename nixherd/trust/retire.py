@@ -26,7 +26,7 @@ from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.files import read_file
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.rules import CONFIG, Rule, parse_rules
-from nixherd.trust.secrets.store import People, recipients_of_hosts
+from nixherd.trust.secrets.store import People, Store, recipients_of_hosts
 
 _LANGUAGE = Language(tree_sitter_nix.language())
 _SHOWN = 80  # characters of a line that mentions a host
@@ -124,41 +124,50 @@ def _without_secrets(
     change: Wanted, host: Host, *, remove: bool
 ) -> tuple[Wanted, tuple[OwnRule, ...], tuple[str, ...]]:
     """With the host's keys out of every rule, its own rules as asked, and the files that it knows and that stay."""
-    if change.store is None:
+    if not change.secrets:
         return change, (), ()
     _require_own_key(change.fleet, host)
-    store, keys, rules = change.store, set(enrolment.keys_of(change, host.id)), parse_rules(change.rules_text)
-    people = People.of(change.fleet, rules)
-    known = {file.path for file in store.files if file.encrypted and keys & set(file.encrypted.recipients)}
+    alone, known = list[OwnRule](), set[str]()
+    for store in change.secrets.stores:
+        change, rules, files = _without_rules(change, store, host, remove=remove)
+        alone += rules
+        known |= files
+    if any(enrolment.keys_of(change, store, host.id) for store in change.secrets.stores):
+        change = enrolment.untrusted(change, host.id)
+    return change, tuple(alone), tuple(sorted(known))
+
+
+def _without_rules(change: Wanted, store: Store, host: Host, *, remove: bool) -> tuple[Wanted, list[OwnRule], set[str]]:
+    """Without the host's own rules of one store, as asked; those, and the files that it knows and that stay."""
+    keys, rules = set(enrolment.keys_of(change, store, host.id)), parse_rules(change.rules_text(store))
+    people = change.secrets.people(change.fleet, change.rules())
+    known = {store.path(file.path) for file in store.files if file.encrypted and keys & set(file.encrypted.recipients)}
     alone, numbers = list[OwnRule](), set[int]()  # `numbers`: of those that go
     for rule in rules.rules:
         if _is_own(rule, host, keys, people, change.fleet):
-            files = tuple(file.path for file in store.files if rules.rule_of(file.path) == rule)
+            files = tuple(store.path(file.path) for file in store.files if rules.rule_of(file.path) == rule)
             others = tuple(people.name(key) for key in rule.recipients if key not in keys)
-            alone.append(OwnRule(rule.label, tuple(map(store.path, files)), others, remove))
+            alone.append(OwnRule(rule.label, files, others, remove))
             if remove:
                 numbers.add(rule.number)
                 known -= set(files)
+    if keys:
+        _require_others([rule for rule in rules.rules if rule.number not in numbers], keys, host.id, store.config)
     if numbers:
-        text = rules_edit.remove_rules(change.rules_text, numbers)
+        text = rules_edit.remove_rules(change.rules_text(store), numbers)
         labels = ", ".join(each.label for each in alone)
         change = change.edited(store.config, text.encode(), f"{store.config}: {labels} goes, for {host.id} alone")
         for path in chain.from_iterable(each.files for each in alone):
             change = change.removed([path], f"remove {path}")
-    if keys:
-        left = [rule for rule in rules.rules if rule.number not in numbers]
-        _require_others(left, keys, host.id, store.config)
-        if enrolment.keys_of(change, host.id):
-            change = enrolment.untrusted(change, host.id)
-    return change, tuple(alone), tuple(store.path(path) for path in sorted(known))
+    return change, alone, known
 
 
 def _require_no_other_store(change: Wanted, host: Host, texts: Mapping[str, bytes]) -> None:
-    """FleetError for what the host could decrypt outside of the secrets' directory: it would still do so afterwards."""
+    """FleetError for what the host could decrypt and is not among the secrets: it would still do so afterwards."""
     keys = {key for key, name in recipients_of_hosts(change.fleet).items() if name == host.id}
-    keys |= set(enrolment.keys_of(change, host.id)) if change.store is not None else set()
+    keys |= {key for store in change.secrets.stores for key in enrolment.keys_of(change, store, host.id)}
     for path, text in texts.items():
-        if change.store is not None and path.startswith(f"{posixpath.normpath(change.store.directory)}/"):
+        if change.secrets.store_of(path) is not None:
             continue
         try:
             if posixpath.basename(path) == CONFIG:
@@ -170,8 +179,8 @@ def _require_no_other_store(change: Wanted, host: Host, texts: Mapping[str, byte
         except ValueError:  # nothing that sops would read
             continue
         if is_named:
-            outside = f"outside of {change.store.directory if change.store else 'a directory with a .sops.yaml'}"
-            remedy = "name the directory with --secrets, or take it out by hand first (sops updatekeys, sops rotate)"
+            outside = f"outside of {' and '.join(change.secrets.configs) or 'a directory with a .sops.yaml'}"
+            remedy = "leave --secrets out, or take it out by hand first (sops updatekeys, sops rotate)"
             raise FleetError(f"{path}: {host.id} is a recipient there, {outside}; {remedy}")
 
 
@@ -299,7 +308,7 @@ def _beside(paths: Sequence[Path], top: Path) -> dict[str, bytes]:
 
 def _after(texts: Mapping[str, bytes], change: Wanted) -> dict[str, bytes]:
     """The same as they are to be; without secret files."""
-    secret = {change.store.path(file.path) for file in change.store.files} if change.store else set()
+    secret = set(change.secrets.files)
     changed = {path: change.files.get(path, content) for path, content in texts.items() if path not in secret}
     return {path: content for path, content in changed.items() if content is not None}
 

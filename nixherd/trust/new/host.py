@@ -1,5 +1,6 @@
 """A host that is to be, with all of it decided; the sizes to begin with; and what it may not be called. Pure values."""
 
+import os
 import re
 import secrets as random
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.rules import Unknown
 from nixherd.trust.secrets.sops import Sops
 from nixherd.trust.secrets.store import People, Store
+from nixherd.trust.secrets.store import Secrets as AllSecrets
 
 _Q35 = MappingProxyType({"cpu": "host", "machine": "q35"})
 _NESTING = MappingProxyType({"unprivileged": True, "features": {"nesting": True}})
@@ -220,13 +222,17 @@ def _taken_name(fleet: Fleet, name: str, option: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """`config` is `.sops.yaml` and `rules` as it is to be, `path` the file; `names` are of those who read it."""
+    """`config` is `.sops.yaml` and `rules` as it is to be, `path` the file; `names` are of those who read it.
+
+    `prefix` is the fleet's directory from the top of its repository.
+    """
 
     config: str
     rules: bytes
     path: str
     recipients: tuple[Recipient, ...]
     names: tuple[str, ...]
+    prefix: str
 
 
 def require_names(names: Sequence[str]) -> None:
@@ -240,29 +246,35 @@ def require_names(names: Sequence[str]) -> None:
             raise Usage(f"--secret {name}: another secret is below it; give it a name of its own")
 
 
-def secrets_problems(store: Store, fleet: Fleet, host_id: str) -> Iterator[str]:
+def file_of(host_id: str) -> str:
+    """The path of a host's own secrets, below the fleet's directory."""
+    return f"secrets/{host_id}.yaml"
+
+
+def secrets_problems(secrets: AllSecrets, fleet: Fleet, host_id: str) -> Iterator[str]:
     """Why the host can have no file of its own: the file is there, or somebody of its name is a recipient."""
-    path = f"{host_id}.yaml"
-    if any(file.path == path for file in store.files):
-        yield f"{store.path(path)}: is there already; move it away, or take another name"
-    people = People.of(fleet, store.rules)
+    path = file_of(host_id)
+    store = secrets.require_store(path)
+    if os.path.lexists(secrets.root / path):
+        yield f"{path}: is there already; move it away, or take another name"
+    people = secrets.people(fleet)
     if any(host_id in (people.hosts.get(key), store.rules.names.get(key.value)) for key in store.rules.known):
         remedy = f"`nixherd secrets remove-host {host_id}` first"
         yield f"{store.config}: {host_id} is a recipient already, of another machine; {remedy}"
 
 
-def plan_secrets(store: Store, fleet: Fleet, host: NewHost, given: Collection[str] = ()) -> Secrets:
+def plan_secrets(secrets: AllSecrets, fleet: Fleet, host: NewHost, given: Collection[str] = ()) -> Secrets:
     """The rule for the host's file. For `given` people, by name or key; else for those whom every rule names.
 
     Usage when that is nobody.
     """
-    people = People.of(fleet, store.rules)
+    store, people = secrets.require_store(file_of(host.id)), secrets.people(fleet)
     named = tuple(dict.fromkeys(_recipient(store, people, each) for each in given))
     chosen = named or _everywhere(store, people, fleet)
     if not chosen:
         known = ", ".join(sorted({people.name(key) for key in store.rules.recipients if key not in people.hosts}))
         raise Usage(f"--recipient: who is to read {host.id}'s secrets? No person is in every rule; name one of {known}")
-    path, names, text = f"{host.id}.yaml", tuple(people.name(key) for key in chosen), store.text
+    path, names, text = store.below(file_of(host.id)), tuple(people.name(key) for key in chosen), store.text
     rule = store.rules.rule_of(path)
     if isinstance(rule, Unknown):
         raise FleetError(f"{store.config}: which rule {path} has is not known: {rule.why}")
@@ -273,7 +285,7 @@ def plan_secrets(store: Store, fleet: Fleet, host: NewHost, given: Collection[st
         raise Usage(
             f"{store.config}: {rule.label} is there for {host.id} already, {others}; take it out, or correct it"
         )
-    return Secrets(store.config, text.encode(), store.path(path), chosen, names)
+    return Secrets(store.config, text.encode(), store.path(path), chosen, names, store.prefix)
 
 
 def _everywhere(store: Store, people: People, fleet: Fleet) -> tuple[Recipient, ...]:
@@ -300,10 +312,12 @@ def encrypt_secrets(sops: Sops, secrets: Secrets, names: Sequence[str], staged: 
 
     FleetError when sops encrypts it for others, or not at all.
     """
-    config = staged / secrets.config
-    config.parent.mkdir(parents=True)
+    fleet = staged / secrets.prefix
+    config = Path(os.path.normpath(fleet / secrets.config))
+    for directory in (fleet, config.parent):
+        directory.mkdir(parents=True, exist_ok=True)
     config.write_bytes(secrets.rules)
-    content = sops.encrypt(config.parent, Path(secrets.path).name, _document(names))
+    content = sops.encrypt(fleet, config, secrets.path, _document(names))
     found = read_file(secrets.path, content)
     if found is None or set(found.recipients) != set(secrets.recipients):
         raise FleetError(f"{secrets.path}: sops encrypted it for others than {secrets.config} names; nothing was done")

@@ -27,7 +27,7 @@ from nixherd.proxmox.preflight import host_facts, survey
 from nixherd.trust import rehearsal, templating
 from nixherd.trust.new.host import PLACEHOLDER, Kind, NewHost, Secrets, encrypt_secrets, plan_secrets, secrets_problems
 from nixherd.trust.secrets.sops import nobody
-from nixherd.trust.secrets.store import Store
+from nixherd.trust.secrets.store import Secrets as AllSecrets
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 Say = Callable[[str], None]
@@ -243,7 +243,7 @@ def there_already(root: Path, fleet: Fleet, host: NewHost, repository: Repositor
     if place.is_symlink() or (place.exists() and not place.is_dir()) or (place.is_dir() and any(place.iterdir())):
         found.append(f"{host.directory}: is there already; move it away, or take another name")
     if host.secrets:
-        found += secrets_problems(Store.load(root), fleet, host.id)
+        found += secrets_problems(AllSecrets.load(root), fleet, host.id)
     new = [f"{host.directory}/{name}" for name in file_names(host)]
     new += [f"secrets/{host.id}.yaml"] if host.secrets else []
     if not found and repository is not None and (ignored := repository.ignored(new)):
@@ -274,7 +274,7 @@ def scaffold(
     contents = {**made, **{entry.path: entry.content for entry in edits}}
     secrets = None
     if host.secrets:
-        secrets = plan_secrets(Store.load(root), fleet, host, recipients)
+        secrets = plan_secrets(AllSecrets.load(root), fleet, host, recipients)
         say(f"encrypt {secrets.path} for {', '.join(secrets.names)}")
         encrypted = encrypt_secrets(nobody(run), secrets, host.secrets, scratch / "secrets-staged")
         contents |= {secrets.config: secrets.rules, secrets.path: encrypted}

@@ -52,44 +52,43 @@ class Sops:
             raise FleetError("sops: not on PATH; install it (3.9 or newer)")
         return done
 
-    def encrypt(self, directory: Path, file: str, text: str) -> bytes:
-        """A YAML file's content, encrypted for whom the directory's `.sops.yaml` names; needs no identity.
+    # `config` is the `.sops.yaml` to go by; files are said, also in messages, relative to the directory.
 
-        FleetError when sops does not.
-        """
-        options = ["--filename-override", directory / file, "--input-type", "yaml", "--output-type", "yaml"]
-        words = ["--config", directory / ".sops.yaml", "encrypt", *options, "/dev/stdin"]
-        done = self._run(words, directory, text)
+    def encrypt(self, directory: Path, config: Path, file: str, text: str) -> bytes:
+        """A YAML file's content, encrypted for whom the rules name; no identity is needed. FleetError when it fails."""
+        name = os.path.normpath(directory / file)
+        options = ["--filename-override", name, "--input-type", "yaml", "--output-type", "yaml"]
+        done = self._run(["--config", config, "encrypt", *options, "/dev/stdin"], directory, text)
         if done.status:
-            raise FleetError(f"{directory.name}/{file}: {_explained(done.stderr, 'encrypt')}")
+            raise FleetError(f"{file}: {_explained(done.stderr, 'encrypt')}")
         return done.raw
 
-    def update_keys(self, directory: Path, files: Sequence[str]) -> None:
-        """Encrypt files' data keys for whom the directory's `.sops.yaml` names, all of them by one process.
+    def update_keys(self, directory: Path, config: Path, files: Sequence[str]) -> None:
+        """Encrypt files' data keys for whom the rules name, all of them by one process.
 
         FleetError names the first that sops could not do; others may be done by then.
         """
-        done = self._run(["--config", directory / ".sops.yaml", "updatekeys", "--yes", "--", *files], directory)
+        done = self._run(["--config", config, "updatekeys", "--yes", "--", *files], directory)
         if done.status:
             file = _first_wrong(done.stderr, directory)
-            raise FleetError(f"{f'{directory.name}/{file}: ' if file else ''}{_explained(done.stderr, 'updatekeys')}")
+            raise FleetError(f"{f'{file}: ' if file else ''}{_explained(done.stderr, 'updatekeys')}")
 
-    def rotate(self, directory: Path, files: Sequence[str]) -> None:
+    def rotate(self, directory: Path, config: Path, files: Sequence[str]) -> None:
         """Give each file a new data key, so that a data key somebody kept opens it no more. FleetError as above."""
-        self._each(directory, files, ["rotate", "--in-place"], "rotate")
+        self._each(directory, config, files, ["rotate", "--in-place"], "rotate")
 
-    def decrypt(self, directory: Path, files: Sequence[str]) -> None:
+    def decrypt(self, directory: Path, config: Path, files: Sequence[str]) -> None:
         """Decrypt each file to nowhere: what this identity can read, with its MAC right. FleetError names the first."""
-        self._each(directory, files, ["decrypt", "--output", os.devnull], "decrypt")
+        self._each(directory, config, files, ["decrypt", "--output", os.devnull], "decrypt")
 
-    def _each(self, directory: Path, files: Sequence[str], words: Sequence[str], verb: str) -> None:
+    def _each(self, directory: Path, config: Path, files: Sequence[str], words: Sequence[str], verb: str) -> None:
         def one(file: str) -> Completed:
-            return self._run(["--config", directory / ".sops.yaml", *words, "--", file], directory)
+            return self._run(["--config", config, *words, "--", file], directory)
 
         with ThreadPoolExecutor(cores()) as pool:
             for file, done in zip(files, pool.map(one, files), strict=True):
                 if done.status:
-                    raise FleetError(f"{directory.name}/{file}: {_explained(done.stderr, verb)}")
+                    raise FleetError(f"{file}: {_explained(done.stderr, verb)}")
 
 
 def cores() -> int:
@@ -97,11 +96,11 @@ def cores() -> int:
 
 
 def _first_wrong(stderr: str, directory: Path) -> str | None:
-    """The file that sops was at when it first complained, below the directory."""
+    """The file that sops was at when it first complained, relative to the directory."""
     current = None
     for line in stderr.splitlines():
         if begun := _SYNCING.search(line):
-            current = begun[1].removeprefix(f"{directory}/")
+            current = os.path.relpath(begun[1], directory)
         elif re.search(r"(?i)level=error|error|failed", line):
             return current
     return None

@@ -1,24 +1,28 @@
-"""The secrets of a fleet as they lie in its directory: who should read each file, who can, and what follows."""
+"""The secrets of a fleet as they lie in its repository: who should read each file, who can, and what follows.
+
+Paths are relative to the fleet's directory, and begin with `../` where they are outside of it; those of `SecretFile`
+to the directory of the `.sops.yaml` that the file belongs to, as a `path_regex` sees them.
+"""
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import posixpath
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from nixherd.base.errors import Finding, FleetError, Severity
 from nixherd.base.files import sync
-from nixherd.fleet import tree
 from nixherd.fleet.models import Fleet, Host
+from nixherd.fleet.tree import Tree, opened
 from nixherd.ssh.age import recipient_of
-from nixherd.trust.secrets.files import Encrypted, read_file
+from nixherd.trust.secrets.files import read_file
 from nixherd.trust.secrets.keys import Recipient, age
+from nixherd.trust.secrets.places import MISNAMED, Layout, from_fleet, from_top, nearest
+from nixherd.trust.secrets.reading import Reading, SecretFile
 from nixherd.trust.secrets.rules import CONFIG, Rules, Unknown, parse_rules
 from nixherd.trust.secrets.sops import Sops, cores
-
-# Beside the secrets people keep notes, public keys and Nix expressions.
-_NO_SECRETS = (".md", ".nix", ".pub", ".txt.example")
-_SECRETS = "secrets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +55,11 @@ def recipient_of_host(host: Host) -> Recipient | None:
 
 
 @dataclass(frozen=True, slots=True)
-class SecretFile:
-    """A file below the secrets' directory, its path relative to that. `problem` says why it cannot be read."""
-
-    path: str
-    encrypted: Encrypted | None = None
-    problem: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Rekey:
-    """A file whose recipients are not those that its rule names. Shown as it is done."""
+    """A file whose recipients are not those that its rule names, in `config`. Shown as it is done."""
 
     path: str
+    config: str
     added: tuple[Recipient, ...]
     removed: tuple[Recipient, ...]
     recipients: frozenset[Recipient]
@@ -82,22 +78,27 @@ class Plan:
     findings: tuple[str, ...]
 
 
-def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile]) -> Plan:
-    """`secrets` is the directory's name, for messages."""
+def path_of(directory: str, file: str, prefix: str = "") -> str:
+    """The path of a file below a directory, from the fleet's, which is at `prefix` in its repository."""
+    return from_fleet(from_top(f"{directory}/{file}", prefix), prefix)
+
+
+def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile], prefix: str = "") -> Plan:
+    """`secrets` is the directory of `.sops.yaml`; `prefix` that of the fleet, from its repository's top."""
+    config = path_of(secrets, CONFIG, prefix)
     rekeys, findings = [], list[str]()
     used = set[int]()
     for file in sorted(files, key=lambda each: each.path):
-        rule = rules.rule_of(file.path)
+        rule, where = rules.rule_of(file.path), path_of(secrets, file.path, prefix)
         if isinstance(rule, Unknown):
-            findings.append(f"{secrets}/{file.path}: unknown: {rule.why}")
+            findings.append(f"{where}: unknown: {rule.why}")
             continue
         if rule is not None:
             used.add(rule.number)
-        where = f"{secrets}/{file.path}"
         if file.problem is not None:
             findings.append(f"{where}: cannot be read: {file.problem}")
         elif rule is None:
-            findings.append(f"{where}: no creation rule matches it; add one to {secrets}/.sops.yaml, or move it away")
+            findings.append(f"{where}: no creation rule matches it; add one to {config}, or move it away")
         elif file.encrypted is None:
             findings.append(f"{where}: is not encrypted; `sops encrypt --in-place` it, and change what was in it")
         else:
@@ -106,22 +107,25 @@ def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile]
             removed = tuple(key for key in present if key not in intended)
             if added or removed:
                 names = (*(f"+{people.name(key)}" for key in added), *(f"-{people.name(key)}" for key in removed))
-                rekeys.append(Rekey(file.path, added, removed, frozenset(intended), names))
+                rekeys.append(Rekey(where, config, added, removed, frozenset(intended), names))
     for rule in rules.rules:
         if rule.number not in used:
-            findings.append(f"{secrets}/.sops.yaml: {rule.label} matches no file")
+            findings.append(f"{config}: {rule.label} matches no file")
         if not rule.recipients:
-            findings.append(f"{secrets}/.sops.yaml: {rule.label} names nobody who could decrypt")
+            findings.append(f"{config}: {rule.label} names nobody who could decrypt")
     for recipient in rules.recipients:
         if recipient not in people.hosts and recipient.value not in people.others:
             remedy = "give it an anchor or a comment, or remove it"
-            findings.append(f"{secrets}/.sops.yaml: {recipient.value} is not a host and nobody's; {remedy}")
+            findings.append(f"{config}: {recipient.value} is not a host and nobody's; {remedy}")
     return Plan(tuple(rekeys), tuple(findings))
 
 
 @dataclass(frozen=True)
 class Store:
-    """`directory` holds `.sops.yaml` and the files, relative to `root`; contents are by path below it."""
+    """A `.sops.yaml` in `directory`, with the files that belong to it; contents are by path below that.
+
+    `prefix` is the fleet's directory from the top of its repository.
+    """
 
     root: Path
     directory: str
@@ -129,100 +133,170 @@ class Store:
     rules: Rules
     files: tuple[SecretFile, ...]
     contents: Mapping[str, bytes]
+    prefix: str = ""
 
     @classmethod
-    def load(cls, root: Path, directory: str = "secrets") -> "Store":
-        """FleetError without a usable configuration. A file that cannot be read says so itself."""
-        config = root / directory / CONFIG
-        content = tree.read(root, f"{directory}/{CONFIG}")
-        if content is None:
-            raise FleetError(f"{config}: missing; it names who may decrypt which files (docs/secrets.md)")
+    def load(cls, root: Path, layout: Layout, directory: str, tree: Tree) -> "Store":
+        """That of a directory, which is from the repository's top. FleetError without a usable configuration.
+
+        A file that cannot be read says so itself.
+        """
+        config = from_fleet(f"{directory}/{CONFIG}", layout.prefix)
         try:
+            content = tree.read(config)
+            assert content is not None, "it was there"
             text = content.decode()
             parsed = parse_rules(text)
         except ValueError as error:
-            raise FleetError(f"{config}: {error}") from None
-        found = {path: _read(root, directory, path) for path in _walk(root / directory)}
-        contents = {path: content for path, (_, content) in found.items() if content is not None}
-        return cls(root, directory, text, parsed, tuple(file for file, _ in found.values()), contents)
+            raise FleetError(f"{root / config}: {error}") from None
+        files, contents = Reading(root, layout, directory, parsed, tree).done()
+        return cls(root, from_fleet(directory, layout.prefix), text, parsed, files, contents, layout.prefix)
 
     @property
     def config(self) -> str:
-        return f"{self.directory}/{CONFIG}"
+        return self.path(CONFIG)
 
     def plan(self, people: People, rules: Rules | None = None) -> Plan:
         """What follows from the rules, or from those that are to be."""
-        return plan(self.directory, rules or self.rules, people, self.files)
+        return plan(self.directory, rules or self.rules, people, self.files, self.prefix)
 
     def path(self, file: str) -> str:
-        """A file's path below the fleet's directory."""
-        return f"{self.directory}/{file}"
+        """A file's path from the fleet's directory."""
+        return path_of(self.directory, file, self.prefix)
+
+    def below(self, path: str) -> str:
+        """A path from the fleet's directory as one below this one's, as rules see it."""
+        return posixpath.relpath(f"/{from_top(path, self.prefix)}", f"/{from_top(self.directory, self.prefix)}")
 
     def stage(
         self, staged: Path, text: str, rekeys: Collection[Rekey], sops: Sops, *, as_host: Sops | None, rotate: bool
     ) -> None:
-        """Encrypt copies of the files below `staged`, at the paths that they have below the fleet's directory.
+        """Encrypt copies of the files below `staged`, at the paths that they have from the fleet's directory.
 
         Each is read back: its recipients are those that the rules name; `as_host` has decrypted it. With `rotate` those
         that somebody is removed from get a new data key. FleetError, with `staged` to be thrown away, otherwise.
         """
-        place = staged / self.directory
-        place.mkdir(parents=True, exist_ok=True)
-        (place / CONFIG).write_bytes(text.encode())
+        config = _inside(staged, self.config)
+        staged.mkdir(parents=True, exist_ok=True)
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_bytes(text.encode())
 
         def one(share: Sequence[Rekey]) -> None:
-            self._copy(place, share)
-            sops.update_keys(place, [rekey.path for rekey in share])
+            self._copy(staged, share)
+            sops.update_keys(staged, config, [rekey.path for rekey in share])
             if rotated := [rekey.path for rekey in share if rotate and rekey.removed]:
-                sops.rotate(place, rotated)
-            self._read_back(place, share)
+                sops.rotate(staged, config, rotated)
+            self._read_back(staged, share)
 
         with ThreadPoolExecutor(cores()) as pool:
             list(pool.map(one, filter(None, (list(rekeys)[start :: cores()] for start in range(cores())))))
         if as_host is not None:
-            as_host.decrypt(place, [rekey.path for rekey in rekeys])
+            as_host.decrypt(staged, config, [rekey.path for rekey in rekeys])
 
-    def _copy(self, place: Path, rekeys: Sequence[Rekey]) -> None:
-        for parent in {(place / rekey.path).parent for rekey in rekeys}:
-            parent.mkdir(parents=True, exist_ok=True)
+    def _copy(self, staged: Path, rekeys: Sequence[Rekey]) -> None:
         for rekey in rekeys:
-            mode = (self.root / self.directory / rekey.path).stat().st_mode & 0o7777
-            handle = os.open(place / rekey.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            copy = _inside(staged, rekey.path)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            mode = (self.root / rekey.path).stat().st_mode & 0o7777
+            handle = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "wb") as file:
-                file.write(self.contents[rekey.path])
+                file.write(self.contents[self.below(rekey.path)])
                 os.fchmod(handle, mode)
 
-    def _read_back(self, place: Path, rekeys: Sequence[Rekey]) -> None:
+    def _read_back(self, staged: Path, rekeys: Sequence[Rekey]) -> None:
         for rekey in rekeys:
-            sync(place / rekey.path)  # here, where another process of sops is at work meanwhile
-            back = read_file(rekey.path, (place / rekey.path).read_bytes())
+            copy = _inside(staged, rekey.path)
+            sync(copy)  # here, where another process of sops is at work meanwhile
+            back = read_file(rekey.path, copy.read_bytes())
             if back is None or set(back.recipients) != rekey.recipients:
                 what = f"sops encrypted it for others than {self.config} names"
-                raise FleetError(f"{self.path(rekey.path)}: {what}; nothing was changed, see which rule matches it")
+                raise FleetError(f"{rekey.path}: {what}; nothing was changed, see which rule matches it")
 
 
-def _walk(directory: Path) -> Iterator[str]:
-    """Files that may be secrets, relative to the directory, sorted; hidden ones and notes are left out."""
-    for parent, directories, names in os.walk(directory):
-        directories[:] = sorted(name for name in directories if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and not name.endswith(_NO_SECRETS):
-                yield (Path(parent) / name).relative_to(directory).as_posix()
+def _inside(staged: Path, path: str) -> Path:
+    return Path(os.path.normpath(staged / path))
 
 
-def _read(root: Path, directory: str, path: str) -> tuple[SecretFile, bytes | None]:
-    top, whole = root.resolve(), (root / directory / path).resolve()
-    if top not in whole.parents:
-        return SecretFile(path, problem="it is a link that leads out of the fleet's directory"), None
-    try:
-        content = tree.read(root, str(whole.relative_to(top)))
-        if content is None:
-            return SecretFile(path, problem="it is gone"), None
-        return SecretFile(path, read_file(path, content)), content
-    except FleetError as error:
-        return SecretFile(path, problem=str(error).removeprefix(f"{root / whole.relative_to(top)}: ")), None
-    except ValueError as error:
-        return SecretFile(path, problem=str(error)), None
+@dataclass(frozen=True)
+class Secrets:
+    """All that there are in the fleet's repository, or those of one `.sops.yaml`. There may be none.
+
+    `findings` are about what is not a store, and was likely meant as one.
+    """
+
+    root: Path
+    stores: tuple[Store, ...] = ()
+    prefix: str = ""
+    submodules: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, root: Path, directory: str | None = None) -> "Secrets":
+        """Every store, or the one in this directory of the fleet's. FleetError for a configuration that is useless."""
+        layout = Layout.of(root)
+        chosen = layout.directories
+        if directory is not None:
+            chosen = (from_top(directory, layout.prefix),)
+            if chosen[0] not in layout.directories:
+                remedy = "it names who may decrypt which files (docs/secrets.md)"
+                raise FleetError(f"{root / directory / CONFIG}: missing; {remedy}")
+        with opened(root) as tree:
+            stores = tuple(Store.load(root, layout, each, tree) for each in chosen)
+        misnamed = [path for path in layout.files if posixpath.basename(path) == MISNAMED]
+        findings = [f"{from_fleet(path, layout.prefix)}: sops does not read it; call it {CONFIG}" for path in misnamed]
+        submodules = (from_fleet(path, layout.prefix) for path in layout.submodules)
+        return cls(root, stores, layout.prefix, tuple(submodules), tuple(findings))
+
+    def __bool__(self) -> bool:
+        return bool(self.stores)
+
+    def store_of(self, path: str) -> Store | None:
+        """The store that a file of this path, from the fleet's directory, belongs to, or would."""
+        by_place = {from_top(store.directory, self.prefix): store for store in self.stores}
+        place = nearest(from_top(path, self.prefix), by_place)
+        return None if place is None else by_place[place]
+
+    def require_store(self, path: str) -> Store:
+        """The same. FleetError where no `.sops.yaml` is found from the file's directory upwards."""
+        store = self.store_of(path)
+        if store is None:
+            remedy = "it names who may decrypt which files (docs/secrets.md)"
+            raise FleetError(f"{self.root / posixpath.dirname(path) / CONFIG}: missing; {remedy}")
+        return store
+
+    @cached_property
+    def files(self) -> Mapping[str, SecretFile]:
+        """Every secret file, by its path from the fleet's directory."""
+        return {store.path(file.path): file for store in self.stores for file in store.files}
+
+    @property
+    def configs(self) -> tuple[str, ...]:
+        return tuple(store.config for store in self.stores)
+
+    def content(self, path: str) -> bytes:
+        """What a secret file holds that could be read."""
+        store = self.require_store(path)
+        return store.contents[store.below(path)]
+
+    def without(self, paths: Collection[str]) -> "Secrets":
+        """The same without these files."""
+
+        def left(store: Store) -> Store:
+            return replace(store, files=tuple(file for file in store.files if store.path(file.path) not in paths))
+
+        return replace(self, stores=tuple(map(left, self.stores)))
+
+    def people(self, fleet: Fleet, rules: Mapping[str, Rules] | None = None) -> People:
+        """What recipients are called, wherever they are named. `rules`, by configuration, are those that are to be."""
+        texts = [*(store.rules for store in self.stores), *(rules or {}).values()]
+        return People(recipients_of_hosts(fleet), {key: name for each in texts for key, name in each.names.items()})
+
+    def plan(self, fleet: Fleet, rules: Mapping[str, Rules] | None = None) -> Plan:
+        """What follows from all rules, or from those that are to be, by configuration."""
+        people = self.people(fleet, rules)
+        plans = [store.plan(people, (rules or {}).get(store.config)) for store in self.stores]
+        findings = [*self.findings, *(finding for each in plans for finding in each.findings)]
+        return Plan(tuple(rekey for each in plans for rekey in each.rekeys), tuple(dict.fromkeys(findings)))
 
 
 def look_at_secrets(root: Path, fleet: Fleet) -> tuple[list[str], str]:
@@ -230,13 +304,13 @@ def look_at_secrets(root: Path, fleet: Fleet) -> tuple[list[str], str]:
 
     Raises FleetError where the rules or the files cannot be read.
     """
-    if not (root / _SECRETS).exists():
-        return [], f"{_SECRETS}/ does not exist"
-    store = Store.load(root, _SECRETS)
-    plan = store.plan(People.of(fleet, store.rules))
+    secrets = Secrets.load(root)
+    if not secrets:
+        return [*secrets.findings], f"no {CONFIG} was found"
+    plan = secrets.plan(fleet)
     findings: list[str] = [*plan.findings]
     for rekey in plan.rekeys:
         what = f"its recipients are not those that its rule names: {', '.join(rekey.names)}"
         remedy = "`nixherd secrets apply` encrypts it anew"
-        findings.append(Finding(Severity.ERROR, store.path(rekey.path), "", what, remedy))
-    return findings, f"{len(store.files)} files"
+        findings.append(Finding(Severity.ERROR, rekey.path, "", what, remedy))
+    return findings, f"{len(secrets.files)} files"

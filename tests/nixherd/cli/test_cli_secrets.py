@@ -21,6 +21,8 @@ from tests.nixherd.trust.secrets.repositories import (
     sops,
 )
 
+JOINED = "secrets/.sops.yaml:1"
+
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
 
 
@@ -51,8 +53,8 @@ def test_all_is_well(secrets: Any, fleet: Path) -> None:
     found = secrets("status", "--json")
     assert found.status == 0
     assert not found.json["drift"]
-    assert {row["file"]: set(row["recipients"]) for row in found.json["files"]} == BEFORE
-    assert {row["host"]: row["rules"] for row in found.json["hosts"]} == {"doc1": [1], "igp": [1], "dev": []}
+    assert {row["file"].removeprefix("secrets/"): set(row["recipients"]) for row in found.json["files"]} == BEFORE
+    assert {row["host"]: row["rules"] for row in found.json["hosts"]} == {"doc1": [JOINED], "igp": [JOINED], "dev": []}
     table = secrets("status", "--table")
     assert "admin,doc1,igp" in table.out
     assert secrets("apply", "--json").json == {"steps": [], "files": [], "changed": False, "commit": None}
@@ -63,7 +65,7 @@ def test_a_rule_that_changed_is_planned_and_applied(secrets: Any, fleet: Path) -
     rule(fleet, "          - *igp\n", "")
     status = secrets("status", "--json")
     assert (status.status, status.json["drift"]) == (1, True)
-    assert [row["state"] for row in status.json["files"] if row["file"] == "common.env"] == ["-igp"]
+    assert [row["state"] for row in status.json["files"] if row["file"] == "secrets/common.env"] == ["-igp"]
     before = contents(fleet)
     planned = secrets("plan", "--table")
     assert "would encrypt secrets/common.env: -igp" in planned.out

@@ -15,7 +15,7 @@ from nixherd.nix.edit import NixText
 from nixherd.trust.enrol import Wanted, choose, documented, protected, publish, trusted
 from nixherd.trust.secrets.rules import parse_rules
 from nixherd.trust.secrets.sops import operator
-from nixherd.trust.secrets.store import People, Store
+from nixherd.trust.secrets.store import People, Secrets
 from tests.nix_cli import environment
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import (
@@ -137,7 +137,7 @@ def attempt(
     shared = Shared(load_fleet(fleet), Path("/nonexistent"))
     with changing(fleet) as changes:
         about = load_fleet(fleet)
-        wanted = trusted(Wanted(about, Store.load(fleet)), about.hosts["dev"], public or key("dev").public, rules)
+        wanted = trusted(Wanted(about, Secrets.load(fleet)), about.hosts["dev"], public or key("dev").public, rules)
         wanted = documented(protected(wanted, "dev"), "docs/machines.md")
         path = identity_of(place or fleet.parent, identity)
         publish(changes, wanted, "x", sops=lambda: operator(shared.run, path), say=lambda line: None, **options)
@@ -294,7 +294,7 @@ def test_the_rules_that_offer_themselves(host_id: str, numbers: list[int]) -> No
     )
     rules = parse_rules(f"creation_rules:\n- path_regex: ^common\n  {everybody}\n{own}")
     people = People({key("doc1").age: "doc1"})
-    assert [rule.number for rule in choose(rules, people, host_id, None)] == numbers
+    assert [rule.number for rule in choose({".sops.yaml": rules}, people, host_id, None)[".sops.yaml"]] == numbers
 
 
 def test_no_rule_is_everybodys(fleet: Path) -> None:

@@ -10,6 +10,7 @@ from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
 from nixherd.trust.enrol import Wanted
 from nixherd.trust.retire import Retirement, plan
+from nixherd.trust.secrets.store import Secrets
 from tests.nix_cli import environment
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import git, repository
@@ -38,7 +39,7 @@ def planned(root: Path, files: dict[str, str], *, in_git: bool = True, **how: ob
     if in_git:
         git(root, "init", "-q")
         git(root, "add", "-A")
-    return plan(Wanted(load_fleet(root), None), "web", Repository.around(root) if in_git else None, **how)  # type: ignore[arg-type]
+    return plan(Wanted(load_fleet(root), Secrets(root)), "web", Repository.around(root) if in_git else None, **how)  # type: ignore[arg-type]
 
 
 def test_shapes_that_people_write(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from nixherd.fleet.changeset import changing, interrupted
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.tree import Temporary, Tree, opened
 from nixherd.trust.enrol import Wanted, documented
+from nixherd.trust.secrets.store import Secrets
 from tests.nixherd.trust.secrets.repositories import contents, git
 from tests.properties import examples
 from tests.security.tree_state.conftest import TEMPORARIES, commit, publish, refused
@@ -200,7 +201,7 @@ def test_whatever_the_path_is_nothing_elsewhere_changes(parts: list[str]) -> Non
 
 
 def test_an_enrolment_does_not_write_where_git_is(fleet: Path) -> None:
-    request = Wanted(load_fleet(fleet), None)
+    request = Wanted(load_fleet(fleet), Secrets(fleet))
     refused(lambda: documented(request, ".git/hooks/post-commit"), "belongs to git")
     (fleet / "docs").mkdir()
     (fleet / "docs" / "machines.md").symlink_to("/etc/hostname")

@@ -3,8 +3,9 @@
 import pytest
 
 from nixherd.trust.secrets.files import Encrypted
+from nixherd.trust.secrets.reading import SecretFile
 from nixherd.trust.secrets.rules import parse_rules
-from nixherd.trust.secrets.store import People, SecretFile, plan
+from nixherd.trust.secrets.store import People, plan
 from tests.nixherd.trust.secrets.keys import key
 
 ADMIN, DOC1, OTHER = (key(name).recipient for name in ("admin", "doc1", "other"))
@@ -31,7 +32,7 @@ def test_nothing_to_do() -> None:
 
 def test_who_is_added_and_who_is_removed_by_name() -> None:
     assert found(OK, SecretFile("a.env", encrypted("admin", "dev", "other"))) == (
-        [f"a.env: +doc1, -dev, -{OTHER[:12]}…"],
+        [f"secrets/a.env: +doc1, -dev, -{OTHER[:12]}…"],
         (),
     )
 

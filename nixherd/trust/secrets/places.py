@@ -1,0 +1,106 @@
+"""The files of a fleet's repository, and which `.sops.yaml` each belongs to: the nearest from its directory upwards.
+
+sops itself looks upwards from the current directory, wherever that leads; here never above the repository's top, or
+outside any repository, the fleet's directory. What git ignores is not looked at: no flake has it, and no commit could.
+"""
+
+import os
+import posixpath
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nixherd.fleet.git import Repository
+from nixherd.trust.secrets.rules import CONFIG
+
+# What sops warns of and does not read.
+MISNAMED = ".sops.yml"
+_GITLINK = "160000"
+
+
+def from_fleet(path: str, prefix: str) -> str:
+    """A path from the repository's top as one from the fleet's directory, which is at `prefix` there."""
+    return posixpath.relpath(f"/{path}", f"/{prefix}")
+
+
+def from_top(path: str, prefix: str) -> str:
+    """A path from the fleet's directory as one from the repository's top; `.` for that itself."""
+    return posixpath.relpath(f"/{prefix}/{path}", "/")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A repository's files: all paths are from its top, `prefix` the one of the fleet's directory.
+
+    `directories` are those with a `.sops.yaml`, `submodules` those of other repositories; `belonging` the files that
+    are nearest to each of the directories.
+    """
+
+    prefix: str
+    files: tuple[str, ...]
+    directories: tuple[str, ...]
+    submodules: tuple[str, ...] = ()
+    belonging: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, root: Path) -> "Layout":
+        """The files below the top of the repository that the fleet is in, untracked ones too.
+
+        FleetError when git cannot say them.
+        """
+        repository = Repository.around(root)
+        if repository is None:
+            files, submodules = tuple(_walk(root)), tuple[str, ...]()
+        else:
+            files, submodules = _listed(repository)
+        top, prefix = (repository.top, repository.prefix.rstrip("/")) if repository else (root, "")
+        inner = _with_parents(map(posixpath.dirname, files))
+        # git may ignore it where something makes it
+        directories = sorted(each for each in inner if os.path.lexists(top / each / CONFIG))
+        belonging = dict[str, list[str]]()
+        for path in files:
+            if (place := nearest(path, frozenset(directories))) is not None:
+                belonging.setdefault(place, []).append(path)
+        return cls(prefix, files, tuple(directories), submodules, belonging)
+
+    def files_of(self, directory: str) -> Sequence[str]:
+        """Those that belong to the `.sops.yaml` of a directory."""
+        return self.belonging.get(directory, ())
+
+
+def nearest(path: str, directories: Collection[str]) -> str | None:
+    """The innermost of the directories that a file is in; all are from the repository's top."""
+    inner = posixpath.dirname(path)
+    while True:
+        if (inner or ".") in directories:
+            return inner or "."
+        if not inner:
+            return None
+        inner = posixpath.dirname(inner)
+
+
+def _with_parents(directories: Iterable[str]) -> set[str]:
+    found = {"."}
+    for each in set(directories):
+        inner = each
+        while inner and inner not in found:
+            found.add(inner)
+            inner = posixpath.dirname(inner)
+    return found
+
+
+def _listed(repository: Repository) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The files that git knows or could know, and the submodules."""
+    whole = replace(repository, directory=repository.top, prefix="")
+    rows = whole.read("ls-files", "--cached", "--stage", "-z").stdout.split("\0")[:-1]
+    known = {path: columns.split(" ")[0] for columns, _, path in (row.partition("\t") for row in rows)}
+    others = whole.read("ls-files", "--others", "--exclude-standard", "-z").stdout.split("\0")[:-1]
+    files = {path for path, mode in known.items() if mode != _GITLINK}
+    files |= {path for path in others if not path.endswith("/")}  # another repository, which git does not enter
+    return tuple(sorted(files)), tuple(sorted(path for path, mode in known.items() if mode == _GITLINK))
+
+
+def _walk(root: Path) -> Iterator[str]:
+    for parent, directories, names in os.walk(root):
+        directories[:] = sorted(name for name in directories if name != ".git")
+        yield from ((Path(parent) / name).relative_to(root).as_posix() for name in sorted(names))

@@ -1,0 +1,170 @@
+"""Where secrets are: the nearest `.sops.yaml` from each file upwards, in whatever way the repository is laid out."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nixherd.base.errors import FleetError
+from nixherd.fleet.changeset import changing
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.tree import opened, read
+from nixherd.trust.enrol import Wanted, publish, trusted
+from nixherd.trust.secrets.sops import operator
+from nixherd.trust.secrets.store import Secrets
+from tests.nix_cli import environment
+from tests.nixherd.trust.secrets.keys import key
+from tests.nixherd.trust.secrets.places import at_the_top, below
+from tests.nixherd.trust.secrets.repositories import (
+    BEFORE,
+    SECRETS,
+    WITH_DEV,
+    git,
+    identity_of,
+    nobodys,
+    recipients,
+    repository,
+    sops,
+)
+from tests.shared import Shared
+
+pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobodys(monkeypatch, tmp_path)
+
+
+def enrolled(fleet: Path, place: Path) -> tuple[str, ...]:
+    """Enrol dev; return the paths that changed."""
+    shared = Shared(load_fleet(fleet), Path("/nonexistent"))
+    with changing(fleet) as changes:
+        loaded = load_fleet(fleet)
+        change = trusted(Wanted(loaded, Secrets.load(fleet)), loaded.hosts["dev"], key("dev").public)
+        path = identity_of(place)
+        done = publish(changes, change, "dev joins", sops=lambda: operator(shared.run, path), say=lambda line: None)
+    shared.run.close()
+    return done.paths
+
+
+def worktree(place: Path) -> Path:
+    git(below(place / "other"), "worktree", "add", "-q", str(place / "fleet"), "-b", "work")
+    return place / "fleet" / "nix"
+
+
+def link(place: Path) -> Path:
+    (place / "link").symlink_to(below(place / "fleet"))
+    return place / "link"
+
+
+def submodule(place: Path) -> Path:
+    """The fleet's repository as a submodule of another one."""
+    top = below(place / "other").parent
+    (place / "fleet").mkdir()
+    git(place / "fleet", "init", "-q")
+    git(place / "fleet", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(top), "sub")
+    for name, value in (("name", "admin"), ("email", "admin@invalid")):
+        git(place / "fleet" / "sub", "config", f"user.{name}", value)
+    return place / "fleet" / "sub" / "nix"
+
+
+def beside(place: Path) -> Path:
+    return repository(place / "fleet")
+
+
+def top(place: Path) -> Path:
+    return at_the_top(place / "fleet")
+
+
+def subdirectory(place: Path) -> Path:
+    return below(place / "fleet")
+
+
+def deep(place: Path) -> Path:
+    return below(place / "fleet", "infra/nix")
+
+
+@pytest.mark.parametrize("make", [beside, top, subdirectory, deep, worktree, link, submodule])
+def test_the_same_results_wherever_the_fleet_is(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    fleet = make(tmp_path)
+    secrets = Secrets.load(fleet)
+    assert len(secrets.stores) == 1
+    assert set(secrets.files) == {f"secrets/{name}" for name in SECRETS}
+    assert secrets.plan(load_fleet(fleet)).rekeys == ()
+    assert secrets.plan(load_fleet(fleet)).findings == ()
+    assert recipients(fleet) == BEFORE
+    commits = git(fleet, "rev-list", "--count", "HEAD")
+    changed = enrolled(fleet, tmp_path)
+    [config] = secrets.configs
+    others = (name for name in SECRETS if name != "ssh_key_admin")
+    assert set(changed) == {config, "hosts.nix", *(f"secrets/{name}" for name in others)}
+    assert recipients(fleet) == WITH_DEV
+    assert int(git(fleet, "rev-list", "--count", "HEAD")) == int(commits) + 1
+    assert git(fleet, "status", "--porcelain") == ""
+    assert sops(fleet, "decrypt", "secrets/common.yaml", identity="dev").stdout
+    assert enrolled(fleet, tmp_path) == ()
+
+
+def test_each_file_belongs_to_the_nearest_configuration(tmp_path: Path) -> None:
+    """Also where sops is called in the file's directory, which looks upwards from there."""
+    fleet = at_the_top(tmp_path / "fleet")
+    inner = fleet / "hosts" / "dev" / "secrets"
+    inner.mkdir(parents=True)
+    (inner / ".sops.yaml").write_text(f"creation_rules:\n  - age: {key('other').recipient} # other\n")
+    (inner / "own.yaml").write_text("a: 1\n")
+    sops(inner, "encrypt", "--in-place", "own.yaml")
+    (fleet / "hosts" / "dev" / "plain.yaml").write_text("a: 1\n")
+    secrets = Secrets.load(fleet)
+    assert secrets.configs == (".sops.yaml", "hosts/dev/secrets/.sops.yaml")
+    assert "hosts/dev/secrets/own.yaml" in secrets.files
+    found = secrets.store_of("hosts/dev/secrets/own.yaml"), secrets.store_of("hosts/dev/x.yaml")
+    assert [each.config for each in found if each] == ["hosts/dev/secrets/.sops.yaml", ".sops.yaml"]
+    assert secrets.plan(load_fleet(fleet)).rekeys == ()
+    assert Secrets.load(fleet, "hosts/dev/secrets").configs == ("hosts/dev/secrets/.sops.yaml",)
+
+
+def test_a_configuration_beside_the_fleet_is_one_of_its_repository(tmp_path: Path) -> None:
+    fleet = below(tmp_path / "fleet")
+    (fleet.parent / "secrets").mkdir()
+    git(fleet.parent, "mv", "nix/secrets", "secrets/fleet")
+    text = (fleet.parent / ".sops.yaml").read_text().replace("^nix/secrets/", "^fleet/")
+    git(fleet.parent, "mv", ".sops.yaml", "secrets/.sops.yaml")
+    (fleet.parent / "secrets" / ".sops.yaml").write_text(text)
+    git(fleet.parent, "commit", "-qam", "moved")
+    secrets = Secrets.load(fleet)
+    assert secrets.configs == ("../secrets/.sops.yaml",)
+    assert set(secrets.files) == {f"../secrets/fleet/{name}" for name in SECRETS}
+    assert "../secrets/fleet/common.yaml" in enrolled(fleet, tmp_path)
+    assert git(fleet, "status", "--porcelain") == ""
+
+
+def test_nothing_above_the_repository_is_read_or_written(tmp_path: Path) -> None:
+    fleet = below(tmp_path / "outer" / "fleet")
+    (tmp_path / "outer" / ".sops.yaml").write_text(f"creation_rules:\n  - age: {key('other').recipient}\n")
+    assert Secrets.load(fleet).configs == ("../.sops.yaml",)
+    for path in ("../../.sops.yaml", "../nix/../../.sops.yaml", "secrets/../../../.sops.yaml", "..", "../.git/config"):
+        with pytest.raises(FleetError, match=r"is not a path below|belongs to git"):
+            read(fleet, path)
+        with opened(fleet) as tree, pytest.raises(FleetError, match=r"is not a path below|belongs to git"):
+            tree.replace(path, b"")
+
+
+def test_without_git_the_fleets_directory_is_all_there_is(tmp_path: Path) -> None:
+    fleet = at_the_top(tmp_path / "fleet")
+    subprocess.run(["rm", "-rf", str(fleet / ".git")], env=environment(), check=True)
+    (tmp_path / ".sops.yaml").write_text(f"creation_rules:\n  - age: {key('other').recipient}\n")
+    secrets = Secrets.load(fleet)
+    assert secrets.configs == (".sops.yaml",)
+    assert set(secrets.files) == {f"secrets/{name}" for name in SECRETS}
+
+
+def test_a_name_that_sops_does_not_read_is_said(tmp_path: Path) -> None:
+    fleet = at_the_top(tmp_path / "fleet")
+    git(fleet, "mv", ".sops.yaml", ".sops.yml")
+    done = sops(fleet, "updatekeys", "--yes", "secrets/common.yaml", check=False)
+    assert "must be called" in done.stderr + done.stdout
+    secrets = Secrets.load(fleet)
+    assert not secrets
+    assert secrets.findings == (".sops.yml: sops does not read it; call it .sops.yaml",)
