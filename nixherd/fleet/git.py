@@ -198,7 +198,7 @@ class Repository:
         return [] if done.status else done.stdout.split()
 
     def contents(self, ids: Iterable[str], kind: str = "commit") -> dict[str, bytes]:
-        """The contents of objects of this kind, by their whole hashes; what is not here, or of another kind, is left out.
+        """The contents of objects of a kind, by their whole hashes; what is not here, or of another kind, is left out.
 
         `ids` are hashes of commits, or names as gitrevisions(7) has them.
         """

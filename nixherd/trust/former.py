@@ -1,4 +1,4 @@
-"""Which recipients are known to be a host's: those of the keys that hosts.nix pins or pinned, in each of their forms."""
+"""Which recipients are known to be a host's: each form of the keys that hosts.nix pins, or pinned before."""
 
 from collections.abc import Iterator
 from functools import lru_cache

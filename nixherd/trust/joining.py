@@ -1,9 +1,10 @@
-"""What a host joins: the rules of the files that its configuration declares, and those that are named. Pure.
+"""What a host joins: the rules of the files that its configuration declares, and those that are named.
 
 Nothing else is a reason to be given a secret: neither that every other host has it, nor that a rule has the host's
 name in it.
 """
 
+import os
 import re
 import shlex
 from collections import defaultdict
@@ -69,10 +70,14 @@ class Missing:
 
 @dataclass(frozen=True)
 class Joined:
-    """`rules` to join, by configuration; what is `missing` for the rest; and `notes` on what else is to be known."""
+    """`rules` to join, by configuration; what is `missing` for the rest; and `notes` on what else is to be known.
+
+    `homeless` are declared files that no `.sops.yaml` is for.
+    """
 
     rules: Mapping[str, tuple[Rule, ...]]
     missing: tuple[Missing, ...] = ()
+    homeless: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -87,20 +92,20 @@ def joined(secrets: Secrets, people: People, rules: Mapping[str, Rules], host_id
     """
     declared = admission.declared
     found: dict[str, dict[int, Rule]] = {config: {} for config in rules}
-    for config, rule in named(rules, admission.rules or ()):
-        found[config][rule.number] = rule
+    for config, each in named(rules, admission.rules or ()):
+        found[config][each.number] = each
     if declared.problem is not None:
         what = f"{host_id}: which secrets it declares is not known: {declared.problem}"
         if not found or admission.rules is None:
             raise Usage(f"{what}; correct that, or name rules with --rule (data secrets_rules): {labels(rules)}")
         return Joined(_sorted(found), notes=(what,))
-    missing, notes = list[Missing](), [*_elsewhere(declared.of_system, host_id)]
+    missing, homeless, notes = list[Missing](), list[str](), [*_elsewhere(declared.of_system, host_id)]
     for path, of_file in _by_file(declared.of_system).items():
         store = secrets.store_of(path)
         if store is None:
-            notes.append(f"{path}: no .sops.yaml is found from its directory upwards; `nixherd secrets init` makes one")
+            homeless.append(path)
             continue
-        rule, exists = _rule(store, rules, path, host_id, admission), path in secrets.files
+        rule, exists = _rule(store, rules, path, host_id, admission), _exists(secrets, path)
         if isinstance(rule, Rule):
             found[store.config][rule.number] = rule
         elif isinstance(rule, Unknown):
@@ -111,7 +116,7 @@ def joined(secrets: Secrets, people: People, rules: Mapping[str, Rules], host_id
             missing.append(Missing(path, store, rule, exists, of_file, readers, why))
     notes += _of_homes(secrets, rules, declared)
     notes += _not_by_host_key(declared, host_id)
-    return Joined(_sorted(found), tuple(missing), tuple(notes))
+    return Joined(_sorted(found), tuple(missing), tuple(homeless), tuple(notes))
 
 
 def _rule(
@@ -122,6 +127,10 @@ def _rule(
         what = f"{host_id}: which rule of {store.config} is for {path} is not known: {rule.why}"
         raise Usage(f"{what}; name it with --rule (data secrets_rules): {labels(rules)}")
     return rule
+
+
+def _exists(secrets: Secrets, path: str) -> bool:
+    return path in secrets.files or os.path.lexists(secrets.root / path)
 
 
 def _sorted(found: Mapping[str, Mapping[int, Rule]]) -> dict[str, tuple[Rule, ...]]:
@@ -149,7 +158,7 @@ def _of_homes(secrets: Secrets, rules: Mapping[str, Rules], declared: Declared) 
         rule = rules[store.config].rule_of(store.below(path)) if store else None
         if rule is None:
             yield f"{path}, which {users}'s home declares: no rule is for it; people's keys decrypt it"
-        elif path not in secrets.files:
+        elif not _exists(secrets, path):
             yield f"{path}, which {users}'s home declares, does not exist"
 
 
@@ -233,11 +242,13 @@ def readers_of(store: Store, people: People, secrets: Secrets, path: str) -> tup
 
 def require_covered(found: Joined, people: People, host_id: str, admission: Admission) -> None:
     """Usage for a file that the host declares and that no rule is for, with what to do; unless rules are named."""
+    if found.homeless and admission.rules is None:
+        files = ", ".join(found.homeless)
+        remedy = "make one there, or name rules with --rule (data secrets_rules)"
+        raise Usage(f"{host_id} declares {files}: no .sops.yaml is found from there upwards; {remedy}")
     without = [each for each in found.missing if each.rule is None]
     if without and admission.rules is None and not admission.creates:
         raise Usage(f"{host_id}: {'; '.join(each.remedy(people) for each in without)}")
     unclear = [each for each in without if not each.readers]
     if unclear and admission.creates:
         raise FleetError(f"{host_id}: {'; '.join(each.remedy(people) for each in unclear)}")
-
-

@@ -3,14 +3,38 @@
 import json
 import secrets as random
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from nixherd.trust.secrets.files import Format
+from nixherd.trust.secrets.keys import Recipient
 
 _BYTES = 24
 _WHOLE = "placeholder"
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A secret file that does not exist yet: what is to be encrypted, for whom by its rule in `config`. Shown as made.
+
+    `names` are those of its recipients.
+    """
+
+    path: str
+    config: str
+    format: Format
+    text: str = field(repr=False)
+    keys: tuple[str, ...]
+    recipients: frozenset[Recipient]
+    names: str
+
+    def __str__(self) -> str:
+        what = (
+            f" of {', '.join(key or 'all' for key in self.keys)}" if self.format in (Format.YAML, Format.JSON) else ""
+        )
+        return f"{self.path}: new, encrypted for {self.names}, with a random text in place{what or ' of its content'}"
 
 
 def document(file_format: Format, keys: Iterable[str]) -> str:

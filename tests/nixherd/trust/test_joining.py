@@ -8,8 +8,9 @@ from nixherd.base.errors import FleetError, Usage
 from nixherd.nix.declared import Declared, DeclaredSecret, Identity
 from nixherd.trust.joining import Admission, Joined, called, joined, named, require_covered
 from nixherd.trust.secrets.files import Encrypted
+from nixherd.trust.secrets.reading import SecretFile
 from nixherd.trust.secrets.rules import Rules, parse_rules
-from nixherd.trust.secrets.store import People, Secrets, SecretFile, Store
+from nixherd.trust.secrets.store import People, Secrets, Store
 from tests.nixherd.trust.secrets.keys import key
 
 ADMIN, BOB, DOC1, IGP = (key(name).recipient for name in ("admin", "bob", "doc1", "igp"))
@@ -59,7 +60,9 @@ def numbers(result: Joined) -> list[int]:
         (("secrets/doc1.yaml",), [2]),
     ],
 )
-def test_a_second_host_joins_what_it_declares_and_nothing_of_the_firsts(files: tuple[str, ...], expected: list[int]) -> None:
+def test_a_second_host_joins_what_it_declares_and_nothing_of_the_firsts(
+    files: tuple[str, ...], expected: list[int]
+) -> None:
     assert numbers(of(declares(*files))) == expected
 
 
@@ -108,7 +111,9 @@ def test_in_several_files_a_number_needs_the_file() -> None:
 
 
 def test_what_is_not_known_is_not_guessed() -> None:
-    with pytest.raises(Usage, match=r"dev: which secrets it declares is not known: it is broken; correct that, or name"):
+    with pytest.raises(
+        Usage, match=r"dev: which secrets it declares is not known: it is broken; correct that, or name"
+    ):
         of(declares("secrets/dev.yaml", problem="it is broken"))
     result = of(declares("secrets/dev.yaml", problem="it is broken"), rules=[1])
     assert numbers(result) == [1]
@@ -145,7 +150,10 @@ def test_who_is_to_read_it_is_not_guessed() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (rules(("^all", f"{ADMIN},{BOB}"), (r"^a\.yaml$", f"{ADMIN},{DOC1}"), ("^k", ADMIN)), [ADMIN]),  # as its neighbour
+        (
+            rules(("^all", f"{ADMIN},{BOB}"), (r"^a\.yaml$", f"{ADMIN},{DOC1}"), ("^k", ADMIN)),
+            [ADMIN],
+        ),  # as its neighbour
         (rules(("^all", f"{ADMIN},{BOB},{DOC1},{IGP}"), ("^k", f"{ADMIN},{BOB}")), [ADMIN, BOB]),
         (rules(("^all", ADMIN), ("^k", BOB)), []),
     ],
@@ -179,12 +187,18 @@ def test_what_comes_from_elsewhere_is_not_ours() -> None:
 
 def test_a_machine_with_another_identity_is_said_to_have_it() -> None:
     declared = Declared("dev", declares("secrets/dev.yaml").secrets, identities=(Identity(None, "/var/key.txt"),))
-    assert of(declared).notes == ("dev decrypts with /var/key.txt, not with its host key, says sops.age of its configuration",)
+    assert of(declared).notes == (
+        "dev decrypts with /var/key.txt, not with its host key, says sops.age of its configuration",
+    )
 
 
 def test_where_no_configuration_is_found() -> None:
-    result = of(declares("elsewhere/x.yaml"))
-    assert result.notes[0].startswith("elsewhere/x.yaml: no .sops.yaml is found from its directory upwards")
+    declared = declares("elsewhere/x.yaml")
+    with pytest.raises(
+        Usage, match=r"dev declares elsewhere/x.yaml: no .sops.yaml is found from there upwards; make one"
+    ):
+        require_covered(of(declared), PEOPLE, "dev", Admission(declared, creates=True))
+    require_covered(of(declared), PEOPLE, "dev", Admission(declared, rules=[1]))
 
 
 def test_a_key_by_name() -> None:
@@ -194,5 +208,5 @@ def test_a_key_by_name() -> None:
     assert called(people, all_rules, "framework").value == ADMIN
     assert called(people, all_rules, ADMIN).value == ADMIN
     assert called(people, all_rules, "doc1").value == DOC1
-    with pytest.raises(Usage, match="nobody is called x in .sops.yaml; there are framework, doc1, bob"):
+    with pytest.raises(Usage, match=r"nobody is called x in .sops.yaml; there are framework, doc1, bob"):
         called(people, all_rules, "x")
