@@ -15,7 +15,7 @@ from nixherd.nix.commands import nix_string
 from nixherd.nix.edit import NixText
 from nixherd.ssh import age
 from nixherd.trust.enrol import Wanted
-from nixherd.trust.former import known_keys
+from nixherd.trust.former import forms_of, known_keys
 from nixherd.trust.joining import Admission, Missing, called, joined, require_covered
 from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.files import Format
@@ -43,7 +43,7 @@ def trusted(change: Wanted, host: Host, public_key: str, admission: Admission) -
     gone: tuple[Recipient, ...] = ()
     change = replace(change, host_key=recipient)
     if change.secrets:
-        change, gone = _in_place(change, host, recipient, admission)
+        change, gone = _in_place(change, host, public_key, admission)
         change = _joining(change, host, recipient, admission)
     if host.public_key is None or host.public_key.split()[:2] != public_key.split()[:2]:
         text = NixText(HOSTS, change.current(HOSTS) or b"").set((host.id, "publicKey"), nix_string(public_key))
@@ -55,12 +55,13 @@ def trusted(change: Wanted, host: Host, public_key: str, admission: Admission) -
 
 
 def _in_place(
-    change: Wanted, host: Host, recipient: Recipient, admission: Admission
+    change: Wanted, host: Host, public_key: str, admission: Admission
 ) -> tuple[Wanted, tuple[Recipient, ...]]:
     """With its key in place of those that were the host's, which are returned too."""
     rules, people = change.rules(), _people(change)
     named = tuple(_replaced(change, people, host.id, each) for each in admission.replaces)
-    known, gone = known_keys(change.fleet, host.id), list[Recipient]()
+    recipient, *forms = forms_of(public_key)
+    known, gone = known_keys(change.fleet, host.id) | set(forms), list[Recipient]()
     for store in change.secrets.stores:
         for key in rules[store.config].known:
             if key == recipient or not (key in named or key.bare in known):
