@@ -13,7 +13,7 @@ from nixherd.pyinfra_glue.fleet_files import changed_files, not_encrypted_for
 from nixherd.pyinfra_glue.hosts import evaluated, executing, fleet_host
 from nixherd.pyinfra_glue.installing import is_installed, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
-from nixherd.trust.enrol import with_rekeys
+from nixherd.trust.recipients import with_rekeys
 
 _SALT = random.token_hex(16)
 

@@ -9,12 +9,13 @@ from nixherd.base.names import flag_of, path_below
 from nixherd.base.ssh_keys import parse_public_key
 from nixherd.fleet.load import load_fleet
 from nixherd.locate.reach import Epoch
-from nixherd.pyinfra_glue.fleet_files import EnrolledKey, changed_files, rules_said
+from nixherd.pyinfra_glue.fleet_files import EnrolledKey, admission_of, changed_files
 from nixherd.pyinfra_glue.hosts import connector_of, context_of, executing, fleet_host
 from nixherd.pyinfra_glue.installing import machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 from nixherd.pyinfra_glue.secrets_place import require_place_for_secrets
-from nixherd.trust.enrol import Wanted, documented, protected, trusted
+from nixherd.trust.enrol import Wanted, documented, protected
+from nixherd.trust.recipients import trusted
 
 DOCS = "docs/machines.md"
 _JOINS, _IN_SERVICE = "fleet: {{ host }} joins", "fleet: {{ host }} is in service"
@@ -31,11 +32,11 @@ def enroll(docs: bool = False, protect: bool = False) -> Change | NoChange:
     has_docs, is_protected = flag_of("docs", docs), flag_of("protect", protect)
     host_id = fleet_host(host).id
     require_place_for_secrets(host)
-    key, rules = EnrolledKey.of(host), rules_said(host)
+    key = EnrolledKey.of(host)
 
     def change(files: Wanted) -> Wanted:
         config = files.fleet.hosts[host_id]
-        files = trusted(files, config, config.public_key or key.public, rules)
+        files = trusted(files, config, config.public_key or key.public, admission_of(host))
         files = protected(files, host_id) if is_protected else files
         if has_docs:
             place, given = host.data.get("docs_file") or DOCS, host.data.get("docs_template")

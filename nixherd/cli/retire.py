@@ -29,6 +29,7 @@ from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import label
 from nixherd.trust import retire as retiring
 from nixherd.trust.enrol import Wanted, stage, swap_in
+from nixherd.trust.recipients import keys_of
 from nixherd.trust.rehearsal import require_evaluates
 from nixherd.trust.retire import Retirement
 from nixherd.trust.secrets.sops import identity_file, operator
@@ -160,8 +161,9 @@ def _retired_before(front: Front, changeset: Changeset, name: str, options: Opti
 def _require_nothing_left(front: Front, name: str, options: Options, commit: str) -> None:
     """FleetError where something of a retired host is left, or may be."""
     left = [f"{DEFINITIONS}: {vm.attribute}" for vm in front.fleet.vms.values() if name in (vm.name, vm.host_id)]
-    stores = Secrets.load(front.root, options.secrets).stores
-    left += [f"{store.config}: {name} is a recipient" for store in stores if name in store.rules.names.values()]
+    now = Wanted(front.fleet, Secrets.load(front.root, options.secrets))
+    stores = now.secrets.stores
+    left += [f"{store.config}: {name} is a recipient" for store in stores if keys_of(now, store, name)]
     if left:
         raise FleetError(f"{name} was retired by commit {commit}, and is there again: {', '.join(left)}")
     machines = recipients_of_hosts(front.fleet)

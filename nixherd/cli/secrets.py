@@ -17,7 +17,9 @@ from nixherd.cli.parameters import commit_option, dry_run_option, identity_optio
 from nixherd.fleet.changeset import Done, changing, interrupted
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.tree import opened
-from nixherd.trust.enrol import Wanted, publish, trusted, untrusted, with_rekeys
+from nixherd.trust.enrol import Wanted, publish
+from nixherd.trust.joining import Admission
+from nixherd.trust.recipients import trusted, untrusted, with_rekeys
 from nixherd.trust.secrets.files import Format
 from nixherd.trust.secrets.rules import Rule, Unknown
 from nixherd.trust.secrets.sops import identity_file, operator
@@ -154,11 +156,15 @@ def apply(front: Front, /, **options: Any) -> None:
 
 @secrets.command("add-host")
 @click.argument("host")
-@click.option("--rule", "rules", multiple=True, metavar="RULE", help="A rule's number or path_regex; may be repeated.")
+@click.option("--rule", "rules", multiple=True, metavar="RULE", help="Also this one: its number, or a part of it.")
+@click.option("--replace", "replaces", multiple=True, metavar="NAME|KEY", help="In place of this key, which was its.")
+@click.option("--create", "creates", is_flag=True, help="Make the rules and files that it declares and are missing.")
 @_changes
 @pass_front
-def add_host(front: Front, /, host: str, rules: tuple[str, ...], **options: Any) -> None:
-    """Make a host a recipient, by its publicKey in hosts.nix; without --rule, of what all hosts may read."""
+def add_host(
+    front: Front, /, host: str, rules: tuple[str, ...], replaces: tuple[str, ...], creates: bool, **options: Any
+) -> None:
+    """Make a host a recipient, by its publicKey in hosts.nix, of the secrets that its configuration declares."""
 
     def joined(change: Wanted) -> Wanted:
         declared = change.fleet.hosts.get(host)
@@ -166,7 +172,8 @@ def add_host(front: Front, /, host: str, rules: tuple[str, ...], **options: Any)
             raise Usage(f"hosts.nix has no host {host}; it has {', '.join(sorted(change.fleet.hosts))}")
         if declared.public_key is None:
             raise Usage(f"hosts.nix: {host}.publicKey is a placeholder; enroll the host (deploys/enroll.py) instead")
-        return trusted(change, declared, declared.public_key, rules or None)
+        secrets = front.evaluator.declared((host,), host)
+        return trusted(change, declared, declared.public_key, Admission(secrets, rules or None, replaces, creates))
 
     _carry_out(front, joined, f"secrets: {host} joins", **options)
 
@@ -230,4 +237,6 @@ def _show(front: Front, change: Wanted, done: Done | None) -> None:
     lines = [f"would {step}" if front.dry_run else step for step in change.steps]
     lines = lines or ["nothing to do: every file is encrypted for whom its rule names"]
     lines += [f"commit {done.commit}: {len(done.paths)} files"] if done and done.commit else []
-    front.show(document, lines)
+    front.show({**document, "notes": change.notes}, lines)
+    if not front.wants_json:
+        narrate(change.notes)

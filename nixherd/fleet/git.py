@@ -197,19 +197,22 @@ class Repository:
         done = self.read("rev-list", *words, answers=(0, 1, 128))
         return [] if done.status else done.stdout.split()
 
-    def contents(self, ids: Iterable[str]) -> dict[str, bytes]:
-        """The contents of the commits with these whole hashes; those that are not here, or no commits, are left out."""
+    def contents(self, ids: Iterable[str], kind: str = "commit") -> dict[str, bytes]:
+        """The contents of objects of a kind, by their whole hashes; what is not here, or of another kind, is left out.
+
+        `ids` are hashes of commits, or names as gitrevisions(7) has them.
+        """
         hashes = "".join(f"{id}\n" for id in ids)
         output = self.read("cat-file", "--batch", "--buffer", input=hashes).raw if hashes else b""
         found, at = {}, 0
         while at < len(output):
             end = output.index(b"\n", at)
-            name, kind, *size = output[at:end].decode(errors="replace").split(" ")
+            name, *found_kind, size = output[at:end].decode(errors="replace").split(" ")
             at = end + 1
-            if size:
-                if kind == "commit":
-                    found[name] = output[at : at + int(size[0])]
-                at += int(size[0]) + 1
+            if size.isdecimal():  # not `NAME missing`
+                if found_kind == [kind]:
+                    found[name] = output[at : at + int(size)]
+                at += int(size) + 1
         return found
 
     def ignored(self, paths: Sequence[str]) -> list[str]:

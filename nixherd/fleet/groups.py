@@ -141,6 +141,7 @@ _DEPLOYMENT = (*(field.name for field in FIELDS[Place.HOST] if field.deploys), *
 HOST_DATA: Mapping[str, DataKind] = {
     **dict.fromkeys(_DEPLOYMENT, _ANY),
     **dict.fromkeys(("allow_reboot", "commit", "edit_generated", "force", "local", "protect", "rotate_removed"), _FLAG),
+    "secrets_create": _FLAG,
     **dict.fromkeys(("boot_deadline", "task_deadline"), _SECONDS),
     **dict.fromkeys(("age_identity", "commit_message", "docs_file", "docs_template", "flake", "host_key"), _TEXT),
     **dict.fromkeys(("hardware_configuration", "install_user", "journal", "proxmox_token_file"), _TEXT),
@@ -148,7 +149,7 @@ HOST_DATA: Mapping[str, DataKind] = {
     "secrets_directory": _TEXT,
     "snapshot": (lambda value: value in ("keep", "remove"), "keep or remove"),
     "sudo_password": (lambda value: value == "stdin", "stdin: the password itself is never said here"),
-    **dict.fromkeys(("extra_files", "secrets_rules", "without"), _ANY),
+    **dict.fromkeys(("extra_files", "secrets_replace", "secrets_rules", "without"), _ANY),
 }
 NODE_DATA: Mapping[str, DataKind] = {
     **dict.fromkeys(("blacklist", "devices", "hostpci", "kernel_words", "vendor_reset"), _ANY),

@@ -16,10 +16,11 @@ from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet, GuestType
 from nixherd.gate.results import Result, passed
 from nixherd.gate.tools import Scope, run_all
-from nixherd.pyinfra_glue.hosts import connector_of, context_of, executing, fleet_host, vm_of
+from nixherd.pyinfra_glue.hosts import connector_of, context_of, executing, fleet_host, limited_to, vm_of
 from nixherd.pyinfra_glue.installing import machine_for, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange
 from nixherd.trust.enrol import Wanted, publish
+from nixherd.trust.joining import Admission
 from nixherd.trust.secrets.sops import as_host, identity_file, operator
 from nixherd.trust.secrets.store import Secrets, look_at_secrets, recipients_of_hosts
 from nixherd.trust.templating import Values, render, render_foreign
@@ -42,11 +43,12 @@ def changed_files(
     root = Path(context_of(host).fleet.path)
     with context_of(host).run.fleet_files:
         fleet = load_fleet(root)
-        steps = change(Wanted(fleet, secrets_of(host, fleet))).steps
+        files = change(Wanted(fleet, secrets_of(host, fleet)))
+        steps = files.steps
         if interrupted(root):
             steps = ("finish what an interrupted run began to publish", *steps)
     if not steps:
-        return NoChange(otherwise)
+        return NoChange("; ".join((otherwise, *files.notes)))
     return Change("; ".join(steps), partial(_publish, host, change, subject, before))
 
 
@@ -70,6 +72,8 @@ def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str, befor
             say=host.log,
         )
     context_of(host).evaluator.forget()
+    for note in files.notes:
+        host.log(note)
     for path in done.paths:
         host.log(f"wrote {path}")
     if done.commit:
@@ -163,14 +167,26 @@ def _read(host: Host) -> str:
     raise FleetError(f"{host_id}: no host key is known; install it first, then run deploys/post_provision.py")
 
 
-def rules_said(host: Host) -> list[str | int] | None:
-    """Data `secrets_rules`: which creation rules are meant. Usage when it is something else."""
-    given = host.data.get("secrets_rules")
-    if given is None:
-        return None
-    if not isinstance(given, (list, tuple)) or not all(isinstance(each, (str, int)) for each in given):
+def admission_of(host: Host) -> Admission:
+    """How the host is to become a recipient: by what it declares, and data `secrets_rules`, `_replace` and `_create`.
+
+    Usage when one of them is something else.
+    """
+    rules, replaces = host.data.get("secrets_rules"), host.data.get("secrets_replace")
+    if rules is not None and not _is_list(rules, (str, int)):
         raise Usage("secrets_rules is a list of rules' numbers or path_regexes")
-    return list(given)
+    replaces = [replaces] if isinstance(replaces, str) else replaces or []
+    if not _is_list(replaces, str):
+        raise Usage("secrets_replace is the name or the key of a recipient, or a list of them")
+    creates = flag_of("secrets_create", host.data.get("secrets_create", False))
+    declared = context_of(host).evaluator.declared(limited_to(host), fleet_host(host).id)
+    return Admission(declared, rules, replaces, creates)
+
+
+def _is_list(value: object, kinds: type | tuple[type, ...]) -> bool:
+    return isinstance(value, (list, tuple)) and all(
+        isinstance(each, kinds) and not isinstance(each, bool) for each in value
+    )
 
 
 def require_passed(host: Host, without: list[str]) -> None:

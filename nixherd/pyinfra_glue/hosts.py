@@ -42,11 +42,16 @@ def failed(host: Host) -> bool:
     return host in host.state.failed_hosts
 
 
+def limited_to(host: Host) -> tuple[str, ...]:
+    """The ids of all hosts of this run."""
+    state = host.state
+    return tuple(sorted(each.data.host_id for each in state.inventory if state.is_host_in_limit(each)))
+
+
 def selection(host: Host) -> tuple[str, ...]:
     """The ids of all NixOS hosts of this run that we could install: they are evaluated and built together."""
-    fleet, state = context_of(host).fleet, host.state
-    limited = (each.data.host_id for each in state.inventory if state.is_host_in_limit(each))
-    vms = {host_id: fleet.vm_of(host_id) for host_id in limited if fleet.hosts[host_id].is_nixos}
+    fleet = context_of(host).fleet
+    vms = {host_id: fleet.vm_of(host_id) for host_id in limited_to(host) if fleet.hosts[host_id].is_nixos}
     return tuple(sorted(host_id for host_id, vm in vms.items() if vm is None or vm.is_managed))
 
 

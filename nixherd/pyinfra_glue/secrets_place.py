@@ -9,7 +9,7 @@ from nixherd.base.errors import FleetError
 from nixherd.base.names import many, some
 from nixherd.nix.declared import Declared
 from nixherd.pyinfra_glue.fleet_files import secrets_of
-from nixherd.pyinfra_glue.hosts import context_of, fleet_host
+from nixherd.pyinfra_glue.hosts import context_of, fleet_host, limited_to
 from nixherd.trust.secrets.other_tools import others_in
 from nixherd.trust.secrets.places import Layout
 from nixherd.trust.secrets.rules import CONFIG
@@ -37,6 +37,4 @@ def require_place_for_secrets(host: Host, of: Callable[[], Declared] | None = No
 
 def _declared(host: Host) -> Declared:
     """What the host's configuration declares, evaluated alone, for all hosts of the run at once."""
-    state = host.state
-    ids = sorted(each.data.host_id for each in state.inventory if state.is_host_in_limit(each))
-    return context_of(host).evaluator.declared(ids, fleet_host(host).id)
+    return context_of(host).evaluator.declared(limited_to(host), fleet_host(host).id)

@@ -5,7 +5,7 @@ protect its guest, the overview of the machines (rendered here) shows it. Nothin
 was verified, and then it is published at once.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,23 +13,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from nixherd.base.errors import FleetError, Usage
+from nixherd.base.errors import FleetError
 from nixherd.base.names import format_size
 from nixherd.base.ssh_keys import parse_public_key
 from nixherd.fleet import tree
 from nixherd.fleet.changeset import Changeset, Done
 from nixherd.fleet.load import Leaf, require_exactly
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
-from nixherd.nix.commands import nix_string
 from nixherd.nix.edit import NixText
-from nixherd.ssh import age
 from nixherd.trust import templating
-from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.keys import Recipient
-from nixherd.trust.secrets.keys import age as age_key
-from nixherd.trust.secrets.rules import Rule, Rules, parse_rules
+from nixherd.trust.secrets.placeholders import NewFile
+from nixherd.trust.secrets.rules import Rules, parse_rules
 from nixherd.trust.secrets.sops import Sops
-from nixherd.trust.secrets.store import People, Rekey, Secrets, Store
+from nixherd.trust.secrets.store import Rekey, Secrets, Store
 
 OVERVIEW_BEGIN = f"<!-- nixherd: what follows is generated from hosts.nix and {DEFINITIONS} -->"
 OVERVIEW_END = "<!-- nixherd: end -->"
@@ -44,7 +41,8 @@ class Wanted:
 
     `files` are the new contents by path, None where a file is to go; `seen` what they were made from; `intended` what
     the Nix files' evaluation is to differ in, `gone` what it is to have no more; `rekeys` the secret files to be
-    encrypted anew; `edits` a line for people for each of `files`.
+    encrypted anew, `created` those that are to be made; `edits` a line for people for each of `files`, `notes` what
+    people should know beside.
     """
 
     fleet: Fleet
@@ -55,11 +53,16 @@ class Wanted:
     gone: tuple[Leaf, ...] = ()
     rekeys: tuple[Rekey, ...] = ()
     edits: tuple[str, ...] = ()
+    created: tuple[NewFile, ...] = ()
+    notes: tuple[str, ...] = ()
+    host_key: Recipient | None = None
+    """the recipient that joins; while its private half is here, it is seen to decrypt what it may"""
 
     @property
     def steps(self) -> tuple[str, ...]:
         """What is done, a line each."""
-        return (*self.edits, *(f"encrypt {rekey}" for rekey in self.rekeys))
+        made = (f"make {each}" for each in self.created)
+        return (*self.edits, *made, *(f"encrypt {rekey}" for rekey in self.rekeys))
 
     @property
     def root(self) -> Path:
@@ -76,7 +79,8 @@ class Wanted:
     @property
     def paths(self) -> tuple[str, ...]:
         """Every file that will change."""
-        return tuple(sorted({*self.files, *(rekey.path for rekey in self.rekeys)}))
+        encrypted = {*(rekey.path for rekey in self.rekeys), *(new.path for new in self.created)}
+        return tuple(sorted({*self.files, *encrypted}))
 
     def edited(self, path: str, content: bytes, step: str, intended: Mapping[Leaf, Any] | None = None) -> "Wanted":
         """With one more file changed; as it is when that changes nothing."""
@@ -111,130 +115,6 @@ class Wanted:
         if (store := self.secrets.store_at(path)) is not None:
             return store.text.encode()
         return tree.read(self.root, path)
-
-
-def trusted(change: Wanted, host: Host, public_key: str, rules: Collection[str | int] | None = None) -> Wanted:
-    """With the host's key as a recipient of its rules, and pinned in hosts.nix.
-
-    `rules` are numbers (from 1) or path_regexes; by default those that the key's predecessor was in, or else those that
-    every other host is in and those whose path_regex has the host's id in it. Usage when that is none, FleetError when
-    the key can be no recipient, CannotEdit when a file cannot be edited faithfully.
-    """
-    try:
-        recipient = age_key(age.recipient(public_key))
-    except FleetError as error:
-        raise FleetError(f"{host.id}: its host key: {error}") from None
-    for other in change.fleet.hosts.values():
-        if other.id != host.id and other.public_key and other.public_key.split()[1] == public_key.split()[1]:
-            raise FleetError(f"{host.id}: this is the host key of {other.id}; each machine needs its own")
-    if change.secrets:
-        change = _as_recipient(change, host, recipient, rules)
-    if host.public_key is None or host.public_key.split()[:2] != public_key.split()[:2]:
-        text = NixText(HOSTS, change.current(HOSTS) or b"").set((host.id, "publicKey"), nix_string(public_key))
-        intended: dict[Leaf, Any] = {(HOSTS, host.id, "publicKey"): public_key}
-        change = change.edited(HOSTS, text, f"{HOSTS}: {host.id}.publicKey pins its host key", intended)
-        hosts = {**change.fleet.hosts, host.id: replace(host, public_key=public_key)}
-        change = replace(change, fleet=replace(change.fleet, hosts=hosts))
-    return with_rekeys(change)
-
-
-def _as_recipient(change: Wanted, host: Host, recipient: Recipient, rules: Collection[str | int] | None) -> Wanted:
-    people = change.secrets.people(change.fleet, change.rules())
-    former = {store.config: _former(change, store, host.id, recipient, people) for store in change.secrets.stores}
-    joining = [store for store in change.secrets.stores if former[store.config] is None]
-    chosen = choose({store.config: parse_rules(change.rules_text(store)) for store in joining}, people, host.id, rules)
-    if not any(former.values()) and not any(chosen.values()):
-        labels = "; ".join(rule.label for each in change.rules().values() for rule in each.rules)
-        raise Usage(f"{host.id}: which secrets are for it? No rule is every host's; name some by number: {labels}")
-    for store in change.secrets.stores:
-        text, config, old = change.rules_text(store), store.config, former[store.config]
-        joined = chosen.get(config, [])
-        if old is not None:
-            new, step = rules_edit.replace(text, old, recipient), f"{config}: {host.id} has a new key"
-        elif all(recipient in rule.recipients for rule in joined):
-            continue
-        else:
-            new = rules_edit.add(text, recipient, host.id, [rule.number for rule in joined], beside=people.hosts)
-            step = f"{config}: {host.id} joins {', '.join(rule.label for rule in joined)}"
-        change = change.edited(config, new.encode(), step)
-    return change
-
-
-def _former(change: Wanted, store: Store, host_id: str, recipient: Recipient, people: People) -> Recipient | None:
-    """The recipient in a store's `.sops.yaml` that is the host's by now, and is to be so no more."""
-    text = change.rules_text(store)
-    old = next((key for key, name in people.hosts.items() if name == host_id and key != recipient), None)
-    now = parse_rules(text)
-    named = next((key for key in now.known if now.names.get(key.value) == host_id and key != recipient), None)
-    return next((key for key in (old, named) if key is not None and key.value in text), None)
-
-
-def choose(
-    rules: Mapping[str, Rules], people: People, host_id: str, given: Collection[str | int] | None
-) -> dict[str, list[Rule]]:
-    """The rules that a host is to be in, by configuration. Usage when a given one does not exist."""
-    if given is not None:
-        return _named(rules, given)
-    found = {}
-    for config, each in rules.items():
-        hosts = {key for key in each.recipients if people.hosts.get(key, host_id) != host_id}
-        shared = [rule for rule in each.rules if hosts and hosts <= set(rule.recipients)]
-        named = [rule for rule in each.rules if rule.is_named_after(host_id) and rule not in shared]
-        found[config] = sorted([*shared, *named], key=lambda rule: rule.number)
-    return found
-
-
-def _named(rules: Mapping[str, Rules], given: Collection[str | int]) -> dict[str, list[Rule]]:
-    found = {config: list[Rule]() for config in rules}
-    for each in given:
-        matching = [
-            (config, rule)
-            for config, all_rules in rules.items()
-            for rule in all_rules.rules
-            if str(each) in (str(rule.number), rule.path_regex)
-        ]
-        if not matching:
-            labels = "; ".join(rule.label for all_rules in rules.values() for rule in all_rules.rules)
-            raise Usage(f".sops.yaml has no rule {each}; there are {labels}")
-        if len(matching) > 1 and len({config for config, _ in matching}) > 1:
-            places = ", ".join(dict.fromkeys(config for config, _ in matching))
-            raise Usage(f"rule {each} is in several files: {places}; name it by its path_regex")
-        found[matching[0][0]].append(matching[0][1])
-    return found
-
-
-def keys_of(change: Wanted, store: Store, host_id: str) -> list[Recipient]:
-    """The recipients in a `.sops.yaml` that are a host's: by its key in hosts.nix, or by what they are called there."""
-    text = change.rules_text(store)
-    now, people = parse_rules(text), change.secrets.people(change.fleet, change.rules())
-    keys = [key for key in dict.fromkeys([*people.hosts, *now.known]) if people.name(key) == host_id]
-    keys += [key for key in now.known if now.names.get(key.value) == host_id and key not in keys]
-    return [key for key in keys if key.value in text]
-
-
-def untrusted(change: Wanted, host_id: str) -> Wanted:
-    """Without the host as a recipient anywhere; hosts.nix stays. Usage when it is none."""
-    present = {store.config: keys_of(change, store, host_id) for store in change.secrets.stores}
-    if not any(present.values()):
-        people = change.secrets.people(change.fleet, change.rules())
-        known = sorted({people.name(key) for rules in change.rules().values() for key in rules.recipients})
-        raise Usage(f"{host_id} is not a recipient in {' or '.join(present)}; there are {', '.join(known)}")
-    for store in change.secrets.stores:
-        text = change.rules_text(store)
-        for key in present[store.config]:
-            text = rules_edit.remove(text, key)
-        change = change.edited(store.config, text.encode(), f"{store.config}: {host_id} leaves")
-    return with_rekeys(change)
-
-
-def with_rekeys(change: Wanted) -> Wanted:
-    """With every secret file encrypted to whom the rules name. FleetError when one of them cannot be read."""
-    for path, file in change.secrets.files.items():
-        if file.problem and not file.is_foreign:
-            raise FleetError(f"{change.root / path}: cannot be read: {file.problem}")
-    rekeys = change.secrets.plan(change.fleet, change.rules()).rekeys
-    seen = {rekey.path: change.secrets.content(rekey.path) for rekey in rekeys}
-    return replace(change, rekeys=rekeys, seen={**seen, **change.seen})
 
 
 def protected(change: Wanted, host_id: str) -> Wanted:
@@ -295,14 +175,20 @@ def stage(
         if nix:
             say(f"evaluate {' and '.join(sorted(nix))} before and after")
             require_exactly(change.root, nix, change.intended, changeset.scratch, change.gone)
-        if change.rekeys:
+        count = len(change.rekeys) + len(change.created)
+        if count:
             assert sops is not None
-            say(f"encrypt {len(change.rekeys)} files anew")
+            say(f"encrypt {count} {'file' if count == 1 else 'files'}{'' if change.created else ' anew'}")
             program = sops()
             for store in change.secrets.stores:
-                if rekeys := [rekey for rekey in change.rekeys if rekey.config == store.config]:
-                    text = change.rules_text(store)
-                    store.stage(changeset.staged, text, rekeys, program, as_host=as_host, rotate=rotate)
+                rekeys = [each for each in change.rekeys if each.config == store.config]
+                new = [each for each in change.created if each.config == store.config]
+                if rekeys or new:
+                    store.stage(changeset.staged, change.rules_text(store), rekeys, program, new=new, rotate=rotate)
+                readable = [each.path for each in rekeys if change.host_key in each.recipients]
+                readable += [each.path for each in new if change.host_key in each.recipients]
+                if as_host is not None and readable:
+                    as_host.decrypt(changeset.staged, store.staged_config(changeset.staged), readable)
         committable.result()
 
 

@@ -20,13 +20,14 @@ from nixherd.base.ssh_keys import same_key
 from nixherd.fleet import tree
 from nixherd.fleet.git import Repository
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
-from nixherd.trust import enrol as enrolment
 from nixherd.trust.enrol import Wanted, overview_of, render_overview
+from nixherd.trust.former import known_keys
+from nixherd.trust.recipients import keys_of, namesakes, untrusted
 from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.files import read_file
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.rules import CONFIG, Rule, parse_rules
-from nixherd.trust.secrets.store import People, Store, recipients_of_hosts
+from nixherd.trust.secrets.store import People, Store
 
 _LANGUAGE = Language(tree_sitter_nix.language())
 _SHOWN = 80  # characters of a line that mentions a host
@@ -110,6 +111,7 @@ def plan(
     _require_unused(rules, after)
     after |= _beside(beside, repository.top if repository else change.root)
     found = mentions_of(after, {name for name in (*_names(host), *(vm.name for vm in guests)) if len(name) > 1})
+    stays = (*_namesakes_stay(change, host.id), *stays)
     return Retirement(change, host, guests, known, rules, stays, tuple(found))
 
 
@@ -132,14 +134,19 @@ def _without_secrets(
         change, rules, files = _without_rules(change, store, host, remove=remove)
         alone += rules
         known |= files
-    if any(enrolment.keys_of(change, store, host.id) for store in change.secrets.stores):
-        change = enrolment.untrusted(change, host.id)
+    if any(keys_of(change, store, host.id) for store in change.secrets.stores):
+        change = untrusted(change, host.id)
     return change, tuple(alone), tuple(sorted(known))
+
+
+def _namesakes_stay(change: Wanted, host_id: str) -> Iterator[str]:
+    for store, key in namesakes(change, host_id):
+        yield f"{store.config}: {key.value} stays: it is called {host_id}, and nothing says that it is its key"
 
 
 def _without_rules(change: Wanted, store: Store, host: Host, *, remove: bool) -> tuple[Wanted, list[OwnRule], set[str]]:
     """Without the host's own rules of one store, as asked; those, and the files that it knows and that stay."""
-    keys, rules = set(enrolment.keys_of(change, store, host.id)), parse_rules(change.rules_text(store))
+    keys, rules = set(keys_of(change, store, host.id)), parse_rules(change.rules_text(store))
     people = change.secrets.people(change.fleet, change.rules())
     known = {store.path(file.path) for file in store.files if file.encrypted and keys & set(file.encrypted.recipients)}
     alone, numbers = list[OwnRule](), set[int]()  # `numbers`: of those that go
@@ -164,18 +171,17 @@ def _without_rules(change: Wanted, store: Store, host: Host, *, remove: bool) ->
 
 def _require_no_other_store(change: Wanted, host: Host, texts: Mapping[str, bytes]) -> None:
     """FleetError for what the host could decrypt and is not among the secrets: it would still do so afterwards."""
-    keys = {key for key, name in recipients_of_hosts(change.fleet).items() if name == host.id}
-    keys |= {key for store in change.secrets.stores for key in enrolment.keys_of(change, store, host.id)}
+    keys = known_keys(change.fleet, host.id)
     for path, text in texts.items():
         if change.secrets.store_of(path) is not None:
             continue
         try:
             if posixpath.basename(path) == CONFIG:
                 rules = parse_rules(text.decode())
-                is_named = host.id in rules.names.values() or bool(keys & set(rules.known))
+                is_named = any(key.bare in keys for key in rules.known)
             else:
                 encrypted = read_file(path, text) if any(key.value.encode() in text for key in keys) else None
-                is_named = encrypted is not None and bool(keys & set(encrypted.recipients))
+                is_named = encrypted is not None and any(key.bare in keys for key in encrypted.recipients)
         except ValueError:  # nothing that sops would read
             continue
         if is_named:
@@ -194,7 +200,8 @@ def _require_own_key(fleet: Fleet, host: Host) -> None:
 def _is_own(rule: Rule, host: Host, keys: Collection[Recipient], people: People, fleet: Fleet) -> bool:
     """Whether a rule is for this host and no other machine: it is a recipient, or would be one when it is enrolled."""
     others = [key for key in rule.recipients if key not in keys]
-    machines = [key for key in others if key in people.hosts or people.others.get(key.value) in fleet.hosts]
+    names = fleet.hosts.keys() - {host.id}  # whoever is called like this one is not known to be it
+    machines = [key for key in others if people.host(key) or people.others.get(key.value) in names]
     is_its = len(others) < len(rule.recipients) or rule.is_named_after(host.id)
     return is_its and not machines
 

@@ -7,13 +7,11 @@ from itertools import chain
 from typing import Any
 
 from nixherd.trust.secrets import keys
+from nixherd.trust.secrets.key_names import key_names, named_key
 from nixherd.trust.secrets.keys import Group, Recipient
-from nixherd.trust.secrets.yaml_tree import load_yaml
+from nixherd.trust.secrets.yaml_tree import compose, load_yaml
 
 CONFIG = ".sops.yaml"
-
-_COMMENT = re.compile(r"#+\s*(.*?)\s*$")
-_NAMED = re.compile(r"(?:&(?P<anchor>[^\s,\[\]{}]+)\s+)?[\"']?(?P<key>age1[02-9ac-hj-np-z]{58})[\"']?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,8 @@ class Rules:
     def known(self) -> tuple[Recipient, ...]:
         """Everybody whom a rule names, and those who have a name only: whom the list of keys has and no rule."""
         values = {recipient.value for recipient in self.recipients}
-        return (*self.recipients, *(keys.age(value) for value in self.names if value not in values))
+        others = (value for value in self.names if value not in values)
+        return (*self.recipients, *(key for value in others if (key := named_key(value))))
 
 
 def parse_rules(text: str) -> Rules:
@@ -83,7 +82,7 @@ def parse_rules(text: str) -> Rules:
     if not isinstance(document, Mapping) or not isinstance(document.get("creation_rules"), list):
         raise ValueError("the list creation_rules is missing; sops would find no rule for any file")
     found = (_rule(number, entry) for number, entry in enumerate(document["creation_rules"], 1))
-    return Rules(tuple(found), names_of(text))
+    return Rules(tuple(found), key_names(text, compose(text)))
 
 
 def _rule(number: int, entry: Any) -> Rule:
@@ -115,17 +114,17 @@ def _groups(entry: Mapping[str, Any]) -> Iterator[Group]:
     if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
         raise ValueError("key_groups is not a list of mappings")
     if groups:
-        yield from (tuple(dict.fromkeys(_of_group(group))) for group in groups)
+        yield from (tuple(dict.fromkeys(group_keys(group))) for group in groups)
         return
     group = tuple(dict.fromkeys(_of_rule(entry)))
     if group:
         yield group
 
 
-def _of_group(group: Mapping[str, Any]) -> Iterator[Recipient]:
+def group_keys(group: Mapping[str, Any]) -> Iterator[Recipient]:
     """The keys of a key group, those first that it takes in by `merge`."""
     for each in _mappings(group, "merge"):
-        yield from _of_group(each)
+        yield from group_keys(each)
     for text in _texts(group, "age"):
         yield from keys.age_keys(text)
     yield from map(keys.pgp, _texts(group, "pgp"))
@@ -179,22 +178,3 @@ def _text(entry: Mapping[str, Any], name: str) -> str:
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{name} is not a text")
     return value or ""
-
-
-# Names
-
-
-def names_of(text: str) -> dict[str, str]:
-    """What each key is called: by its anchor, by the comment behind it, or by the comment on the line before."""
-    found: dict[str, str] = {}
-    before = ""
-    for line in text.splitlines():
-        matches = list(_NAMED.finditer(line))
-        for match in matches:
-            behind = _COMMENT.search(line, match.end()) if len(matches) == 1 else None
-            name = match["anchor"] or (behind[1] if behind else "") or (before if len(matches) == 1 else "")
-            if name and (match["anchor"] or match["key"] not in found):
-                found[match["key"]] = name
-        comment = _COMMENT.fullmatch(line.strip())
-        before = comment[1] if comment else ""
-    return found

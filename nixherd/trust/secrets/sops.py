@@ -18,6 +18,7 @@ from nixherd.base.reasons import reason
 from nixherd.base.run import Run
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.ssh.age import identity
+from nixherd.trust.secrets.files import Format
 
 _TIMEOUT = 600.0
 _ELSEWHERE = (
@@ -54,10 +55,10 @@ class Sops:
 
     # `config` is the `.sops.yaml` to go by; files are said, also in messages, relative to the directory.
 
-    def encrypt(self, directory: Path, config: Path, file: str, text: str) -> bytes:
-        """A YAML file's content, encrypted for whom the rules name; no identity is needed. FleetError when it fails."""
+    def encrypt(self, directory: Path, config: Path, file: str, text: str, kind: Format = Format.YAML) -> bytes:
+        """A file's content, encrypted for whom the rules name; no identity is needed. FleetError when it fails."""
         name = os.path.normpath(directory / file)
-        options = ["--filename-override", name, "--input-type", "yaml", "--output-type", "yaml"]
+        options = ["--filename-override", name, "--input-type", kind, "--output-type", kind]
         done = self._run(["--config", config, "encrypt", *options, "/dev/stdin"], directory, text)
         if done.status:
             raise FleetError(f"{file}: {_explained(done.stderr, 'encrypt')}")

@@ -20,6 +20,7 @@ from nixherd.ssh.age import recipient_of
 from nixherd.trust.secrets.files import read_file
 from nixherd.trust.secrets.generated import is_link, made_by, says_so
 from nixherd.trust.secrets.keys import Recipient, age
+from nixherd.trust.secrets.placeholders import NewFile
 from nixherd.trust.secrets.places import MISNAMED, Layout, from_fleet, from_top, nearest
 from nixherd.trust.secrets.reading import Reading, SecretFile
 from nixherd.trust.secrets.rules import CONFIG, Rules, Unknown, parse_rules
@@ -38,6 +39,10 @@ class People:
     @classmethod
     def of(cls, fleet: Fleet, rules: Rules) -> "People":
         return cls(recipients_of_hosts(fleet), rules.names)
+
+    def host(self, recipient: Recipient) -> str | None:
+        """The id of the host that this is the key of, in any form."""
+        return self.hosts.get(recipient)
 
     def name(self, recipient: Recipient) -> str:
         return self.hosts.get(recipient) or self.others.get(recipient.value) or recipient.label
@@ -180,15 +185,26 @@ class Store:
         """A path from the fleet's directory as one below this one's, as rules see it."""
         return posixpath.relpath(f"/{from_top(path, self.prefix)}", f"/{from_top(self.directory, self.prefix)}")
 
-    def stage(
-        self, staged: Path, text: str, rekeys: Collection[Rekey], sops: Sops, *, as_host: Sops | None, rotate: bool
-    ) -> None:
-        """Encrypt copies of the files below `staged`, at the paths that they have from the fleet's directory.
+    def staged_config(self, staged: Path) -> Path:
+        """Where its `.sops.yaml` is among the files that are staged."""
+        return _inside(staged, self.config)
 
-        Each is read back: its recipients are those that the rules name; `as_host` has decrypted it. With `rotate` those
-        that somebody is removed from get a new data key. FleetError, with `staged` to be thrown away, otherwise.
+    def stage(
+        self,
+        staged: Path,
+        text: str,
+        rekeys: Collection[Rekey],
+        sops: Sops,
+        *,
+        new: Collection[NewFile] = (),
+        rotate: bool,
+    ) -> None:
+        """Encrypt copies of the files below `staged`, and new ones, at the paths that they have from the fleet's.
+
+        Each is read back: its recipients are those that the rules name. With `rotate` those that somebody is removed
+        from get a new data key. FleetError, with `staged` to be thrown away, otherwise.
         """
-        config = _inside(staged, self.config)
+        config = self.staged_config(staged)
         staged.mkdir(parents=True, exist_ok=True)
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_bytes(text.encode())
@@ -202,8 +218,11 @@ class Store:
 
         with ThreadPoolExecutor(cores()) as pool:
             list(pool.map(one, filter(None, (list(rekeys)[start :: cores()] for start in range(cores())))))
-        if as_host is not None:
-            as_host.decrypt(staged, config, [rekey.path for rekey in rekeys])
+        for each in new:
+            copy = _inside(staged, each.path)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(sops.encrypt(staged, config, each.path, each.text, each.format))
+        self._read_back(staged, new)
 
     def _copy(self, staged: Path, rekeys: Sequence[Rekey]) -> None:
         for rekey in rekeys:
@@ -215,14 +234,14 @@ class Store:
                 file.write(self.contents[self.below(rekey.path)])
                 os.fchmod(handle, mode)
 
-    def _read_back(self, staged: Path, rekeys: Sequence[Rekey]) -> None:
-        for rekey in rekeys:
-            copy = _inside(staged, rekey.path)
+    def _read_back(self, staged: Path, files: Iterable[Rekey | NewFile]) -> None:
+        for file in files:
+            copy = _inside(staged, file.path)
             sync(copy)  # here, where another process of sops is at work meanwhile
-            back = read_file(rekey.path, copy.read_bytes())
-            if back is None or set(back.recipients) != rekey.recipients:
+            back = read_file(file.path, copy.read_bytes())
+            if back is None or set(back.recipients) != file.recipients:
                 what = f"sops encrypted it for others than {self.config} names"
-                raise FleetError(f"{rekey.path}: {what}; nothing was changed, see which rule matches it")
+                raise FleetError(f"{file.path}: {what}; nothing was changed, see which rule matches it")
 
 
 def _inside(staged: Path, path: str) -> Path:

@@ -40,7 +40,10 @@ def load_yaml(text: str) -> Any:
 
 @dataclass(eq=False)
 class Node:
-    """A node at text[start:end]. Scalars have `value`, sequences `items`, mappings `pairs`, aliases only an anchor."""
+    """A node at text[start:end]. Scalars have `value`, sequences `items`, mappings `pairs`.
+
+    Aliases have an anchor and its `target`: the same name may stand for something else further down.
+    """
 
     start: int
     end: int
@@ -49,6 +52,7 @@ class Node:
     style: str | None = None
     flow: bool = False
     is_alias: bool = False
+    target: "Node | None" = None
     items: list["Node"] | None = None
     pairs: list[tuple["Node", "Node"]] | None = None
 
@@ -56,9 +60,18 @@ class Node:
         """What a mapping has under the key."""
         return next((value for name, value in self.pairs or () if name.value == key), None)
 
+    @property
+    def children(self) -> list["Node"]:
+        return [*(self.items or ()), *(node for pair in self.pairs or () for node in pair)]
+
+    @property
+    def resolved(self) -> "Node":
+        """What stands here: for an alias its target."""
+        return self.target or self
+
     def walk(self) -> Iterator["Node"]:
         yield self
-        for child in [*(self.items or ()), *(node for pair in self.pairs or () for node in pair)]:
+        for child in self.children:
             yield from child.walk()
 
 
@@ -73,15 +86,25 @@ class Tree:
         return self.anchors.get(node.anchor or "") if node and node.is_alias else node
 
 
-def compose(text: str) -> Tree:
-    """Raises yaml.YAMLError; ValueError for none or several documents, or one that is not a mapping."""
-    events = list(yaml.parse(text, Loader=LOADER))
-    starts = [event for event in events if isinstance(event, yaml.DocumentStartEvent)]
-    if len(starts) != 1:
-        raise ValueError(f"it has {len(starts)} YAML documents, not one")
-    nodes = iter(event for event in events if isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent))
+def compose(text: str, *, alone: bool = False) -> Tree:
+    """Return the first document, as sops reads it; `alone`: no other may follow.
+
+    Raise yaml.YAMLError; ValueError where there is none, where it is not a mapping, or where another follows.
+    """
+    events = yaml.parse(text, Loader=LOADER)
+    nodes: list[yaml.Event] = []
+    for event in events:
+        if isinstance(event, yaml.DocumentEndEvent):
+            break
+        if isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
+            nodes.append(event)
+    if not nodes:
+        raise ValueError("it is empty")
+    if alone and any(isinstance(event, yaml.DocumentStartEvent) for event in events):
+        raise ValueError("another YAML document follows, which sops does not read")
     anchors: dict[str, Node] = {}
-    root = _node(next(nodes), nodes, anchors)
+    waiting = iter(nodes)
+    root = _node(next(waiting), waiting, anchors)
     if root.pairs is None:
         raise ValueError("it is not a mapping")
     return Tree(root, anchors)
@@ -96,7 +119,13 @@ def _places(event: yaml.Event) -> tuple[int, int]:
 def _node(event: yaml.Event, events: Iterator[yaml.Event], anchors: dict[str, Node]) -> Node:
     start, end = _places(event)
     if isinstance(event, yaml.AliasEvent):
-        return Node(start, end, anchor=event.anchor, is_alias=True)
+        target = anchors.get(event.anchor or "")
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        if target is None:
+            raise ValueError(f"line {line}: nothing is named &{event.anchor} above *{event.anchor}")
+        if target.end < 0:
+            raise ValueError(f"line {line}: *{event.anchor} stands in what it stands for")
+        return Node(start, end, anchor=event.anchor, is_alias=True, target=target)
     assert isinstance(event, yaml.NodeEvent)
     node = Node(start, end, anchor=event.anchor)
     if event.anchor:
@@ -105,7 +134,7 @@ def _node(event: yaml.Event, events: Iterator[yaml.Event], anchors: dict[str, No
         node.value, node.style = event.value, event.style
         return node
     assert isinstance(event, yaml.CollectionStartEvent)
-    node.flow = bool(event.flow_style)
+    node.flow, node.end = bool(event.flow_style), -1  # known when it ends
     children: list[Node] = []
     for child in events:
         if isinstance(child, yaml.CollectionEndEvent):

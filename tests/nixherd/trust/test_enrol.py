@@ -8,20 +8,22 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import FleetError, Usage
+from nixherd.base.errors import FleetError
 from nixherd.fleet.changeset import changing
 from nixherd.fleet.load import load_fleet, require_exactly
 from nixherd.nix.edit import NixText
-from nixherd.trust.enrol import Wanted, choose, documented, protected, publish, trusted
-from nixherd.trust.secrets.rules import parse_rules
+from nixherd.trust.enrol import Wanted, documented, protected, publish
+from nixherd.trust.joining import Admission
+from nixherd.trust.recipients import trusted
 from nixherd.trust.secrets.sops import operator
-from nixherd.trust.secrets.store import People, Secrets
+from nixherd.trust.secrets.store import Secrets
 from tests.nix_cli import environment
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import (
     BEFORE,
     SECRETS,
     WITH_DEV,
+    admission,
     contents,
     git,
     identity_of,
@@ -130,14 +132,16 @@ def attempt(
     *,
     public: str | None = None,
     identity: str = "admin",
-    rules: list[str | int] | None = None,
+    how: Admission | None = None,
     place: Path | None = None,
     **options: Any,
 ) -> None:
     shared = Shared(load_fleet(fleet), Path("/nonexistent"))
     with changing(fleet) as changes:
         about = load_fleet(fleet)
-        wanted = trusted(Wanted(about, Secrets.load(fleet)), about.hosts["dev"], public or key("dev").public, rules)
+        wanted = trusted(
+            Wanted(about, Secrets.load(fleet)), about.hosts["dev"], public or key("dev").public, how or admission()
+        )
         wanted = documented(protected(wanted, "dev"), "docs/machines.md")
         path = identity_of(place or fleet.parent, identity)
         publish(changes, wanted, "x", sops=lambda: operator(shared.run, path), say=lambda line: None, **options)
@@ -165,8 +169,12 @@ RSA = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAgCA"
         ),
         ({"identity": "igp"}, r"(dev\.yaml|common|settings|sub/).*: this identity is not one of its recipients"),
         ({"identity": "other"}, "this identity is not one of its recipients"),
-        ({"rules": ["nosuch"]}, ".sops.yaml has no rule nosuch; there are rule 1"),
-        ({"rules": [9]}, ".sops.yaml has no rule 9"),
+        ({"how": admission(rules=["nosuch"])}, ".sops.yaml has no rule nosuch; there are secrets/.sops.yaml: rule 1"),
+        ({"how": admission(rules=[9])}, ".sops.yaml has no rule 9"),
+        ({"how": admission(problem="no")}, "dev: which secrets it declares is not known: no; correct that, or name"),
+        ({"how": admission("secrets/x.yaml")}, "dev: secrets/x.yaml: no rule of secrets/.sops.yaml is for it; add"),
+        ({"how": admission(replaces=["doc1"])}, "--replace doc1: that is the host key of doc1; take doc1 out first"),
+        ({"how": admission(replaces=["nobody"])}, "nobody is called nobody in secrets/.sops.yaml; there are admin"),
     ],
 )
 def test_wrong_keys_are_refused(fleet: Path, options: dict[str, object], words: str) -> None:
@@ -281,31 +289,6 @@ def test_an_edit_that_means_something_else_is_refused(fleet: Path, tmp_path: Pat
     text = NixText("hosts.nix", (fleet / "hosts.nix").read_bytes()).set(("dev", "user"), '"root"')
     with pytest.raises(FleetError, match=r"the edit would change dev\.user to 'root', not to 'admin'"):
         require_exactly(fleet, {"hosts.nix": text}, {}, tmp_path / "scratch")
-
-
-@pytest.mark.parametrize(
-    ("host_id", "numbers"),
-    [("dev", [1, 2]), ("dev2", [1, 3]), ("my-dev", [1, 4]), ("v", [1]), ("ev", [1]), ("other", [1])],
-)
-def test_the_rules_that_offer_themselves(host_id: str, numbers: list[int]) -> None:
-    everybody = f"age: {key('admin').recipient},{key('doc1').recipient}"
-    own = "".join(
-        f"- path_regex: {each}\n  age: {key('admin').recipient}\n" for each in ("^dev\\.", "^dev2/", "x/my-dev$")
-    )
-    rules = parse_rules(f"creation_rules:\n- path_regex: ^common\n  {everybody}\n{own}")
-    people = People({key("doc1").age: "doc1"})
-    assert [rule.number for rule in choose({".sops.yaml": rules}, people, host_id, None)[".sops.yaml"]] == numbers
-
-
-def test_no_rule_is_everybodys(fleet: Path) -> None:
-    change(fleet, "secrets/.sops.yaml", "          - *igp\n", "")
-    change(fleet, "secrets/.sops.yaml", "^dev", "^other")
-    change(fleet, "secrets/.sops.yaml", "^ssh_key_\n", "^ssh_key_\n    # igp\n")
-    change(
-        fleet, "secrets/.sops.yaml", f"    # igp\n    age: {key('admin').recipient}", f"    age: {key('igp').recipient}"
-    )
-    with pytest.raises(Usage, match=r"dev: which secrets are for it\? No rule is every host's"):
-        attempt(fleet)
 
 
 def test_a_machine_with_a_new_key_takes_its_old_place(fleet: Path) -> None:

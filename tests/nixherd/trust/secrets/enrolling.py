@@ -17,10 +17,12 @@ from typing import Any
 from nixherd.base import process
 from nixherd.fleet.changeset import changing
 from nixherd.fleet.load import load_fleet
-from nixherd.trust.enrol import Wanted, documented, protected, publish, trusted
+from nixherd.trust.enrol import Wanted, documented, protected, publish
+from nixherd.trust.recipients import trusted
 from nixherd.trust.secrets.sops import as_host, operator
 from nixherd.trust.secrets.store import Secrets
 from tests.nixherd.trust.secrets.keys import key
+from tests.nixherd.trust.secrets.repositories import admission
 from tests.shared import Shared
 
 
@@ -60,7 +62,7 @@ def main(fleet: str, identity: str, state: str, last: str | None = None) -> None
     with changing(root) as changes:
         changes.resume(print)
         about = load_fleet(root)
-        wanted = trusted(Wanted(about, Secrets.load(root)), about.hosts["dev"], key("dev").public)
+        wanted = trusted(Wanted(about, Secrets.load(root)), about.hosts["dev"], key("dev").public, admission())
         wanted = documented(protected(wanted, "dev"), "docs/machines.md")
         publish(
             changes,

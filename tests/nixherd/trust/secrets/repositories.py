@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nixherd.base.files import is_temporary
-from nixherd.trust.secrets.files import read_file
+from nixherd.nix.declared import Declared, DeclaredSecret, Identity
+from nixherd.trust.joining import Admission
+from nixherd.trust.secrets.files import Format, read_file
 from tests.nix_cli import environment
 from tests.nixherd.trust.secrets.keys import key
 
@@ -23,7 +26,18 @@ SECRETS = {
     "settings.ini": "[part]\nname = value\n",
     "ssh_key_admin": "-----BEGIN KEY-----\nabc\n-----END KEY-----\n",
 }
+DECLARED = ("secrets/common.env", "secrets/common.yaml", "secrets/dev.yaml")  # by dev's configuration
 COMMON = ("common.env", "common.yaml", "settings.ini", "sub/thing.json")  # those that every host opens
+
+
+def admission(*files: str, problem: str | None = None, **how: Any) -> Admission:
+    """How dev comes to its secrets, which its configuration declares."""
+    secrets = tuple(
+        DeclaredSecret(f"s{at}", f"/run/secrets/s{at}", file, str(Format.of(file)), "api_token")
+        for at, file in enumerate(files or DECLARED)
+    )
+    identity = Identity(None, age_ssh_keys=("/etc/ssh/ssh_host_ed25519_key",))
+    return Admission(Declared("dev", secrets, identities=(identity,), problem=problem), **how)
 
 
 def config() -> str:

@@ -10,7 +10,8 @@ from nixherd.base.errors import FleetError
 from nixherd.fleet.changeset import changing
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.tree import opened, read
-from nixherd.trust.enrol import Wanted, publish, trusted
+from nixherd.trust.enrol import Wanted, publish
+from nixherd.trust.recipients import trusted
 from nixherd.trust.secrets.sops import operator
 from nixherd.trust.secrets.store import Secrets
 from tests.nix_cli import environment
@@ -20,6 +21,7 @@ from tests.nixherd.trust.secrets.repositories import (
     BEFORE,
     SECRETS,
     WITH_DEV,
+    admission,
     git,
     identity_of,
     nobodys,
@@ -37,12 +39,14 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nobodys(monkeypatch, tmp_path)
 
 
-def enrolled(fleet: Path, place: Path) -> tuple[str, ...]:
-    """Enrol dev; return the paths that changed."""
+def enrolled(fleet: Path, place: Path, *declared: str) -> tuple[str, ...]:
+    """Enrol dev, with what it declares; return the paths that changed."""
     shared = Shared(load_fleet(fleet), Path("/nonexistent"))
     with changing(fleet) as changes:
         loaded = load_fleet(fleet)
-        change = trusted(Wanted(loaded, Secrets.load(fleet)), loaded.hosts["dev"], key("dev").public)
+        change = trusted(
+            Wanted(loaded, Secrets.load(fleet)), loaded.hosts["dev"], key("dev").public, admission(*declared)
+        )
         path = identity_of(place)
         done = publish(changes, change, "dev joins", sops=lambda: operator(shared.run, path), say=lambda line: None)
     shared.run.close()
@@ -136,7 +140,7 @@ def test_a_configuration_beside_the_fleet_is_one_of_its_repository(tmp_path: Pat
     secrets = Secrets.load(fleet)
     assert secrets.configs == ("../secrets/.sops.yaml",)
     assert set(secrets.files) == {f"../secrets/fleet/{name}" for name in SECRETS}
-    assert "../secrets/fleet/common.yaml" in enrolled(fleet, tmp_path)
+    assert "../secrets/fleet/common.yaml" in enrolled(fleet, tmp_path, "../secrets/fleet/common.yaml")
     assert git(fleet, "status", "--porcelain") == ""
 
 

@@ -1,0 +1,67 @@
+"""Which recipients are known to be a host's: each form of the keys that hosts.nix pins, or pinned before."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from nixherd.base.errors import FleetError
+from nixherd.base.ssh_keys import parse_public_key
+from nixherd.fleet.git import Repository
+from nixherd.fleet.models import HOSTS, Fleet
+from nixherd.nix.edit import NixText
+from nixherd.ssh.age import recipient_of
+from nixherd.trust.secrets.keys import Recipient, age
+
+_COMMITS = 200  # the latest ones that changed hosts.nix
+
+
+def forms_of(public_key: str) -> tuple[Recipient, ...]:
+    """Return the recipients that a host key can be: by ssh-to-age first, and as it is; nothing for what is not a key.
+
+    They are bare: without a comment.
+    """
+    try:
+        key = parse_public_key(public_key)
+    except ValueError:
+        return ()
+    try:
+        return age(recipient_of(key)), age(key.bare)
+    except ValueError:  # of a kind that has no age key
+        return (age(key.bare),)
+
+
+def known_keys(fleet: Fleet, host_id: str) -> frozenset[Recipient]:
+    """Return what is known to be the host's, bare: by hosts.nix, and by its commits in git."""
+    return frozenset(form for key in (*_pinned(fleet, host_id), *_in_commits(fleet, host_id)) for form in forms_of(key))
+
+
+def _pinned(fleet: Fleet, host_id: str) -> Iterator[str]:
+    host = fleet.hosts.get(host_id)
+    if host is not None and host.public_key:
+        yield host.public_key
+
+
+def _in_commits(fleet: Fleet, host_id: str) -> Iterator[str]:
+    root = Path(fleet.path)
+    try:
+        repository = Repository.around(root)
+        head = repository.full_head() if repository else ""
+    except FleetError:  # without a commit; whoever needs git says what is wrong with it
+        return
+    if repository is not None:
+        for content in _versions(repository.directory, repository.prefix, head):
+            try:
+                written = NixText(HOSTS, content).written((host_id, "publicKey"))
+            except FleetError:  # not written as it is edited here
+                continue
+            if written and len(written) > 2 and written[0] == written[-1] == '"':
+                yield written[1:-1]
+
+
+@lru_cache(8)
+def _versions(directory: Path, prefix: str, head: str) -> tuple[bytes, ...]:
+    """What hosts.nix was in each of the latest commits that changed it; `head` is the one to begin with."""
+    repository = Repository.around(directory)
+    assert repository is not None, "its head is known"
+    ids = repository.reachable(f"--max-count={_COMMITS}", head, "--", HOSTS)
+    return tuple(repository.contents([f"{id}:{prefix}{HOSTS}" for id in ids], kind="blob").values())

@@ -1,0 +1,248 @@
+"""A host's key among the recipients of secrets, and out of them, as changes of the fleet's files.
+
+A key that is there already is a host's only where that is known: by hosts.nix as it is or was (`former`), never by what
+it is called. A person may have called a key after a laptop.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import Any
+
+from nixherd.base.errors import FleetError, Usage
+from nixherd.fleet.load import Leaf
+from nixherd.fleet.models import HOSTS, Host
+from nixherd.nix.commands import nix_string
+from nixherd.nix.edit import NixText
+from nixherd.ssh import age
+from nixherd.trust.enrol import Wanted
+from nixherd.trust.former import forms_of, known_keys
+from nixherd.trust.joining import Admission, Missing, called, joined, require_covered
+from nixherd.trust.secrets import rules_edit
+from nixherd.trust.secrets.files import Format
+from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.keys import age as age_key
+from nixherd.trust.secrets.placeholders import NewFile, document
+from nixherd.trust.secrets.store import People, Store
+
+_SHOWN = 5  # files that differ
+
+
+def trusted(change: Wanted, host: Host, public_key: str, admission: Admission) -> Wanted:
+    """With the host's key as a recipient of what it declares, and pinned in hosts.nix.
+
+    Usage when what it joins is not known, FleetError when the key can be no recipient, CannotEdit when a file cannot be
+    edited faithfully.
+    """
+    try:
+        recipient = age_key(age.recipient(public_key))
+    except FleetError as error:
+        raise FleetError(f"{host.id}: its host key: {error}") from None
+    for other in change.fleet.hosts.values():
+        if other.id != host.id and other.public_key and other.public_key.split()[1] == public_key.split()[1]:
+            raise FleetError(f"{host.id}: this is the host key of {other.id}; each machine needs its own")
+    gone: tuple[Recipient, ...] = ()
+    change = replace(change, host_key=recipient)
+    if change.secrets:
+        change, gone = _in_place(change, host, public_key, admission)
+        change = _joining(change, host, recipient, admission)
+    if host.public_key is None or host.public_key.split()[:2] != public_key.split()[:2]:
+        text = NixText(HOSTS, change.current(HOSTS) or b"").set((host.id, "publicKey"), nix_string(public_key))
+        intended: dict[Leaf, Any] = {(HOSTS, host.id, "publicKey"): public_key}
+        change = change.edited(HOSTS, text, f"{HOSTS}: {host.id}.publicKey pins its host key", intended)
+        hosts = {**change.fleet.hosts, host.id: replace(host, public_key=public_key)}
+        change = replace(change, fleet=replace(change.fleet, hosts=hosts))
+    return with_rekeys(change, (recipient, *gone))
+
+
+def _in_place(
+    change: Wanted, host: Host, public_key: str, admission: Admission
+) -> tuple[Wanted, tuple[Recipient, ...]]:
+    """With its key in place of those that were the host's, which are returned too."""
+    rules, people = change.rules(), _people(change)
+    named = tuple(_replaced(change, people, host.id, each) for each in admission.replaces)
+    recipient, *forms = forms_of(public_key)
+    known, gone = known_keys(change.fleet, host.id) | set(forms), list[Recipient]()
+    for store in change.secrets.stores:
+        for key in rules[store.config].known:
+            if key == recipient or not (key in named or key.bare in known):
+                continue
+            if key not in named and (other := people.host(key)) not in (None, host.id):
+                raise FleetError(f"{host.id}: {key.value} was its key once and is {other}'s now; name neither twice")
+            text = rules_edit.replace(change.rules_text(store), key, recipient)
+            how = "has a new key" if key.is_x25519 else "is named by its age key, which sops-nix decrypts with"
+            change = change.edited(store.config, text.encode(), f"{store.config}: {host.id} {how}")
+            gone.append(key)
+    return change, tuple(gone)
+
+
+def _replaced(change: Wanted, people: People, host_id: str, given: str) -> Recipient:
+    key = called(people, change.rules(), given)
+    if (other := people.host(key)) not in (None, host_id):
+        raise Usage(f"--replace {given}: that is the host key of {other}; take {other} out first")
+    return key
+
+
+def _joining(change: Wanted, host: Host, recipient: Recipient, admission: Admission) -> Wanted:
+    rules, people = change.rules(), _people(change)
+    found = joined(change.secrets, people, rules, host.id, admission)
+    require_covered(found, people, host.id, admission)
+    change = replace(change, notes=(*change.notes, *found.notes))
+    for store in change.secrets.stores:
+        joining = [rule for rule in found.rules[store.config] if recipient not in rule.recipients]
+        new = [each for each in found.missing if admission.creates and each.rule is None and each.store == store]
+        if not joining and not new:
+            continue
+        _require_nobody_else(store, rules[store.config].known, people, host.id, recipient)
+        numbers = [rule.number for rule in joining]
+        text = rules_edit.add(change.rules_text(store), recipient, host.id, numbers, beside=people.hosts)
+        steps = [f"joins {', '.join(rule.label for rule in joining)}"] if joining else []
+        for missing in new:
+            path, whole = store.below(missing.path), (*missing.readers, recipient)
+            text = rules_edit.add_rule(text, path, whole, comment=f"{host.id}'s own.")
+            steps.append(f"has a rule for {missing.path}, which {_names(people, missing.readers)} can read as well")
+        change = change.edited(store.config, text.encode(), f"{store.config}: {host.id} {', and '.join(steps)}")
+    for missing in found.missing:
+        if not admission.creates:
+            change = replace(change, notes=(*change.notes, f"{host.id}: {missing.remedy(people)}"))
+        elif not missing.exists:
+            readers = dict.fromkeys((*missing.readers, recipient))
+            names = _names(people, [key for key in readers if key != recipient])
+            made = _new_file(missing, f"{names} and {host.id}", readers)
+            change = replace(change, created=(*change.created, made), seen={made.path: None, **change.seen})
+    return change
+
+
+def _new_file(missing: Missing, names: str, readers: Collection[Recipient]) -> NewFile:
+    formats = {secret.format for secret in missing.secrets}
+    path, file_format = missing.path, Format.of(missing.path)
+    if formats != {str(file_format)}:
+        said = " and ".join(sorted(formats))
+        raise FleetError(
+            f"{path}: is declared as {said}, and sops takes it for {file_format} by its name; make it by hand"
+        )
+    keys = sorted({secret.key for secret in missing.secrets})
+    try:
+        text = document(file_format, keys)
+    except ValueError as error:
+        raise FleetError(f"{path}: {error}; make it by hand") from None
+    return NewFile(path, missing.store.config, file_format, text, tuple(keys), frozenset(readers), names)
+
+
+def _names(people: People, keys: Collection[Recipient]) -> str:
+    return ", ".join(people.name(key) for key in keys)
+
+
+def _require_nobody_else(
+    store: Store, known: Collection[Recipient], people: People, host_id: str, recipient: Recipient
+) -> None:
+    """Usage where another key has the host's name in a store: nothing says that it is the host's."""
+    other = next((key for key in known if people.others.get(key.value) == host_id and key.bare != recipient), None)
+    if other is not None:
+        whose = f", of {people.host(other)}" if people.host(other) else ""
+        what = f"{store.config}: {host_id} is what another key is called there{whose}: {other.value}"
+        remedy = f"--replace {host_id} (data secrets_replace) if it was this host's, or give it another name"
+        raise Usage(f"{what}; nothing says that it is the host's key: {remedy}")
+
+
+def _people(change: Wanted) -> People:
+    return change.secrets.people(change.fleet, change.rules())
+
+
+# Out of it
+
+
+def keys_of(change: Wanted, store: Store, host_id: str) -> list[Recipient]:
+    """The recipients in a `.sops.yaml` that are known to be a host's."""
+    known = known_keys(change.fleet, host_id)
+    return [key for key in change.rules()[store.config].known if key.bare in known]
+
+
+def namesakes(change: Wanted, host_id: str) -> list[tuple[Store, Recipient]]:
+    """The recipients that are called like a host, and that nothing says are its."""
+    all_rules, known = change.rules(), known_keys(change.fleet, host_id)
+    return [
+        (store, key)
+        for store, rules in ((store, all_rules[store.config]) for store in change.secrets.stores)
+        for key in rules.known
+        if rules.names.get(key.value) == host_id and key.bare not in known
+    ]
+
+
+def untrusted(change: Wanted, host_id: str) -> Wanted:
+    """Without a recipient anywhere; hosts.nix stays. Usage when it is none, or which key is meant is not known.
+
+    `host_id` may be a key instead, or what one is called that is no host's.
+    """
+    gone = set(_leaving(change, host_id))
+    for store in change.secrets.stores:
+        text = change.rules_text(store)
+        for key in change.rules()[store.config].known:
+            if key.bare in gone or key in gone:
+                text = rules_edit.remove(text, key)
+        change = change.edited(store.config, text.encode(), f"{store.config}: {host_id} leaves")
+    for store, key in namesakes(change, host_id):
+        text = f"{store.config}: {key.value} stays: it is called {host_id}, and nothing says that it is its key"
+        change = replace(change, notes=(*change.notes, text))
+    return with_rekeys(change, gone)
+
+
+def _leaving(change: Wanted, given: str) -> Iterator[Recipient]:
+    known = known_keys(change.fleet, given)
+    rules, people = change.rules(), _people(change)
+    encrypted = (file.encrypted for file in change.secrets.files.values() if file.encrypted)
+    there = {key for each in rules.values() for key in each.known} | {
+        key for each in encrypted for key in each.recipients
+    }
+    if found := [key for key in there if key.bare in known]:
+        yield from found
+    elif same := [key for key in there if given in (key.value, key.bare.value)]:
+        yield from same
+    elif (names := namesakes(change, given)) and given in change.fleet.hosts:
+        keys = ", ".join(key.value for _, key in names)
+        raise Usage(
+            f"{given}: nothing says that {keys}, which is called so, is the host's key; name the key to remove it"
+        )
+    elif names:
+        yield called(people, rules, given)
+    else:
+        everybody = sorted({people.name(key) for each in rules.values() for key in each.recipients})
+        raise Usage(f"{given} is not a recipient in {' or '.join(rules)}; there are {', '.join(everybody)}")
+
+
+# Files
+
+
+def with_rekeys(change: Wanted, keys: Collection[Recipient] | None = None) -> Wanted:
+    """With every secret file encrypted to whom the rules name. FleetError when one of them cannot be read.
+
+    With `keys` only the files that the change concerns: whose rules say something else now, or that one of these keys
+    enters or leaves. What else differs stays, and is noted.
+    """
+    rules = change.rules()
+    changed = {path for path in change.secrets.files if keys is None or _is_changed(change, path)}
+    for path in sorted(changed):
+        file = change.secrets.files[path]
+        if file.problem and not file.is_foreign:
+            raise FleetError(f"{change.root / path}: cannot be read: {file.problem}")
+    rekeys = change.secrets.plan(change.fleet, rules).rekeys
+    meant = tuple(
+        rekey for rekey in rekeys if rekey.path in changed or {*rekey.added, *rekey.removed} & set(keys or ())
+    )
+    seen = {rekey.path: change.secrets.content(rekey.path) for rekey in meant}
+    notes = change.notes
+    if others := [rekey.path for rekey in rekeys if rekey not in meant]:
+        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+        which = f"{', '.join(others[:_SHOWN])}{more}"
+        notes = (*notes, f"not encrypted for whom the rules name, and left so: {which}; see `nixherd secrets plan`")
+    return replace(change, rekeys=meant, seen={**seen, **change.seen}, notes=notes)
+
+
+def _is_changed(change: Wanted, path: str) -> bool:
+    """Whether a file is to be for others than before, by its rule."""
+    store = change.secrets.require_store(path)
+    before, now = (rules.rule_of(store.below(path)) for rules in (store.rules, change.rules()[store.config]))
+    return _meaning(before) != _meaning(now)
+
+
+def _meaning(rule: object) -> object:
+    return (getattr(rule, "groups", None), getattr(rule, "threshold", None))
