@@ -324,6 +324,11 @@ class Secrets:
             remedy = "have its maker do that, then `nixherd secrets apply`; or say --edit-generated (edit_generated)"
             raise FleetError(f"{config}: {what}; {remedy}")
 
+    def read(self, path: str) -> bytes | None:
+        """What a file is now, as `nixherd.fleet.tree.Tree.read`."""
+        with opened(self.root) as tree:
+            return tree.read(path)
+
     def content(self, path: str) -> bytes:
         """What a secret file holds that could be read."""
         store = self.require_store(path)

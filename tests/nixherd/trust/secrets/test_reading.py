@@ -6,7 +6,8 @@ import pytest
 
 from nixherd.base.errors import FleetError
 from nixherd.fleet.load import load_fleet
-from nixherd.trust.enrol import Wanted, with_rekeys
+from nixherd.trust.enrol import Wanted
+from nixherd.trust.recipients import with_rekeys
 from nixherd.trust.secrets.store import Secrets
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.places import at_the_top
