@@ -283,8 +283,8 @@ def test_each_host_of_a_new_fleet_gets_what_it_declares_and_no_more(fleet: Path)
         "igp": ("secrets/common.yaml", "secrets/igp.json"),
         "dev": ("secrets/dev.yaml",),
     }
-    for host, files in declares.items():
-        enrol(fleet, admission(*files, creates=True), host=host)
+    for host in declares:
+        enrol(fleet, admission(*declares[host], creates=True), host=host)
     shared = {"common.yaml", "common.env", "settings.ini", "sub/thing.json"}  # of one rule
     private = {"doc1": {"doc1.yaml"}, "igp": {"igp.json"}, "dev": {"dev.yaml"}}
     for host, files in private.items():
