@@ -1,0 +1,47 @@
+"""Whether a `.sops.yaml` is made by something else, which would undo an edit of it; read from what it says and is."""
+
+import posixpath
+import re
+from collections.abc import Iterable
+
+from nixherd.fleet.tree import Tree
+
+_HEAD = 30  # lines
+_SAYS = re.compile(
+    r"do not (?:manually )?(?:edit|modify|change)|don't edit|(?:auto(?:matically)?|machine)[ -]?generated|@generated"
+    r"|this file (?:is|was) generated|^#+\s*generated (?:by|from)\b",
+    re.IGNORECASE,
+)
+_COMMENT = re.compile(r"\s*#")
+_MAKES = re.compile(
+    r"\bwriteText|toYAML|\btoJSON|generators|formats\.yaml|\bln -s|\bcp |\binstall |\bcat |>|\btext\s*="
+)
+_NEAR = 3  # lines before and after the one that names the file
+_STORE = "/nix/store/"
+
+
+def says_so(text: str) -> str | None:
+    """Why a configuration's own comments tell that it is generated, None where they do not."""
+    for number, line in enumerate(text.splitlines()[:_HEAD], 1):
+        if _COMMENT.match(line) and _SAYS.search(line):
+            return f"line {number} says so: {line.strip().lstrip('#').strip()}"
+    return None
+
+
+def is_link(target: str) -> str | None:
+    """Why a configuration that is a link to this is generated, None where it is not a link into the Nix store."""
+    return f"it is a link to {target}" if target.startswith(_STORE) else None
+
+
+def made_by(tree: Tree, paths: Iterable[str], name: str) -> str | None:
+    """Which of these Nix files writes a file of this name, with the line; None where none seems to."""
+    for path in sorted(paths):
+        content = tree.read(path) or b""
+        if name.encode() not in content:
+            continue
+        lines = ["" if _COMMENT.match(line) else line for line in content.decode(errors="replace").split("\n")]
+        for number, line in enumerate(lines):
+            near = "\n".join(lines[max(0, number - _NEAR) : number + _NEAR + 1])
+            if re.search(rf"(?<![\w-]){re.escape(posixpath.basename(name))}(?![\w.-])", line) and _MAKES.search(near):
+                return f"{path}:{number + 1} makes it"
+    return None
