@@ -24,7 +24,7 @@ def identity(path: str, source: str = HOST_KEY) -> Change | NoChange:
     for word in (path, source):
         if not isinstance(word, str) or not PurePosixPath(word).is_absolute():
             raise Usage(f"{word!r} is not an absolute path on the machine")
-    host_id = fleet_host(host).id
+    host_id, machine = fleet_host(host).id, PyinfraMachine(host)
     if executing(host):
         connector_of(host).reach()
     target, key = shlex.quote(path), shlex.quote(source)
@@ -34,12 +34,12 @@ def identity(path: str, source: str = HOST_KEY) -> Change | NoChange:
     same = (
         f'[ -s {target} ] && [ "$(stat -c %a {target})" = 600 ] && ssh-to-age -private-key -i {key} | cmp -s - {target}'
     )
-    if recipient is not None and host.run_shell_command(same, _sudo=True)[0]:
+    if recipient is not None and machine.run(same, sudo=True).status == 0:
         return NoChange(f"{path} is the identity of {recipient}")
     script = (
         f"command -v ssh-to-age >/dev/null || {{ echo 'ssh-to-age is not installed' >&2; exit 1; }}; "
         f"umask 077 && mkdir -p {shlex.quote(str(PurePosixPath(path).parent))} && "
         f"ssh-to-age -private-key -i {key} >{target}.new && mv {target}.new {target}"
     )
-    write = partial(output_of, PyinfraMachine(host), script, what="ssh-to-age", sudo=True)
+    write = partial(output_of, machine, script, what="ssh-to-age", sudo=True)
     return Change(f"write the age identity of {source} to {path}", write)

@@ -108,7 +108,8 @@ def copy() -> Change | NoChange:
     if builder is not None and builder.id == host_run.id:
         host_run.value = Copied(value) if isinstance(value, Built) else value
         return NoChange(f"{host_run.id} builds it itself")
-    return Change(f"copy {value.config.toplevel} to {host_run.id}", partial(copying.copy, host_run))
+    # what is only copied leaves the machine as it was: what follows may still not be begun
+    return Change(f"copy {value.config.toplevel} to {host_run.id}", partial(copying.copy, host_run), changes=False)
 
 
 @operation()
@@ -143,7 +144,7 @@ def activate(wave: int) -> Change | NoChange:
     if not isinstance(value, Copied):
         raise Usage(f"{host_run.id}: it is not copied; put deployment.copy before this row")
     if options.goal is Goal.DRY_ACTIVATE:
-        return Change(summary, partial(activation.dry_activate, host_run, value))
+        return Change(summary, partial(planning.dry_activate, host_run, value))
     built, running = value.built, value.built.planned.reached.running
     return Change(
         summary, partial(activation.activate, rollout, host_run, Target.of(built.config), running, built=built)

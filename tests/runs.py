@@ -18,7 +18,8 @@ from pyinfra.api.operation import add_op
 from pyinfra.api.operations import run_ops
 from pyinfra.api.state import State, StateStage
 
-from nixherd.locate.proof import BOOT_ID, PLANT
+from nixherd.base.files import BOOT_ID
+from nixherd.locate.proof import PLANT
 from nixherd.nix.commands import Evaluated
 from nixherd.proxmox.guest.identity import mark
 from tests.nixherd.proxmox.conftest import Emulator

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,8 @@ FAULTS = {
     "no-return": "vmid=N: a rebooting machine does not come back",
     "impostor": "HOST VMID marker=installer|clone|installed|own key=true address=true boot_id=true: HOST poses as VMID",
 }
+
+MOVE_DEADLINE = 30.0  # seconds
 
 
 @dataclass
@@ -103,11 +107,23 @@ class Machine:
             self.guest.kill()
 
     def address_moves(self) -> None:
-        """Change a running machine's address."""
-        guest = self.guest
-        if guest and self._card.mac:
-            self._network.give_address(self._card.mac, fresh=True)
-            guest.plug.replug()
+        """Change a running machine's address; it may have the new one some seconds later."""
+        guest, mac = self.guest, self._card.mac
+        if guest and mac:
+            address = self._network.give_address(mac, fresh=True)
+            end = time.monotonic() + MOVE_DEADLINE
+
+            def is_due() -> bool:
+                is_given = self._network.give_address(mac, fresh=False) == address
+                return self.guest is guest and is_given and time.monotonic() < end
+
+            threading.Thread(target=self._move, args=(guest.plug, address, is_due), daemon=True).start()
+
+    def _move(self, plug: Plug, address: str, is_due: Callable[[], bool]) -> None:
+        try:
+            plug.move(address, is_due)
+        except (OSError, subprocess.CalledProcessError) as error:  # it was switched off meanwhile
+            self._say(f"its address does not move: {error}")
 
     def _allow_devices(self) -> None:
         try:

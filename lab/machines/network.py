@@ -4,7 +4,8 @@ import json
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ BRIDGE = "br0"
 GATEWAY = "10.77.0.1"
 PREFIX = 24
 FIRST, LAST = 100, 250
+LOOKS, PAUSE = 20, 0.25  # at a guest's addresses, seconds apart, until its cable is pulled again
 GUEST_INTERFACE = "ens18"  # a PVE guest's name for its first virtio card
 
 
@@ -137,6 +139,18 @@ class Plug:
         if self.link:
             ip("link", "set", self.link, "down")
             ip("link", "set", self.link, "up")
+
+    def move(self, address: str, is_due: Callable[[], bool]) -> None:
+        """Reconnect the cable until the guest has this address, or while it `is_due` to have it.
+
+        The kernel tells a guest of a short interruption only where it has told it of none shortly before.
+        """
+        while is_due():
+            self.replug()
+            for _ in range(LOOKS):
+                time.sleep(PAUSE)
+                if any(row.get("local") == address for card in self.interfaces() for row in card.get("addr_info", ())):
+                    return
 
     def unplug(self) -> None:
         """Remove the namespace and its links."""

@@ -225,8 +225,6 @@ def exit_of(error: BaseException, *, changed: bool) -> Exit:
             return Exit.INTERRUPTED
         case EndUnknown():
             return Exit.UNKNOWN
-        case NotBegun():
-            return Exit.REMOTE
         case NotWell() | Unforeseen():  # of the latter nobody knows what it left behind
             return Exit.FAILED
         case Refused() if not changed:

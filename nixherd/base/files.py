@@ -9,6 +9,8 @@ from pathlib import Path
 
 from nixherd.base.errors import Usage
 
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+"""What tells one boot of a machine from another, here and there."""
 TEMPORARY = ".nixherd-*.tmp"
 """What the files are called that are made beside a file of the fleet to take its place, as a pattern of git's."""
 _TEMPORARY = re.compile(r"(.*/)?\.nixherd-[0-9a-f]{16}\.tmp", re.DOTALL)

@@ -23,6 +23,7 @@ BACKUP = (
 )
 HOST_ID = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 USER = r"[A-Za-z_][A-Za-z0-9_.-]*"
+MAC = r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}"
 # a path that every program, shell and option takes as it is
 PLAIN_PATH = r"[A-Za-z0-9/._+@-]+"
 

@@ -56,6 +56,14 @@ class HostState:
         (self.directory / name).unlink(missing_ok=True)
 
 
+def _holder(lock_file: Path) -> str:
+    """Return the PID in a lock's file, `unknown` where that cannot be read."""
+    try:
+        return lock_file.read_text() or "unknown"
+    except (OSError, ValueError):
+        return "unknown"
+
+
 class Run:
     """What every host of a run shares. Made once and passed; closed at its end."""
 
@@ -139,7 +147,7 @@ class Run:
             try:
                 handle = lock(path)
             except BlockingIOError:
-                raise FleetError(is_held.replace("{}", path.read_text())) from None
+                raise FleetError(is_held.replace("{}", _holder(path))) from None
             except OSError as error:
                 raise FleetError(f"{where}{path} cannot be locked ({line_of(error)}); nothing was begun") from error
             claim.value = handle

@@ -20,7 +20,7 @@ from nixherd.cli.output import narrate
 from nixherd.cli.parameters import data_option, json_option, together, whole_seconds
 from nixherd.cli.run_pyinfra import own_error, run_deploys
 from nixherd.deploy.options import LONGEST, Goal
-from nixherd.deploy.report import NAME, HostReport, Outcome, Report, entries, report, runs
+from nixherd.deploy.report import JOURNAL, HostReport, Outcome, Report, entries, report, runs
 from nixherd.fleet.groups import check_selection, groups_of, separate
 from nixherd.fleet.revisions import shown
 
@@ -128,7 +128,7 @@ def rollout(front: Front, deploy_file: str, hosts: Sequence[str], *, dry: bool, 
     if not result.hosts and not ended.interrupted:
         return ended.not_begun()
     for line in ended.output.stderr.splitlines():
-        if str(ended.directory / NAME) in line:  # what could not be noted is not in the report
+        if str(ended.directory / JOURNAL) in line:  # what could not be noted is not in the report
             say(line, err=True)
     if error := own_error(ended.output):
         say(error, err=True)

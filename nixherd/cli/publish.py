@@ -31,7 +31,7 @@ DEADLINE = 4 * 3600.0  # seconds
 @click.argument("hosts", nargs=-1, metavar="[HOST|GROUP]...")
 @click.option("--key-file", required=True, metavar="FILE", help="Sign with this, of `nix key generate-secret`.")
 @standing("--allow-dirty", "allow_dirty", None, "Publish what nobody committed", is_flag=True, default=None)
-@click.option("--data", multiple=True, type=PAIR, help=f"{', '.join(gate.NAMES)}, as for deploy.")
+@click.option("--data", multiple=True, type=PAIR, help=f"{', '.join(gate.DATA_KEYS)}, as for deploy.")
 @json_option
 @pass_front
 def publish(
@@ -78,8 +78,8 @@ def publish(
 def _through_the_gate(front: Front, data: Sequence[str]) -> None:
     """Take everything from the verified commit, where the operator or a host requires one."""
     given = dict(pair.partition("=")[::2] for pair in data)
-    if unknown := sorted(given.keys() - set(gate.NAMES)):
-        raise Usage(f"--data {unknown[0]}: publish takes only {', '.join(gate.NAMES)}")
+    if unknown := sorted(given.keys() - set(gate.DATA_KEYS)):
+        raise Usage(f"--data {unknown[0]}: publish takes only {', '.join(gate.DATA_KEYS)}")
     group_data = [CHECKOUT / "group_data"]
     front.require(Gate.of(front.root, given, group_data, notes=True))
     if front.gate is None and gate.required_by_hosts(front.fleet):

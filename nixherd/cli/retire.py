@@ -1,9 +1,7 @@
 """`nixherd retire`: take a host out of the fleet, with its guest and its access to secrets."""
 
-import json
-import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
@@ -18,19 +16,16 @@ from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import Say, confirm, progress
 from nixherd.cli.parameters import VMID, commit_option, edit_generated_option, identity_option, standing
 from nixherd.cli.parameters import changing as changing_options
-from nixherd.deploy.options import wave_label, wave_of
 from nixherd.fleet import signatures
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
-from nixherd.fleet.models import DEFINITIONS, Fleet, Host, Vm
-from nixherd.nix import commands as nix
-from nixherd.nix.evaluator import Evaluator
+from nixherd.fleet.models import DEFINITIONS, Fleet, Host
 from nixherd.proxmox.guest.adopt import Fate, Parting, partings
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import label
 from nixherd.trust import retire as retiring
 from nixherd.trust.enrol import Wanted, stage, swap_in
 from nixherd.trust.recipients import keys_of
-from nixherd.trust.rehearsal import require_evaluates
+from nixherd.trust.rehearsal import duties_of, require_evaluates
 from nixherd.trust.retire import Retirement
 from nixherd.trust.secrets.sops import identity_file, operator
 from nixherd.trust.secrets.store import Secrets, recipients_of_hosts
@@ -309,38 +304,3 @@ def _document(plan: Plan, done: Done | None) -> dict[str, Any]:
     if done is None:
         return {**document, "planned": True}
     return {**document, "changed": bool(done.paths), "files": done.paths, "commit": done.commit}
-
-
-def duties_of(evaluator: Evaluator, fleet: Fleet, host: Host, guests: Sequence[Vm]) -> list[str]:
-    """What the host does for the others, a line each; what the flake does not tell is said to be not known."""
-    return [*_declared(fleet, host, guests), *_evaluated(evaluator, host)]
-
-
-def _declared(fleet: Fleet, host: Host, guests: Sequence[Vm]) -> list[str]:
-    lines = []
-    for vm in guests:
-        for name in ("purpose", "services", "notes"):
-            if text := _joined(vm.extra.get(name)):
-                lines.append(f"{vm.attribute}.{name} in the definitions: {text}")
-    waves = {each.id: wave_of(each.id, *map(each.deployment.get, ("canary", "wave"))) for each in fleet.hosts.values()}
-    mine = waves.pop(host.id)
-    if waves and mine < min(waves.values()):
-        lines.append(f"it is the only one of the {wave_label(mine)}: no host is deployed to before the others then")
-    if host.hostname == os.uname().nodename:
-        lines.append(f"the machine that this runs on is called {host.hostname} as well; is it that one?")
-    return lines
-
-
-def _evaluated(evaluator: Evaluator, host: Host) -> list[str]:
-    if not host.is_nixos:
-        return []
-    try:
-        found: dict[str, bool] = json.loads(evaluator.ask(nix.duties(evaluator.flake, host.id)))
-    except FleetError as error:
-        return [f"what it does for the others is not known: {error}"]
-    return [f"it is {what}" for what, is_so in found.items() if is_so]
-
-
-def _joined(value: object) -> str:
-    each = value if isinstance(value, (list, tuple)) else [value]
-    return ", ".join(" ".join(str(one).split()) for one in each if one)

@@ -18,7 +18,7 @@ from nixherd.base.process import Completed, interrupt_all, run
 from nixherd.base.terminal import is_terminal, one_line, say, say_text, visible_values, worded
 from nixherd.cli.front import CHECKOUT, Front
 from nixherd.cli.output import console
-from nixherd.deploy.report import NAME, Journal, entries, new_directory, parsed
+from nixherd.deploy.report import JOURNAL, Journal, entries, new_directory, parsed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -87,7 +87,7 @@ def run_deploys(
 @contextmanager
 def follow(directory: Path) -> Iterator[Look]:
     """Give what is to be called now and then, and once more in the end, to show the journal's news."""
-    reader = _Reader(directory / NAME)
+    reader = _Reader(directory / JOURNAL)
     if not is_terminal(sys.stderr):
         yield lambda: reader.tell(_line)
         return

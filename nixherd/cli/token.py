@@ -10,6 +10,7 @@ from nixherd.base.files import write_whole
 from nixherd.base.terminal import is_terminal, say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.parameters import json_option
+from nixherd.fleet.models import NO_ENDPOINT
 from nixherd.proxmox.token import SHAPE, Server, Token
 
 
@@ -81,7 +82,7 @@ def _server_confirmed(front: Front, endpoint: str | None) -> Server:
     front.guarded = False
     declared = front.fleet.endpoint
     if declared is None:
-        raise Usage("vms/definitions.nix: proxmox: no endpoint is declared; say --endpoint and --fingerprint")
+        raise Usage(f"{NO_ENDPOINT}; say --endpoint and --fingerprint")
     pinned = declared.fingerprint
     server = Server.of(declared, _authorities(None if pinned else declared.ca_file))
     if endpoint and _server_given(endpoint, server.fingerprint, None).host != server.host:

@@ -31,8 +31,8 @@ from nixherd.proxmox.guest.identity import (
     range_of,
     why_not_ours,
 )
-from nixherd.proxmox.guest.observe import interfaces_of, observe
-from nixherd.proxmox.guest.plan import compared, drift, in_the_making, template_node
+from nixherd.proxmox.guest.observe import interfaces_of, observe, template_node
+from nixherd.proxmox.guest.plan import compared, drift, in_the_making
 from nixherd.proxmox.steps import Row
 
 T = TypeVar("T")

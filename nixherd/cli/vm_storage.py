@@ -12,6 +12,7 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import guest_named
 from nixherd.cli.output import narrate, show_rows
 from nixherd.cli.parameters import guest, json_option
+from nixherd.fleet.models import NO_ENDPOINT
 from nixherd.proxmox.guest.names import require_node, require_storage
 from nixherd.proxmox.guest.storages import require_place, storage_seen
 
@@ -116,7 +117,7 @@ def when(moment: int | None) -> str | None:
 def endpoint_node(front: Front) -> str:
     """Give the node that the definitions name. Usage where they name none."""
     if front.fleet.endpoint is None:
-        raise Usage("vms/definitions.nix: proxmox: no endpoint is declared; add host and node")
+        raise Usage(f"{NO_ENDPOINT}; add host and node")
     return front.fleet.endpoint.node
 
 

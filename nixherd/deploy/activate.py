@@ -19,14 +19,13 @@ from nixherd.base.reasons import reason, went_back
 from nixherd.base.terminal import foreseen, worded
 from nixherd.base.waiting import Backoff, poll
 from nixherd.deploy.health import failing
-from nixherd.deploy.machine import output_of
 from nixherd.deploy.options import Goal
 from nixherd.deploy.plan import resolved
 from nixherd.deploy.program import ask_program, busy, deployment_of, note_too
 from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing, Unclear
 from nixherd.deploy.reboot import reboot_and_prove, why_not_rebootable
 from nixherd.deploy.report import Outcome, how_to_ask, is_of
-from nixherd.deploy.rollout import Built, Changes, Copied, HostRun, Rollout, Target
+from nixherd.deploy.rollout import Built, Changes, HostRun, Rollout, Target
 from nixherd.deploy.running import Running, require_root, specialised, try_running
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
@@ -72,17 +71,6 @@ def activate(
 
 def _needs_boot(host_run: HostRun, why: str) -> NeedsBoot:
     return NeedsBoot(f"{host_run.id}: it cannot be switched to while the old system runs: {why}")
-
-
-def dry_activate(host_run: HostRun, copied: Copied) -> None:
-    """Say what would be stopped, started and reloaded: switch-to-configuration's own words."""
-    host_run.enter("dry-activate")
-    script = f"{copied.config.toplevel}/bin/switch-to-configuration dry-activate 2>&1"
-    lines = output_of(host_run.machine, script, what="dry-activate", sudo=True).splitlines()
-    for line in lines:
-        host_run.machine.say(line)
-    host_run.note(services=lines)
-    host_run.end(Outcome.PLANNED)
 
 
 @dataclass
@@ -302,11 +290,9 @@ class _Activation:
                 self._judge_after_reboot()
             case Stage.REVERTED | Stage.REFUSED if standing.old and standing.current != standing.old:
                 why = f"it says {standing.stage}, and runs {standing.current}, not {standing.old} as before"
-                raise self._undecided(why)
+                raise self._undecided(f"{self._cause}{why}")
             case Stage.REVERTED:
-                unheard = "" if self.problem else self.unheard
-                unheard = f"{self.problem}; " if self.problem and self.problem != standing.why else unheard
-                why = f"{unheard}{went_back(standing.why, standing.old, standing.log)}"
+                why = f"{self._cause}{went_back(standing.why, standing.old, standing.log)}"
                 host_run.end(Outcome.ROLLED_BACK, why)
                 raise FleetError(f"{host_run.id}: {why}")
             case Stage.REFUSED:
@@ -315,8 +301,15 @@ class _Activation:
                 raise self._stuck()
             case _:
                 why = standing.why or "its process is gone"
-                why = f"{why}; it runs {standing.current}, and ran {standing.old} before"
+                why = f"{self._cause}{why}; it runs {standing.current}, and ran {standing.old} before"
                 raise self._undecided(why)
+
+    @property
+    def _cause(self) -> str:
+        """What the machine's own reason may follow from: what it was told to go back for, or why nobody heard it."""
+        if self.problem:
+            return f"{self.problem}; " if self.problem != self.standing.why else ""
+        return self.unheard
 
     def _judge_kept(self) -> None:
         self._require_kept()
@@ -347,7 +340,7 @@ class _Activation:
             obstacle = f"{cause}; {obstacle}"
         boot = why_not_rebootable(host_run) or f"`ssh {host_run.host.ssh_alias or host_run.id} sudo systemctl reboot`"
         why = (
-            f"{standing.why}; it is stuck on {standing.current}, since going back fails "
+            f"{self._cause}{standing.why}; it is stuck on {standing.current}, since going back fails "
             f"({obstacle}), and goes on trying; mend that there, or reboot it, which "
             f"brings {standing.was or standing.old}: {boot}; see {how_to_ask(host_run.id)}"
         )
@@ -385,7 +378,8 @@ class _Activation:
             return
         try:
             due = self._due()
-        except OSError as error:
+        except FAILURES as error:
+            foreseen(error, f"{self.host_run.id}: asking which system runs")
             raise self._undecided(f"it runs {standing.current}, and does not say what that is: {error}") from error
         if standing.current != due:
             unknown = "" if due else ", and nobody says which system its specialisation is"

@@ -1,6 +1,5 @@
 """Where what is to come to a machine is built; and nixos-rebuild itself, whose result is read back."""
 
-import getpass
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from nixherd.base.errors import FAILURES, FleetError, NotBegun, ProcessFailed, U
 from nixherd.base.files import write_whole
 from nixherd.base.process import run
 from nixherd.base.terminal import worded
-from nixherd.deploy.copy import run_towards
+from nixherd.deploy.copy import build_and_fetch, run_towards
 from nixherd.deploy.health import failing
 from nixherd.deploy.machine import Machine, output_of
 from nixherd.deploy.options import HERE, TARGET, Engine
@@ -23,7 +22,7 @@ from nixherd.fleet.models import Access, Fleet
 from nixherd.nix import commands as nix
 from nixherd.nix.builder import BUILD_DEADLINE, Builder
 from nixherd.nix.commands import Evaluated, Flavour
-from nixherd.nix.errors import is_unsigned, last_error
+from nixherd.nix.errors import reason_of
 from nixherd.nix.evaluator import Evaluator
 from nixherd.nix.log import BuildProgress
 from nixherd.ssh.destination import Destination
@@ -76,22 +75,10 @@ def build(
     if builder and builder.id == host_run.id:
         _build_there(host_run, planned, tell)
         return Built(planned, is_there=True)
-    nix_builder.realise(derivations, host_run.id, tell, fetch=partial(_build_on, builder, tell) if builder else None)
+    nix_builder.realise(
+        derivations, host_run.id, tell, fetch=partial(build_and_fetch, builder, tell) if builder else None
+    )
     return Built(planned)
-
-
-def _build_on(builder: Machine, tell: Callable[[str], None], installables: Sequence[str]) -> None:
-    """Have them built on another machine, and copied here."""
-    try:
-        run_towards(builder, lambda to: nix.build_from(installables, to), BUILD_DEADLINE, tell)
-    except (ProcessFailed, OSError) as error:
-        if isinstance(error, ProcessFailed) and is_unsigned(error.stderr):
-            raise FleetError(
-                f"what {builder.id} built is not taken by the store here, whose daemon does not trust "
-                f"{getpass.getuser()}: have {builder.id} sign it (nix.settings.secret-key-files there, its public half "
-                "in trusted-public-keys here), run this as root, or build elsewhere"
-            ) from error
-        raise FleetError(f"building on {builder.id} failed: {_reason(error)}") from error
 
 
 def _build_there(host_run: HostRun, planned: Planned, tell: Callable[[str], None]) -> None:
@@ -104,11 +91,7 @@ def _build_there(host_run: HostRun, planned: Planned, tell: Callable[[str], None
     try:
         run_towards(host_run.machine, lambda to: nix.build_at(installables, to), BUILD_DEADLINE, tell)
     except ProcessFailed as error:
-        raise FleetError(f"{host_run.id}: building on it failed: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return last_error(error.stderr) if isinstance(error, ProcessFailed) and error.stderr else str(error)
+        raise FleetError(f"{host_run.id}: building on it failed: {reason_of(error)}") from error
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from nixherd.fleet.signatures import FULL_HASH, Commit
 from nixherd.nix import commands as nix
 from nixherd.nix.errors import last_error
 
-NAMES = ("require_signed", "allowed_signers", "signed_from")
+DATA_KEYS = ("require_signed", "allowed_signers", "signed_from")
 DEFAULT_SIGNERS = "~/.config/nixherd/allowed_signers"
 _TIMEOUT = 600.0  # seconds
 
@@ -97,7 +97,7 @@ class Gate:
             return [values[name]] if name in values else list(said_for_all(name, group_data))
 
         for name in for_all(group_data):
-            if (known := near_option(name)) in NAMES:
+            if (known := near_option(name)) in DATA_KEYS:
                 raise Usage(f"group_data/all.py: {name}: nobody asks for it; write {known}")
         if not any(_flag(value) for value in words("require_signed") or [by_hosts]):
             return None

@@ -1,33 +1,34 @@
 """Copies closures to a machine: only what is missing there, signed or through root, once more where it has moved.
 
-A clock alone would end a large copy over a slow line. What counts as progress are bytes that the program reads or
-writes (/proc/PID/io), lines on its stderr, and where it waits for what the machine does by itself (which fetches from
-its own caches without a word), what Nix's processes do there.
+A clock alone would end a large copy over a slow line: a `Watch` ends one that makes no progress. What Nix's processes
+do on the machine counts as well, which fetches from its own caches without a word.
 """
 
+import getpass
 import json
 import os
-import re
 import shlex
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from nixherd.base.errors import FAILURES, DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Unforeseen, Usage
+from nixherd.base.errors import FAILURES, FleetError, NotBegun, ProcessFailed, Usage
 from nixherd.base.files import expanded
 from nixherd.base.process import Completed, run
 from nixherd.base.reasons import reason
-from nixherd.base.terminal import foreseen
-from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, output_of
+from nixherd.base.terminal import foreseen, worded
+from nixherd.base.waiting import Stalled, Watch
+from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, look_at_nix, output_of
 from nixherd.deploy.options import Engine
 from nixherd.deploy.protocol import Kind, hold
 from nixherd.deploy.rollout import Built, Copied, HostRun, Planned
 from nixherd.deploy.running import require_root
 from nixherd.fleet.models import Access
 from nixherd.nix import commands as nix
-from nixherd.nix.errors import is_unsigned
+from nixherd.nix.builder import BUILD_DEADLINE
+from nixherd.nix.errors import is_unsigned, reason_of
 from nixherd.ssh.destination import Destination, Sudo, told
 
 SIGN_DEADLINE = 1800.0  # seconds
@@ -42,16 +43,6 @@ Command = Callable[[Destination], tuple[list[str], Mapping[str, str]]]
 COPY_DEADLINE = 4 * 3600.0  # seconds
 # So many at a time: each is a process, and they share the way out.
 _copies = threading.BoundedSemaphore(max(32, 4 * (os.cpu_count() or 1)))
-PATIENCE = 120.0  # seconds without any progress
-NOISE = 16_384  # bytes that mean nothing: ssh sends and gets some to keep a connection alive, some 3,000 in PATIENCE
-_EVERY = 1.0  # seconds between two looks at the program,
-_EVERY_THERE = 20.0  # and at the machine
-# Nix says so once and then waits for as long as it takes; whoever holds the lock has a deadline, or is Nix itself.
-_LOCK = re.compile(r"waiting for (.*\block\b|exclusive access to|.* to finish)")
-LOOK_THERE = (
-    "for p in /proc/[0-9]*; do read -r c <$p/comm && case $c in nix*) cat $p/stat $p/io;; esac; done 2>/dev/null; true"
-)
-"""Prints what changes while a process of Nix does anything on a machine"""
 
 
 @dataclass(frozen=True)
@@ -197,19 +188,8 @@ def copy_closure(
 
 def copy_towards(machine: Machine, command: Command, timeout: float) -> Completed:
     """As `run_towards`, for what does nothing but copy. Stalled when that makes no progress."""
-    watch = Watch(f"{machine.id}: copying to it", there=lambda: _look_there(machine))
+    watch = Watch(f"{machine.id}: copying to it", there=partial(look_at_nix, machine))
     return run_towards(machine, command, timeout, watch.heard, watch)
-
-
-def _look_there(machine: Machine) -> str | None:
-    """What Nix does on the machine, as far as we may see it: it fetches from its own caches without a word."""
-    if machine.access is not Access.SHELL:
-        return None
-    try:
-        done = machine.run(LOOK_THERE)
-    except OSError:
-        return None
-    return done.stdout if done.status == 0 else None
 
 
 def run_towards(
@@ -234,98 +214,25 @@ def run_towards(
         try:
             machine.reconnect()
             moved_to = machine.copy_to()
-        except Unforeseen:
-            raise
-        except FleetError as lost:
-            raise FleetError(f"{error}; then it could not be reached again: {lost}") from error
+        except FAILURES as lost:
+            foreseen(lost, f"{machine.id}: connecting to it again")
+            raise FleetError(f"{error}; then it could not be reached again: {worded(lost, machine.id)}") from error
         if moved_to.address == to.address:
             raise
         argv, environment = command(moved_to)
         return run(argv, env=environment, timeout=timeout, stream=stream, watch=watch)
 
 
-class Stalled(DeadlineExceeded):
-    """It was ended because it did not get on."""
-
-
-class Watch:
-    """Raises Stalled, naming `what`, once a program has made no progress for `patience` seconds.
-
-    `there` looks at the machine: what it returns is another text when something has happened there, and None when
-    nobody knows.
-    """
-
-    def __init__(
-        self, what: str, *, patience: float = PATIENCE, there: Callable[[], str | None] = lambda: None
-    ) -> None:
-        self.what, self.patience, self.there = what, patience, there
-        self.last = ""
-        self._locked = False
-        self._pid, self._moved = 0, 0
-        self._last_look: int | None = None  # how much had moved then; None where something has happened since
-        self._seen: str | None = None
-        self._since = self._looked = self._looked_there = time.monotonic()
-
-    def heard(self, line: str) -> None:
-        """A line that it said."""
-        self.last = line.strip() or self.last
-        self._locked, self._last_look = bool(_LOCK.search(line)), None
-        self._gets_on()
-
-    def __call__(self, pid: int) -> None:
-        """Look at the program."""
-        now = time.monotonic()
-        if now - self._looked < min(_EVERY, self.patience / 4):
-            return
-        self._looked = now
-        if pid != self._pid:  # it was begun anew
-            self._pid, self._last_look = pid, None
-            self._gets_on()
-        moved = bytes_moved(pid)
-        if moved is None:  # a system that does not count, or the program has ended
-            return
-        if not self._moved <= moved <= self._moved + NOISE:  # less: one of its children has ended
-            self._moved = moved
-            self._gets_on()
-        burst = self._last_look is not None and moved > self._last_look + NOISE
-        self._last_look = moved
-        if self._locked and not burst:
-            self._gets_on()
-        else:
-            self._locked = False
-        if now - self._since > self.patience / 4:
-            self._look_there(now)
-
-    def _gets_on(self) -> None:
-        self._since = time.monotonic()
-        self._seen = None
-
-    def _look_there(self, now: float) -> None:
-        if now - self._looked_there >= min(_EVERY_THERE, self.patience / 4):
-            seen = self.there()
-            self._looked_there = time.monotonic()
-            if seen is not None and self._seen is not None and seen != self._seen:
-                self._gets_on()
-            self._seen = seen
-        if time.monotonic() - self._since > self.patience:
-            last = f"; it said last: {self.last}" if self.last else ""
-            raise Stalled(f"{self.what}: no progress for {self.patience:g} s, so it was ended; run it again{last}")
-
-
-def bytes_moved(pid: int) -> int | None:
-    """How many bytes a program and its children have read and written so far, from or to whatever; None where the
-    kernel does not say."""
+def build_and_fetch(builder: Machine, tell: Callable[[str], None], installables: Sequence[str]) -> None:
+    """Have them built on another machine, and copied here."""
     try:
-        lines = Path(f"/proc/{pid}/io").read_text().split("\n")
-    except OSError:
-        return None
-    counts = dict(line.split(": ", 1) for line in lines if ": " in line)
-    moved = int(counts.get("rchar", 0)) + int(counts.get("wchar", 0))
-    return moved + sum(bytes_moved(child) or 0 for child in _children(pid))
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+        run_towards(builder, lambda to: nix.build_from(installables, to), BUILD_DEADLINE, tell)
+    except (ProcessFailed, OSError) as error:
+        foreseen(error, f"building on {builder.id}")
+        if isinstance(error, ProcessFailed) and is_unsigned(error.stderr):
+            raise FleetError(
+                f"what {builder.id} built is not taken by the store here, whose daemon does not trust "
+                f"{getpass.getuser()}: have {builder.id} sign it (nix.settings.secret-key-files there, its public half "
+                "in trusted-public-keys here), run this as root, or build elsewhere"
+            ) from error
+        raise FleetError(f"building on {builder.id} failed: {reason_of(error)}") from error

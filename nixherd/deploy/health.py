@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from nixherd.base.errors import Unforeseen
 from nixherd.base.process import Completed
 from nixherd.base.reasons import failure
 from nixherd.base.waiting import Backoff, poll
@@ -45,6 +46,8 @@ def _problem(machine: Machine, check: Check, seconds: int, *, by_root: bool) -> 
         return _by_tunnel(machine, check)
     try:
         done = machine.run(_try(0, check, seconds), sudo=by_root, deadline=ANSWER_DEADLINE + seconds)
+    except Unforeseen:
+        raise
     except OSError as error:
         return str(error)
     *_, last = ["nothing", *done.stdout.splitlines(), *done.stderr.splitlines()]  # of sudo, where it was not even tried
@@ -59,6 +62,8 @@ def _by_tunnel(machine: Machine, check: Check) -> str | None:
                 return None
         status = _http_status(machine, check)
         return None if status == check.status else f"it answers {status}, not {check.status}"
+    except Unforeseen:
+        raise
     except OSError as error:
         return str(error)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from nixherd.base.errors import DeadlineExceeded, EndUnknown, FleetError, NotSent, Unforeseen
+from nixherd.base.errors import DeadlineExceeded, EndUnknown, FleetError, NotBegun, NotSent, Unforeseen
 from nixherd.base.process import Completed
 from nixherd.base.reasons import failure, reason
 from nixherd.fleet.models import Access
@@ -87,19 +87,40 @@ def output_of(
 
 
 def restart(machine: Machine, script: str, *, sudo: bool = False) -> None:
-    """Run what makes the machine go down. FleetError when it says that it cannot.
+    """Run what makes the machine go down. NotBegun when it was not told, FleetError when it says that it cannot.
 
     A machine that is gone before it answers did as it was told: the caller waits for what comes back.
     """
     try:
         done = machine.run(script, sudo=sudo)
-    except (Unforeseen, NotSent):
+    except Unforeseen:
         raise
+    except NotSent as error:
+        raise NotBegun(f"{machine.id}: it was not told to reboot: {error}") from error
     except OSError as error:
         machine.say(f"it was told to go down, and did not answer: {error}")
         return
     if done.status != 0 and (done.stdout or done.stderr):
         raise failure(f"{machine.id}: the reboot failed", done.stderr.strip() or done.stdout)
+
+
+_LOOK_AT_NIX = (
+    "for p in /proc/[0-9]*; do read -r c <$p/comm && case $c in nix*) cat $p/stat $p/io;; esac; done 2>/dev/null; true"
+)
+"""Prints what changes while a process of Nix does anything on a machine"""
+
+
+def look_at_nix(machine: Machine) -> str | None:
+    """What Nix does on the machine, as far as we may see it: it fetches from its own caches without a word."""
+    if machine.access is not Access.SHELL:
+        return None
+    try:
+        done = machine.run(_LOOK_AT_NIX)
+    except Unforeseen:
+        raise
+    except OSError:
+        return None
+    return done.stdout if done.status == 0 else None
 
 
 GRACE = 60  # seconds beyond a job's own deadline, which the machine itself enforces
@@ -110,18 +131,20 @@ def run_job(machine: Machine, job: Job, *, sudo: bool = False) -> None:
 
     It is root's; `sudo` where we may not be. A lost connection is looked up again; the job goes on meanwhile, and is
     begun on the caller's own connection alone: for what wipes a machine, that one has proven which it is.
-    FleetError when it fails, EndUnknown when the machine can be connected to and answers no look any more.
+    FleetError when it fails, NotBegun when the machine was not told, EndUnknown when it can be connected to and answers
+    no look any more.
     """
     began = time.monotonic()
     silent_since: float | None = None
-    has_begun = is_same = _start(machine, job, sudo=sudo)
+    lost_before = _start(machine, job, sudo=sudo)
+    has_begun = is_same = not lost_before
     is_ours, last = False, ""
     while True:
         lines, lost = _look(machine, job, sudo=sudo)
         if lost:  # which says nothing about the job
             time.sleep(PAUSE)
             _reconnect(machine, job, lost)
-            is_same, now = False, time.monotonic()
+            is_same, lost_before, now = False, lost, time.monotonic()
             silent_since = now if silent_since is None else silent_since
             if now - silent_since > machine.boot_deadline + COMMAND_DEADLINE or now - began > job.deadline + GRACE:
                 raise _unseen(machine, job, f"no look at it is answered: {lost}")
@@ -138,27 +161,33 @@ def run_job(machine: Machine, job: Job, *, sudo: bool = False) -> None:
             raise DeadlineExceeded(f"{machine.id}: {job.name} not done within {job.deadline} s; last: {_last(log)}")
         if state != RUNNING:  # the end of another job of this name, which an earlier run began: now for ours
             if not is_same:
-                why = f"{job.name} is not under way, and the connection was lost meanwhile; run this again"
-                raise FleetError(f"{machine.id}: {why}")
-            has_begun = is_ours = is_same = _start(machine, job, sudo=sudo)
+                why = f"and the connection was lost meanwhile ({lost_before}); run this again"
+                raise FleetError(f"{machine.id}: {job.name} is not under way, {why}")
+            lost_before = _start(machine, job, sudo=sudo)
+            has_begun = is_ours = is_same = not lost_before
         if elapsed > 5 and _last(log) != last:
             last = _last(log)
             machine.say(f"{job.name}: {last} ({elapsed:.0f} s)")
 
 
-def _start(machine: Machine, job: Job, *, sudo: bool) -> bool:
-    """Start the job; False where nobody knows whether it began. FleetError when it did not."""
+def _start(machine: Machine, job: Job, *, sudo: bool) -> str:
+    """Start the job. Return why nobody knows whether it began, empty where it did.
+
+    FleetError when it did not, NotBegun when the machine was not told.
+    """
     try:
         done = machine.run(job.start, stdin=job.body, sudo=sudo)
-    except (Unforeseen, NotSent):
+    except Unforeseen:
         raise
+    except NotSent as error:
+        raise NotBegun(f"{machine.id}: it was not told to begin {job.name}: {error}") from error
     except OSError as error:
         machine.say(f"starting {job.name}: no answer: {error}")
         _reconnect(machine, job, str(error))
-        return False
+        return str(error) or "no answer"
     if done.status != 0:
         raise failure(f"{machine.id}: starting {job.unit} failed", done.stderr.strip() or done.stdout)
-    return True
+    return ""
 
 
 def _look(machine: Machine, job: Job, *, sudo: bool) -> tuple[list[str], str]:

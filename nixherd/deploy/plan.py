@@ -316,3 +316,14 @@ def _parsed(text: str | None) -> dict[str, object]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def dry_activate(host_run: HostRun, copied: Copied) -> None:
+    """Say what would be stopped, started and reloaded: switch-to-configuration's own words."""
+    host_run.enter("dry-activate")
+    script = f"{copied.config.toplevel}/bin/switch-to-configuration dry-activate 2>&1"
+    lines = output_of(host_run.machine, script, what="dry-activate", sudo=True).splitlines()
+    for line in lines:
+        host_run.machine.say(line)
+    host_run.note(services=lines)
+    host_run.end(Outcome.PLANNED)

@@ -2,7 +2,7 @@
 
 import time
 
-from nixherd.base.errors import FAILURES, FleetError, NotBegun, NotSent, Refused, Undecided
+from nixherd.base.errors import FAILURES, DeadlineExceeded, FleetError, Refused, Undecided
 from nixherd.base.terminal import foreseen
 from nixherd.base.waiting import Backoff, poll
 from nixherd.deploy.health import failing
@@ -61,10 +61,7 @@ def reboot_and_prove(host_run: HostRun, before: Running, system: str | None, che
     require_rebootable(host_run)
     host_run.enter("reboot")
     machine, began = host_run.machine, time.monotonic()
-    try:
-        restart(machine, REBOOT, sudo=True)
-    except NotSent as error:
-        raise NotBegun(f"{host_run.id}: it was not told to reboot: {error}") from error
+    restart(machine, REBOOT, sudo=True)
     try:
         running = _back(host_run, before.boot_id, machine.boot_deadline)
     except FAILURES as error:
@@ -114,14 +111,18 @@ def why_not_rebootable(host_run: HostRun) -> str | None:
 
 def _back(host_run: HostRun, boot_id: str, seconds: float) -> Running:
     """Return what the machine says of itself in another boot than this. FleetError when `seconds` pass without one."""
-    error = FleetError("the same boot still answers")
+    reasons = list[str]()  # earlier ones often say more than the last, which only follows from them
     for _ in (waits := poll(seconds, Backoff(0.3, 1.0))):
-        host_run.machine.reconnect(max(1.0, waits.left), absent_ok=True)
+        try:
+            host_run.machine.reconnect(max(1.0, waits.left), absent_ok=True)
+        except DeadlineExceeded as error:
+            reasons.append(str(error))
+            break
         running = try_running(host_run.machine, host_run.kind)  # it may be on its way down
         if isinstance(running, Running) and running.boot_id != boot_id:
             return running
-        error = running if isinstance(running, FleetError) else FleetError("the same boot still answers")
-    raise error
+        reasons.append(str(running) if isinstance(running, FleetError) else "the same boot still answers")
+    raise FleetError("; before that: ".join([*dict.fromkeys(reversed(reasons))][:3]))
 
 
 def _settled(host_run: HostRun, before: set[str]) -> list[str]:

@@ -20,7 +20,7 @@ from nixherd.base.files import state_home, sync
 from nixherd.base.terminal import line_of, say
 from nixherd.nix.log import shown
 
-NAME = "journal.jsonl"
+JOURNAL = "journal.jsonl"
 _KEPT = 50
 _BEGIN = ("run", "stage")
 # After the name of a run: its second rollout, say, and what goes on by a boot.
@@ -69,7 +69,7 @@ class Journal:
         self._torn = self._lost = False
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._handle = os.open(directory / NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            self._handle = os.open(directory / JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             sync(directory)
             os.write(self._handle, b"\n")  # there is room; and a line that another one could not end is ended
         except OSError as error:
@@ -97,7 +97,7 @@ class Journal:
                 if event not in ("begin", "found", "said", "warning", "step"):
                     os.fdatasync(self._handle)
             except OSError as error:
-                error.filename = str(self.directory / NAME)
+                error.filename = str(self.directory / JOURNAL)
                 self._tell_lost(error)
                 if event in _BEGIN:
                     raise
@@ -121,7 +121,7 @@ class Journal:
 def entries(directory: Path) -> list[dict[str, Any]]:
     """All of a run's entries; a last line that a power failure has cut off is none. Empty without a journal."""
     try:
-        text = (directory / NAME).read_text(errors="replace")
+        text = (directory / JOURNAL).read_text(errors="replace")
     except FileNotFoundError:
         return []
     return list(parsed(text))

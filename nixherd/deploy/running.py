@@ -10,7 +10,7 @@ from nixherd.base.answers import below, values_of
 from nixherd.base.errors import FAILURES, FleetError, NotBegun, Usage
 from nixherd.base.reasons import failure, reason
 from nixherd.base.terminal import foreseen, worded
-from nixherd.deploy.machine import ANSWER_DEADLINE, Machine
+from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, output_of
 from nixherd.deploy.options import Goal
 from nixherd.deploy.protocol import GATE, PROTOCOL, Kind, Standing, parse, part
 from nixherd.fleet.models import Access
@@ -287,6 +287,8 @@ class Generation(TypedDict):
 
 def chosen(generations: list[Generation], number: int | None) -> Generation:
     """The generation of this number, or the one before the current. FleetError when there is none."""
+    if not generations:
+        raise FleetError("the machine names no generation: it keeps none, or was not asked; look at it")
     current = next((each["number"] for each in generations if each["current"]), 0)
     if number is None:
         earlier = [each for each in generations if each["number"] < current]
@@ -297,7 +299,7 @@ def chosen(generations: list[Generation], number: int | None) -> Generation:
         if each["number"] == number:
             return each
     numbers = ", ".join(str(each["number"]) for each in generations)
-    raise FleetError(f"generation {number} does not exist; there are {numbers or 'none'}")
+    raise FleetError(f"generation {number} does not exist; there are {numbers}")
 
 
 def has_it(running: Running, system: str, goal: Goal, may_run: Collection[str] = ()) -> bool:
@@ -307,9 +309,13 @@ def has_it(running: Running, system: str, goal: Goal, may_run: Collection[str] =
 
 
 def specialised(machine: Machine, toplevel: str, specialisation: str) -> str | None:
-    """The system of one of its specialisations on the machine, None where it has none of this name."""
+    """The system of one of its specialisations on the machine, None where it has none of this name.
+
+    FleetError where the machine cannot say.
+    """
     path = shlex.quote(f"{toplevel}/specialisation/{specialisation}")
-    return machine.run(f"readlink -e {path}", deadline=ANSWER_DEADLINE).stdout.strip() or None
+    script, what = f"[ ! -e {path} ] || readlink -e {path}", f"looking for its specialisation {specialisation}"
+    return output_of(machine, script, what=what, deadline=ANSWER_DEADLINE).strip() or None
 
 
 def require_store_path(name: str, value: object) -> str:

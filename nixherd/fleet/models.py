@@ -82,6 +82,7 @@ UNSET = Settings()
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 HOSTS = "hosts.nix"
 DEFINITIONS = "vms/definitions.nix"  # where a fleet declares its guests
+NO_ENDPOINT = f"{DEFINITIONS}: proxmox: no endpoint is declared"
 
 
 class Access(StrEnum):

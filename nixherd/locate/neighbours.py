@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from nixherd.base.errors import FleetError
+from nixherd.base.names import MAC, is_a
 from nixherd.base.process import run
 from nixherd.base.waiting import Once, OncePer
 from nixherd.fleet.models import GuestType, Vm
@@ -31,7 +32,6 @@ from nixherd.proxmox.config import VmConfig, properties
 from nixherd.proxmox.guest.identity import plain_address, usable_address
 
 _LOOK = Path(__file__).with_name("neighbours.sh").read_text(encoding="utf-8")
-_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 _CARD = re.compile(r"[A-Za-z0-9]+")
 
 
@@ -205,7 +205,7 @@ def _one(mac: str, address: str, sure: Sure, card: str | None = None) -> Iterato
         written = str(ipaddress.ip_address(address))
     except ValueError:
         return
-    if _MAC.fullmatch(mac) and mac.strip("0:") and "%" not in written:
+    if is_a(MAC, mac) and mac.strip("0:") and "%" not in written:
         yield Neighbour(mac, written, sure, card)
 
 

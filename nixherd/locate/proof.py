@@ -1,7 +1,6 @@
 """Whether the machine that answers over SSH is the guest that was asked: what it shows, and what its agent tells."""
 
 import ipaddress
-import re
 import socket
 import uuid
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nixherd.base.errors import FleetError, Refused
+from nixherd.base.names import MAC, is_a
 from nixherd.base.ssh_keys import HOST_KEY_FILE, parse_public_key
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.models import Vm
@@ -16,16 +16,14 @@ from nixherd.proxmox.config import VmConfig, properties
 from nixherd.proxmox.guest.identity import label
 from nixherd.proxmox.hypervisor import Hypervisor
 
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
-NAME = "nixherd-proof"
+PLANTED = "/run/nixherd-proof"  # and a name after it
 
 _LOOK = Path(__file__).with_name("proof.sh").read_text(encoding="utf-8")
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 # What is told to a VM through its agent, by its root's hands, and read back over SSH: stdin is a name and a word.
 PLANT = f"""\
 umask 077; set -C
-read -r name word && printf "%s\\n" "$word" >"/run/{NAME}.$name"
+read -r name word && printf "%s\\n" "$word" >"{PLANTED}.$name"
 """
 
 
@@ -86,7 +84,7 @@ def parse(output: str, token: str) -> Shown | None:
 def disproof(guest: Asked, shown: Shown) -> str | None:
     """Why this machine, by its cards and its UUID, is not the guest; None when it may be."""
     if guest.mac is not None and guest.mac not in shown.macs:
-        cards = ", ".join(sorted(filter(_MAC.fullmatch, shown.macs))) or "none"
+        cards = ", ".join(sorted(mac for mac in shown.macs if is_a(MAC, mac))) or "none"
         return f"no card of it has net0's MAC {guest.mac} (there are: {cards})"
     expected, found = _uuid(guest.uuid), _uuid(shown.uuid)
     # an older SMBIOS has its first three fields in the other order of bytes
@@ -106,7 +104,7 @@ def _uuid(text: str | None) -> uuid.UUID | None:
 
 def planted(name: str) -> str:
     """Where the word is that PLANT wrote under this name; for root alone."""
-    return f"/run/{NAME}.{name}"
+    return f"{PLANTED}.{name}"
 
 
 def told_key(hypervisor: Hypervisor, keys: HostKeys, host_id: str, guest: Asked, *, for_good: bool) -> str:

@@ -349,6 +349,11 @@ def last_error(stderr: str) -> str:
     return "; ".join([what[-_SHOWN:], *filter(None, remedies[:1])])
 
 
+def reason_of(error: Exception) -> str:
+    """Return why one of Nix's programs failed: its last error, else the error's own text."""
+    return last_error(error.stderr) if isinstance(error, ProcessFailed) and error.stderr else str(error)
+
+
 def innermost_error(stderr: str) -> str:
     """Return the same without what Nix was doing when it came to that."""
     return last_error(stderr).rpartition("error: ")[2]

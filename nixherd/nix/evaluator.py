@@ -45,11 +45,11 @@ Found = Outcomes[Evaluated]
 
 
 def knows_options(help_text: str) -> bool:
-    """Tell whether the nix-eval-jobs with this --help has the options that `jobs` gives."""
+    """Tell whether the nix-eval-jobs with this --help has the options that `eval_jobs` gives."""
     return "--select" in help_text and "--apply" in help_text
 
 
-def jobs(flake: str, host_ids: Sequence[str], *, is_nixos: bool, roots: str, workers: int) -> list[str]:
+def eval_jobs(flake: str, host_ids: Sequence[str], *, is_nixos: bool, roots: str, workers: int) -> list[str]:
     """Return the argv that evaluates hosts side by side; links in `roots` hold the derivations that they come to."""
     options = ["--gc-roots-dir", roots, "--workers", str(workers), "--max-memory-size", str(BYTES_PER_WORKER >> 20)]
     options += ["--show-trace", "--select", jobs_of(host_ids, is_nixos=is_nixos), "--apply", "job: job.nixherd"]
@@ -88,7 +88,7 @@ class Flake:
     revision: str | None
 
 
-def resolve(reference: str) -> Flake:
+def lock_flake(reference: str) -> Flake:
     """Lock a flake reference. Raise Usage for what is not one, FleetError when it cannot be fetched."""
     if not reference or reference.startswith("-") or not reference.isprintable() or "#" in reference:
         raise Usage(f"flake={reference} is not a flake reference; write one like github:owner/fleet")
@@ -282,7 +282,7 @@ class Evaluator:
         room = int(_available() * SHARE) // BYTES_PER_WORKER
         workers = max(1, min(os.cpu_count() or 1, room, len(host_ids)))
         roots = str(self.run.gc_roots)
-        argv = jobs(self.flake, host_ids, is_nixos=is_nixos, roots=roots, workers=workers)
+        argv = eval_jobs(self.flake, host_ids, is_nixos=is_nixos, roots=roots, workers=workers)
         done = run(argv, timeout=DEADLINE, check=False)
         self.warnings.take(done.stderr, are_hosts_known=False)  # several are evaluated at a time
         return parse_jobs(done.stdout.splitlines(), Path(self.path))

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, unquote
 
-from nixherd.base.names import parse_size
+from nixherd.base.names import MAC, is_a, parse_size
 
 _DRIVES = r"(?:ide|sata|scsi|virtio)\d+"
 VM_DISKS = rf"{_DRIVES}|efidisk0|tpmstate0"  # the options of a VM that name a disk
@@ -21,7 +21,6 @@ _STARTED_WITH = re.compile(f"{VM_DISKS}|{CT_DISKS}", re.ASCII)
 _UNUSED = re.compile(r"unused\d+", re.ASCII)
 _NET = re.compile(r"net\d+", re.ASCII)
 _HOTPLUG = "network,disk,usb"  # where nothing is said
-_MAC = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}")
 _TRUE = ("1", "on", "yes", "true")
 
 
@@ -82,7 +81,7 @@ def net_values(text: str) -> dict[str, str]:
     """Return a network card's properties, `model` and `macaddr` among them, however the text spells those two."""
     values: dict[str, str] = {}
     for key, value in properties(text, "model").items():
-        if _MAC.fullmatch(value) and key not in ("macaddr", "hwaddr"):
+        if is_a(MAC, value.lower()) and key not in ("macaddr", "hwaddr"):
             values |= {"model": key, "macaddr": value}
         else:
             values[key] = value
@@ -100,7 +99,7 @@ class Net:
 
 def _net(name: str, text: str) -> Net:
     values = properties(text, "model")
-    mac = next((value.lower() for value in values.values() if _MAC.fullmatch(value)), None)
+    mac = next((value.lower() for value in values.values() if is_a(MAC, value.lower())), None)
     return Net(name, mac, values.get("bridge"))
 
 

@@ -3,15 +3,15 @@
 import os
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from nixherd.base.errors import ApiError, FleetError, Foreign, Refused, Unusable, is_passing
 from nixherd.base.files import expanded
 from nixherd.base.waiting import Once, once_property
 from nixherd.fleet.load import load_fleet
-from nixherd.fleet.models import DEFINITIONS, Fleet
+from nixherd.fleet.models import DEFINITIONS, NO_ENDPOINT, Fleet
 from nixherd.fleet.world import Fingerprint, World, look_settled
 from nixherd.proxmox.guest.identity import plain_address
 from nixherd.proxmox.guest.observe import template_or_why
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from nixherd.proxmox.client import Client
     from nixherd.proxmox.config import VmConfig
     from nixherd.proxmox.guard.policy import Policy, PolicySource
+
+
+T = TypeVar("T")
 
 
 class Definitions:
@@ -101,7 +104,7 @@ class Hypervisor:
         self._template = Once[tuple["VmConfig | None", FleetError | None]](
             "hypervisor: template", is_passing=is_passing
         )
-        self._addresses = Once[Mapping[str, str]]("hypervisor: addresses", is_passing=is_passing)
+        self._addresses = Once[tuple[Mapping[str, str], bool]]("hypervisor: addresses", is_passing=is_passing)
 
     @once_property
     def guarded(self) -> "Client":
@@ -110,7 +113,7 @@ class Hypervisor:
         Unusable without an endpoint or a token, Refused when the token belongs to another server.
         """
         if self.fleet.endpoint is None:
-            raise Unusable(f"{DEFINITIONS}: proxmox: no endpoint is declared; add host and node")
+            raise Unusable(f"{NO_ENDPOINT}; add host and node")
         # They take a third of a second: not for those who need no API.
         from nixherd.proxmox.client import connect
         from nixherd.proxmox.guard.policy import Policy
@@ -125,18 +128,18 @@ class Hypervisor:
         Unusable without a way in: no endpoint, another certificate, a token that is missing or refused,
         an unknown node.
         """
-        with self.entered as entered:
-            if entered.is_empty:
-                try:
-                    client, _, nodes = self.guarded, self.version, self.nodes
-                except FleetError as error:
-                    raise (Foreign if isinstance(error, Refused) else Unusable)(str(error)) from error
-                node = self.fleet.endpoint.node if self.fleet.endpoint else ""
-                if node not in nodes:
-                    remedy = f"name one of {', '.join(nodes)}"
-                    raise Unusable(f"{DEFINITIONS}: proxmox.node: node {node} does not exist; {remedy}")
-                entered.value = client
-            return entered.value
+        return _computed(self.entered, self._enter)
+
+    def _enter(self) -> "Client":
+        try:
+            client, _, nodes = self.guarded, self.version, self.nodes
+        except FleetError as error:
+            raise (Foreign if isinstance(error, Refused) else Unusable)(str(error)) from error
+        node = self.fleet.endpoint.node if self.fleet.endpoint else ""
+        if node not in nodes:
+            remedy = f"name one of {', '.join(nodes)}"
+            raise Unusable(f"{DEFINITIONS}: proxmox.node: node {node} does not exist; {remedy}")
+        return client
 
     @property
     def under_way(self) -> list[str]:
@@ -154,33 +157,22 @@ class Hypervisor:
 
     @property
     def version(self) -> "Version":
-        with self._version as version:
-            if version.is_empty:
-                version.value = self.guarded.version()
-            return version.value
+        return _computed(self._version, lambda: self.guarded.version())
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        with self._nodes as nodes:
-            if nodes.is_empty:
-                nodes.value = self.guarded.nodes()
-            return nodes.value
+        return _computed(self._nodes, lambda: self.guarded.nodes())
 
     @property
     def permissions(self) -> "Permissions":
-        with self._permissions as permissions:
-            if permissions.is_empty:
-                permissions.value = self.client.permissions()
-            return permissions.value
+        return _computed(self._permissions, lambda: self.client.permissions())
 
     @property
     def template(self) -> "tuple[VmConfig | None, FleetError | None]":
         """The template's configuration, and why it could not be looked at."""
-        with self._template as template:
-            if template.is_empty:
-                template.value = template_or_why(self.client, self.fleet)
-                template.passes = is_passing(template.value[1])
-            return template.value
+        return _computed(
+            self._template, lambda: template_or_why(self.client, self.fleet), lambda value: is_passing(value[1])
+        )
 
     # Whose an address is
 
@@ -193,12 +185,9 @@ class Hypervisor:
     @property
     def addresses(self) -> Mapping[str, str]:
         """By address, whose it is: the endpoint's and the nodes', as far as the token shows them."""
-        with self._addresses as addresses:
-            if addresses.is_empty:
-                addresses.value, addresses.passes = self._asked_addresses()
-            return addresses.value
+        return _computed(self._addresses, self._all_addresses, lambda value: value[1])[0]
 
-    def _asked_addresses(self) -> tuple[Mapping[str, str], bool]:
+    def _all_addresses(self) -> tuple[Mapping[str, str], bool]:
         """The same, and whether some are missing that may be told when they are asked for again."""
         client, found, failures = self.client, dict[str, str](), list[ApiError]()
         for node in (row.name for row in client.node_rows() if row.status != "offline"):
@@ -224,6 +213,18 @@ class Hypervisor:
         """Which part of the hypervisor has this name or address; None where it is none, as far as that is known."""
         known = self.known_addresses
         return next((known[each] for each in map(plain_address, _resolved(name)) if each and each in known), None)
+
+
+def _computed(once: Once[T], compute: Callable[[], T], passes: Callable[[T], bool] = lambda value: False) -> T:
+    """Return the result, which whoever comes first computes; one that `passes` is computed anew for who comes later.
+
+    Not a method of Once: what is computed here asks for other such results of this file.
+    """
+    with once:
+        if once.is_empty:
+            once.value = compute()
+            once.passes = passes(once.value)
+        return once.value
 
 
 def _written(found: Mapping[str, str]) -> dict[str, str]:

@@ -14,8 +14,8 @@ from nixherd.proxmox.client import Client
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest import names, storages
 from nixherd.proxmox.guest.identity import ActualVm
-from nixherd.proxmox.guest.observe import observe
-from nixherd.proxmox.guest.plan import Desired, plan_vm, require_changeable, template_node
+from nixherd.proxmox.guest.observe import observe, template_node
+from nixherd.proxmox.guest.plan import Desired, plan_vm, require_changeable
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.proxmox.steps import AddDisk, AwaitClone, Cannot, Clone, CloudInit, Configure, Resize, Start, Step, doable
 

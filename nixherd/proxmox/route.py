@@ -42,11 +42,9 @@ class Kind(Enum):
     OPTIONS = auto()  # names of options, comma-separated: what is deleted or reverted
     NODE = auto()
     STORAGE = auto()
-    STORAGES = auto()  # which storage takes the place of which: `a`, `a:b,c:d`, `1`
     PROPERTIES = auto()  # `key=value,…` of a card, a CPU, an address: nothing in it names a guest
     MAPPING = auto()  # a passed-through device, by the name of a mapping and no other way
     VMID = auto()
-    VMIDS = auto()  # comma-separated
     NEW_VMID = auto()  # of a guest to be made
     DRIVE = auto()  # a disk's value: a new volume, one that is there, what it is imported from
     ARCHIVE = auto()  # a backup

@@ -14,9 +14,9 @@ from pyinfra.connectors.scp.client import SCPException
 from pyinfra.connectors.ssh import SSHConnector
 from typing_extensions import override
 
-from nixherd.base.errors import AgentUnavailable, FleetError, NoAgent
+from nixherd.base.errors import AgentUnavailable, FleetError, NoAgent, NotSent
 from nixherd.base.files import expanded
-from nixherd.fleet.models import DEFINITIONS, Fleet, Vm
+from nixherd.fleet.models import NO_ENDPOINT, Fleet, Vm
 from nixherd.locate.installed import Search
 from nixherd.proxmox.guest.identity import address_of, next_vmid
 from nixherd.proxmox.guest.observe import find, interfaces_of
@@ -68,7 +68,7 @@ def _node(fleet: Fleet, vm: Vm | None) -> str:
     if vm is not None:
         return fleet.node_of(vm)
     if fleet.endpoint is None:
-        raise FleetError(f"{DEFINITIONS}: proxmox: no endpoint is declared; add host and node")
+        raise FleetError(f"{NO_ENDPOINT}; add host and node")
     return fleet.endpoint.node
 
 
@@ -128,6 +128,10 @@ _OF_A_GUEST = {
     "pending": _pending,
     "snapshots": _snapshots,
 }
+
+
+class Unasked(NotSent):
+    """The machine is absent while a run only plans: nothing was asked, so nothing is known."""
 
 
 class Stranger(OSError):

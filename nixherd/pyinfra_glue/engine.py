@@ -74,7 +74,7 @@ class PyinfraMachine:
         if sudo:
             script, stdin = self._by_root(script, stdin)
         arguments: dict[str, Any] = {"_stdin": [stdin]} if stdin is not None else {}
-        ok, output = self._host.run_shell_command(StringCommand(script), _timeout=int(deadline), **arguments)
+        ok, output = self._connector.send(StringCommand(script), _timeout=int(deadline), **arguments)
         return _completed(ok, output)
 
     def _by_root(self, script: str, stdin: str | None) -> tuple[str, str | None]:

@@ -3,7 +3,8 @@
 pyinfra connects, prepares, then executes; a VM that is created during a run would be unreachable in it. So:
 
 - `connect()` without a machine returns quietly; with one it pins the host key and connects;
-- a command before Execute on an absent machine succeeds without output, so facts take their defaults;
+- a fact before Execute on an absent machine takes its default; our own operations are told that nothing was asked, and
+  so is pyinfra in runs whose machines must answer;
 - a command during Execute looks the machine up again when the connection is gone, and raises OSError, which
   fails this host only, when there is none within the deadline.
 
@@ -46,9 +47,9 @@ from nixherd.fleet.models import Access
 from nixherd.locate import reach
 from nixherd.locate.reach import Absent, Epoch, Look, Place
 from nixherd.pyinfra_glue import connector, proving
-from nixherd.pyinfra_glue.connector import ApiQuery, NotFound, Stranger, Unwelcome, is_one
+from nixherd.pyinfra_glue.connector import ApiQuery, NotFound, Stranger, Unasked, Unwelcome, is_one
 from nixherd.pyinfra_glue.reaching import MachineConnector
-from nixherd.pyinfra_glue.ssh_client import NotBegun, PinnedClient
+from nixherd.pyinfra_glue.ssh_client import DeadConnection, PinnedClient
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.login_shell import Answer, answered
 
@@ -217,6 +218,10 @@ class FleetConnector(MachineConnector):
             raise NotSent(str(error)) from error
         return True
 
+    def _require_ready(self) -> None:
+        if not self._ready():
+            raise Unasked(f"{self.fleet_host.id}: not connected, so it was not asked; run this again when it answers")
+
     @override
     def run_shell_command(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
         """Run it; on a connection that turns out to be dead before it has begun, look the machine up and run it there.
@@ -226,27 +231,35 @@ class FleetConnector(MachineConnector):
         """
         if isinstance(command, ApiQuery):
             return self._ask(command)
+        try:
+            return self.send(command, *args, **arguments)
+        except Unasked:
+            if self.host.data.get("must_answer"):
+                raise
+            return True, CommandOutput([])  # for facts of others, of a machine that this run may make
+
+    def send(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
+        """Do the same for whoever must not take silence for an answer: Unasked by an absent machine in planning."""
         self._require_shell()
         run = self.here.run_shell_command if self.here else super().run_shell_command
         try:
-            answer = self._tell(lambda: run(command, *args, **arguments))
+            return self._tell(lambda: run(command, *args, **arguments))
         except UNFORESEEN as error:
             raise worded(error, f"{self.fleet_host.id}: running a command") from error
-        return answer or (True, CommandOutput([]))
 
-    def _tell(self, tell: Callable[[], T]) -> T | None:
-        """What it answers; told once more where the connection was dead before. None while it is absent in planning.
+    def _tell(self, tell: Callable[[], T]) -> T:
+        """What it answers; told once more where the connection was dead before.
 
-        OSError when the connection breaks later.
+        Unasked while it is absent in planning, OSError when the connection breaks later.
         """
         try:
-            if not self._ready():
-                return None
+            self._require_ready()
             try:
                 return tell()
-            except NotBegun:
+            except DeadConnection:
                 self.drop()
-                return tell() if self._ready() else None
+                self._require_ready()
+                return tell()
         except (SSHException, EOFError) as error:
             raise OSError(f"{self.fleet_host.id}: the connection broke: {str(error) or 'no answer'}") from error
 

@@ -24,6 +24,7 @@ from nixherd.fleet.revisions import Note, is_revision, shown
 from nixherd.locate.reach import Epoch, Place
 from nixherd.nix.commands import Evaluated
 from nixherd.proxmox.permission import mark, require_installable, require_no_declared_guest
+from nixherd.pyinfra_glue.connector import Unasked
 from nixherd.pyinfra_glue.engine import PyinfraMachine, options_of
 from nixherd.pyinfra_glue.hosts import build_selection, connector_of, context_of, evaluated, executing, fleet_host
 from nixherd.ssh.login_shell import JOBS, Job
@@ -53,8 +54,10 @@ def machine_of(host: Host, verb: str | None = None) -> MachineState | None:
         if verb and not connector.connected:
             require_installable(context_of(host).fleet, fleet_host(host).id, verb)
         connector.reach()  # here its reason is one line of this host; in a fact, pyinfra shows a traceback
-    done = machine_for(host).run(machine_script(), deadline=ANSWER_DEADLINE)
-    return state_in(host, done) if done.stdout or executing(host) or connector.connected else None
+    try:
+        return state_in(host, machine_for(host).run(machine_script(), deadline=ANSWER_DEADLINE))
+    except Unasked:
+        return None
 
 
 def state_in(host: Host, done: Completed) -> MachineState:
@@ -133,6 +136,7 @@ def install_system(host: Host, config: Evaluated, job: Job, extra_files: Mapping
     build_selection(host)
     copy_closure(machine, [config.toplevel], "/mnt", is_nixos=True)
     key = context_of(host).keys.to_install(config.host_id)
+    context_of(host).run.touched.add(config.host_id)  # what follows is several commands: the last may not be begun
     _put(machine, HOST_KEY, key.private_openssh.encode())
     _put(machine, HOST_KEY_FILE, f"{key.public}\n".encode(), mode="0644")
     _put(machine, NOTES, f"{_revision_note(config)}\n".encode(), mode="0644")

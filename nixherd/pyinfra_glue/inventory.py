@@ -14,7 +14,7 @@ from nixherd.base.errors import FAILURES, Usage, exit_of
 from nixherd.base.files import expanded, fleet_root
 from nixherd.base.run import Run
 from nixherd.base.terminal import keep_streams, require_text, say, say_error, worded
-from nixherd.deploy.commit_policy import NAMES, Gate, required_by_hosts
+from nixherd.deploy.commit_policy import DATA_KEYS, Gate, required_by_hosts
 from nixherd.deploy.options import Options
 from nixherd.deploy.report import Journal, new_directory
 from nixherd.fleet.groups import (
@@ -30,7 +30,7 @@ from nixherd.fleet.groups import (
 )
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.revisions import Tree
-from nixherd.nix.evaluator import Evaluator, Flake, Source, resolve
+from nixherd.nix.evaluator import Evaluator, Flake, Source, lock_flake
 from nixherd.proxmox.hypervisor import Definitions, Hypervisor
 from nixherd.pyinfra_glue import cli
 from nixherd.pyinfra_glue.context import Context, RollCall
@@ -69,7 +69,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         _check_deploys(by_file, problem)
         _check_data(here, options)
         reference = data_said(options, "flake")
-        flake = resolve(reference) if reference else None
+        flake = lock_flake(reference) if reference else None
         place = flake.path if flake else fleet_directory(here)
         from_flake = any(each.from_flake for each in files)
         gate = _gate(here, options, place)
@@ -148,7 +148,7 @@ def _gate(here: Path, options: dict[str, Any], place: Path, *, by_hosts: bool = 
 
     Usage for a flake that was named by a reference: it has no commits to look at.
     """
-    options_set = {name: value for name in NAMES if (value := data_said(options, name)) is not None}
+    options_set = {name: value for name in DATA_KEYS if (value := data_said(options, name)) is not None}
     standing = _group_data(here, options.get("group_data") or ())
     gate = Gate.of(place, options_set, standing, by_hosts=by_hosts, notes=not options.get("dry"))
     if gate and data_said(options, "flake"):

@@ -31,7 +31,7 @@ from nixherd.pyinfra_glue.connector import PinnedConnector, Stranger, Unwelcome,
 from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.deploy_file import declared
 from nixherd.pyinfra_glue.inventory import Entry, data_said, fleet_directory, or_end, parsed_data, token_file_of
-from nixherd.pyinfra_glue.ssh_client import NotBegun, WatchedTransport
+from nixherd.pyinfra_glue.ssh_client import DeadConnection, WatchedTransport
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.ssh_config import Configuration, config_options, known_hosts_files
 
@@ -100,7 +100,7 @@ class NodeConnector(PinnedConnector):
         """OSError when the connection breaks: what was begun may go on there, and is looked at by the next run."""
         try:
             return super().run_shell_command(command, *args, **arguments)
-        except NotBegun as error:
+        except DeadConnection as error:
             raise NotSent(f"{self.host.data.host_id}: {error}; nothing was sent") from error
         except (SSHException, EOFError) as error:
             raise OSError(f"{self.host.data.host_id}: the connection broke: {str(error) or 'no answer'}") from error

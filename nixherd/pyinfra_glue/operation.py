@@ -17,7 +17,7 @@ from pyinfra.api.command import FunctionCommand, PyinfraCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
-from nixherd.base.errors import FAILURES
+from nixherd.base.errors import FAILURES, NotBegun
 from nixherd.base.terminal import worded
 from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.hosts import context_of, executing, failed
@@ -100,8 +100,8 @@ def _make(state: State, host: Host, change: Change) -> bool:
         change.make()
     except FAILURES as error:
         failure = worded(error, f"{host_id}: {change.summary}")
-        is_changed = change.changes and (not change.by_api or hypervisor.accepted_changes > before)
-        run.failed(host_id, failure, changed=is_changed)
+        is_begun = not isinstance(error, NotBegun) and (not change.by_api or hypervisor.accepted_changes > before)
+        run.failed(host_id, failure, changed=change.changes and is_begun)
         complain(host, failure)
         return False
     if change.changes:

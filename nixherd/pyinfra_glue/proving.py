@@ -10,6 +10,7 @@ from pathlib import Path
 from paramiko import SSHException
 
 from nixherd.base.errors import AgentUnavailable, FleetError, Refused
+from nixherd.base.files import BOOT_ID
 from nixherd.base.ssh_keys import HOST_KEY_FILE, parse_public_key
 from nixherd.fleet.models import Host
 from nixherd.locate import proof
@@ -67,7 +68,7 @@ def _is_another(guest: Asked, address: str, problem: str) -> str:
 def _told_boot(hypervisor: Hypervisor, guest: Asked) -> str:
     """The boot_id that the guest's agent tells. OSError when it does not answer."""
     try:
-        return hypervisor.client.agent_read(guest.node, guest.vmid, proof.BOOT_ID).strip()
+        return hypervisor.client.agent_read(guest.node, guest.vmid, BOOT_ID).strip()
     except AgentUnavailable as error:
         raise OSError(str(error)) from error
 

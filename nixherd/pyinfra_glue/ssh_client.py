@@ -32,7 +32,7 @@ UNTOLD = "the connection ended, or the command was killed, before it told its ex
 CHANNEL_TIMEOUT = 30.0  # seconds for a connection that stands to begin a command
 
 
-class NotBegun(NotSent):
+class DeadConnection(NotSent):
     """The connection was dead already: what was to run on it has not begun."""
 
 
@@ -49,7 +49,7 @@ class WatchedTransport(paramiko.Transport):
         try:
             return super().open_session(*args, **arguments)
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise NotBegun(f"the connection broke: {str(error) or 'no answer'}") from error
+            raise DeadConnection(f"the connection broke: {str(error) or 'no answer'}") from error
 
 
 def notice_a_dead_peer(transport: paramiko.Transport) -> None:

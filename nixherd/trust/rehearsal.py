@@ -1,19 +1,24 @@
 """The flake as it would be with some files changed: evaluated in a copy, before anything is done that it depends on.
 
-The copy is a git repository, as the original is: a flake sees what git knows, and asks for its revision.
+The copy is a git repository, as the original is: a flake sees what git knows, and asks for its revision. What a host
+does for the others, which its flake and its definition tell, is known before it goes.
 """
 
+import json
+import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from nixherd.base.errors import FAILURES, FleetError, FleetInvalid, ProcessFailed
 from nixherd.base.process import run
 from nixherd.base.terminal import worded
+from nixherd.deploy.options import wave_label, wave_of
 from nixherd.fleet import git
 from nixherd.fleet.git import Repository
 from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import Fleet, Host, Vm
 from nixherd.fleet.revisions import Tree
 from nixherd.nix import commands as nix
 from nixherd.nix.errors import explain
@@ -111,3 +116,38 @@ def copy(root: Path, repository: Repository | None, files: Mapping[str, bytes | 
         if content is not None:
             (below / path).write_bytes(content)
     return below
+
+
+def duties_of(evaluator: Evaluator, fleet: Fleet, host: Host, guests: Sequence[Vm]) -> list[str]:
+    """Return what the host does for the others, a line each; what the flake does not tell is said to be not known."""
+    return [*_declared(fleet, host, guests), *_evaluated(evaluator, host)]
+
+
+def _declared(fleet: Fleet, host: Host, guests: Sequence[Vm]) -> list[str]:
+    lines = []
+    for vm in guests:
+        for name in ("purpose", "services", "notes"):
+            if text := _joined(vm.extra.get(name)):
+                lines.append(f"{vm.attribute}.{name} in the definitions: {text}")
+    waves = {each.id: wave_of(each.id, *map(each.deployment.get, ("canary", "wave"))) for each in fleet.hosts.values()}
+    mine = waves.pop(host.id)
+    if waves and mine < min(waves.values()):
+        lines.append(f"it is the only one of the {wave_label(mine)}: no host is deployed to before the others then")
+    if host.hostname == os.uname().nodename:
+        lines.append(f"the machine that this runs on is called {host.hostname} as well; is it that one?")
+    return lines
+
+
+def _evaluated(evaluator: Evaluator, host: Host) -> list[str]:
+    if not host.is_nixos:
+        return []
+    try:
+        found: dict[str, bool] = json.loads(evaluator.ask(nix.duties(evaluator.flake, host.id)))
+    except FleetError as error:
+        return [f"what it does for the others is not known: {error}"]
+    return [f"it is {what}" for what, is_so in found.items() if is_so]
+
+
+def _joined(value: object) -> str:
+    each = value if isinstance(value, (list, tuple)) else [value]
+    return ", ".join(" ".join(str(one).split()) for one in each if one)

@@ -124,9 +124,9 @@ def test_only_forms_are_sent(emulator: Emulator, kind: str) -> None:
 
     wire = Wire(emulator, FLEET)
     wire.logged()
-    for vmid in (104, 110):
-        url = f"{wire.base}/nodes/prom/qemu/110/move_disk"
-        body = json.dumps({"disk": "scsi0", "target-vmid": vmid})
+    for vmid in (104, 110):  # the latter would pass as a form
+        url = f"{wire.base}/nodes/prom/qemu/{MANAGED}/clone"
+        body = json.dumps({"newid": vmid})
         prepared = requests.Request("POST", url, data=body, headers={"Content-Type": kind}).prepare()
         with pytest.raises(Refused):
             session.send(prepared)

@@ -7,14 +7,17 @@ import struct
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.api.permissions import Permissions, User
 from lab.api.state import State
+from lab.machines import network
 from lab.machines.backend import disks
 from lab.machines.gpt import ESP, is_ext4, read_partitions
 from lab.machines.machine import Card, Faults
+from lab.machines.network import Plug
 from lab.machines.volumes import Volumes
 from lab.setup.cache import Cache, stamp
 from lab.start import PRIVILEGES, ROLE, TEMPLATE_DISK, recipe, start_state
@@ -47,6 +50,31 @@ def test_a_fault_without_machines_is_for_all() -> None:
     assert faults.hits("address-changes", 110)
     assert not faults.hits("address-changes", 111)
     assert not faults.hits("address-moves", 110)
+
+
+class Cable(Plug):
+    """One of which the guest does not notice the first interruptions."""
+
+    def __init__(self, unnoticed: int) -> None:
+        self.unnoticed, self.pulled = unnoticed, 0
+
+    def replug(self) -> None:
+        self.pulled += 1
+
+    def interfaces(self) -> list[dict[str, Any]]:
+        address = "10.77.0.101" if self.pulled > self.unnoticed else "10.77.0.100"
+        return [{"ifname": "lo"}, {"ifname": "ens18", "addr_info": [{"local": address}]}]
+
+
+@pytest.mark.parametrize(("unnoticed", "most", "pulled"), [(0, 9, 1), (2, 9, 3), (9, 4, 4), (0, 0, 0)])
+def test_a_cable_is_pulled_until_the_guest_has_its_new_address(
+    monkeypatch: pytest.MonkeyPatch, unnoticed: int, most: int, pulled: int
+) -> None:
+    monkeypatch.setattr(network, "LOOKS", 1)
+    monkeypatch.setattr(network, "PAUSE", 0.0)
+    cable = Cable(unnoticed)
+    cable.move("10.77.0.101", lambda: cable.pulled < most)
+    assert cable.pulled == pulled
 
 
 def test_partitions_are_read_from_the_table(tmp_path: Path) -> None:

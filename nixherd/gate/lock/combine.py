@@ -16,7 +16,7 @@ from pathlib import Path
 from nixherd.base.errors import DeadlineExceeded, FleetError, ProcessFailed
 from nixherd.base.process import Completed, run
 from nixherd.base.terminal import one_line, visible
-from nixherd.gate.lock.lockfile import FILE, Group, Lock, Move, compose, moved, moves, shown
+from nixherd.gate.lock.lockfile import LOCK_FILE, Group, Lock, Move, compose, moved, moves, shown
 from nixherd.gate.lock.place import CommitRefused, Place
 from nixherd.nix.errors import innermost_error
 
@@ -168,7 +168,7 @@ class Combiner:
         old = self.place.lock(self.onto)
         if wrong := self.place.why_inconsistent():
             what = f"does not fit its flake.nix, or that cannot be read: {wrong}"
-            raise FleetError(f"{FILE} of {self.onto}: {what}; `nix flake lock` there, and commit it")
+            raise FleetError(f"{LOCK_FILE} of {self.onto}: {what}; `nix flake lock` there, and commit it")
         unknown = dict(self.place.update_inputs(groups))
         new = self.place.lock(f"{self.onto}, updated")
         differing = set(moved(old, new))

@@ -14,7 +14,7 @@ from typing import Any
 
 from nixherd.base.errors import FleetError, Usage
 
-FILE = "flake.lock"
+LOCK_FILE = "flake.lock"
 _VERSIONS = range(5, 8)
 _CONFLICT = re.compile(r"^(<{7}|={7}|>{7}|\|{7})( |$)", re.MULTILINE)
 _SHORT = 7  # characters of a hash, for people

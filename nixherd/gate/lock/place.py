@@ -19,7 +19,7 @@ from nixherd.base.process import run
 from nixherd.base.reasons import reason
 from nixherd.base.terminal import visible
 from nixherd.fleet.git import Repository
-from nixherd.gate.lock.lockfile import FILE, Group, Lock
+from nixherd.gate.lock.lockfile import LOCK_FILE, Group, Lock
 from nixherd.nix.commands import NIX
 from nixherd.nix.errors import innermost_error
 
@@ -116,18 +116,18 @@ class Place:
 
     def lock(self, what: str) -> Lock:
         """The lock file there; `what` says for people of what it is."""
-        where = f"{self.repository.prefix}{FILE} of {what}"
-        if (self.fleet / FILE).is_symlink():  # written to, it would be another file
+        where = f"{self.repository.prefix}{LOCK_FILE} of {what}"
+        if (self.fleet / LOCK_FILE).is_symlink():  # written to, it would be another file
             raise FleetError(f"{where}: is a symbolic link; Nix wants a file there")
         try:
-            return Lock.parse((self.fleet / FILE).read_text(encoding="utf-8"), where)
+            return Lock.parse((self.fleet / LOCK_FILE).read_text(encoding="utf-8"), where)
         except FileNotFoundError:
             raise FleetError(f"{where}: missing; `nix flake lock` there, and commit it") from None
         except (OSError, UnicodeDecodeError) as error:
             raise FleetError(f"{where}: cannot be read: {error}") from None
 
     def write(self, locked: Lock) -> None:
-        (self.fleet / FILE).write_text(locked.text(), encoding="utf-8")
+        (self.fleet / LOCK_FILE).write_text(locked.text(), encoding="utf-8")
 
     def commit(self, message: str, *, signed: bool) -> str:
         """One commit of the lock file; its whole hash. FleetError when it is not what was wanted.
@@ -137,7 +137,7 @@ class Place:
         git = self.git
         before = git.full_head()
         options = ["-c", "commit.gpgsign=true", "-c", "gpg.format=ssh"] if signed else []
-        done = git.write(*options, "commit", "--quiet", "--only", "--message", message, "--", FILE, answers=None)
+        done = git.write(*options, "commit", "--quiet", "--only", "--message", message, "--", LOCK_FILE, answers=None)
         if done.status:
             why = reason(done.stderr or done.stdout, f"status {done.status}")
             raise CommitRefused(f"git commit: {'the fleet requires signatures: ' if signed else ''}{why}")
@@ -170,10 +170,10 @@ class Place:
         # which of them it is; what was fetched already is not fetched again
         unknown: dict[str, str] = {}
         for group in groups:
-            before = (self.fleet / FILE).read_bytes()
+            before = (self.fleet / LOCK_FILE).read_bytes()
             failed = {input: why for input in group.inputs if (why := self._update([input]))}
             if failed:
-                (self.fleet / FILE).write_bytes(before)
+                (self.fleet / LOCK_FILE).write_bytes(before)
                 unknown |= failed
         return unknown
 

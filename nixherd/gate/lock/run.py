@@ -13,7 +13,7 @@ from pathlib import Path
 from nixherd.base.errors import DeadlineExceeded, FleetError, Undecided, Usage
 from nixherd.fleet.git import Repository
 from nixherd.gate.lock.combine import Combiner, Outcome, Say, TreeGate
-from nixherd.gate.lock.lockfile import FILE, groups_of
+from nixherd.gate.lock.lockfile import LOCK_FILE, groups_of
 from nixherd.gate.lock.place import Place, alone
 
 
@@ -151,7 +151,7 @@ def require_ours(repository: Repository, branch: str, tip: str | None, base: str
     if tip is None or follows(repository, base, tip):
         return
     done = repository.read("diff", "--name-only", "-z", f"{base}...{tip}", answers=None)
-    others = [path for path in done.stdout.split("\0") if path and path != f"{repository.prefix}{FILE}"]
+    others = [path for path in done.stdout.split("\0") if path and path != f"{repository.prefix}{LOCK_FILE}"]
     if done.status or others:
         what = f"has changes to {others[0]}" if others else "has a history of its own"
         raise FleetError(f"the branch {branch} exists, and {what}; merge or delete it, or say --branch NAME")
@@ -210,8 +210,10 @@ def update(fleet: Path, request: Wanted, gate: TreeGate, is_signed: Callable[[Pa
     if request.merge_into and request.merge_into != base:
         raise Usage(f"--base {base}: what is merged into {request.merge_into} starts from there; leave --base out")
     remote = Remote(repository, request.remote or _remote_of(repository, base)) if request.push else None
-    if remote is None and checked_out(repository, base) and repository.changed([FILE]):
-        raise FleetError(f"{fleet / FILE}: has changes that are not committed; commit it, or `git restore {FILE}`")
+    if remote is None and checked_out(repository, base) and repository.changed([LOCK_FILE]):
+        raise FleetError(
+            f"{fleet / LOCK_FILE}: has changes that are not committed; commit it, or `git restore {LOCK_FILE}`"
+        )
     if tree := checked_out(repository, request.branch):
         raise FleetError(f"the branch {request.branch} is checked out in {tree}; leave it there, or say --branch NAME")
     until = math.inf if request.deadline is None else time.monotonic() + request.deadline

@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from nixherd.base import names
 from nixherd.base.errors import Refused
+from nixherd.base.files import BOOT_ID
 from nixherd.base.ssh_keys import HOST_KEY_FILE
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm, VmidRange
 from nixherd.proxmox.guard import vmid_references
@@ -23,7 +24,6 @@ from nixherd.proxmox.guard.vmid_references import Named
 from nixherd.proxmox.route import Effect, Guest, Kind
 
 # What tells which system runs in a guest, and that it is the one; nothing else is read.
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
 GUEST_FILES = ("/etc/os-release", HOST_KEY_FILE, BOOT_ID)
 
 _VMID = names.pattern(names.VMID)
@@ -173,7 +173,7 @@ class _Question:
         except ValueError as error:
             for vmid in vmid_references.anywhere(key, value):  # a protected guest in it is what to hear about
                 self.require_changeable(vmid)
-            if kind in (Kind.VMID, Kind.VMIDS, Kind.NEW_VMID):
+            if kind in (Kind.VMID, Kind.NEW_VMID):
                 raise self.undeclared(value) from error
             raise self.refuse(f"the parameter {key} {error}", "only what can be read for certain is sent") from error
 

@@ -109,13 +109,6 @@ def _options(value: str) -> Iterator[Named]:
     return iter(())
 
 
-def _storages(value: str) -> Iterator[Named]:
-    for pair in value.split(","):
-        if pair != "1" and not all(_STORAGE.fullmatch(part) for part in pair.split(":", 1)):
-            raise ValueError("is not a list of storages")
-    return iter(())
-
-
 def _properties(value: str) -> Iterator[Named]:
     if not value or not all(_PROPERTY.fullmatch(part) for part in value.split(",")):
         raise ValueError("is not a list of properties")
@@ -131,11 +124,6 @@ def _mapping(value: str) -> Iterator[Named]:
 
 def _vmid(value: str) -> Iterator[Named]:
     yield Named(vmid(value))
-
-
-def _vmids(value: str) -> Iterator[Named]:
-    for part in value.split(","):
-        yield Named(vmid(part))
 
 
 def _pairs(value: str, first: str) -> dict[str, str]:
@@ -213,11 +201,9 @@ _READERS: Mapping[Kind, Callable[[str], Iterator[Named]]] = {
     Kind.OPTIONS: _options,
     Kind.NODE: _pattern(_NODE, "node's name"),
     Kind.STORAGE: _pattern(_STORAGE, "storage's name"),
-    Kind.STORAGES: _storages,
     Kind.PROPERTIES: _properties,
     Kind.MAPPING: _mapping,
     Kind.VMID: _vmid,
-    Kind.VMIDS: _vmids,
     Kind.NEW_VMID: _vmid,
     Kind.DRIVE: drive,
     Kind.ARCHIVE: archive,

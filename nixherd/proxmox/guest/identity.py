@@ -15,10 +15,10 @@ from nixherd.fleet.schema import VMIDS
 from nixherd.fleet.validate import ONLY_FOR
 from nixherd.proxmox.answers import Interface, Pending, Upid
 from nixherd.proxmox.config import VmConfig, hotplug_features, properties
-from nixherd.proxmox.steps import Change
 
 if TYPE_CHECKING:
     from nixherd.proxmox.client import Client
+    from nixherd.proxmox.steps import Change
 
 _MARK = re.compile(r"nixherd fleet=(?P<fleet>\S+) vmid=(?P<vmid>[0-9]+)", re.ASCII)
 
@@ -218,7 +218,7 @@ def is_stuck(actual: ActualVm, row: Pending) -> bool:
     return kind == "network" or volume_of(row.before) != volume_of(row.after)
 
 
-def of_change(actual: ActualVm, change: Change) -> bool:
+def of_change(actual: ActualVm, change: "Change") -> bool:
     return waits(actual, change.key, change.value)
 
 

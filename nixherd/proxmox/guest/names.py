@@ -103,10 +103,18 @@ def require_boot_order(names: Iterable[str]) -> None:
             raise Usage(f"boot: {name} is nothing that a VM boots from; name disks and cards such as scsi0 and net0")
 
 
+# What guests of the other type have, beside what is set from here.
+_OTHERS: Mapping[GuestType, str] = {
+    GuestType.QEMU: "hostname",
+    GuestType.LXC: "acpi citype hotplug kvm localtime name numa scsihw shares tablet vcpus vga",
+}
+
+
 def require_options(vm: Vm, values: Mapping[str, object]) -> None:
     """Refuse (Usage) an option that guests of this type do not have; any other may be taken away (None)."""
     for name, value in values.items():
         allowed, elsewhere = (CONFIG[type].kind_of(name) is not None for type in (vm.type, _OTHER[vm.type]))
+        elsewhere = elsewhere or name in _OTHERS[vm.type].split()
         wrong = not allowed if value is not None else elsewhere and not allowed
         if wrong or (_is_numbered_disk(name) and not _is_disk(vm, name)):
             raise Usage(f"{label(vm)}: {name} is not an option that a {_kind(vm)} has and that is changed from here")

@@ -11,7 +11,6 @@ from nixherd.proxmox.answers import Interface, Upid, Volume
 from nixherd.proxmox.belongings import Belongings, Stay, belongings
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guest.identity import ActualVm, label
-from nixherd.proxmox.guest.plan import template_node
 
 if TYPE_CHECKING:
     from nixherd.proxmox.client import Client
@@ -20,6 +19,13 @@ if TYPE_CHECKING:
 
 _MAKING = ("qmcreate", "qmrestore", "vzcreate", "vzrestore")
 LOOKS = 3  # how often a guest that is on its way from one node to another is looked for
+
+
+def template_node(fleet: Fleet) -> str:
+    """Return the template's node: its own in the definitions, else the endpoint's."""
+    assert fleet.template is not None
+    assert fleet.endpoint is not None
+    return fleet.template.node or fleet.endpoint.node
 
 
 def observe_template(client: "Client", fleet: Fleet) -> VmConfig | None:

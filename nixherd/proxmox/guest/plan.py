@@ -17,6 +17,7 @@ from nixherd.proxmox.config import Drive, VmConfig, size_or_none, written
 from nixherd.proxmox.guest import identity
 from nixherd.proxmox.guest.desired import cloud_init, container_steps, creation, grown, impossible, inheritable, options
 from nixherd.proxmox.guest.identity import ActualVm, label, why_not_ours
+from nixherd.proxmox.guest.observe import template_node
 from nixherd.proxmox.steps import Cannot, Note, Row, Step
 
 SHUTDOWN_SECONDS = 180  # what a guest gets to shut down in before it is started again
@@ -139,13 +140,6 @@ def in_the_making(fleet: Fleet, vm: Vm, actual: ActualVm) -> bool:
             "then run again"
         )
     return True
-
-
-def template_node(fleet: Fleet) -> str:
-    """Return the template's node: its own in the definitions, else the endpoint's."""
-    assert fleet.template is not None
-    assert fleet.endpoint is not None
-    return fleet.template.node or fleet.endpoint.node
 
 
 def clone_of_template(fleet: Fleet, vm: Vm, *, full: bool = True) -> steps.Clone:

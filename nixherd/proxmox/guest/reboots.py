@@ -9,10 +9,10 @@ import time
 from dataclasses import dataclass
 
 from nixherd.base.errors import AgentUnavailable, ApiError, FleetError, StillRunning, TaskFailed, Undecided
+from nixherd.base.files import BOOT_ID
 from nixherd.base.waiting import Backoff, Poll, poll
 from nixherd.proxmox.answers import Task, Upid, VmStatus
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.guard.policy import BOOT_ID
 from nixherd.proxmox.guest import tasks
 from nixherd.proxmox.guest.tasks import Progress, after, stands, told
 from nixherd.proxmox.steps import QEMU, AwaitReboot, Reboot

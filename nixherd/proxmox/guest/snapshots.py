@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from nixherd.base.errors import ApiError, FleetError, Refused, Undecided, Usage
+from nixherd.base.files import BOOT_ID
 from nixherd.base.names import any_text, text_of
 from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.proxmox.answers import SnapshotRow
@@ -346,7 +347,7 @@ def _word(text: str) -> str:
 def _where() -> str | None:
     """Identify the boot, PID namespace and user here; None where the kernel does not tell."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path(BOOT_ID).read_text().strip()
         return sha256(f"{boot} {Path('/proc/self/ns/pid').readlink()} {os.getuid()}".encode()).hexdigest()[:8]
     except OSError:
         return None

@@ -19,34 +19,34 @@ def whole_gib(size: int) -> int:
     return -(-size // GIB)
 
 
-# The options that are set from here, and how each is read.
+# The options that are set from here, and how each is read. What no definition and no verb sets has no place here.
 
 _COMMON = {
-    **each(Kind.INTEGER, "cores cpuunits memory"),
+    **each(Kind.INTEGER, "cores memory"),
     **each(Kind.BOOLEAN, "onboot protection"),
-    **each(Kind.NAME, "digest ostype"),
-    **each(Kind.PROPERTIES, "cpulimit startup"),
-    **each(Kind.TEXT, "description nameserver searchdomain tags"),
-    **each(Kind.OPTIONS, "delete revert"),
+    "startup": Kind.PROPERTIES,
+    **each(Kind.TEXT, "description tags"),
 }
+_NAMES = each(Kind.TEXT, "nameserver searchdomain")
 VM_OPTIONS = {
     **_COMMON,
-    **each(Kind.INTEGER, "balloon shares sockets vcpus"),
-    **each(Kind.BOOLEAN, "acpi ciupgrade kvm localtime numa tablet"),
-    **each(Kind.NAME, "bios citype hotplug machine scsihw"),
-    **each(Kind.PROPERTIES, "agent boot cpu vga"),
-    **each(Kind.TEXT, "ciuser name sshkeys"),
+    **_NAMES,
+    **each(Kind.INTEGER, "balloon sockets"),
+    "ciupgrade": Kind.BOOLEAN,
+    **each(Kind.NAME, "bios machine"),
+    **each(Kind.PROPERTIES, "agent boot cpu"),
+    **each(Kind.TEXT, "ciuser sshkeys"),
 }
 VM_DEVICES = {
-    **each(Kind.DRIVE, "ide sata scsi virtio efidisk tpmstate"),
+    **each(Kind.DRIVE, "ide sata scsi virtio"),
     **each(Kind.PROPERTIES, "net ipconfig"),
     "hostpci": Kind.MAPPING,
-    "serial": Kind.SOCKET,
 }
-CT_OPTIONS = {**_COMMON, "swap": Kind.INTEGER, "features": Kind.PROPERTIES, "hostname": Kind.TEXT}
-CT_DEVICES = {"net": Kind.PROPERTIES, "mp": Kind.DRIVE}
-CONFIG = on_vm("PUT", "/config", Effect.CONFIG, VM_OPTIONS, indexed=VM_DEVICES) | on_container(
-    "PUT", "/config", Effect.CONFIG, CT_OPTIONS, indexed=CT_DEVICES
+CT_OPTIONS = {**_COMMON, "swap": Kind.INTEGER, "features": Kind.PROPERTIES}
+CT_DEVICES = {"net": Kind.PROPERTIES}
+_OF_A_CHANGE = {"digest": Kind.NAME, **each(Kind.OPTIONS, "delete revert")}
+CONFIG = on_vm("PUT", "/config", Effect.CONFIG, {**VM_OPTIONS, **_OF_A_CHANGE}, indexed=VM_DEVICES) | on_container(
+    *("PUT", "/config", Effect.CONFIG, {**CT_OPTIONS, **_NAMES, **_OF_A_CHANGE}), indexed=CT_DEVICES
 )
 
 
@@ -168,10 +168,7 @@ class MoveDisk(OfDisk):
     source: str = ""
     requests = on_vm(
         *("POST", "/move_disk", Effect.DATA),
-        {
-            **each(Kind.NAME, "disk format digest target-disk target-digest"),
-            **{"storage": Kind.STORAGE, "delete": Kind.BOOLEAN, "bwlimit": Kind.INTEGER, "target-vmid": Kind.VMID},
-        },
+        {**each(Kind.NAME, "disk digest"), "storage": Kind.STORAGE, "delete": Kind.BOOLEAN},
         required=("disk",),
     )
 

@@ -59,29 +59,23 @@ class AwaitClone(Await):
     what = "clone"
 
 
-def _settable(options: Mapping[str, Kind]) -> dict[str, Kind]:
-    """Return the options that a guest can be made with."""
-    return {key: kind for key, kind in options.items() if kind is not Kind.OPTIONS and key != "digest"}
-
-
-_NEW = {
-    **{"vmid": Kind.NEW_VMID, "pool": Kind.NAME, "storage": Kind.STORAGE, "bwlimit": Kind.INTEGER},
-    **each(Kind.BOOLEAN, "start force unique"),
-}
+_NEW = {"vmid": Kind.NEW_VMID, "pool": Kind.NAME, "storage": Kind.STORAGE, "force": Kind.BOOLEAN}
 # Guests are made, and restored, by one call.
 CREATION: Requests = {
     QEMU: Route(
-        *("POST", GUESTS[QEMU], Effect.DATA, {**_settable(VM_OPTIONS), **_NEW, "archive": Kind.ARCHIVE}, VM_DEVICES),
+        *("POST", GUESTS[QEMU], Effect.DATA),
+        {**VM_OPTIONS, **_NEW, "name": Kind.TEXT, **each(Kind.NAME, "ostype scsihw"), "archive": Kind.ARCHIVE},
+        {**VM_DEVICES, "efidisk": Kind.DRIVE, "serial": Kind.SOCKET},
         required=("vmid",),
         template=True,
     ),
     _LXC: Route(
         *("POST", GUESTS[_LXC], Effect.DATA),
         {
-            **{**_settable(CT_OPTIONS), **_NEW, **each(Kind.BOOLEAN, "restore unprivileged")},
+            **{**CT_OPTIONS, **_NEW, "hostname": Kind.TEXT, **each(Kind.BOOLEAN, "restore unprivileged")},
             **{"ostemplate": Kind.UNPACKED, "rootfs": Kind.DRIVE, "ssh-public-keys": Kind.TEXT},
         },
-        CT_DEVICES,
+        {**CT_DEVICES, "mp": Kind.DRIVE},
         required=("vmid", "ostemplate"),
     ),
 }
@@ -184,16 +178,13 @@ class Migrate(Step):
     requests = on_vm(
         *("POST", "/migrate", Effect.DATA),
         {
-            **{"target": Kind.NODE, "targetstorage": Kind.STORAGES, "bwlimit": Kind.INTEGER},
+            **{"target": Kind.NODE, "targetstorage": Kind.STORAGE},
             **each(Kind.BOOLEAN, "online with-local-disks"),
         },
         required=("target",),
     ) | on_container(
         *("POST", "/migrate", Effect.DATA),
-        {
-            **{"target": Kind.NODE, "target-storage": Kind.STORAGES, **each(Kind.INTEGER, "bwlimit timeout")},
-            **each(Kind.BOOLEAN, "online restart"),
-        },
+        {"target": Kind.NODE, "target-storage": Kind.STORAGE, "restart": Kind.BOOLEAN},
         required=("target",),
     )
 

@@ -40,7 +40,7 @@ class Stop(Power):
     """Pull the plug."""
 
     interrupts = True
-    requests = _switch("stop", vm={"timeout": Kind.INTEGER}, trial=True)
+    requests = _switch("stop", trial=True)
 
     def is_reached(self, status: VmStatus) -> bool:
         return not status.running
@@ -101,7 +101,7 @@ class Suspend(Power):
 
     to_disk: bool = False
     interrupts = True
-    requests = _switch("suspend", vm={"todisk": Kind.BOOLEAN, "statestorage": Kind.STORAGE})
+    requests = _switch("suspend", vm={"todisk": Kind.BOOLEAN})
 
     def is_reached(self, status: VmStatus) -> bool:
         if self.to_disk:
@@ -176,7 +176,7 @@ class Rollback(OfSnapshot):
     interrupts = True
     repeatable = False
     task_types = ("qmrollback", "vzrollback")
-    requests = on_guests("POST", "/snapshot/{snapname}/rollback", Effect.DATA, {"start": Kind.BOOLEAN})
+    requests = on_guests("POST", "/snapshot/{snapname}/rollback", Effect.DATA)
 
     def seen(self, client: Guests, node: str, config: VmConfig) -> Iterator[str]:
         then = client.config(node, self.vmid, self.type, snapshot=self.name)
@@ -209,9 +209,8 @@ class DeleteSnapshot(OfSnapshot):
 _VZDUMP = Route(
     *("POST", f"{NODE}/vzdump", Effect.DATA),
     {
-        **{"vmid": Kind.VMIDS, "storage": Kind.STORAGE, "remove": Kind.ZERO, "notes-template": Kind.TEXT},
+        **{"vmid": Kind.VMID, "storage": Kind.STORAGE, "remove": Kind.ZERO, "notes-template": Kind.TEXT},
         **each(Kind.NAME, "mode compress"),
-        **each(Kind.INTEGER, "zstd bwlimit"),
         "protected": Kind.BOOLEAN,
     },
     # without `remove` older backups are pruned

@@ -20,7 +20,7 @@ from nixherd.proxmox.answers import ExecResult
 from nixherd.proxmox.client import Client
 from nixherd.proxmox.guest import tasks
 from nixherd.proxmox.guest.identity import range_of
-from nixherd.proxmox.guest.plan import template_node
+from nixherd.proxmox.guest.observe import template_node
 from nixherd.proxmox.guest.storages import only_storage, require_place, storage_seen
 from nixherd.proxmox.guest.tasks import Progress
 from nixherd.proxmox.steps import Clone, Destroy, Start, Stop

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from nixherd.base.errors import FleetInvalid, Usage
 from nixherd.base.ssh_keys import parse_authorized_key
-from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, GuestType
+from nixherd.fleet.models import DEFINITIONS, HOSTS, NO_ENDPOINT, Fleet, GuestType
 from nixherd.fleet.schema import Place, fields_of
 from nixherd.nix.edit import CannotEdit, NixText
 from nixherd.proxmox.guest import identity, names
-from nixherd.proxmox.guest.observe import template_or_why
-from nixherd.proxmox.guest.plan import template_node
+from nixherd.proxmox.guest.observe import template_node, template_or_why
 from nixherd.proxmox.preflight import INSTALLER_MEMORY
 from nixherd.trust.new.host import (
     SIZES,
@@ -99,7 +98,7 @@ def decide(request: Request, fleet: Fleet, connect: Connect, read: Read, ask: As
         raise FleetInvalid(found)
     kind, size = _kind(request, ask)
     if kind.is_guest and fleet.endpoint is None:
-        raise Usage(f"{DEFINITIONS}: proxmox: no endpoint is declared; add host and node, or say --no-vm")
+        raise Usage(f"{NO_ENDPOINT}; add host and node, or say --no-vm")
     purpose = ask("--purpose", "What it is for", "") if request.purpose is None else request.purpose
     if not (purpose == "" or (purpose.isprintable() and purpose.strip() == purpose)):
         raise Usage("--purpose: is to be one line of text")

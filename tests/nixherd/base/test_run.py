@@ -73,6 +73,14 @@ def test_the_end_of_a_run_gives_its_hosts_back(run: Run) -> None:
     run.claim("dev")
 
 
+def test_a_lock_whose_holder_cannot_be_read_is_held_all_the_same(run: Run) -> None:
+    with run_after() as before:
+        before.claim("dev")
+        (run.state_directory / ".runs" / "dev.lock").write_bytes(b"\xff")
+        with pytest.raises(FleetError, match=r"^dev: another run \(pid unknown\) works on it; wait for it$"):
+            run.claim("dev")
+
+
 @pytest.mark.process
 def test_only_the_places_of_dead_runs_are_removed() -> None:
     runs = Run(FLEET.id).state_directory / ".runs"

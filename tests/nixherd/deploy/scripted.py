@@ -83,13 +83,13 @@ class Base:
     narration: list[str] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     connections: int = 0
-    unreachable: list[Exception] = field(default_factory=list)
-    """what the next tries to connect come to"""
+    unreachable: list[Exception | None] = field(default_factory=list)
+    """what the next tries to connect come to; None for those that do"""
     services: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
 
     def reconnect(self, deadline: float | None = None, *, if_lost: bool = False, absent_ok: bool = False) -> str:
-        if self.unreachable:
-            raise self.unreachable.pop(0)
+        if self.unreachable and (error := self.unreachable.pop(0)):
+            raise error
         self.connections += 0 if if_lost else 1
         return "192.0.2.1"
 

@@ -15,7 +15,7 @@ from nixherd.deploy.options import Goal
 from nixherd.deploy.program import ask_program
 from nixherd.deploy.protocol import LOOK, PARTS, Kind, part
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.rollout import Built, Changes, Copied, Planned, Reached, Target
+from nixherd.deploy.rollout import Built, Changes, Planned, Reached, Target
 from nixherd.deploy.running import PENDING, Running, ask_running
 from nixherd.fleet.health_checks import Check
 from tests.nixherd.deploy.scripted import NEW, OLD, REVISION, THIRD, Sandbox, Scripted, answers, rolled_out
@@ -191,16 +191,6 @@ def test_a_copied_system_is_activated_in_its_turn(machine: Sandbox) -> None:
     built = Built(Planned(Reached("x", running(machine)), config))
     activate(rollout, host_run, Target.of(config), built.planned.reached.running, built=built)
     assert (machine.current, notes.end[0]) == (NEW, "deployed")
-
-
-def test_a_dry_activation_says_what_the_system_says() -> None:
-    machine = Scripted(answers={"dry-activate": "would restart a.service\n"})
-    _, host_run, notes = rolled_out(machine)
-    built = Built(Planned(Reached("x", BEFORE), replace(DESCRIBED, toplevel=NEW)))
-    module.dry_activate(host_run, Copied(built))
-    assert machine.narration == notes.found["services"] == ["would restart a.service"]
-    assert machine.are_roots("dry-activate")
-    assert notes.end[0] == "planned"
 
 
 BEFORE = Running(OLD, OLD, "dev", "1")

@@ -178,15 +178,25 @@ def test_a_machine_that_lets_nobody_in_afterwards_is_not_kept() -> None:
     assert notes.stages == ["activate", "prove", "roll back"]
 
 
-def test_why_nobody_could_ask_it_is_said_of_a_machine_that_went_back_meanwhile() -> None:
+@pytest.mark.parametrize(
+    ("state", "current", "words"),
+    [
+        ("reverted", OLD, "it went back"),
+        ("stuck", NEW, f"it is stuck on {NEW}, since going back fails"),
+        ("lost", NEW, f"it runs {NEW}, and ran {OLD} before"),
+    ],
+)
+def test_why_nobody_could_ask_it_is_said_of_a_machine_that_ended_it_meanwhile(
+    state: str, current: str, words: str
+) -> None:
     """Its new sudo asks for a password while it still activates, and nobody could confirm it."""
     looks = [
         Completed("", "sudo: a password is required", 1),
-        *answers("reverted", current=OLD, more="why=unconfirmed\n"),
+        *answers(state, current=current, more=f"old={OLD}\nwhy=unconfirmed\n"),
     ]
     machine = Scripted(answers={"begin": answers("activating"), " look ": looks})
     rollout, host_run, _ = rolled_out(machine)
-    with pytest.raises(FleetError, match=r"no answer: .*sudo: a password is required; unconfirmed; it went back"):
+    with pytest.raises(FleetError, match=rf"no answer: .*sudo: a password is required; unconfirmed; {words}"):
         activate(rollout, host_run, Target(NEW), BEFORE)
 
 
@@ -222,6 +232,7 @@ DARK = f"{NEW}/specialisation/dark"
         (Goal.TEST, OLD, f"{THIRD}\n", "unknown"),
         (Goal.SWITCH, NEW, f"{THIRD}\n", "unknown"),
         (Goal.SWITCH, NEW, OSError("gone"), "unknown"),
+        (Goal.SWITCH, NEW, FAILED, "unknown"),
     ],
 )
 def test_a_specialisation_is_kept_where_it_runs(goal: Goal, current: str, there: object, end: str) -> None:

@@ -1,7 +1,9 @@
 """Builds, copies, and systems that nixos-rebuild brings; answered by script."""
 
 import json
+import traceback
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from nixherd.base.errors import DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Undecided, Usage
 from nixherd.base.process import Completed
+from nixherd.base.waiting import Watch
 from nixherd.deploy import build, copy
 from nixherd.deploy import build as building
 from nixherd.deploy.copy import store_access
@@ -121,9 +124,9 @@ def test_why_a_program_failed_is_said_where_the_machine_is_not_there_any_more(mo
         raise ProcessFailed("nix copy failed: no space left on device", 1, "")
 
     monkeypatch.setattr(copy, "run", run)
-    machine = Scripted(unreachable=[DeadlineExceeded("dev: not within 300 s")])
-    with pytest.raises(FleetError, match=r"no space left on device; then it could not be reached again: .*not within"):
-        copy.run_towards(machine, lambda to: (["send"], {}), 5)
+    for lost in (DeadlineExceeded("dev: not within 300 s"), OSError("not within the disk's room")):
+        with pytest.raises(FleetError, match=r"no space left on device; then it could not be reached again: .*not"):
+            copy.run_towards(Scripted(unreachable=[lost]), lambda to: (["send"], {}), 5)
 
 
 def test_a_login_shell_that_breaks_the_protocol_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +214,39 @@ def test_who_builds(monkeypatch: pytest.MonkeyPatch) -> None:
         build.builder_of(SHARED.fleet, machine, "far", machines)
 
 
+ROOT = str(Path(build.__file__).parents[1])
+
+
+def entered() -> list[str]:
+    """The files of the library on the stack, from the outside in, each for as long as the stack stays in it."""
+    files = (frame.filename for frame in traceback.extract_stack() if frame.filename.startswith(ROOT))
+    return [name for name, _ in groupby(files)]
+
+
+def test_no_stack_of_a_copy_or_a_build_elsewhere_enters_a_file_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows that `make bench ONLY=trace` has no host for."""
+    stacks: list[list[str]] = []
+
+    class Seen(Scripted):
+        def run(self, *words: Any, **more: Any) -> Completed:
+            stacks.append(entered())
+            return Completed("busy", "", 0)
+
+        def copy_to(self) -> Destination:
+            stacks.append(entered())
+            return super().copy_to()
+
+    monkeypatch.setitem(Watch.__init__.__kwdefaults__, "patience", 0.4)  # type: ignore[arg-type]
+    copy.copy_towards(Seen(), lambda to: (["sleep", "0.3"], {}), 5)
+    monkeypatch.setattr(commands, "build_from", lambda installables, to: (["true"], {}))
+    monkeypatch.setattr(Builder, "_build", lambda *words: [])
+    rollout, host_run, _ = rolled_out(Seen())
+    build.build(SHARED.builder, rollout, host_run, Planned(Reached("x", BEFORE), CONFIG), Seen(id="far"), [])
+    assert any("process.py" in name for stack in stacks for name in stack), "the machine was looked at meanwhile"
+    assert any("builder.py" in name for stack in stacks for name in stack)
+    assert [stack for stack in stacks if len(set(stack)) < len(stack)] == []
+
+
 def test_a_build_here_there_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     machine, far = Scripted(), Scripted(id="far")
     rollout, host_run, _ = rolled_out(machine)
@@ -230,7 +266,8 @@ def test_a_build_here_there_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> No
         made.append(machine.id)
 
     monkeypatch.setattr(Builder, "realise", realise)
-    monkeypatch.setattr(build, "run_towards", run_towards)
+    for module in (build, copy):
+        monkeypatch.setattr(module, "run_towards", run_towards)
     assert build.build(SHARED.builder, rollout, host_run, value, None, [CONFIG]) == Built(value)
     assert build.build(SHARED.builder, rollout, host_run, value, far, []) == Built(value)
     assert machine.commands == far.commands == []

@@ -24,7 +24,7 @@ GENERATIONS = [generation(3), generation(5), generation(7, current=True), genera
         (GENERATIONS, 8, 8),
         (GENERATIONS, 4, "generation 4 does not exist; there are 3, 5, 7, 8"),
         (GENERATIONS[2:], None, "no generation precedes the current one, 7"),
-        ([], 1, "generation 1 does not exist; there are none"),
+        ([], 1, "the machine names no generation: it keeps none, or was not asked"),
     ],
     ids=["before", "named", "missing", "first", "none"],
 )

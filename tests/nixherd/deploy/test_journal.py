@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.base.errors import FleetError
-from nixherd.deploy.report import NAME, Journal, entries, is_of, new_directory, runs
+from nixherd.deploy.report import JOURNAL, Journal, entries, is_of, new_directory, runs
 
 
 def test_what_was_found_is_on_the_disk_before_anything_is_done_for_it(
@@ -58,7 +58,7 @@ def test_a_line_that_was_cut_off_is_none(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "run")
     journal.note("run", hosts=["a"])
     journal.close()
-    with (tmp_path / "run" / NAME).open("a") as file:
+    with (tmp_path / "run" / JOURNAL).open("a") as file:
         file.write('{"time": 1, "event": "end", "ho')
     assert [entry["event"] for entry in entries(tmp_path / "run")] == ["run"]
     assert entries(tmp_path / "none") == []
@@ -74,7 +74,7 @@ def test_journals_are_private_and_the_oldest_go(tmp_path: Path, monkeypatch: pyt
     assert runs()[0].name == "20250101T000011-1"
     Journal(directory).close()
     assert runs()[-1] == directory
-    assert (directory.stat().st_mode & 0o777, (directory / NAME).stat().st_mode & 0o777) == (0o700, 0o600)
+    assert (directory.stat().st_mode & 0o777, (directory / JOURNAL).stat().st_mode & 0o777) == (0o700, 0o600)
 
 
 def test_a_full_disk_lets_nothing_new_begin_and_ends_what_runs(

@@ -252,3 +252,13 @@ def test_a_program_of_the_version_before_notes_none() -> None:
     rollout, host_run, notes = rolled_out(Scripted(access=Access.PUSH_CLOSURE))
     note_alone(rollout, host_run, Planned(Reached("x", replace(BEFORE, protocol=2)), CONFIG))
     assert notes.end[0] == "unchanged"
+
+
+def test_a_dry_activation_says_what_the_system_says() -> None:
+    machine = Scripted(answers={"dry-activate": "would restart a.service\n"})
+    _, host_run, notes = rolled_out(machine)
+    built = Built(Planned(Reached("x", BEFORE), CONFIG))
+    plan.dry_activate(host_run, Copied(built))
+    assert machine.narration == notes.found["services"] == ["would restart a.service"]
+    assert machine.are_roots("dry-activate")
+    assert notes.end[0] == "planned"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.base.errors import FleetError, NotBegun, NotSent, Refused, Undecided
+from nixherd.base.errors import DeadlineExceeded, FleetError, NotBegun, NotSent, Refused, Undecided, Unforeseen
 from nixherd.base.process import Completed
 from nixherd.deploy import health, reboot
 from nixherd.deploy.machine import ANSWER_DEADLINE
@@ -142,6 +142,27 @@ def test_a_reboot_that_is_not_proven_fails(answer: Any, error: str, kind: type[E
     machine.boot_deadline = 0
     with pytest.raises(kind, match=error):
         reboot.reboot(rollout, host_run, BEFORE)
+
+
+def test_what_was_seen_before_a_machine_fell_silent_is_said_too() -> None:
+    gone = DeadlineExceeded("dev: not within 300 s")
+    machine, rollout, host_run, _ = rebooted(system(), FAILED)
+    machine.unreachable = [None, None, gone]
+    with pytest.raises(Undecided, match=r"not within 300 s; before that: .*it is broken.*; before that: the same"):
+        reboot.reboot(rollout, host_run, BEFORE)
+
+
+@pytest.mark.parametrize("check", [DB, WEB, COMMAND], ids=str)
+def test_a_fault_of_ours_is_not_a_health_problem(check: Check) -> None:
+    fault = Unforeseen("a mistake in nixherd")
+    machine = Scripted(answers={"": fault})
+
+    def tunnel(address: object, timeout: float) -> Any:
+        raise fault
+
+    machine.tunnel = tunnel  # type: ignore[method-assign]
+    with pytest.raises(Unforeseen):
+        health.failing(machine, (check,), time.monotonic() + 5, by_root=True)
 
 
 def test_a_connection_that_ends_with_the_word_to_reboot_is_no_failure() -> None:

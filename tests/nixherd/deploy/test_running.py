@@ -111,9 +111,27 @@ def test_a_job_whose_start_got_no_answer_is_looked_for() -> None:
         machine = Scripted(answers={"systemd-run": [OSError("gone"), ""], "is-active": looks})
         machines.run_job(machine, Job("try", "key", "true", 5))
         assert sum("systemd-run" in script for script in machine.scripts) == 1
-    for error in (NotSent("no route"), Unforeseen("a fault")):
-        with pytest.raises(type(error)):
+    for error, kind in ((NotSent("no route"), NotBegun), (Unforeseen("a fault"), Unforeseen)):
+        with pytest.raises(kind, match=str(error)):
             machines.run_job(Scripted(answers={"systemd-run": error}), Job("try", "key", "true", 5))
+
+
+def test_a_machine_that_could_not_be_told_to_go_down_is_as_it_was() -> None:
+    with pytest.raises(NotBegun, match="dev: it was not told to reboot: no route"):
+        restart(Scripted(answers={"": NotSent("no route")}), "x")
+    with pytest.raises(Unforeseen):
+        restart(Scripted(answers={"": Unforeseen("a fault")}), "x")
+
+
+@pytest.mark.parametrize(("answer", "there"), [(f"{OLD}\n", OLD), ("", None)])
+def test_which_system_a_specialisation_is(answer: str, there: str | None) -> None:
+    machine = Scripted(answers={f"{NEW}/specialisation/dark": answer})
+    assert running.specialised(machine, NEW, "dark") == there
+
+
+def test_a_machine_that_cannot_say_which_system_a_specialisation_is_is_not_said_to_have_none() -> None:
+    with pytest.raises(FleetError, match="dev: looking for its specialisation dark failed: it is broken"):
+        running.specialised(Scripted(answers={"": FAILED}), NEW, "dark")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +141,7 @@ def test_a_job_whose_start_got_no_answer_is_looked_for() -> None:
 def test_a_job_is_never_begun_on_another_connection(start: Any, looks: list[Any]) -> None:
     """The caller has proven on its own one that this is the machine to be wiped."""
     machine = Scripted(answers={"systemd-run": [start, ""], "is-active": looks})
-    with pytest.raises(FleetError, match="try is not under way, and the connection was lost meanwhile; run this again"):
+    with pytest.raises(FleetError, match=r"try is not under way, and the connection was lost meanwhile \(gone\); run"):
         machines.run_job(machine, Job("try", "key", "true", 5))
     assert sum("systemd-run" in script for script in machine.scripts) == 1
 

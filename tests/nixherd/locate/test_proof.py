@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.locate.proof import BOOT_ID, PLANT, Asked, Shown, disproof, look, parse, planted
+from nixherd.base.files import BOOT_ID
+from nixherd.locate.proof import PLANT, Asked, Shown, disproof, look, parse, planted
 from nixherd.proxmox.config import VmConfig
 from tests.nixherd.proxmox.fleets import DEV
 

@@ -10,7 +10,7 @@ from nixherd.proxmox.route import Effect, Guest, Kind, Route
 FILE = Path(__file__).parents[3] / "docs" / "guard.md"
 BEGIN, END = "<!-- the table, from nixherd/proxmox/guard/routes.py -->\n", "<!-- end of the table -->\n"
 _NAMING = {
-    Kind.VMID: "a VMID", Kind.VMIDS: "VMIDs", Kind.NEW_VMID: "the guest to be made", Kind.DRIVE: "volumes",
+    Kind.VMID: "a VMID", Kind.NEW_VMID: "the guest to be made", Kind.DRIVE: "volumes",
     Kind.ARCHIVE: "a backup's guest", Kind.UNPACKED: "a backup's guest", Kind.IMAGE: "the template that it is for",
 }  # fmt: skip
 

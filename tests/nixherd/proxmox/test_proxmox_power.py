@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from nixherd.base.errors import Exit, FleetError, Usage, exit_of
+from nixherd.base.files import BOOT_ID
 from nixherd.base.names import parse_size
 from nixherd.proxmox.answers import Task, Upid
 from nixherd.proxmox.client import Client
-from nixherd.proxmox.guard.policy import BOOT_ID, Policy
+from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest import reboots
 from nixherd.proxmox.guest.backups import BackupGuest
 from nixherd.proxmox.guest.destroy import DestroyGuest

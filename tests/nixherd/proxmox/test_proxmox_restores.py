@@ -97,7 +97,7 @@ def test_a_backup_of_another_guest_that_had_the_vmid_is_refused(emulator: Emulat
     assert upid is not None
     while client.task_status(upid).running:
         pass
-    client.set_config("prom", 110, {"name": "dev"})
+    emulator.by_hand("/nodes/prom/qemu/110", name="dev")
     [volume] = client.volumes("prom", "local", content="backup", vmid=110)
     with pytest.raises(Usage, match=r"holds a guest named older, not vm 110 \(dev\)"):
         asked(emulator, volume.volid, overwrite=True)
@@ -273,7 +273,7 @@ def container(emulator: Emulator, mp0: str) -> tuple[Client, str]:
     emulator.control("reset", patch={"storages": {"local": {**local, "volumes": {TEMPLATE: about}}, "tank": tank}})
     client = emulator.client(Policy.from_fleet(WITH_CT))
     do(emulator, CreateGuest(), CT, WITH_CT)
-    client.set_config("prom", 210, {"mp0": mp0}, GuestType.LXC)
+    emulator.by_hand("/nodes/prom/lxc/210", mp0=mp0)
     do(emulator, BackupGuest(), CT, WITH_CT)
     [volume] = client.volumes("prom", "local", content="backup", vmid=210)
     return client, volume.volid
@@ -305,7 +305,7 @@ def test_a_containers_other_volume_under_such_a_name_has_to_be_named(emulator: E
     assert "goes: mp0 nvmeprom:vm-210-disk-" in str(second)
     client.set_config("prom", 210, {"delete": "mp0"}, GuestType.LXC)
     client.set_config("prom", 210, {"delete": "unused0"}, GuestType.LXC)
-    client.set_config("prom", 210, {"mp0": "tank:3,mp=/other"}, GuestType.LXC)
+    emulator.by_hand("/nodes/prom/lxc/210", mp0="tank:3,mp=/other")
     before = emulator.changes()
     with pytest.raises(Usage, match=r"does not hold: mp0 tank:\S+ \(3G, not the volume in the backup\).*--discard mp0"):
         over.plan(client, WITH_CT, CT)

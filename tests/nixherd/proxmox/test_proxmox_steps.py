@@ -17,6 +17,8 @@ from nixherd.proxmox.route import Effect, Route, on_vm
 from nixherd.proxmox.steps import Change, Step
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
+OF_A_VM = "local:backup/vzdump-qemu-110-2026_01_01-00_00_00.vma.zst"
+OF_A_CONTAINER = "local:backup/vzdump-lxc-110-2026_01_01-00_00_00.tar.zst"
 UPID = "UPID:prom:00000001:00000001:00000001:qmx:110:nixherd@pve!lab:"
 OF_BOTH: list[Step] = [
     steps.Start("prom", 110),
@@ -37,9 +39,11 @@ OF_BOTH: list[Step] = [
 ]
 OF_VMS: list[Step] = [
     steps.Clone("prom", 110, "dev", 9002, "prom", "notes", "tank", "pool"),
+    steps.Clone("prom", 110, "dev", 9002, "prom2", "notes"),
     steps.Create("prom", 110, "dev", {"name": "dev", "scsi0": "tank:64"}),
-    steps.Restore("prom", 110, "dev", "local:backup/vzdump-qemu-110-2026_01_01-00_00_00.vma.zst", overwrite=True),
+    steps.Restore("prom", 110, "dev", OF_A_VM, "tank", overwrite=True),
     steps.MakeTemplate("prom", 110),
+    steps.Migrate("prom", 110, "prom2", online=True, local_disks=True),
     steps.AddDisk("prom", 110, "scsi1", "tank", 10 << 30, "ssd=1", "0" * 40),
     steps.MoveDisk("prom", 110, "scsi0", "tank", digest="0" * 40),
     steps.CloudInit("prom", 110, (Change("user", "none", "ops", "ops"),), "0" * 40),
@@ -49,7 +53,7 @@ OF_VMS: list[Step] = [
 ]
 OF_CONTAINERS: list[Step] = [
     steps.Create("prom", 110, "dev", {"hostname": "dev", "ostemplate": "local:vztmpl/debian.tar.zst", "swap": 0}),
-    steps.Restore("prom", 110, "dev", "local:backup/vzdump-lxc-110-2026_01_01-00_00_00.tar.zst"),
+    steps.Restore("prom", 110, "dev", OF_A_CONTAINER, "tank", overwrite=True),
 ]
 CASES = [
     *OF_BOTH,

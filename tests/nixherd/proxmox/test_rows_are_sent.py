@@ -5,16 +5,30 @@ import inspect
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
-from nixherd.base.errors import ApiError
-from nixherd.fleet.models import GuestType
+from nixherd.base.errors import ApiError, Usage
+from nixherd.fleet.models import CloudInitSettings, ContainerSettings, Device, GuestType, Settings, Vm
+from nixherd.proxmox import steps
 from nixherd.proxmox.answers import Upid
 from nixherd.proxmox.calls import Agent, Guests, Storages
+from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guard.routes import ROUTES, find
+from nixherd.proxmox.guest import aftermath, desired
+from nixherd.proxmox.guest.hardware import AddCloudInitDrive, ConfigureGuest, PassThrough, SetCloudInit, SetNetwork
+from nixherd.proxmox.guest.identity import ActualVm
+from nixherd.proxmox.guest.plan import Desired, compared
+from nixherd.proxmox.guest.verb import Guest, Verb
+from nixherd.proxmox.steps import Step
+from nixherd.proxmox.steps.hardware import CONFIG
+from nixherd.proxmox.template import create
+from nixherd.proxmox.template.image import Source, TemplateSpec
 from nixherd.proxmox.wire import Tasks, Upload
+from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST, KEY
 from tests.nixherd.proxmox.test_proxmox_steps import CASES, UPID
 
 ROOT = Path(__file__).parents[3]
@@ -86,6 +100,100 @@ def of_steps() -> Iterator[tuple[str, str]]:
     for step in CASES:
         if type(step).__name__ in called and (route := step.requests.get(step.type)):
             yield route.method, "/" + "/".join(map(str, route.filled(step.names())))
+
+
+FULL = Settings(
+    *(2, 512, "host", "q35", "ovmf", ("scsi0", "net0"), False, "notes", True, True, "order=2", "nixherd"),
+    disks=tuple(Device(f"{bus}1", size=8 << 30) for bus in ("ide", "sata", "scsi", "virtio")),
+    networks=(Device("net0", {"bridge": "vmbr1"}),),
+    pci=(Device("hostpci0", {"mapping": "igpu"}),),
+    cloud_init=CloudInitSettings("ops", (KEY,), {"ipconfig1": "ip=dhcp"}, "192.0.2.1", "lan", upgrade=False),
+    container=ContainerSettings("local:vztmpl/debian.tar.zst", 256, unprivileged=True, features="nesting=1"),
+)
+MOUNT = Device("mp0", {"mp": "/srv"}, 8 << 30)
+TEMPLATE_SPEC = TemplateSpec(
+    *("prom", 9002, "template", "tank", "ovmf", "nixherd", "vmbr0", 2, 2048, "trials"),
+    *(Source("local:import/image.qcow2"), None, "homelab"),
+)
+PRESENT = {
+    "agent": "1",
+    "ide2": "tank:cloudinit,media=cdrom",
+    "boot": "order=scsi0",
+    "scsi0": "tank:vm-110-disk-0,size=4G",
+}
+OF_VERBS: Mapping[str, Any] = {
+    **dict.fromkeys(("cores", "sockets", "memory", "balloon"), 1024),
+    **dict.fromkeys(("agent", "onboot", "protection", "upgrade"), True),
+    **{"cpu": "host", "machine": "q35", "bios": "ovmf", "boot": ["scsi0"], "tags": ["a"], "description": "notes"},
+    **{
+        "startup": "order=2,up=30",
+        "unset": ["startup"],
+        "user": "ops",
+        "keys": [KEY],
+        "addresses": {"ipconfig0": "ip=dhcp"},
+    },
+    **{"nameserver": "192.0.2.1", "search_domain": "lan"},
+}
+MADE_OF_VALUES = (steps.Configure, steps.CloudInit, steps.Create)
+
+
+def of_definitions() -> Iterator[Step]:
+    """What is done to a guest so that it is as its definition says that says everything, and to make it."""
+    vm, ct = replace(DEV, tags=("a",), settings=FULL), replace(DEV, type=GuestType.LXC, tags=("a",), settings=FULL)
+    ct = replace(ct, settings=replace(FULL, disks=(MOUNT,)))
+    for each in (vm, ct):
+        yield from compared(Desired(FLEET, each, HOST), ActualVm(VmConfig(PRESENT), running=True, node="prom"))
+    yield desired.empty_vm(FLEET, vm, HOST)
+    yield desired.creation(FLEET, ct, HOST)
+    yield steps.Create("prom", 9002, "template", create.options(TEMPLATE_SPEC, "local:import/image.qcow2"))
+
+
+def of_verbs() -> Iterator[Step]:
+    """What the verbs send that set options, by each of their parameters."""
+    verbs: Sequence[type[Verb]] = (ConfigureGuest, SetCloudInit)
+    for kind, verb in itertools.product(GuestType, verbs):
+        for name in verb.parameters():
+            with suppress(Usage):  # such a guest does not have it
+                yield from looked(verb.read(**{name: OF_VERBS[name]}), replace(DEV, type=kind))
+    drives = (AddCloudInitDrive(f"{bus}3", "tank") for bus in ("ide", "sata", "scsi"))
+    for each in (SetNetwork(bridge="vmbr1"), PassThrough(mapping="igpu"), *drives):
+        yield from looked(each, DEV)
+
+
+def looked(verb: Verb, vm: Vm) -> Sequence[Step]:
+    verb.check(FLEET, vm)
+    actual = ActualVm(VmConfig({"startup": "order=1"}), running=False, node="prom")
+    guest = SimpleNamespace(ours=actual, vm=vm, fleet=FLEET, label="it", storage=lambda name: name)
+    return tuple(verb.look(cast(Guest, guest)))
+
+
+def of_taking_back() -> Iterator[str]:
+    """What is sent to take back what a server kept of a change that it refused, whatever the step."""
+    calls = (node for node in ast.walk(ast.parse(inspect.getsource(aftermath))) if isinstance(node, ast.Call))
+    for call in calls:
+        if _last(call.func) == "_sent":
+            yield from (str(key.value) for key in cast(ast.Dict, call.args[2]).keys if isinstance(key, ast.Constant))
+
+
+def sent_by_steps() -> dict[tuple[str, str], set[str]]:
+    """By row, the parameters that it is sent with, without the numbers of devices."""
+    sent: dict[tuple[str, str], set[str]] = {}
+    # what a case sets says nothing of which options the product sets
+    tried = (step for step in CASES if type(step).__name__ in used()[1] and not isinstance(step, MADE_OF_VALUES))
+    for step in (*tried, *of_definitions(), *of_verbs()):
+        if route := step.requests.get(step.type):
+            names = {key for key, value in step.parameters().items() if value is not None}
+            families = {key if key in route.parameters else key.rstrip("0123456789") for key in names}
+            sent.setdefault((route.method, route.path), set()).update(families)
+    for route in CONFIG.values():
+        sent[route.method, route.path] |= set(of_taking_back())
+    return sent
+
+
+def test_every_parameter_of_a_step_is_sent() -> None:
+    sent = sent_by_steps()
+    rows = {(route.method, route.path): {*route.parameters, *route.indexed} for route in steps.requests()}
+    assert {row: more for row, listed in rows.items() if (more := listed - sent.get(row, set()))} == {}
 
 
 def test_every_row_is_sent() -> None:

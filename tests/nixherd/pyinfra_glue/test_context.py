@@ -1,7 +1,10 @@
 """Who answers, and what begins once that is known."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,3 +25,11 @@ def test_it_begins_once_with_those_that_answer(order: Sequence[str], present: se
     for host in (*again, "stranger"):
         call.report(host, present=True)
     assert begun == ([tuple(sorted(present))] if present else [])
+
+
+@pytest.mark.process
+def test_an_inventory_does_not_load_what_only_changes_of_guests_need() -> None:
+    """Each run of pyinfra loads it; deploys that have to do with guests load the rest."""
+    script = "import sys, nixherd.pyinfra_glue.inventory\nprint(*(each for each in sys.modules if '.steps' in each))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"

@@ -13,7 +13,7 @@ from pyinfra.connectors.ssh import SSHConnector
 from nixherd.base.errors import NotSent, Refused, Usage
 from nixherd.base.ssh_keys import generate_ed25519, known_hosts_line
 from nixherd.pyinfra_glue.node import NodeConnector, check_selection_of_nodes, check_words, known_keys, nodes_of
-from nixherd.pyinfra_glue.ssh_client import NotBegun
+from nixherd.pyinfra_glue.ssh_client import DeadConnection
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
 NODES = {"prom": "192.0.2.1", "other": "other"}
@@ -83,7 +83,10 @@ def test_keys_of_known_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (NotBegun("the connection broke: timed out"), "node prom: the connection broke: timed out; nothing was sent"),
+        (
+            DeadConnection("the connection broke: timed out"),
+            "node prom: the connection broke: timed out; nothing was sent",
+        ),
         (EOFError(), "node prom: the connection broke: no answer"),
     ],
 )
@@ -98,4 +101,4 @@ def test_what_was_not_sent_is_told_from_what_may_go_on(
     connector.host = SimpleNamespace(data=SimpleNamespace(host_id="node prom"))
     with pytest.raises(OSError) as raised:
         connector.run_shell_command(StringCommand("true"))
-    assert (str(raised.value), isinstance(raised.value, NotSent)) == (words, isinstance(error, NotBegun))
+    assert (str(raised.value), isinstance(raised.value, NotSent)) == (words, isinstance(error, DeadConnection))

@@ -15,8 +15,8 @@ import pytest
 from pyinfra.api.host import Host
 
 from nixherd.base.ssh_keys import known_hosts_line
+from nixherd.base.waiting import Stalled, Watch
 from nixherd.deploy import copy as copying
-from nixherd.deploy.copy import Stalled
 from nixherd.pyinfra_glue.engine import PyinfraMachine
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import connected, executing, vm
@@ -29,12 +29,12 @@ pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("emulator")]
 
 # Copies
 
-WATCH: dict[str, Any] = copying.Watch.__init__.__kwdefaults__ or {}
+WATCH: dict[str, Any] = Watch.__init__.__kwdefaults__ or {}
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> float:
-    monkeypatch.setattr(copying.Watch.__init__, "__kwdefaults__", {**WATCH, "patience": 1.5})
+    monkeypatch.setattr(Watch.__init__, "__kwdefaults__", {**WATCH, "patience": 1.5})
     return 1.5
 
 

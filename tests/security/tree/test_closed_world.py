@@ -15,7 +15,7 @@ from nixherd.base.errors import FleetInvalid
 from nixherd.cli.parameters import _completions
 from nixherd.fleet import load as loading
 from nixherd.fleet.load import load_fleet
-from nixherd.nix.evaluator import resolve
+from nixherd.nix.evaluator import lock_flake
 from nixherd.proxmox.hypervisor import Definitions
 from tests.security.tree.conftest import MakeFleet, note_of, noted, say
 
@@ -82,7 +82,7 @@ def test_a_file_is_not_sent_anywhere(
     else:
         if way == "--flake":
             (directory / "flake.nix").write_text("{ outputs = _: { }; }")
-            directory = resolve(f"path:{directory}").path
+            directory = lock_flake(f"path:{directory}").path
         with pytest.raises(FleetInvalid, match=r"^hosts\.nix:7:\d+: builtins\.\w+: "):
             Definitions.load(directory)
     assert listener.heard == []

@@ -11,7 +11,7 @@ from nixherd.base.errors import DeadlineExceeded, FleetError, FleetInvalid
 from nixherd.base.process import Limits
 from nixherd.fleet import load as loading
 from nixherd.fleet.load import load_fleet, require_exactly
-from nixherd.nix.evaluator import resolve
+from nixherd.nix.evaluator import lock_flake
 from tests.conftest import HOSTS_NIX
 from tests.security.tree.conftest import MakeFleet, note_of, noted, say
 
@@ -220,11 +220,11 @@ def test_a_flake_in_a_directory_of_its_repository(tmp_path: Path) -> None:
         (source / "fleet" / host).mkdir()
         for file in ("configuration.nix", "home.nix"):
             (source / "fleet" / host / file).write_text("{ }")
-    assert note_of(resolve(f"path:{source}?dir=fleet").path) == 3
+    assert note_of(lock_flake(f"path:{source}?dir=fleet").path) == 3
     (source / "away").symlink_to(tmp_path)
     (tmp_path / "flake.nix").write_text("{ outputs = _: { }; }")
     with pytest.raises(FleetError):
-        resolve(f"path:{source}?dir=away")
+        lock_flake(f"path:{source}?dir=away")
 
 
 @pytest.mark.nix
@@ -239,7 +239,7 @@ def test_a_flake_that_names_a_directory_of_ours_as_its_input_is_refused(tmp_path
     )
     (source / "hosts.nix").write_text("{ }")
     with pytest.raises(FleetError, match=r"its flake\.lock is missing or lacks an input; `nix flake lock` there"):
-        resolve(f"path:{source}")
+        lock_flake(f"path:{source}")
 
 
 def test_an_edit_is_seen_with_all_of_the_repository(make_fleet: MakeFleet, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from nixherd.base.errors import FleetInvalid, Refused
 from nixherd.fleet import world
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.world import look
-from nixherd.nix.evaluator import resolve
+from nixherd.nix.evaluator import lock_flake
 from nixherd.proxmox.hypervisor import Definitions
 from tests.security.tree.conftest import MakeFleet, say
 
@@ -130,7 +130,7 @@ def test_a_file_of_somebody_else_in_our_tree_cannot_be_read(repository: Path, so
 def test_a_path_of_the_store_is_roots(make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     directory = make_fleet()
     (directory / "flake.nix").write_text("{ outputs = _: { }; }")
-    found = resolve(f"path:{directory}").path
+    found = lock_flake(f"path:{directory}").path
     assert look(found).root == str(found)
     assert load_fleet(found).hosts
     monkeypatch.setattr(os, "geteuid", lambda: 12345)

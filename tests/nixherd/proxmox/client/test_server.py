@@ -126,7 +126,6 @@ def every_change(client: Client, vmid: int) -> list[object]:
         lambda: Stop("prom", vmid).begin(client),
         lambda: Shutdown("prom", vmid, 60).begin(client),
         lambda: Reboot("prom", vmid, 60).begin(client),
-        lambda: client._ask("POST", ("nodes", "prom", "qemu", vmid, "agent", "fstrim"), {}),
         lambda: client.agent_exec("prom", vmid, ["/bin/true"]),
         lambda: client._ask("POST", ("nodes", "prom", "stopall"), {}),
         lambda: client._ask("POST", ("nodes", "prom", "stopall"), {"vms": str(vmid)}),

@@ -14,7 +14,7 @@ from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.guest.apply import in_vain
 from nixherd.proxmox.guest.disks import AttachDisk, RelocateDisk, ResizeDisk
-from nixherd.proxmox.guest.hardware import SetOptions
+from nixherd.proxmox.guest.hardware import ConfigureGuest, SetOptions
 from nixherd.proxmox.guest.lifecycle import ApplyDefinition
 from nixherd.proxmox.guest.observe import observe
 from nixherd.proxmox.guest.plan import Desired, plan_vm
@@ -261,8 +261,8 @@ def test_no_option_takes_our_mark_away(dev: Emulator) -> None:
     with pytest.raises(Usage, match="hold the mark that makes it this fleet's"):
         do(dev, SetOptions({"description": None}))
     with pytest.raises(Usage, match="by its name and notes it is known"):
-        do(dev, SetOptions({"name": "other"}))
-    assert do(dev, SetOptions({"name": "dev", "description": ""})) == []
+        do(dev, ConfigureGuest(unset=("name",)))
+    assert do(dev, SetOptions({"description": ""})) == []
     assert dev.changes() == changes
     do(dev, SetOptions({"description": "of mine"}))
     assert config_of(dev).description.strip() == f"{before.strip()}\nof mine"

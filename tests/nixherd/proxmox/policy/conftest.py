@@ -1,6 +1,6 @@
 """Fleets that the guard judges by."""
 
-from nixherd.locate.proof import BOOT_ID
+from nixherd.base.files import BOOT_ID
 from nixherd.proxmox.guard.policy import Policy
 from tests.nixherd.proxmox.fleets import FLEET
 
@@ -43,8 +43,8 @@ ALLOWED = [
     ("PUT", f"{N}/110/config", {"delete": "protection,net1,unused0"}),
     ("PUT", f"{N}/110/config", {"hostpci0": "mapping=igpu,pcie=1,x-vga=1"}),
     ("PUT", f"{N}/110/config", {"ipconfig0": "ip=10.0.0.5/24,gw=10.0.0.1,ip6=fd00::5/64", "boot": "order=scsi0;net0"}),
-    ("POST", f"{N}/110/move_disk", {"disk": "scsi0", "target-vmid": 110, "target-disk": "scsi4"}),
-    ("POST", f"{N}/110/migrate", {"target": "prom2", "online": 1, "targetstorage": "local:tank,nvmeprom:tank"}),
+    ("POST", f"{N}/110/move_disk", {"disk": "scsi0", "storage": "tank", "delete": 1}),
+    ("POST", f"{N}/110/migrate", {"target": "prom2", "online": 1, "targetstorage": "tank"}),
     ("POST", f"{N}/110/snapshot", {"snapname": "clean", "description": "before vm-104-disk-0", "vmstate": 0}),
     ("DELETE", f"{N}/110/snapshot/clean", {}),
     ("GET", f"{N}/110/snapshot/clean/config", {}),

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from nixherd.base.errors import Refused
+from nixherd.base.files import BOOT_ID
 from nixherd.base.ssh_keys import HOST_KEY_FILE
 from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
-from nixherd.locate.proof import BOOT_ID
 from nixherd.proxmox.guard.policy import GUEST_FILES, Policy
 from tests.nixherd.proxmox.fleets import DEV, EMPTY, FLEET
 from tests.nixherd.proxmox.policy.conftest import ALLOWED, POLICY, N
@@ -26,7 +26,7 @@ CONTAINERS = [
         f"{L}",
         {"vmid": 210, "ostemplate": "local:backup/vzdump-lxc-210-2026_01_02-03_04_05.tar.zst", "restore": 1},
     ),
-    ("PUT", f"{L}/210/config", {"mp0": "nvmeprom:4,mp=/srv", "features": "nesting=1"}),
+    ("PUT", f"{L}/210/config", {"net0": "name=eth0,bridge=vmbr0", "features": "nesting=1"}),
     ("POST", f"{L}/210/status/shutdown", {"timeout": 60, "forceStop": 0}),
     ("DELETE", f"{L}/210", {}),
 ]

@@ -5,16 +5,21 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 
 from facts.machine import Machine as Machine_
-from nixherd.base.errors import Exit, Refused
+from facts.nixos import FailedUnits
+from nixherd.base.errors import Exit, NotSent, Refused
 from nixherd.fleet.models import Access
 from nixherd.locate import reach
 from nixherd.locate.reach import NotInstalled
+from nixherd.pyinfra_glue.engine import PyinfraMachine
+from nixherd.pyinfra_glue.installing import machine_of
+from operations import nixos
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.pyinfra_glue.connector.conftest import SYSTEMS, Machine, connector_of, installing, new_key
-from tests.runs import Said, executing, vm
+from tests.runs import Said, executing, perform, vm
 from tests.shared import Shared
 from tests.sshd import Sshd
 
@@ -31,6 +36,28 @@ def test_an_absent_machine_has_nothing_to_say_while_planning(
     assert (ok, output.output) == (True, "")
     assert host.get_fact(Machine_) is None
     assert emulator.changes() == []
+
+
+def test_an_absent_machine_is_not_said_to_have_answered_with_nothing(run: Callable[..., Host], said: Said) -> None:
+    host = run()
+    with pytest.raises(NotSent, match="dev: not connected, so it was not asked; run this again when it answers"):
+        PyinfraMachine(host).run("true")
+    assert machine_of(host) is None
+    outcome = perform(host, said, nixos.rollback, plan=True)
+    assert outcome.failed
+    assert outcome.said[-1] == "dev: not connected, so it was not asked; run this again when it answers"
+
+
+def test_a_connection_that_is_lost_before_an_answer_that_a_run_needs_is_not_silence(
+    run: Callable[..., Host], machine: Machine, said: Said
+) -> None:
+    """`pyinfra … fact facts.nixos.FailedUnits` would say that no unit has failed."""
+    machine("final")
+    host = run(must_answer=True)
+    connector_of(host).drop()
+    with pytest.raises(PyinfraError, match="No hosts remaining!"):
+        host.get_fact(FailedUnits)
+    assert any("dev: not connected, so it was not asked" in line for line in said())
 
 
 def test_an_absent_machine_fails_its_host_when_executing(run: Callable[..., Host]) -> None:

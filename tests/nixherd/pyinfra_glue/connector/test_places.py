@@ -10,14 +10,14 @@ from pyinfra.api import connectors, inventory
 from pyinfra.api.host import Host
 
 from nixherd.base import terminal
-from nixherd.base.errors import Exit, FleetError, NotSent, Refused
+from nixherd.base.errors import Exit, FleetError, NotBegun, NotSent, Refused
 from nixherd.deploy.machine import run_job
 from nixherd.fleet.models import Access
 from nixherd.locate import reach
 from nixherd.proxmox.token import Server
 from nixherd.pyinfra_glue import cli
 from nixherd.pyinfra_glue.engine import PyinfraMachine
-from nixherd.pyinfra_glue.ssh_client import NotBegun, PinnedClient
+from nixherd.pyinfra_glue.ssh_client import DeadConnection, PinnedClient
 from nixherd.ssh.login_shell import Job
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.pyinfra_glue.connector.conftest import (
@@ -165,7 +165,7 @@ def test_a_machine_that_takes_forced_commands_alone_is_told_nothing_else(
     gated = replace(hosts["metal"], access=Access.PUSH_CLOSURE)
     shared.fleet = replace(shared.fleet, hosts={**hosts, "metal": gated})
     machine = PyinfraMachine(run("metal"))
-    with pytest.raises(NotSent, match="it takes forced commands alone; nothing was sent to it"):
+    with pytest.raises(NotBegun, match="it takes forced commands alone; nothing was sent to it"):
         run_job(machine, Job("gc", "key", "true", 5))
 
 
@@ -176,7 +176,7 @@ def test_forced_commands_are_told_anew_where_the_connection_was_dead_before(
     """As any other command: between two of a rollout a connection stands still for as long as the others take."""
     sshd.start(known_at(shared, "127.0.0.1"), system="ID=nixos")
     connector, say = connector_of(executing(run())), PinnedClient.say
-    dead = [NotBegun("the connection broke: no answer")] * times
+    dead = [DeadConnection("the connection broke: no answer")] * times
 
     def broken(client: PinnedClient, words: str, timeout: float) -> tuple[str, str, int]:
         if dead:

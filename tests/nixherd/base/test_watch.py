@@ -1,4 +1,4 @@
-"""When a copy counts as getting on, by a clock and counters of the test's own."""
+"""When a program counts as getting on, by a clock and counters of the test's own."""
 
 import subprocess
 import time
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from nixherd.deploy import copy
-from nixherd.deploy.copy import Stalled, Watch, bytes_moved
+from nixherd.base import waiting
+from nixherd.base.waiting import Stalled, Watch, bytes_moved
 
 
 @dataclass
@@ -35,7 +35,7 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr(time, "monotonic", lambda: world.now)
-    monkeypatch.setattr(copy, "bytes_moved", lambda pid: world.moved)
+    monkeypatch.setattr(waiting, "bytes_moved", lambda pid: world.moved)
     return world
 
 

@@ -13,7 +13,7 @@ from nixherd.cli.main import run
 from tests.conftest import MakeFleet
 from tests.gate_programs import path, programs, stand_in
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 QUICK = ("--only", "alejandra", "--only", "deadnix", "--only", "statix", "--only", "merge")
 UNFORMATTED = "{a=1;}\n"
 FORMATTED = "{a = 1;}\n"

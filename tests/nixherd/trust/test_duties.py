@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from nixherd.base.errors import FleetError
-from nixherd.cli import retire
 from nixherd.nix.evaluator import Evaluator
+from nixherd.trust import rehearsal
 from tests.nixherd.deploy.scripted import SHARED
 from tests.nixherd.proxmox.fleets import FLEET
 
@@ -25,7 +25,7 @@ def of(monkeypatch: pytest.MonkeyPatch, host: Any, answer: Any, guests: Any = ()
 
     monkeypatch.setattr(Evaluator, "ask", ask)
     fleet = replace(SHARED.fleet, hosts={**HOSTS, host.id: host})
-    return retire.duties_of(SHARED.evaluator, fleet, host, guests)
+    return rehearsal.duties_of(SHARED.evaluator, fleet, host, guests)
 
 
 def test_what_the_flake_says_that_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

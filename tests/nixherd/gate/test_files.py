@@ -9,7 +9,7 @@ import pytest
 
 from nixherd.cli.main import run
 from tests.conftest import MakeFleet
-from tests.nixherd.gate.checking.conftest import FORMATTED, QUICK, UNFORMATTED, UNUSED, Ask, found, git
+from tests.nixherd.gate.conftest import FORMATTED, QUICK, UNFORMATTED, UNUSED, Ask, found, git
 
 
 def test_the_files_are_those_that_git_knows(fleet: Path, ask: Ask) -> None:

@@ -10,7 +10,7 @@ import pytest
 from nixherd.cli.main import run
 from tests.conftest import MakeFleet
 from tests.gate_programs import write
-from tests.nixherd.gate.checking.conftest import FORMATTED, QUICK, UNFORMATTED, git
+from tests.nixherd.gate.conftest import FORMATTED, QUICK, UNFORMATTED, git
 
 
 def test_the_hook_keeps_what_is_wrong_from_being_committed(fleet: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from nixherd.cli.main import run
 from nixherd.gate.files import Place
 from nixherd.gate.programs import statix
-from tests.nixherd.gate.checking.conftest import FORMATTED, QUICK, ROOT, UNFORMATTED, UNUSED, Ask, found, git
+from tests.nixherd.gate.conftest import FORMATTED, QUICK, ROOT, UNFORMATTED, UNUSED, Ask, found, git
 from tests.preloaded.programs import Programs
 
 
