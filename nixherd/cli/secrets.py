@@ -219,7 +219,7 @@ def add_host(
 def remove_host(front: Front, /, hosts: tuple[str, ...], remove_secrets: bool, **options: Any) -> None:
     """Remove recipients from .sops.yaml and every file; they may have kept what they could read before.
 
-    Each is a host's id, what a key is called that is no host's, or a key. All of them go with one commit.
+    Each is a host's id, what a key is called that is not a host's, or a key. All of them go with one commit.
     """
     rules: tuple[OwnRule, ...] = ()
 

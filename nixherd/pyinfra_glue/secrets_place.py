@@ -32,7 +32,7 @@ def require_place_for_secrets(host: Host, of: Callable[[], Declared] | None = No
     found += [f"what its configuration declares is not known: {declared.problem}"] if declared.problem else []
     if found:
         remedy = "make one (docs/secrets.md), or say secrets=none (--no-secrets) and look after them yourself"
-        raise FleetError(f"{host_id}: {'; '.join(found)}; and there is no {CONFIG} for sops; {remedy}")
+        raise FleetError(f"{host_id}: {'; '.join(found)}; and no {CONFIG} for sops exists; {remedy}")
 
 
 def _declared(host: Host) -> Declared:

@@ -44,14 +44,14 @@ class Leaving:
 def leave(change: Wanted, names: Sequence[str], *, remove: bool) -> Leaving:
     """Without these recipients anywhere; with `remove` also without the rules and files that were for them alone.
 
-    Each is a host's id, what a key is called that is no host's, or a key. Usage when one of them is none.
+    Each is a host's id, what a key is called that is not a host's, or a key. Usage when one of them is none.
     """
     keys = {name: frozenset(meant(change, name)) for name in names}
     gone = frozenset(chain.from_iterable(keys.values()))
     rules, known = list[OwnRule](), set[str]()
     for store in change.secrets.stores:
-        change, own, files = without_rules(change, store, keys, remove=remove)
-        rules += own
+        change, alone, files = without_rules(change, store, keys, remove=remove)
+        rules += alone
         known |= files
     for store in change.secrets.stores:
         text = change.rules_text(store)

@@ -171,7 +171,7 @@ def namesakes(change: Wanted, host_id: str) -> list[tuple[Store, Recipient]]:
 def untrusted(change: Wanted, host_id: str) -> Wanted:
     """Without a recipient anywhere; hosts.nix stays. Usage when it is none, or which key is meant is not known.
 
-    `host_id` may be a key instead, or what one is called that is no host's.
+    `host_id` may be a key instead, or what one is called that is not a host's.
     """
     gone = set(meant(change, host_id))
     for store in change.secrets.stores:
@@ -187,7 +187,7 @@ def untrusted(change: Wanted, host_id: str) -> Wanted:
 
 
 def meant(change: Wanted, given: str) -> Iterator[Recipient]:
-    """The recipients that are meant by a host's id, by what a key is called that is no host's, or by a key.
+    """The recipients that are meant by a host's id, by what a key is called that is not a host's, or by a key.
 
     Usage when there is none, or which is meant is not known.
     """
