@@ -29,6 +29,7 @@ from nixherd.pyinfra_glue.guests import deadline_of, guest_of, managed_vm, opera
 from nixherd.pyinfra_glue.hosts import connector_of, context_of, evaluated, executing, fleet_host, selection, vm_of
 from nixherd.pyinfra_glue.installing import findings as obstacles_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, Planned, operation
+from nixherd.pyinfra_glue.secrets_place import require_place_for_secrets
 
 
 def steps_now() -> Steps:
@@ -101,6 +102,7 @@ def validate() -> Planned:
     """Refuse what cannot end well, before anything is changed: every reason at once, for this host alone."""
     vm, chosen, builder = managed_vm(), selection(host), context_of(host).builder
     config = evaluated(host)
+    require_place_for_secrets(host, lambda: config.declared)
     seen = survey(context_of(host).hypervisor, vm)
     findings = [*preflight(context_of(host).fleet, vm, fleet_host(host), host_facts(config), seen)]
     if seen.actual is None:

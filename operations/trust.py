@@ -13,6 +13,7 @@ from nixherd.pyinfra_glue.fleet_files import EnrolledKey, admission_of, changed_
 from nixherd.pyinfra_glue.hosts import connector_of, context_of, executing, fleet_host
 from nixherd.pyinfra_glue.installing import machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
+from nixherd.pyinfra_glue.secrets_place import require_place_for_secrets
 from nixherd.trust.enrol import Wanted, documented, protected
 from nixherd.trust.recipients import trusted
 
@@ -29,7 +30,9 @@ def enroll(docs: bool = False, protect: bool = False) -> Change | NoChange:
     `protect`: its managed guest becomes readonly as well.
     """
     has_docs, is_protected = flag_of("docs", docs), flag_of("protect", protect)
-    host_id, key = fleet_host(host).id, EnrolledKey.of(host)
+    host_id = fleet_host(host).id
+    require_place_for_secrets(host)
+    key = EnrolledKey.of(host)
 
     def change(files: Wanted) -> Wanted:
         config = files.fleet.hosts[host_id]

@@ -1,7 +1,7 @@
 """What people type: each kind of name as one pattern, sizes and durations, and how arguments are read."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,17 @@ def format_size(size: int) -> str:
         if size % _UNITS[unit] == 0:
             return f"{size // _UNITS[unit]}{unit}"
     return str(size)
+
+
+def many(number: int, what: str) -> str:
+    """So many things as people say them: `1 file`, `2 files`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def some(names: Sequence[str], shown: int = 3) -> str:
+    """The first of some names, and how many there are besides."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
 
 
 def human(size: int) -> str:

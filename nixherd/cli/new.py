@@ -14,7 +14,7 @@ from nixherd.base.files import expanded
 from nixherd.base.terminal import is_terminal, say_text
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import confirm, narrate, progress
-from nixherd.cli.parameters import VMID, json_option
+from nixherd.cli.parameters import VMID, edit_generated_option, json_option
 from nixherd.fleet import tree
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
 from nixherd.fleet.git import Repository
@@ -55,6 +55,7 @@ _NOT_RUN = "not evaluated: whether Nix makes a system of it is not known"
 @click.option("--state-version", metavar="RELEASE", help="NixOS' release that it begins with; else the fleet's newest.")
 @click.option("--secret", "secrets", multiple=True, metavar="NAME", help="It declares this secret, in its own file.")
 @click.option("--recipient", "recipients", multiple=True, metavar="WHO", help="Who reads it: a person of .sops.yaml.")
+@edit_generated_option
 @click.option("--no-eval", is_flag=True, help="Leave the evaluation by Nix out; that it was not run is said.")
 @click.option("--commit/--no-commit", default=None, help="One commit of it; else git add.")
 @click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")
@@ -68,7 +69,8 @@ def new(front: Front, /, name: str, **options: Any) -> None:
     it is written and added to git, uncommitted, or nothing is.
     """
     front.guarded = False
-    how = {each: options.pop(each) for each in ("offline", "recipients", "no_eval", "commit", "dry_run", "yes")}
+    names = ("offline", "recipients", "edit_generated", "no_eval", "commit", "dry_run", "yes")
+    how = {each: options.pop(each) for each in names}
     options["key_lines"] = tuple(line for file in options.pop("key_files") for line in _keys_in(file))
     request = Request(name, **options)
     if how["recipients"] and not request.secrets:
@@ -117,7 +119,8 @@ def _scaffold(
     token_file = None if how["offline"] or not front.token_path.exists() else front.token_path
     ask = partial(_ask, quiet=how["yes"])
     host = decide(request, fleet, lambda: _client(front) if token_file else None, partial(tree.read, front.root), ask)
-    options = {"recipients": how["recipients"], "evaluated": not how["no_eval"], "token_file": token_file}
+    options = {each: how[each] for each in ("recipients", "edit_generated")}
+    options |= {"evaluated": not how["no_eval"], "token_file": token_file}
     try:
         with progress(request.name) as tell:
             return scaffold(front.run, fleet, host, scratch, repository, say=tell, **options)

@@ -132,6 +132,13 @@ commit_option = click.option(
     callback=_standing("commit", usual=True),
     help="One commit of what changed; else as group data's commit says, else one.",
 )
+edit_generated_option = click.option(
+    "--edit-generated",
+    is_flag=True,
+    default=None,
+    callback=_standing("edit_generated", usual=False),
+    help="Edit .sops.yaml also where it says that something else makes it; else as group data says.",
+)
 
 
 def _of_front(name: str, option: str, help: str, **more: Any) -> Callable[[F], F]:

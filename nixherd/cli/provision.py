@@ -22,21 +22,26 @@ from nixherd.proxmox.guest.observe import find, interfaces_of
 
 ENROLL, PROVISION, POST = (f"deploys/{name}.py" for name in ("enroll", "provision", "post_provision"))
 
+_no_secrets = click.option(
+    "--no-secrets", is_flag=True, help="It has secrets, and not by sops: you look after them. The same as secrets=none."
+)
+
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @dry_run_option
+@_no_secrets
 @data_option
 @json_option
 @pass_front
-def provision(front: Front, /, names: Sequence[str], data: Sequence[str]) -> int:
+def provision(front: Front, /, names: Sequence[str], no_secrets: bool, data: Sequence[str]) -> int:
     """Make managed VMs out of nothing, and take them into service.
 
     Host key, secrets and hosts.nix first; then clone, configure, start, install, prove; then overview and protection.
     Steps that are done already are skipped, so the same command finishes a run that was killed.
     """
     guests = {(vm := _installable(front.fleet, name)).name: vm for name in names}
-    return _run(front, (ENROLL, PROVISION, POST), [*guests.values()], data)
+    return _run(front, (ENROLL, PROVISION, POST), [*guests.values()], _data(data, no_secrets=no_secrets))
 
 
 @click.command("post-provision")
@@ -44,17 +49,24 @@ def provision(front: Front, /, names: Sequence[str], data: Sequence[str]) -> int
 @click.option("--ip", metavar="IP", help="Its address as you know it: refused unless the hypervisor confirms it.")
 @click.option("--vmid", type=VMID, metavar="VMID", help="The VMID you take it to have: refused unless it has.")
 @dry_run_option
+@_no_secrets
 @data_option
 @json_option
 @pass_front
-def post_provision(front: Front, /, name: str, ip: str | None, vmid: int | None, data: Sequence[str]) -> int:
+def post_provision(
+    front: Front, /, name: str, ip: str | None, vmid: int | None, no_secrets: bool, data: Sequence[str]
+) -> int:
     """Take an installed VM into service: age recipient, secret files, hosts.nix, overview, readonly; one commit.
 
     Its identity and address are asked of the hypervisor and proven by the machine; options only confirm them.
     """
     vm = _declared(front.fleet, name, "post-provision")
     _compare(front, vm, ip, vmid)
-    return _run(front, (POST,), [vm], data)
+    return _run(front, (POST,), [vm], _data(data, no_secrets=no_secrets))
+
+
+def _data(data: Sequence[str], *, no_secrets: bool) -> Sequence[str]:
+    return (*data, "secrets=none") if no_secrets else data
 
 
 # Which guest

@@ -14,7 +14,7 @@ from nixherd.base.names import HOST_ID, is_a
 from nixherd.base.terminal import say, worded
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import Say, confirm, progress
-from nixherd.cli.parameters import VMID, commit_option, identity_option, standing
+from nixherd.cli.parameters import VMID, commit_option, edit_generated_option, identity_option, standing
 from nixherd.cli.parameters import changing as changing_options
 from nixherd.fleet import signatures
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
@@ -40,6 +40,7 @@ class Options:
     keep_vm: bool
     destroy: DestroyGuest | None
     remove_secrets: bool
+    edit_generated: bool
     identity: str | None
     secrets: str | None
     docs_file: str
@@ -75,6 +76,7 @@ class Plan:
 @click.option("--storage", metavar="NAME", help="Where the backup goes.")
 @click.option("--purge", is_flag=True, help="Also from backup jobs, replication and HA.")
 @click.option("--remove-secrets", is_flag=True, help="Also rules and secret files that no other machine uses.")
+@edit_generated_option
 @identity_option
 @standing("--secrets", "secrets_directory", None, "Only the secrets of the .sops.yaml there", metavar="DIR")
 @standing("--docs-file", "docs_file", "docs/machines.md", "The overview", metavar="FILE")
@@ -202,7 +204,7 @@ def _planned(front: Front, changeset: Changeset, host: Host, options: Options, t
     """Plan, stage and verify all that will be done; nothing else is changed."""
     fleet = front.fleet
     retirement = retiring.plan(
-        Wanted(fleet, Secrets.load(front.root, options.secrets)),
+        Wanted(fleet, Secrets.load(front.root, options.secrets, edit_generated=options.edit_generated)),
         host.id,
         changeset.repository,
         remove_secrets=options.remove_secrets,

@@ -1,6 +1,5 @@
 """`nixherd secrets`: who may read which secret file, who can, and how to make the two agree."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -9,23 +8,36 @@ from typing import Any
 import click
 
 from nixherd.base.errors import Exit, FleetError, Usage
-from nixherd.base.process import foreground
+from nixherd.base.names import many
 from nixherd.base.terminal import say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate, progress, show_json, show_rows
-from nixherd.cli.parameters import commit_option, dry_run_option, identity_option, json_option, standing, together
+from nixherd.cli.parameters import (
+    commit_option,
+    dry_run_option,
+    edit_generated_option,
+    identity_option,
+    json_option,
+    standing,
+    together,
+)
+from nixherd.cli.secrets_edit import edit as edit_file
 from nixherd.fleet.changeset import Done, changing, interrupted
 from nixherd.fleet.models import Fleet
-from nixherd.fleet.tree import opened
 from nixherd.trust.enrol import Wanted, publish
 from nixherd.trust.joining import Admission
-from nixherd.trust.recipients import trusted, untrusted, with_rekeys
+from nixherd.trust.leaving import OwnRule, leave, left_behind
+from nixherd.trust.recipients import trusted, with_rekeys
+from nixherd.trust.retire import imported
 from nixherd.trust.secrets.files import Format
-from nixherd.trust.secrets.rules import Rule, Unknown
+from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.rules import CONFIG, Rule, Unknown
 from nixherd.trust.secrets.sops import identity_file, operator
 from nixherd.trust.secrets.store import Secrets, recipient_of_host
 
 Change = Callable[[Wanted], Wanted]
+_ALL_RIGHT = "nothing to do: every file is encrypted for whom its rule names"
+_MAKE = "which names who may decrypt which files (docs/secrets.md)"
 _COLUMNS = ("file", "format", "rule", "recipients", "state")
 
 
@@ -41,14 +53,15 @@ def secrets(ctx: click.Context, directory: str | None) -> None:
     ctx.ensure_object(Front).guarded = False
 
 
-def _load(front: Front) -> Callable[[], Secrets]:
+def _load(front: Front, *, edit_generated: bool = False) -> Callable[[], Secrets]:
     """Make what loads the secrets, in any thread. FleetError where there are none."""
     directory: str | None = click.get_current_context().meta["secrets"]
 
     def load() -> Secrets:
-        found = Secrets.load(front.root, directory)
+        found = Secrets.load(front.root, directory, edit_generated=edit_generated)
         if not found:
-            found.require_store("secrets/")
+            misnamed = "".join(f"; {each}" for each in found.findings)
+            raise FleetError(f"{front.root}: no {CONFIG} is there, {_MAKE}{misnamed}")
         return found
 
     return load
@@ -59,6 +72,7 @@ _changes = together(
     json_option,
     identity_option,
     click.option("--rotate", is_flag=True, help="New data keys for files that somebody leaves."),
+    edit_generated_option,
     commit_option,
     click.option("--message", metavar="TEXT", help="The commit's message."),
     dry_run_option,
@@ -85,21 +99,24 @@ def status(front: Front, /, machines: bool) -> int:
             "recipients": [people.name(key) for key in keys],
         }
         rows.append({**row, "state": state})
-    hosts, findings = _hosts(front.fleet, secrets), list(plan.findings)
+    hosts, findings = _hosts(front.fleet, secrets), [*plan.findings, *left_behind(front.fleet, secrets)]
     if machines:
         findings += _compare(front, hosts)
     if interrupted(front.root):
         findings.insert(0, "a run was interrupted while it published; `nixherd secrets apply` finishes it")
     bad = bool(plan.rekeys or findings)
     if front.wants_json:
-        show_json({"drift": bad, "files": rows, "hosts": hosts, "findings": findings})
+        others = _others(front.fleet, secrets)
+        show_json({"drift": bad, "files": rows, "hosts": hosts, "others": others, "findings": findings})
     else:
         show_rows(rows, _COLUMNS, front.as_json, empty="no secret files")
         if machines:
             show_rows(hosts, ("host", "rules", "machine"), front.as_json)
         narrate(findings)
         if plan.rekeys:
-            narrate([f"{len(plan.rekeys)} files differ; `nixherd secrets apply` encrypts them anew"])
+            number = len(plan.rekeys)
+            differ, them = ("differs", "it") if number == 1 else ("differ", "them")
+            narrate([f"{many(number, 'file')} {differ}; `nixherd secrets apply` encrypts {them} anew"])
     return int(Exit.FAILED if bad else Exit.DONE)
 
 
@@ -129,21 +146,37 @@ def _hosts(fleet: Fleet, secrets: Secrets) -> list[dict[str, Any]]:
     return rows
 
 
+def _others(fleet: Fleet, secrets: Secrets) -> list[dict[str, Any]]:
+    """Everybody who is a recipient and no host."""
+    people, found = secrets.people(fleet), dict[Recipient, list[str]]()
+    for store in secrets.stores:
+        for rule in store.rules.rules:
+            for key in rule.recipients:
+                found.setdefault(key, []).append(f"{store.config}:{rule.number}")
+    others = ((key, joined) for key, joined in found.items() if people.host(key) is None)
+    return [
+        {"name": people.others.get(key.value), "recipient": key.value, "kind": str(key.kind), "rules": joined}
+        for key, joined in others
+    ]
+
+
 @secrets.command()
 @json_option
 @pass_front
 def plan(front: Front) -> int:
-    """Show what `apply` would do, and what it cannot mend."""
-    plan = _load(front)().plan(front.fleet)
+    """Show what `apply` would do, and what it cannot mend; status 1 when there is any of that."""
+    secrets = _load(front)()
+    plan = secrets.plan(front.fleet)
+    findings = [*plan.findings, *left_behind(front.fleet, secrets)]
     rekeys = [
         {"file": each.path, **{name: [key.value for key in getattr(each, name)] for name in ("added", "removed")}}
         for each in plan.rekeys
     ]
     lines = (f"would encrypt {rekey}" for rekey in plan.rekeys)
-    front.show({"rekeys": rekeys, "findings": plan.findings}, lines)
+    front.show({"rekeys": rekeys, "findings": findings}, lines)
     if not front.wants_json:
-        narrate([*plan.findings, *([] if rekeys else ["every file is encrypted for whom its rule names"])])
-    return Exit.FAILED if plan.findings else Exit.DONE
+        narrate([*findings, *([] if rekeys or findings else [_ALL_RIGHT])])
+    return Exit.FAILED if findings else Exit.DONE
 
 
 @secrets.command()
@@ -179,64 +212,94 @@ def add_host(
 
 
 @secrets.command("remove-host")
-@click.argument("host")
+@click.argument("hosts", nargs=-1, required=True, metavar="HOST|NAME|KEY…")
+@click.option("--remove-secrets", is_flag=True, help="Also rules and secret files that no other machine uses.")
 @_changes
 @pass_front
-def remove_host(front: Front, /, host: str, **options: Any) -> None:
-    """Remove a recipient from .sops.yaml and every file; it may have kept what it could read before."""
-    _carry_out(front, lambda change: untrusted(change, host), f"secrets: {host} leaves", **options)
+def remove_host(front: Front, /, hosts: tuple[str, ...], remove_secrets: bool, **options: Any) -> None:
+    """Remove recipients from .sops.yaml and every file; they may have kept what they could read before.
+
+    Each is a host's id, what a key is called that is not a host's, or a key. All of them go with one commit.
+    """
+    rules: tuple[OwnRule, ...] = ()
+
+    def left(change: Wanted) -> Wanted:
+        nonlocal rules
+        leaving = leave(change, hosts, remove=remove_secrets)
+        rules = leaving.rules
+        gone = [path for rule in rules if rule.goes for path in rule.files]
+        texts = {path: content for path in change.secrets.nix if (content := change.current(path))}
+        if users := imported(texts, gone):
+            raise FleetError(f"{users[0]}: names a secret file that was to go; correct that first")
+        return leaving.change
+
+    def offered() -> list[str]:
+        return [f"{rule}, stays; --remove-secrets has it go" for rule in rules if not rule.goes]
+
+    subject = f"secrets: {', '.join(hosts)} {'leaves' if len(hosts) == 1 else 'leave'}"
+    _carry_out(front, left, subject, offered, **options)
 
 
 @secrets.command()
 @click.argument("file")
+@json_option
 @identity_option
+@commit_option
+@click.option("--message", metavar="TEXT", help="The commit's message.")
+@dry_run_option
 @pass_front
-def edit(front: Front, file: str, identity: str | None) -> int:
-    """Edit a secret file in $EDITOR, or make a new one, encrypted for whom its rule names."""
-    secrets, root = _load(front)(), front.root
-    path = os.path.relpath(file, root) if os.path.isabs(file) else file  # noqa: PTH117
-    if not os.path.lexists(root / path) and secrets.store_of(f"secrets/{path}") is not None:
-        path = f"secrets/{path}"
-    if path.startswith("..") or not (root / path).resolve().is_relative_to(root.resolve()):
-        raise Usage(f"{file}: is outside of {root}")
-    store = secrets.require_store(path)
-    if store.rules.rule_of(store.below(path)) is None:
-        raise FleetError(f"{path}: no creation rule matches it; add one to {store.config}")
-    with opened(root) as tree:
-        tree.stat(path)  # a link, or below one: not a file of the fleet
-    sops = operator(front.run, identity_file(identity))
-    words = ["--config", str(root / store.config), "edit", "--", str(root / path)]
-    code = foreground(*sops.command(words))
-    return int(Exit.DONE if code in (0, 200) else Exit.FAILED)  # 200: it was not changed
+def edit(front: Front, /, file: str, **options: Any) -> None:
+    """Edit a secret file in $EDITOR, or make a new one, encrypted for whom its rule names; one commit.
+
+    FILE is a path from the current directory, from the fleet's, or from that of the secrets. What is not valid, or
+    would not be encrypted, does not become the file.
+    """
+    edit_file(front, _load(front)(), file, **options)
 
 
 def _carry_out(
-    front: Front, change: Change, subject: str, *, identity: str | None, message: str | None, **how: bool
+    front: Front,
+    change: Change,
+    subject: str,
+    offered: Callable[[], list[str]] = list,
+    *,
+    identity: str | None,
+    message: str | None,
+    edit_generated: bool,
+    **how: bool,
 ) -> None:
+    """Make a change of the secrets, or show it; `offered` is what could be done besides, once the change is planned."""
+    load = _load(front, edit_generated=edit_generated)
     if front.dry_run:
-        _show(front, change(Wanted(front.fleet, _load(front)())), None)
+        result = change(Wanted(front.fleet, load()))
+        _show(front, result, None, offered())
         return
     with changing(front.root) as changeset, progress("secrets") as tell:
         front.wrote = changeset.resume(tell) is not None  # before anything is read: what an interrupted run began
         with ThreadPoolExecutor(1) as pool:
-            secrets = pool.submit(_load(front))  # while Nix evaluates
+            secrets = pool.submit(load)  # while Nix evaluates
             result = change(Wanted(front.fleet, secrets.result()))
         text = message or "\n".join([subject, "", *(f"- {step}" for step in result.steps)]).strip()
         sops = partial(operator, front.run, identity_file(identity))
         done = publish(changeset, result, text, sops=sops, say=tell, **how)
         front.wrote = front.wrote or bool(done.paths)
-    _show(front, result, done)
+    _show(front, result, done, offered())
     if not how["rotate"] and any(rekey.removed for rekey in result.rekeys):
         text = "whoever was removed may have kept what the files held and their data keys"
         say(f"{text}; change the secrets, and use --rotate for new data keys", err=True)
 
 
-def _show(front: Front, change: Wanted, done: Done | None) -> None:
+def _show(front: Front, change: Wanted, done: Done | None, offered: list[str]) -> None:
     document: dict[str, Any] = {"steps": change.steps, "files": done.paths if done else change.paths}
-    document |= {"changed": front.wrote, "commit": done.commit if done else None}
+    document |= {"changed": front.wrote, "commit": done.commit if done else None, "offered": offered}
     lines = [f"would {step}" if front.dry_run else step for step in change.steps]
-    lines = lines or ["nothing to do: every file is encrypted for whom its rule names"]
-    lines += [f"commit {done.commit}: {len(done.paths)} files"] if done and done.commit else []
+    lines = lines or ["nothing to encrypt anew" if _findings(front, change) else _ALL_RIGHT]
+    lines += [f"commit {done.commit}: {many(len(done.paths), 'file')}"] if done and done.commit else []
     front.show({**document, "notes": change.notes}, lines)
     if not front.wants_json:
-        narrate(change.notes)
+        narrate([*change.notes, *offered])
+
+
+def _findings(front: Front, change: Wanted) -> bool:
+    """Whether something is wrong that no run mends; that is for `status` to say."""
+    return bool(change.secrets.plan(front.fleet, change.rules()).findings)

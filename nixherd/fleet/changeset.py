@@ -90,6 +90,8 @@ class Changeset:
 
         Others may have such changes.
         """
+        if not paths:  # git would take none for all
+            return
         if self.repository is None:
             if commit:
                 raise FleetError(f"{self.root}: is not in a git repository; `git init` one, or commit nothing")

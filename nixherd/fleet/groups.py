@@ -140,11 +140,12 @@ _DEPLOYMENT = (*(field.name for field in FIELDS[Place.HOST] if field.deploys), *
 # By name, what each has to be; whoever asks for one of the last kind judges it.
 HOST_DATA: Mapping[str, DataKind] = {
     **dict.fromkeys(_DEPLOYMENT, _ANY),
-    **dict.fromkeys(("allow_reboot", "commit", "force", "local", "protect", "rotate_removed"), _FLAG),
+    **dict.fromkeys(("allow_reboot", "commit", "edit_generated", "force", "local", "protect", "rotate_removed"), _FLAG),
     "secrets_create": _FLAG,
     **dict.fromkeys(("boot_deadline", "task_deadline"), _SECONDS),
     **dict.fromkeys(("age_identity", "commit_message", "docs_file", "docs_template", "flake", "host_key"), _TEXT),
     **dict.fromkeys(("hardware_configuration", "install_user", "journal", "proxmox_token_file"), _TEXT),
+    "secrets": (lambda value: value == "none", "none: no secrets are looked after"),
     "secrets_directory": _TEXT,
     "snapshot": (lambda value: value in ("keep", "remove"), "keep or remove"),
     "sudo_password": (lambda value: value == "stdin", "stdin: the password itself is never said here"),

@@ -95,9 +95,13 @@ def _message(host: Host, subject: str, files: Wanted) -> str:
 
 
 def secrets_of(host: Host, fleet: Fleet) -> Secrets:
-    """The fleet's secrets; those of data `secrets_directory` alone, where that is given."""
-    given = host.data.get("secrets_directory")
-    return Secrets.load(Path(fleet.path), path_below("secrets_directory", given) if given else None)
+    """The fleet's secrets; those of data `secrets_directory` alone, where that is given. None with `secrets=none`."""
+    root, given = Path(fleet.path), host.data.get("secrets_directory")
+    if host.data.get("secrets") == "none":
+        return Secrets(root)
+    directory = path_below("secrets_directory", given) if given else None
+    edit_generated = flag_of("edit_generated", host.data.get("edit_generated", False))
+    return Secrets.load(root, directory, edit_generated=edit_generated)
 
 
 def not_encrypted_for(host: Host, files: Collection[str]) -> list[str]:

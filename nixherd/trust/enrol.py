@@ -87,6 +87,7 @@ class Wanted:
         before = self.current(path)
         if content == before:
             return self
+        self.secrets.require_editable(path, step)
         return replace(
             self,
             files={**self.files, path: content},
@@ -111,6 +112,8 @@ class Wanted:
         """A file's content by now, None where there is none."""
         if path in self.files:
             return self.files[path]
+        if (store := self.secrets.store_at(path)) is not None:
+            return store.text.encode()
         return tree.read(self.root, path)
 
 

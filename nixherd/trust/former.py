@@ -1,5 +1,6 @@
 """Which recipients are known to be a host's: each form of the keys that hosts.nix pins, or pinned before."""
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from nixherd.nix.edit import NixText
 from nixherd.ssh.age import recipient_of
 from nixherd.trust.secrets.keys import Recipient, age
 
+_PINNED = re.compile(r'\bpublicKey\s*=\s*"((?:ssh|ecdsa)-[^"\n]+)"')
 _COMMITS = 200  # the latest ones that changed hosts.nix
 
 
@@ -41,21 +43,45 @@ def _pinned(fleet: Fleet, host_id: str) -> Iterator[str]:
         yield host.public_key
 
 
-def _in_commits(fleet: Fleet, host_id: str) -> Iterator[str]:
-    root = Path(fleet.path)
-    try:
-        repository = Repository.around(root)
-        head = repository.full_head() if repository else ""
-    except FleetError:  # without a commit; whoever needs git says what is wrong with it
-        return
-    if repository is not None:
-        for content in _versions(repository.directory, repository.prefix, head):
+def once_pinned(fleet: Fleet) -> frozenset[Recipient]:
+    """Return the host keys, bare, that an earlier hosts.nix pinned, and the one of now does not."""
+    pinned = {host.public_key for host in fleet.hosts.values() if host.public_key}
+    now = {form for key in pinned for form in forms_of(key)}
+    texts = (content.decode(errors="replace") for content in _earlier(fleet))
+    then = {form for text in texts for key in set(_PINNED.findall(text)) for form in forms_of(key)}
+    return frozenset(then - now)
+
+
+def is_former(fleet: Fleet, name: str) -> bool:
+    """Return whether an earlier hosts.nix had a host of this id."""
+    for content in _earlier(fleet):
+        if name.encode() in content:
             try:
-                written = NixText(HOSTS, content).written((host_id, "publicKey"))
+                if NixText(HOSTS, content).mentions((name,)):
+                    return True
             except FleetError:  # not written as it is edited here
                 continue
-            if written and len(written) > 2 and written[0] == written[-1] == '"':
-                yield written[1:-1]
+    return False
+
+
+def _in_commits(fleet: Fleet, host_id: str) -> Iterator[str]:
+    for content in _earlier(fleet):
+        try:
+            written = NixText(HOSTS, content).written((host_id, "publicKey"))
+        except FleetError:  # not written as it is edited here
+            continue
+        if written and len(written) > 2 and written[0] == written[-1] == '"':
+            yield written[1:-1]
+
+
+def _earlier(fleet: Fleet) -> tuple[bytes, ...]:
+    """What hosts.nix was in its latest commits; none without git."""
+    try:
+        repository = Repository.around(Path(fleet.path))
+        head = repository.full_head() if repository else ""
+    except FleetError:  # without a commit; whoever needs git says what is wrong with it
+        return ()
+    return _versions(repository.directory, repository.prefix, head) if repository is not None else ()
 
 
 @lru_cache(8)

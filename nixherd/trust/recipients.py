@@ -171,9 +171,9 @@ def namesakes(change: Wanted, host_id: str) -> list[tuple[Store, Recipient]]:
 def untrusted(change: Wanted, host_id: str) -> Wanted:
     """Without a recipient anywhere; hosts.nix stays. Usage when it is none, or which key is meant is not known.
 
-    `host_id` may be a key instead, or what one is called that is no host's.
+    `host_id` may be a key instead, or what one is called that is not a host's.
     """
-    gone = set(_leaving(change, host_id))
+    gone = set(meant(change, host_id))
     for store in change.secrets.stores:
         text = change.rules_text(store)
         for key in change.rules()[store.config].known:
@@ -186,7 +186,11 @@ def untrusted(change: Wanted, host_id: str) -> Wanted:
     return with_rekeys(change, gone)
 
 
-def _leaving(change: Wanted, given: str) -> Iterator[Recipient]:
+def meant(change: Wanted, given: str) -> Iterator[Recipient]:
+    """The recipients that are meant by a host's id, by what a key is called that is not a host's, or by a key.
+
+    Usage when there is none, or which is meant is not known.
+    """
     known = known_keys(change.fleet, given)
     rules, people = change.rules(), _people(change)
     encrypted = (file.encrypted for file in change.secrets.files.values() if file.encrypted)

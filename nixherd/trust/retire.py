@@ -9,7 +9,6 @@ import posixpath
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 import tree_sitter_nix
@@ -22,31 +21,15 @@ from nixherd.fleet.git import Repository
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
 from nixherd.trust.enrol import Wanted, overview_of, render_overview
 from nixherd.trust.former import known_keys
+from nixherd.trust.leaving import OwnRule, without_rules
 from nixherd.trust.recipients import keys_of, namesakes, untrusted
-from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.files import read_file
-from nixherd.trust.secrets.keys import Recipient
-from nixherd.trust.secrets.rules import CONFIG, Rule, parse_rules
-from nixherd.trust.secrets.store import People, Store
+from nixherd.trust.secrets.rules import CONFIG, parse_rules
 
 _LANGUAGE = Language(tree_sitter_nix.language())
 _SHOWN = 80  # characters of a line that mentions a host
 _LARGEST = 1 << 20  # bytes of a file that is searched for names
 _NOT_SEARCHED = ("flake.lock", ".git")
-
-
-@dataclass(frozen=True)
-class OwnRule:
-    """A rule of `.sops.yaml` that names no other machine, the files that are its, and people who can decrypt them."""
-
-    label: str
-    files: tuple[str, ...]
-    others: tuple[str, ...]
-    goes: bool
-
-    def __str__(self) -> str:
-        files = ", ".join(self.files) or "no file"
-        return f"{self.label} with {files}, which beside it {', '.join(self.others) or 'nobody'} can decrypt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +114,7 @@ def _without_secrets(
     _require_own_key(change.fleet, host)
     alone, known = list[OwnRule](), set[str]()
     for store in change.secrets.stores:
-        change, rules, files = _without_rules(change, store, host, remove=remove)
+        change, rules, files = without_rules(change, store, {host.id: known_keys(change.fleet, host.id)}, remove=remove)
         alone += rules
         known |= files
     if any(keys_of(change, store, host.id) for store in change.secrets.stores):
@@ -142,31 +125,6 @@ def _without_secrets(
 def _namesakes_stay(change: Wanted, host_id: str) -> Iterator[str]:
     for store, key in namesakes(change, host_id):
         yield f"{store.config}: {key.value} stays: it is called {host_id}, and nothing says that it is its key"
-
-
-def _without_rules(change: Wanted, store: Store, host: Host, *, remove: bool) -> tuple[Wanted, list[OwnRule], set[str]]:
-    """Without the host's own rules of one store, as asked; those, and the files that it knows and that stay."""
-    keys, rules = set(keys_of(change, store, host.id)), parse_rules(change.rules_text(store))
-    people = change.secrets.people(change.fleet, change.rules())
-    known = {store.path(file.path) for file in store.files if file.encrypted and keys & set(file.encrypted.recipients)}
-    alone, numbers = list[OwnRule](), set[int]()  # `numbers`: of those that go
-    for rule in rules.rules:
-        if _is_own(rule, host, keys, people, change.fleet):
-            files = tuple(store.path(file.path) for file in store.files if rules.rule_of(file.path) == rule)
-            others = tuple(people.name(key) for key in rule.recipients if key not in keys)
-            alone.append(OwnRule(rule.label, files, others, remove))
-            if remove:
-                numbers.add(rule.number)
-                known -= set(files)
-    if keys:
-        _require_others([rule for rule in rules.rules if rule.number not in numbers], keys, host.id, store.config)
-    if numbers:
-        text = rules_edit.remove_rules(change.rules_text(store), numbers)
-        labels = ", ".join(each.label for each in alone)
-        change = change.edited(store.config, text.encode(), f"{store.config}: {labels} goes, for {host.id} alone")
-        for path in chain.from_iterable(each.files for each in alone):
-            change = change.removed([path], f"remove {path}")
-    return change, alone, known
 
 
 def _require_no_other_store(change: Wanted, host: Host, texts: Mapping[str, bytes]) -> None:
@@ -195,22 +153,6 @@ def _require_own_key(fleet: Fleet, host: Host) -> None:
         if other.id != host.id and host.public_key and other.public_key and same_key(other.public_key, host.public_key):
             shared = f"{HOSTS}: {other.id} has the host key of {host.id}, and would lose its secrets with it"
             raise FleetError(f"{shared}; each machine needs its own")
-
-
-def _is_own(rule: Rule, host: Host, keys: Collection[Recipient], people: People, fleet: Fleet) -> bool:
-    """Whether a rule is for this host and no other machine: it is a recipient, or would be one when it is enrolled."""
-    others = [key for key in rule.recipients if key not in keys]
-    names = fleet.hosts.keys() - {host.id}  # whoever is called like this one is not known to be it
-    machines = [key for key in others if people.host(key) or people.others.get(key.value) in names]
-    is_its = len(others) < len(rule.recipients) or rule.is_named_after(host.id)
-    return is_its and not machines
-
-
-def _require_others(rules: Iterable[Rule], keys: Collection[Recipient], host_id: str, config: str) -> None:
-    for rule in rules:
-        if rule.recipients and set(rule.recipients) <= set(keys):
-            remedy = "name somebody else there and `nixherd secrets apply`, or have it go with --remove-secrets"
-            raise FleetError(f"{config}: nobody but {host_id} can decrypt what {rule.label} is for; {remedy}")
 
 
 def _require_unused(rules: Sequence[OwnRule], after: Mapping[str, bytes]) -> None:

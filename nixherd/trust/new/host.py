@@ -285,6 +285,8 @@ def plan_secrets(secrets: AllSecrets, fleet: Fleet, host: NewHost, given: Collec
         raise Usage(
             f"{store.config}: {rule.label} is there for {host.id} already, {others}; take it out, or correct it"
         )
+    if text != store.text:
+        secrets.require_editable(store.config, f"a rule for {path}, for {', '.join(names)}")
     return Secrets(store.config, text.encode(), store.path(path), chosen, names, store.prefix)
 
 

@@ -259,6 +259,7 @@ def scaffold(
     repository: Repository | None,
     *,
     recipients: Collection[str] = (),
+    edit_generated: bool = False,
     evaluated: bool = True,
     token_file: Path | None = None,
     say: Say,
@@ -274,7 +275,7 @@ def scaffold(
     contents = {**made, **{entry.path: entry.content for entry in edits}}
     secrets = None
     if host.secrets:
-        secrets = plan_secrets(AllSecrets.load(root), fleet, host, recipients)
+        secrets = plan_secrets(AllSecrets.load(root, edit_generated=edit_generated), fleet, host, recipients)
         say(f"encrypt {secrets.path} for {', '.join(secrets.names)}")
         encrypted = encrypt_secrets(nobody(run), secrets, host.secrets, scratch / "secrets-staged")
         contents |= {secrets.config: secrets.rules, secrets.path: encrypted}

@@ -13,7 +13,7 @@ from nixherd.trust.secrets.key_names import is_key, is_of_hosts, is_of_people, l
 from nixherd.trust.secrets.keys import Kind, Recipient
 from nixherd.trust.secrets.meaning import meaning
 from nixherd.trust.secrets.rules import Rule
-from nixherd.trust.secrets.rules_text import MERGE, NOT_KEYS, RulesText, scalar, words_in
+from nixherd.trust.secrets.rules_text import MERGE, NOT_KEYS, CannotEdit, RulesText, scalar, words_in
 from nixherd.trust.secrets.yaml_lines import Entry
 from nixherd.trust.secrets.yaml_tree import Node
 
@@ -119,7 +119,7 @@ class Adding:
 
     def _put(self, node: Node, entries: Sequence[Entry], place: int, hosts: Sequence[Entry]) -> None:
         neighbour = insert.neighbour_of(entries, place)
-        models = hosts or [neighbour]
+        models = hosts or (entries if len(entries) > 1 else ())
         label = self._like(hosts, lambda entry: entry.key or "", entries) if node.pairs is not None else ""
         value = scalar(self.recipient.value, neighbour.node.style if neighbour.node.style in ("'", '"') else None)
         item, comment, above = value, "", ""
@@ -132,9 +132,9 @@ class Adding:
                 )
             item = f"&{anchor}{self._apart(neighbour, anchor)}{value}"
             self._anchor = (anchor, neighbour.start)
-            if all(entry.behind == entry.node.anchor for entry in models):
+            if models and all(entry.behind == entry.node.anchor for entry in models):
                 comment = insert.behind_like(neighbour, anchor)
-            if all(entry.note for entry in models):
+            if models and all(entry.note for entry in models):
                 above = self.name
         elif node.pairs is None:
             comment, above = self._comment(neighbour, hosts, entries)
@@ -205,11 +205,12 @@ class Adding:
     def _require_unnamed(self, node: Node, number: int, rule: Node) -> None:
         """CannotEdit where something else would change with a node: it has a name, or is what a name stands for."""
         if node.target is not None:
-            raise self._shared(node.target, number, rule)
+            raise self._taken(node.target, number, rule)
         if around := self.editor.names_around(node):
-            raise self._shared(around[0], number, rule)
+            raise self._defined(around[0], number)
 
-    def _shared(self, named: Node, number: int, rule: Node) -> Exception:
+    def _taken(self, named: Node, number: int, rule: Node) -> CannotEdit:
+        """The refusal where a rule takes its keys from elsewhere: with a list for this rule alone."""
         editor, line = self.editor, self.editor.lines.number(named.start)
         groups = editor.before.rules[number - 1].groups
         keys = [key for key in groups[self._groups[number]] if key.kind is self.recipient.kind] if groups else []
@@ -219,6 +220,16 @@ class Adding:
         editor.by_hand = f"write {written} for {where} by hand"
         why = f"rule {number} takes its keys from &{named.anchor} (line {line}), which others may take as well"
         return editor.cannot(rule, why)
+
+    def _defined(self, named: Node, number: int) -> CannotEdit:
+        """The refusal where a name stands for what is in the rule itself, or around it."""
+        editor = self.editor
+        rules = {editor.rule_of(alias) for alias in editor.aliases_of([named])} - {number, None}
+        users = "rule " + " and ".join(map(str, sorted(each for each in rules if each))) if rules else "nothing yet"
+        key = f"`- {self.recipient.value} # {self.name}`"
+        editor.by_hand = f"add {key} to it by hand if it may stand for that too, or give rule {number} keys of its own"
+        why = f"&{named.anchor} stands for what rule {number} has, and would stand for more (it is taken by {users})"
+        return editor.cannot(named, why)
 
     def _word(self, place: int) -> str:
         """Return how a rule at this place names the recipient: by its alias, or literally."""
@@ -233,13 +244,13 @@ class Adding:
         if keys is None and merged is not None:
             sources = merged.items or [merged]
             if any(_pair(source.resolved, field) for source in sources):
-                raise self._shared(next(each.target or each for each in sources), number, rule)
+                raise self._taken(next(each.target or each for each in sources), number, rule)
         if keys is None:
             self._new_field(mapping, field)
         elif keys.target is not None:
             self._write_out(keys, keys.target)
         elif keys.anchor:
-            raise self._shared(keys, number, rule)
+            raise self._defined(keys, number)
         elif keys.items is not None:
             self._append(keys)
         else:
@@ -292,6 +303,8 @@ class Adding:
         """Write `age: …` where a rule or a group has keys of other kinds alone."""
         editor, lines = self.editor, self.editor.lines
         pairs = mapping.pairs or []
+        if not pairs:
+            raise editor.cannot(mapping)
         name, value = next((pair for pair in reversed(pairs) if pair[0].value in FIELDS), pairs[-1])
         word = self._word(name.start)
         is_text = value.resolved.items is None and value.resolved.pairs is None

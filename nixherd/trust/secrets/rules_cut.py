@@ -59,9 +59,9 @@ class Cutting:
         for index, group in enumerate(rule.groups, 1):
             if set(group) == {self.recipient}:
                 where = f"key group {index} of rule {rule.number}" if len(rule.groups) > 1 else f"rule {rule.number}"
-                line = self.editor.lines.number(self.editor.rule_nodes()[rule.number - 1].start)
                 self.editor.by_hand = "name another one there first"
-                raise self.editor.cannot(why=f".sops.yaml:{line}: {where} has no recipient but {self.recipient.value}")
+                node = self.editor.rule_nodes()[rule.number - 1]
+                raise self.editor.cannot(node, f"{where} has no recipient but {self.recipient.value}")
 
     def _without(self, group: Group) -> Group:
         return tuple(key for key in group if key != self.recipient)
@@ -287,14 +287,27 @@ def cut_rule(editor: RulesText, number: int) -> None:
     editor.splice(*lines.cut(begin, end))
 
 
+def _moved(editor: RulesText, named: Node, gone: Collection[int]) -> bool:
+    """Write what a name stands for at its first use that stays; tell whether there is one."""
+    alias = next((each for each in editor.aliases_of([named]) if id(each) not in gone), None)
+    if alias is None:
+        return False
+    if named.value is None or "\n" in editor.text[named.start : named.end]:
+        raise editor.cannot(
+            named, f"&{named.anchor} stands for what is here, and is used in line {editor.lines.number(alias.start)}"
+        )
+    editor.splice(alias.start, alias.end, editor.text[named.start : named.end])
+    return True
+
+
 def without_rules(editor: RulesText, numbers: Collection[int]) -> str:
-    """Return the text without these rules; what is named in one of them and used elsewhere keeps them there."""
+    """Return the text without these rules; a key that is named in one of them gets its name where it is used next."""
     for number in sorted(numbers):
         cut_rule(editor, number)
     gone = {id(node) for number in numbers for node in editor.rule_nodes()[number - 1].walk()}
     anchors: dict[str, list[Plain]] = {}
     for node in editor.tree.root.walk():
-        if node.anchor and not node.is_alias and id(node) not in gone:
+        if node.anchor and not node.is_alias and (id(node) not in gone or _moved(editor, node, gone)):
             anchors.setdefault(node.anchor, []).append(editor.plain(node))
     document = {**editor.meaning.document}
     document["creation_rules"] = [

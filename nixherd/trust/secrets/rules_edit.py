@@ -53,7 +53,7 @@ def add_rule(text: str, path: str, recipients: Sequence[Recipient], *, comment: 
     editor = RulesText(text, f"add a rule by hand: path_regex: {pattern}, {keys}")
     other, rules = editor.before.rule_of(path), editor.before.rules
     if isinstance(other, Unknown):
-        raise editor.cannot(why=f".sops.yaml: {other.why}")
+        raise editor.cannot(why=other.why)
     if any(key.kind not in (Kind.AGE, Kind.PGP) for key in recipients):
         raise editor.cannot()
     place = other.number - 1 if other else len(rules)
@@ -80,7 +80,7 @@ def replace(text: str, old: Recipient, new: Recipient) -> str:
     """Return the text with another key in this one's place, name and rules as they were."""
     editor = RulesText(text, f"write {new.value} for {old.value} by hand")
     if old.kind is not new.kind:
-        raise editor.cannot(why=f".sops.yaml: {old.value} is of {old.kind}, {new.value} of {new.kind}")
+        raise editor.cannot(why=f"{old.value} is of {old.kind}, {new.value} of {new.kind}")
 
     def swapped(value: str) -> str:
         words = [new.value if value_of(word) == old.value else word.strip() for word in value.split(",")]

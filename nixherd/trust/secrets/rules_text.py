@@ -28,15 +28,23 @@ class CannotEdit(FleetError):
 
 
 def by_words(value: Plain) -> Plain:
-    """Return a value with texts of keys, commas between them, as lists: blanks and line ends are nothing there."""
+    """Return a value with keys as lists, however written: a text with commas, a list of such texts, one key alone."""
     match value:
-        case str() if any(map(is_key, value.split(","))):
-            return [value_of(word) for word in value.split(",") if word.strip()]
+        case str():
+            return _keys(value) or value
         case list():
+            parts = [_keys(each) if isinstance(each, str) else None for each in value]
+            if value and all(parts):
+                return [key for part in parts for key in part or ()]
             return [by_words(each) for each in value]
         case dict():
             return {key: by_words(each) for key, each in value.items()}
     return value
+
+
+def _keys(text: str) -> list[str]:
+    words = [word for word in map(value_of, text.split(",")) if word]
+    return words if any(map(is_key, words)) else []
 
 
 class RulesText:
@@ -112,11 +120,11 @@ class RulesText:
         return next((f"*{name}" for name, node in named if node.value and value_of(node.value) == value), None)
 
     def cannot(self, node: Node | None = None, why: str = "") -> CannotEdit:
+        if node is None and not why:
+            return CannotEdit(f".sops.yaml is written in a way that is not edited here; {self.by_hand}")
         where = f":{self.lines.number(node.start)}" if node else ""
-        subject = "it" if node else ".sops.yaml"
-        reason = why or f"{subject} is written in a way that is not edited here"
-        colon = f".sops.yaml{where}: " if node or why else ""
-        return CannotEdit(f"{colon}{reason}; {self.by_hand}")
+        reason = why or "it is written in a way that is not edited here"
+        return CannotEdit(f".sops.yaml{where}: {reason}; {self.by_hand}")
 
     def result(
         self,

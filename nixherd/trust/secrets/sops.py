@@ -61,7 +61,7 @@ class Sops:
         options = ["--filename-override", name, "--input-type", kind, "--output-type", kind]
         done = self._run(["--config", config, "encrypt", *options, "/dev/stdin"], directory, text)
         if done.status:
-            raise FleetError(f"{file}: {_explained(done.stderr, 'encrypt')}")
+            raise FleetError(f"{file}: {explained(done.stderr, 'encrypt')}")
         return done.raw
 
     def update_keys(self, directory: Path, config: Path, files: Sequence[str]) -> None:
@@ -72,7 +72,7 @@ class Sops:
         done = self._run(["--config", config, "updatekeys", "--yes", "--", *files], directory)
         if done.status:
             file = _first_wrong(done.stderr, directory)
-            raise FleetError(f"{f'{file}: ' if file else ''}{_explained(done.stderr, 'updatekeys')}")
+            raise FleetError(f"{f'{file}: ' if file else ''}{explained(done.stderr, 'updatekeys')}")
 
     def rotate(self, directory: Path, config: Path, files: Sequence[str]) -> None:
         """Give each file a new data key, so that a data key somebody kept opens it no more. FleetError as above."""
@@ -89,7 +89,7 @@ class Sops:
         with ThreadPoolExecutor(cores()) as pool:
             for file, done in zip(files, pool.map(one, files), strict=True):
                 if done.status:
-                    raise FleetError(f"{file}: {_explained(done.stderr, verb)}")
+                    raise FleetError(f"{file}: {explained(done.stderr, verb)}")
 
 
 def cores() -> int:
@@ -107,7 +107,7 @@ def _first_wrong(stderr: str, directory: Path) -> str | None:
     return None
 
 
-def _explained(stderr: str, verb: str) -> str:
+def explained(stderr: str, verb: str) -> str:
     """What sops said, in one line."""
     text = _SECRET.sub("AGE-SECRET-KEY-…", stderr)
     if "MAC mismatch" in text or "message authentication failed" in text:

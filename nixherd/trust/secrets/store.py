@@ -18,10 +18,11 @@ from nixherd.fleet.models import Fleet, Host
 from nixherd.fleet.tree import Tree, opened
 from nixherd.ssh.age import recipient_of
 from nixherd.trust.secrets.files import read_file
+from nixherd.trust.secrets.generated import LINK, configuration, made_by, says_so
 from nixherd.trust.secrets.keys import Recipient, age
 from nixherd.trust.secrets.placeholders import NewFile
 from nixherd.trust.secrets.places import MISNAMED, Layout, from_fleet, from_top, nearest
-from nixherd.trust.secrets.reading import Reading, SecretFile
+from nixherd.trust.secrets.reading import Reading, SecretFile, holds_encrypted
 from nixherd.trust.secrets.rules import CONFIG, Rules, Unknown, parse_rules
 from nixherd.trust.secrets.sops import Sops, cores
 
@@ -105,8 +106,13 @@ def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile]
         elif rule is None:
             findings.append(f"{where}: no creation rule matches it; add one to {config}, or move it away")
         elif file.encrypted is None:
-            findings.append(f"{where}: is not encrypted; `sops encrypt --in-place` it, and change what was in it")
+            remedy = "`sops encrypt --in-place` it, and change what was in it"
+            remedy = f"`nixherd secrets edit {where}`, or remove it" if file.is_empty else remedy
+            findings.append(f"{where}: is {'empty' if file.is_empty else 'not encrypted'}; {remedy}")
         else:
+            if file.encrypted.encrypts_nothing and not file.is_empty:
+                why = "what its rule says is to be encrypted is not in it (encrypted_regex?)"
+                findings.append(f"{where}: nothing in it is encrypted: {why}; correct that, and encrypt it anew")
             present, intended = file.encrypted.recipients, rule.recipients
             added = tuple(key for key in intended if key not in present)
             removed = tuple(key for key in present if key not in intended)
@@ -129,7 +135,8 @@ def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile]
 class Store:
     """A `.sops.yaml` in `directory`, with the files that belong to it; contents are by path below that.
 
-    `prefix` is the fleet's directory from the top of its repository.
+    `prefix` is the fleet's directory from the top of its repository; `generated` why the file's maker would undo an
+    edit, as far as it tells itself.
     """
 
     root: Path
@@ -139,6 +146,7 @@ class Store:
     files: tuple[SecretFile, ...]
     contents: Mapping[str, bytes]
     prefix: str = ""
+    generated: str | None = None
 
     @classmethod
     def load(cls, root: Path, layout: Layout, directory: str, tree: Tree) -> "Store":
@@ -148,14 +156,15 @@ class Store:
         """
         config = from_fleet(f"{directory}/{CONFIG}", layout.prefix)
         try:
-            content = tree.read(config)
+            content, generated = configuration(root, layout, config, tree)
             assert content is not None, "it was there"
             text = content.decode()
             parsed = parse_rules(text)
         except ValueError as error:
             raise FleetError(f"{root / config}: {error}") from None
         files, contents = Reading(root, layout, directory, parsed, tree).done()
-        return cls(root, from_fleet(directory, layout.prefix), text, parsed, files, contents, layout.prefix)
+        place, generated = from_fleet(directory, layout.prefix), generated or says_so(text)
+        return cls(root, place, text, parsed, files, contents, layout.prefix, generated)
 
     @property
     def config(self) -> str:
@@ -163,7 +172,11 @@ class Store:
 
     def plan(self, people: People, rules: Rules | None = None) -> Plan:
         """What follows from the rules, or from those that are to be."""
-        return plan(self.directory, rules or self.rules, people, self.files, self.prefix)
+        found = plan(self.directory, rules or self.rules, people, self.files, self.prefix)
+        if not (self.generated or "").startswith(LINK):
+            return found
+        of_files = (each for each in found.findings if not each.startswith(f"{self.config}: "))
+        return replace(found, findings=tuple(of_files))  # what is wrong with the rules is said where they are written
 
     def path(self, file: str) -> str:
         """A file's path from the fleet's directory."""
@@ -240,7 +253,9 @@ def _inside(staged: Path, path: str) -> Path:
 class Secrets:
     """All that there are in the fleet's repository, or those of one `.sops.yaml`. There may be none.
 
-    `findings` are about what is not a store, and was likely meant as one.
+    `findings` are about what is not a store, and was likely meant as one; `edit_generated`: a configuration that is
+    generated is edited all the same. `submodules`, `nix`, the Nix files, and `broken`, where a `.sops.yaml` is useless,
+    are paths from the fleet's directory.
     """
 
     root: Path
@@ -248,9 +263,12 @@ class Secrets:
     prefix: str = ""
     submodules: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
+    nix: tuple[str, ...] = field(default=(), repr=False)
+    broken: frozenset[str] = frozenset()
+    edit_generated: bool = False
 
     @classmethod
-    def load(cls, root: Path, directory: str | None = None) -> "Secrets":
+    def load(cls, root: Path, directory: str | None = None, *, edit_generated: bool = False) -> "Secrets":
         """Every store, or the one in this directory of the fleet's. FleetError for a configuration that is useless."""
         layout = Layout.of(root)
         chosen = layout.directories
@@ -259,29 +277,56 @@ class Secrets:
             if chosen[0] not in layout.directories:
                 remedy = "it names who may decrypt which files (docs/secrets.md)"
                 raise FleetError(f"{root / directory / CONFIG}: missing; {remedy}")
+        stores, broken = list[Store](), dict[str, str]()
         with opened(root) as tree:
-            stores = tuple(Store.load(root, layout, each, tree) for each in chosen)
+            for each in chosen:
+                try:
+                    stores.append(Store.load(root, layout, each, tree))
+                except FleetError as error:
+                    if directory is not None or len(chosen) == 1 or holds_encrypted(layout, each, tree):
+                        raise
+                    broken[from_fleet(each, layout.prefix)] = str(error)  # a template, an example
         misnamed = [path for path in layout.files if posixpath.basename(path) == MISNAMED]
         findings = [f"{from_fleet(path, layout.prefix)}: sops does not read it; call it {CONFIG}" for path in misnamed]
-        submodules = (from_fleet(path, layout.prefix) for path in layout.submodules)
-        return cls(root, stores, layout.prefix, tuple(submodules), tuple(findings))
+        findings += broken.values()
+        submodules = tuple(from_fleet(path, layout.prefix) for path in layout.submodules)
+        nix = tuple(from_fleet(path, layout.prefix) for path in layout.files if path.endswith(".nix"))
+        return cls(
+            root, tuple(stores), layout.prefix, submodules, tuple(findings), nix, frozenset(broken), edit_generated
+        )
 
     def __bool__(self) -> bool:
         return bool(self.stores)
 
     def store_of(self, path: str) -> Store | None:
         """The store that a file of this path, from the fleet's directory, belongs to, or would."""
+        if self.submodule_of(path) is not None:
+            return None
         by_place = {from_top(store.directory, self.prefix): store for store in self.stores}
-        place = nearest(from_top(path, self.prefix), by_place)
-        return None if place is None else by_place[place]
+        broken = {from_top(each, self.prefix) for each in self.broken}
+        place = nearest(from_top(path, self.prefix), by_place.keys() | broken)
+        return None if place is None else by_place.get(place)
+
+    def store_at(self, config: str) -> Store | None:
+        """The store whose `.sops.yaml` is at this path."""
+        return next((store for store in self.stores if store.config == config), None)
 
     def require_store(self, path: str) -> Store:
         """The same. FleetError where no `.sops.yaml` is found from the file's directory upwards."""
         store = self.store_of(path)
         if store is None:
-            remedy = "it names who may decrypt which files (docs/secrets.md)"
-            raise FleetError(f"{self.root / posixpath.dirname(path) / CONFIG}: missing; {remedy}")
+            raise FleetError(f"{self.root / path}: {self.why_homeless(path)}")
         return store
+
+    def submodule_of(self, path: str) -> str | None:
+        """The directory of another repository, in this one, that a file is in."""
+        return next((each for each in self.submodules if path.startswith(f"{each}/")), None)
+
+    def why_homeless(self, path: str) -> str:
+        """Why a file of this path belongs to no store, and what to do."""
+        if (place := self.submodule_of(path)) is not None:
+            return f"is in {place}, a repository of its own (a submodule); nothing is changed there from here"
+        return f"no {CONFIG} is found from there upwards, to say who may decrypt it (docs/secrets.md)"
 
     @cached_property
     def files(self) -> Mapping[str, SecretFile]:
@@ -291,6 +336,23 @@ class Secrets:
     @property
     def configs(self) -> tuple[str, ...]:
         return tuple(store.config for store in self.stores)
+
+    def require_editable(self, config: str, step: str) -> None:
+        """FleetError where this path is a generated `.sops.yaml`, unless such a one is to be edited; says the step."""
+        store = self.store_at(config)
+        if store is None or self.edit_generated:
+            return
+        with opened(self.root) as tree:
+            why = store.generated or made_by(tree, self.nix, CONFIG if len(self.stores) == 1 else store.config)
+        if why is not None:
+            what = f"is generated ({why}), and was not edited: {step.removeprefix(f'{config}: ')}"
+            remedy = "have its maker do that, then `nixherd secrets apply`; or say --edit-generated (edit_generated)"
+            raise FleetError(f"{config}: {what}; {remedy}")
+
+    def read(self, path: str) -> bytes | None:
+        """What a file is now, as `nixherd.fleet.tree.Tree.read`."""
+        with opened(self.root) as tree:
+            return tree.read(path)
 
     def content(self, path: str) -> bytes:
         """What a secret file holds that could be read."""

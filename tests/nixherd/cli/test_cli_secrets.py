@@ -57,7 +57,8 @@ def test_all_is_well(secrets: Any, fleet: Path) -> None:
     assert {row["host"]: row["rules"] for row in found.json["hosts"]} == {"doc1": [JOINED], "igp": [JOINED], "dev": []}
     table = secrets("status", "--table")
     assert "admin,doc1,igp" in table.out
-    assert secrets("apply", "--json").json == {"steps": [], "files": [], "changed": False, "commit": None, "notes": []}
+    nothing = {"steps": [], "files": [], "notes": [], "offered": [], "changed": False, "commit": None}
+    assert secrets("apply", "--json").json == nothing
     assert git(fleet, "log", "--format=%s").split("\n")[:-1] == ["the fleet"]
 
 
@@ -164,7 +165,7 @@ def test_findings_are_lines_and_a_status(secrets: Any, fleet: Path) -> None:
         (["add-host", "dev"], "hosts.nix: dev.publicKey is a placeholder", 2),
         (["add-host", "doc1", "--rule", "nine"], ".sops.yaml has no rule nine", 2),
         (["remove-host", "nobody"], "nobody is not a recipient in secrets/.sops.yaml; there are admin, doc1, igp", 2),
-        (["remove-host", "admin"], "rule 2 has no recipient but", 4),
+        (["remove-host", "admin"], "nobody but admin can decrypt what rule 2 (^dev", 4),
         (["edit", "/etc/passwd"], "/etc/passwd: is outside of", 2),
         (["edit", "nosuch.yaml"], "secrets/nosuch.yaml: no creation rule matches it", 4),
         (["--directory", "nosuch", "status"], "nosuch/.sops.yaml: missing", 4),
@@ -212,3 +213,122 @@ def test_an_ssh_key_is_an_identity_as_well(secrets: Any, fleet: Path) -> None:
     done = secrets("remove-host", "igp", "--identity", str(identity), "--json")
     assert done.status == 0, done.err
     assert not list((fleet.parent / "state").rglob("identity"))
+
+
+# Several leave, with what was theirs alone
+
+
+def per_host(fleet: Path) -> None:
+    """A rule and a file for each host, as many fleets have; igp's is named by its configuration."""
+    path = fleet / "secrets" / ".sops.yaml"
+    text = path.read_text()
+    for name in ("doc1", "igp"):
+        who = f"{key('admin').recipient},{key(name).recipient}"
+        text += f"  # {name}'s own\n  - path_regex: ^{name}\\.yaml$\n    age: {who}\n"
+    path.write_text(text)
+    for name in ("doc1", "igp"):
+        (fleet / "secrets" / f"{name}.yaml").write_text("own: 1\n")
+        sops(fleet / "secrets", "encrypt", "--in-place", f"{name}.yaml")
+    git(fleet, "add", "-A")
+    git(fleet, "commit", "-qm", "each its own")
+
+
+def test_several_hosts_leave_with_one_commit(secrets: Any, fleet: Path) -> None:
+    per_host(fleet)
+    planned = secrets("remove-host", "igp", "doc1", "--dry-run", "--json")
+    assert planned.status == 0, planned.err
+    assert len(planned.json["offered"]) == 2
+    assert (
+        "rule 4 (^doc1\\.yaml$) with secrets/doc1.yaml, which beside it admin can decrypt, stays"
+        in planned.json["offered"][0]
+    )
+    done = secrets("remove-host", "igp", "doc1", "--json")
+    assert done.status == 0, done.err
+    assert git(fleet, "log", "-1", "--format=%s").strip() == "secrets: igp, doc1 leave"
+    assert git(fleet, "rev-list", "--count", "HEAD").strip() == "3"
+    assert set.union(*recipients(fleet).values()) == {"admin"}
+    assert (fleet / "secrets" / "igp.yaml").exists()
+    assert sops(fleet / "secrets", "decrypt", "igp.yaml", identity="igp", check=False).returncode != 0
+    again = secrets("remove-host", "igp", "doc1")
+    assert "is not a recipient in secrets/.sops.yaml; there are admin" in again.err
+
+
+def test_their_rules_and_files_go_where_that_is_asked_for(secrets: Any, fleet: Path) -> None:
+    before = (fleet / "secrets" / ".sops.yaml").read_text()
+    per_host(fleet)
+    done = secrets("remove-host", "igp", "doc1", "--remove-secrets", "--json")
+    assert done.status == 0, done.err
+    assert done.json["offered"] == []
+    assert not (fleet / "secrets" / "igp.yaml").exists()
+    assert not (fleet / "secrets" / "doc1.yaml").exists()
+    after = (fleet / "secrets" / ".sops.yaml").read_text()
+    assert "igp" not in after
+    assert after.splitlines()[-1] == before.splitlines()[-1]
+    assert git(fleet, "status", "--porcelain") == ""
+    assert secrets("status", "--json").status == 0
+
+
+def test_a_file_that_nix_names_does_not_go(secrets: Any, fleet: Path) -> None:
+    per_host(fleet)
+    (fleet / "hosts" / "igp.nix").write_text("{ sops.defaultSopsFile = ../secrets/igp.yaml; }\n")
+    git(fleet, "commit", "-qam", "named")
+    before = contents(fleet)
+    found = secrets("remove-host", "igp", "--remove-secrets")
+    assert (
+        "hosts/igp.nix:1: { sops.defaultSopsFile = ../secrets/igp.yaml; }: names a secret file that was to go"
+        in found.err
+    )
+    assert found.status == 4
+    assert contents(fleet) == before
+
+
+@pytest.mark.parametrize("how", ["name", "key", "unnamed key"])
+def test_a_host_that_is_none_any_more_is_found_and_removed(secrets: Any, fleet: Path, how: str) -> None:
+    text = (fleet / "hosts.nix").read_text()
+    begin = text.index("  # igp")
+    (fleet / "hosts.nix").write_text(text[:begin] + text[text.index("  };\n", begin) + 5 :])
+    if how == "unnamed key":
+        path = fleet / "secrets" / ".sops.yaml"
+        path.write_text(path.read_text().replace("&igp ", "").replace("*igp", key("igp").recipient))
+    git(fleet, "commit", "-qam", "igp went")
+    found = secrets("status", "--json")
+    given = {"name": "igp", "key": key("igp").recipient, "unnamed key": key("igp").recipient}[how]
+    called = "igp" if how != "unnamed key" else given
+    [finding] = [each for each in found.json["findings"] if "was a host" in each]
+    assert finding.startswith("secrets/.sops.yaml: ")
+    assert finding.endswith(f"was a host of hosts.nix and is none now; `nixherd secrets remove-host {called}`")
+    assert found.status == 1
+    assert "igp" in {each["name"] for each in found.json["others"]} or how == "unnamed key"
+    assert secrets("remove-host", given, "--json").status == 0
+    assert recipients(fleet) == {name: who - {"igp"} for name, who in BEFORE.items()}
+    assert secrets("status", "--json").status == 0
+
+
+def test_a_plan_does_not_contradict_itself(secrets: Any, fleet: Path) -> None:
+    assert "nothing to do: every file is encrypted" in secrets("plan", "--table").err
+    (fleet / "secrets" / "plain.env").write_text("A=1\n")
+    found = secrets("plan", "--table")
+    assert (found.status, found.out) == (1, "")
+    assert "secrets/plain.env: no creation rule matches it" in found.err
+    assert "every file" not in found.err
+    applied = secrets("apply", "--table")
+    assert applied.status == 0
+    assert "nothing to encrypt anew" in applied.out
+    assert "every file" not in applied.out
+
+
+def test_one_file_is_one_file(secrets: Any, fleet: Path) -> None:
+    rule(fleet, "  - path_regex: ^ssh_key_\n    age: ", f"  - path_regex: ^ssh_key_\n    age: {key('doc1').recipient},")
+    status = secrets("status", "--table")
+    assert "1 file differs; `nixherd secrets apply` encrypts it anew" in status.err
+    done = secrets("apply", "--table")
+    assert ": 1 file\n" in done.out
+    assert "1 files" not in done.out + done.err + status.err
+
+
+def test_without_any_configuration_it_is_said(secrets: Any, fleet: Path) -> None:
+    git(fleet, "mv", "secrets/.sops.yaml", "secrets/.sops.yml")
+    found = secrets("status")
+    assert "no .sops.yaml is there" in found.err
+    assert "secrets/.sops.yml: sops does not read it; call it .sops.yaml" in found.err
+    assert found.status == 4

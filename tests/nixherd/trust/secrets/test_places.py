@@ -172,3 +172,22 @@ def test_a_name_that_sops_does_not_read_is_said(tmp_path: Path) -> None:
     secrets = Secrets.load(fleet)
     assert not secrets
     assert secrets.findings == (".sops.yml: sops does not read it; call it .sops.yaml",)
+
+
+def test_a_submodule_is_another_repository(tmp_path: Path) -> None:
+    """What is in it belongs to no configuration here, and a change of the rest leaves it alone."""
+    other = at_the_top(tmp_path / "other")
+    fleet = at_the_top(tmp_path / "fleet")
+    git(fleet, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(other), "private")
+    git(fleet, "commit", "-qm", "a submodule")
+    git(tmp_path, "clone", "-q", str(other), str(fleet / "clone"))
+    secrets = Secrets.load(fleet)
+    assert secrets.configs == (".sops.yaml",)
+    assert set(secrets.files) == {f"secrets/{name}" for name in SECRETS}
+    for place in ("private", "clone"):
+        path = f"{place}/secrets/common.yaml"
+        assert secrets.store_of(path) is None
+        with pytest.raises(FleetError, match=rf"{path}: is in {place}, a repository of its own \(a submodule\)"):
+            secrets.require_store(path)
+    assert enrolled(fleet, tmp_path)
+    assert git(fleet / "private", "status", "--porcelain") == ""

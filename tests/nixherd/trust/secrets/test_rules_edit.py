@@ -82,9 +82,16 @@ def test_a_rule_goes_and_the_others_stay(sample: tuple[str, list[int]]) -> None:
 
 def test_what_stands_in_a_rule_for_another_is_not_taken_away() -> None:
     text = f"creation_rules:\n- path_regex: a\n  age: &all [{ADMIN}]\n- path_regex: b\n  age: *all\n"
-    with pytest.raises(CannotEdit, match="not edited here; take rule 1 out of it by hand"):
+    with pytest.raises(CannotEdit, match=r"s.yaml:3: &all stands .* used in line 5; take rule 1 out of it by hand"):
         remove_rules(text, [1])
     assert remove_rules(text, [2]) == text.partition("- path_regex: b")[0]
+
+
+def test_a_key_that_a_rule_named_is_named_where_it_is_used_next() -> None:
+    first = f"- path_regex: a\n  age:\n  - {DOC1} # doc1\n  - &admin {ADMIN} # the boss\n"
+    text = f"creation_rules:\n{first}- path_regex: b\n  age: [*admin, {DEV}]\n- path_regex: c\n  age: *admin\n"
+    assert remove_rules(text, [1]) == text.replace(first, "").replace("[*admin", f"[&admin {ADMIN}")
+    assert remove_rules(text, [1, 2]) == f"creation_rules:\n- path_regex: c\n  age: &admin {ADMIN}\n"
 
 
 ADMIN, DOC1 = key("admin").recipient, key("doc1").recipient
@@ -100,12 +107,15 @@ ADMIN, DOC1 = key("admin").recipient, key("doc1").recipient
         (f"creation_rules:\n- path_regex: '('\n  age: {ADMIN}", "is not a regular expression"),
         (
             f"creation_rules:\n- age: &all [{ADMIN}]\n- age: *all",
-            rf"s.yaml:2: rule 1 .* write `age: \[{ADMIN}, {DEV}\]",
+            r"s.yaml:2: &all stands .* \(it is taken by rule 2\)",
         ),
-        (f"creation_rules:\n- age: &all '{ADMIN}'\n", r"rule 1 takes its keys from &all \(line 2\), which others may"),
-        (f"all: &all {{age: [{ADMIN}]}}\ncreation_rules:\n- <<: *all\n", r"s.yaml:3: rule 1 takes its keys from &all"),
+        (f"creation_rules:\n- age: &all '{ADMIN}'\n", r"s.yaml:2: &all stands .* taken by nothing yet"),
+        (
+            f"all: &all {{age: [{ADMIN}]}}\ncreation_rules:\n- <<: *all\n",
+            rf"s.yaml:3: rule 1 takes .* write `age: \[{ADMIN}, {DEV}\]",
+        ),
         (f"all: &all\n- age: [{ADMIN}]\ncreation_rules:\n- key_groups: *all\n", "rule 1 takes its keys from &all"),
-        (f"creation_rules: &rules\n- age: [{ADMIN}]", "rule 1 takes its keys from &rules"),
+        (f"creation_rules: &rules\n- age: [{ADMIN}]", "&rules stands for what rule 1 has"),
         (f"creation_rules:\n- {{age: {ADMIN}, age: {DOC1}}}", "age is there twice in one mapping"),
         (f"creation_rules:\n- age: [*all]\nkeys: [&all {ADMIN}]", "found undefined alias"),
         (

@@ -1,0 +1,135 @@
+"""Recipients' way out of the secrets: their keys out of every rule and file, and the rules that were theirs alone."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from nixherd.base.errors import FleetError
+from nixherd.fleet.models import Fleet
+from nixherd.trust.enrol import Wanted
+from nixherd.trust.former import is_former, once_pinned
+from nixherd.trust.recipients import meant, namesakes, with_rekeys
+from nixherd.trust.secrets import rules_edit
+from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.rules import Rule
+from nixherd.trust.secrets.store import People, Secrets, Store
+
+
+@dataclass(frozen=True)
+class OwnRule:
+    """A rule of `.sops.yaml` that names no other machine, the files that are its, and people who can decrypt them."""
+
+    label: str
+    files: tuple[str, ...]
+    others: tuple[str, ...]
+    goes: bool
+
+    def __str__(self) -> str:
+        files = ", ".join(self.files) or "no file"
+        return f"{self.label} with {files}, which beside it {', '.join(self.others) or 'nobody'} can decrypt"
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """`change` is what to write, `rules` those that were for the leaving alone, `known` the files that they could read.
+
+    Only those files are known that stay.
+    """
+
+    change: Wanted
+    rules: tuple[OwnRule, ...]
+    known: tuple[str, ...]
+
+
+def leave(change: Wanted, names: Sequence[str], *, remove: bool) -> Leaving:
+    """Without these recipients anywhere; with `remove` also without the rules and files that were for them alone.
+
+    Each is a host's id, what a key is called that is not a host's, or a key. Usage when one of them is none.
+    """
+    keys = {name: frozenset(meant(change, name)) for name in names}
+    gone = frozenset(chain.from_iterable(keys.values()))
+    rules, known = list[OwnRule](), set[str]()
+    for store in change.secrets.stores:
+        change, alone, files = without_rules(change, store, keys, remove=remove)
+        rules += alone
+        known |= files
+    for store in change.secrets.stores:
+        text = change.rules_text(store)
+        for key in change.rules()[store.config].known:
+            if key in gone or key.bare in gone:
+                text = rules_edit.remove(text, key)
+        change = change.edited(store.config, text.encode(), f"{store.config}: {' and '.join(names)} leaves")
+    for store, key in chain.from_iterable(namesakes(change, name) for name in names):
+        if key not in gone:
+            note = (
+                f"{store.config}: {key.value} stays: nothing says that it is the key of the host that it is called like"
+            )
+            change = replace(change, notes=(*change.notes, note))
+    return Leaving(with_rekeys(change, gone), tuple(rules), tuple(sorted(known)))
+
+
+def without_rules(
+    change: Wanted, store: Store, leaving: Mapping[str, Collection[Recipient]], *, remove: bool
+) -> tuple[Wanted, list[OwnRule], set[str]]:
+    """Without the rules of one store that are for one of these alone, as asked; `leaving` has their keys.
+
+    Returned are those, and the files that they know and that stay. FleetError where nobody could decrypt what a rule
+    that stays is for.
+    """
+    rules, names = change.rules()[store.config], " and ".join(leaving)
+    by_name = {name: {key for key in rules.known if key in gone or key.bare in gone} for name, gone in leaving.items()}
+    keys = set[Recipient]().union(*by_name.values())
+    people = change.secrets.people(change.fleet, change.rules())
+    known = {store.path(file.path) for file in store.files if file.encrypted and keys & set(file.encrypted.recipients)}
+    alone, numbers = list[OwnRule](), set[int]()  # `numbers`: of those that go
+    for rule in rules.rules:
+        if any(_is_own(rule, name, by_name[name], people, change.fleet) for name in leaving):
+            files = tuple(store.path(file.path) for file in store.files if rules.rule_of(file.path) == rule)
+            others = tuple(people.name(key) for key in rule.recipients if key not in keys)
+            alone.append(OwnRule(rule.label, files, others, remove))
+            if remove:
+                numbers.add(rule.number)
+                known -= set(files)
+    if keys:
+        left = [rule for rule in rules.rules if rule.number not in numbers]
+        _require_others(left, keys, names, store.config)
+    if numbers:
+        text = rules_edit.remove_rules(change.rules_text(store), numbers)
+        labels = ", ".join(each.label for each in alone)
+        step = f"{store.config}: {labels} goes, for {names} alone"
+        change = change.edited(store.config, text.encode(), step)
+        for path in chain.from_iterable(each.files for each in alone):
+            change = change.removed([path], f"remove {path}")
+    return change, alone, known
+
+
+def _is_own(rule: Rule, name: str, keys: Collection[Recipient], people: People, fleet: Fleet) -> bool:
+    """Whether a rule is for this one and no other machine: it is a recipient, or would be one when it is enrolled."""
+    others = [key for key in rule.recipients if key not in keys]
+    names = fleet.hosts.keys() - {name}  # whoever is called like this one is not known to be it
+    machines = [key for key in others if people.host(key) or people.others.get(key.value) in names]
+    is_its = len(others) < len(rule.recipients) or rule.is_named_after(name)
+    return is_its and not machines
+
+
+def _require_others(rules: Iterable[Rule], keys: Collection[Recipient], who: str, config: str) -> None:
+    for rule in rules:
+        if rule.recipients and set(rule.recipients) <= set(keys):
+            remedy = "name somebody else there and `nixherd secrets apply`, or have it go with --remove-secrets"
+            raise FleetError(f"{config}: nobody but {who} can decrypt what {rule.label} is for; {remedy}")
+
+
+def left_behind(fleet: Fleet, secrets: Secrets) -> Iterator[str]:
+    """Recipients that were hosts by an earlier hosts.nix and are none now, a line each with what removes them."""
+    people, pinned = secrets.people(fleet), once_pinned(fleet)
+    for store in secrets.stores:
+        encrypted = (file.encrypted.recipients for file in store.files if file.encrypted)
+        for key in dict.fromkeys((*store.rules.known, *chain.from_iterable(encrypted))):
+            if people.host(key):
+                continue
+            name = people.others.get(key.value)
+            if key.bare in pinned or (name and name not in fleet.hosts and is_former(fleet, name)):
+                given = name if name and name not in fleet.hosts else key.value
+                called = f"{name} ({key.label})" if name else key.value
+                remedy = f"`nixherd secrets remove-host {given if ' ' not in given else repr(given)}`"
+                yield f"{store.config}: {called} was a host of hosts.nix and is none now; {remedy}"
