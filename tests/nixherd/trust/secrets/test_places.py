@@ -1,5 +1,6 @@
 """Where secrets are: the nearest `.sops.yaml` from each file upwards, in whatever way the repository is laid out."""
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.nixherd.trust.secrets.repositories import (
     repository,
     sops,
 )
+from tests.preloaded.programs import Programs
 from tests.shared import Shared
 
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
@@ -191,3 +193,41 @@ def test_a_submodule_is_another_repository(tmp_path: Path) -> None:
             secrets.require_store(path)
     assert enrolled(fleet, tmp_path)
     assert git(fleet / "private", "status", "--porcelain") == ""
+
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_anywhere_a_fleet_below_its_repositorys_top_is_whole_after_the_next_run(
+    programs: Programs, tmp_path: Path
+) -> None:
+    """The .sops.yaml above it, too."""
+
+    def enrol(fleet: Path, last: int | None = None) -> subprocess.CompletedProcess[str]:
+        outside = fleet.parent.parent
+        words: list[str | Path] = ["nixherd-python", "-m", "tests.nixherd.trust.secrets.enrolling", fleet]
+        words += [identity_of(outside), outside / "state", *([str(last)] if last else [])]
+        env = programs({**os.environ, **environment()})
+        return subprocess.run(words, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+    def is_done(fleet: Path) -> None:
+        assert recipients(fleet) == WITH_DEV
+        assert key("dev").recipient in (fleet.parent / ".sops.yaml").read_text()
+        assert git(fleet, "log", "--format=%s").splitlines() == ["fleet: dev joins", "moved", "the fleet"]
+        assert git(fleet, "status", "--porcelain", "--ignored") == ""
+        state = fleet.parent.parent / "state"
+        assert [each.name for each in state.glob("nixherd/.trees/*/*")] == ["lock"]
+
+    whole = below(tmp_path / "whole" / "fleet")
+    effects = int(enrol(whole).stdout.split()[-1])
+    is_done(whole)
+    for point in sorted({1 + round(at * (effects - 1) / 19) for at in range(20)}):
+        fleet = below(tmp_path / str(point) / "fleet")
+        killed = enrol(fleet, point)
+        assert killed.returncode == -9, f"{point}: {killed.stderr}"
+        assert set(recipients(fleet).keys()) == set(SECRETS)  # each is whole
+        done = enrol(fleet)
+        assert done.returncode == 0, f"killed at effect {point} of {effects}, then: {done.stderr}"
+        is_done(fleet)
