@@ -17,6 +17,7 @@ from nixherd.trust.secrets.sops import operator
 from nixherd.trust.secrets.store import Secrets
 from tests.nix_cli import environment
 from tests.nixherd.trust.secrets.keys import key
+from tests.nixherd.trust.secrets.layouts.library import LAYOUTS, TREES
 from tests.nixherd.trust.secrets.places import at_the_top, below
 from tests.nixherd.trust.secrets.repositories import (
     BEFORE,
@@ -231,3 +232,31 @@ def test_killed_anywhere_a_fleet_below_its_repositorys_top_is_whole_after_the_ne
         done = enrol(fleet)
         assert done.returncode == 0, f"killed at effect {point} of {effects}, then: {done.stderr}"
         is_done(fleet)
+
+
+@pytest.mark.parametrize("names", TREES.values(), ids=TREES)
+def test_sops_called_in_a_files_directory_takes_the_same_configuration(names: tuple[str, ...], tmp_path: Path) -> None:
+    """What it encrypts there is for whom our rule names."""
+    top = tmp_path / "fleet"
+    paths = set()
+    for layout in (LAYOUTS[name] for name in names):
+        (top / layout.place).mkdir(parents=True, exist_ok=True)
+        (top / layout.place / ".sops.yaml").write_bytes(layout.text.encode())
+        for path in (os.path.normpath(f"{layout.place or '.'}/{each}") for each in layout.paths):
+            (top / path).parent.mkdir(parents=True, exist_ok=True)
+            (top / path).write_text("key: value\n" if path.endswith(("yaml", "yml")) else '{"key": "value"}\n')
+            paths.add(path)
+    (top / "hosts.nix").write_text("{ }\n")
+    git(top, "init", "-q")
+    encrypted = set()
+    for path in sorted(paths):
+        done = sops((top / path).parent, "encrypt", "--in-place", Path(path).name, check=False)
+        store = Secrets.load(top).store_of(path)
+        assert store is not None
+        has_rule = store.rules.rule_of(store.below(path)) is not None
+        assert has_rule == (done.returncode == 0), done.stderr
+        encrypted |= {path} if has_rule else set()
+    assert encrypted
+    secrets = Secrets.load(top)
+    assert encrypted <= set(secrets.files)
+    assert secrets.plan(load_fleet(top)).rekeys == ()
