@@ -27,6 +27,10 @@ from nixherd.trust.secrets.store import People, Store
 _SHOWN = 5  # files that differ
 
 
+class NotARecipient(Usage):
+    """Nobody among the recipients is called like that."""
+
+
 def trusted(change: Wanted, host: Host, public_key: str, admission: Admission) -> Wanted:
     """With the host's key as a recipient of what it declares, and pinned in hosts.nix.
 
@@ -210,7 +214,7 @@ def meant(change: Wanted, given: str) -> Iterator[Recipient]:
         yield called(people, rules, given)
     else:
         everybody = sorted({people.name(key) for each in rules.values() for key in each.recipients})
-        raise Usage(f"{given} is not a recipient in {' or '.join(rules)}; there are {', '.join(everybody)}")
+        raise NotARecipient(f"{given} is not a recipient in {' or '.join(rules)}; there are {', '.join(everybody)}")
 
 
 # Files

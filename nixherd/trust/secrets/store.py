@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nixherd.base.errors import Finding, FleetError, Severity
 from nixherd.base.files import sync
+from nixherd.base.names import many
 from nixherd.fleet.models import Fleet, Host
 from nixherd.fleet.tree import Tree, opened
 from nixherd.ssh.age import recipient_of
@@ -394,4 +395,4 @@ def look_at_secrets(root: Path, fleet: Fleet) -> tuple[list[str], str]:
         what = f"its recipients are not those that its rule names: {', '.join(rekey.names)}"
         remedy = "`nixherd secrets apply` encrypts it anew"
         findings.append(Finding(Severity.ERROR, rekey.path, "", what, remedy))
-    return findings, f"{len(secrets.files)} files"
+    return findings, many(len(secrets.files), "file")
