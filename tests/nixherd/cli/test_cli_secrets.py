@@ -9,6 +9,7 @@ from nixherd.cli.main import run
 from nixherd.fleet.git import Repository
 from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.trust.secrets.keys import key
+from tests.nixherd.trust.secrets.places import below
 from tests.nixherd.trust.secrets.repositories import (
     BEFORE,
     COMMON,
@@ -395,3 +396,26 @@ def test_without_any_configuration_it_is_said(secrets: Any, fleet: Path) -> None
     assert "no .sops.yaml is there" in found.err
     assert "secrets/.sops.yml: sops does not read it; call it .sops.yaml" in found.err
     assert found.status == 4
+
+
+def test_a_fleet_below_its_repositorys_top(secrets: Any, fleet: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Named as it is, by a link, and from inside of it."""
+    below_top = below(fleet.parent / "whole")
+    config = below_top.parent / ".sops.yaml"
+    config.write_text(config.read_text().replace("          - *igp\n", ""))
+    git(below_top, "commit", "-qam", "rules")
+    (fleet.parent / "link").symlink_to(below_top)
+    for given in (below_top, fleet.parent / "link"):
+        assert run(["--fleet", str(given), "secrets", "plan", "--json"]) == 0
+        assert [each["file"] for each in Ended(0, *capfd.readouterr()).json["rekeys"]] == [
+            f"secrets/{name}" for name in sorted(COMMON)
+        ]
+    assert run(["--fleet", str(fleet.parent / "link"), "secrets", "apply", "--json"]) == 0
+    assert Ended(0, *capfd.readouterr()).json["changed"]
+    assert recipients(below_top) == {name: who - {"igp"} for name, who in BEFORE.items()}
+    assert run(["--fleet", str(below_top), "secrets", "status", "--json"]) == 0
+    status = Ended(0, *capfd.readouterr()).json
+    assert {row["config"] for row in status["files"]} == {"../.sops.yaml"}
+    assert run(["--fleet", str(below_top), "secrets", "--directory", "..", "remove-host", "doc1", "--json"]) == 0
+    assert "../.sops.yaml" in Ended(0, *capfd.readouterr()).json["files"]
+    assert git(below_top, "status", "--porcelain") == ""
