@@ -109,7 +109,8 @@ def status(front: Front, /, machines: bool) -> int:
         others = _others(front.fleet, secrets)
         show_json({"drift": bad, "files": rows, "hosts": hosts, "others": others, "findings": findings})
     else:
-        show_rows(rows, _COLUMNS, front.as_json, empty="no secret files")
+        columns = _COLUMNS if len(secrets.stores) == 1 else ("file", "format", "config", *_COLUMNS[2:])
+        show_rows(rows, columns, front.as_json, empty="no secret files")
         if machines:
             show_rows(hosts, ("host", "rules", "machine"), front.as_json)
         narrate(findings)
@@ -293,7 +294,7 @@ def _show(front: Front, change: Wanted, done: Done | None, offered: list[str]) -
     document: dict[str, Any] = {"steps": change.steps, "files": done.paths if done else change.paths}
     document |= {"changed": front.wrote, "commit": done.commit if done else None, "offered": offered}
     lines = [f"would {step}" if front.dry_run else step for step in change.steps]
-    lines = lines or ["nothing to encrypt anew" if _findings(front, change) else _ALL_RIGHT]
+    lines = lines or ["nothing to encrypt anew" if change.notes or _findings(front, change) else _ALL_RIGHT]
     lines += [f"commit {done.commit}: {many(len(done.paths), 'file')}"] if done and done.commit else []
     front.show({**document, "notes": change.notes}, lines)
     if not front.wants_json:

@@ -15,6 +15,7 @@ import tree_sitter_nix
 from tree_sitter import Language, Node, Parser
 
 from nixherd.base.errors import FleetError
+from nixherd.base.names import many
 from nixherd.base.ssh_keys import same_key
 from nixherd.fleet import tree
 from nixherd.fleet.git import Repository
@@ -94,7 +95,7 @@ def plan(
     _require_unused(rules, after)
     after |= _beside(beside, repository.top if repository else change.root)
     found = mentions_of(after, {name for name in (*_names(host), *(vm.name for vm in guests)) if len(name) > 1})
-    stays = (*_namesakes_stay(change, host.id), *stays)
+    stays = tuple(dict.fromkeys((*change.notes, *_namesakes_stay(change, host.id), *stays)))
     return Retirement(change, host, guests, known, rules, stays, tuple(found))
 
 
@@ -186,8 +187,8 @@ def _without_files(
         places = {path: change.root / path for path in files}
         regular = [path for path, place in places.items() if place.is_file() and not place.is_symlink()]
         if regular:
-            many = f" ({len(regular)} files)" if regular != [target] else ""
-            change = change.removed(regular, f"remove {target}{many}")
+            which = f" ({many(len(regular), 'file')})" if regular != [target] else ""
+            change = change.removed(regular, f"remove {target}{which}")
         stays += [f"{path} stays: it is not an ordinary file" for path in files if path not in regular]
     return change, tuple(stays)
 

@@ -94,7 +94,9 @@ class Reading:
             return SecretFile(below, problem=str(error), is_foreign=not is_likely)
         if encrypted is None and not is_meant:
             return None
-        is_empty = not content.strip() or (encrypted is not None and _has_no_value(below, content))
+        is_empty = not content.strip()
+        if encrypted is not None and encrypted.encrypts_nothing:
+            is_empty = _has_no_value(below, content)
         return SecretFile(below, encrypted, is_foreign=encrypted is None, is_empty=is_empty)
 
     def _is_meant(self, below: str) -> bool:
