@@ -115,7 +115,8 @@ def status(front: Front, /, machines: bool) -> int:
             {"drift": bad, "files": rows, "hosts": hosts, "others": others, "findings": findings, "notes": plan.notes}
         )
     else:
-        show_rows(for_people(rows), _COLUMNS, front.as_json, empty="no secret files")
+        columns = _COLUMNS if len(secrets.stores) == 1 else ("file", "format", "config", *_COLUMNS[2:])
+        show_rows(for_people(rows), columns, front.as_json, empty="no secret files")
         if machines:
             show_rows(hosts, ("host", "rules", "machine"), front.as_json)
         narrate([*findings, *plan.notes])
