@@ -8,9 +8,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LAB := $(BIN)/python -m lab
 
-# Tests run in parallel; those that share a lab stay in one worker. Two more workers than cores, because half of the
-# time they wait for machines.
-JOBS ?= $(shell expr $$(nproc) + 2)
+# Tests run in parallel; those that share a lab stay in one worker. Four more workers than cores, because most of the
+# time they wait for machines and deadlines. Evaluating real configurations, which needs memory, takes two more.
+JOBS ?= $(shell expr $$(nproc) + $(if $(filter fleet-real,$(MAKECMDGOALS)),2,4))
 TESTS ?= tests
 
 # The number of requests that `make fuzz` sends through the guard.

@@ -17,7 +17,7 @@ boot_deadline = 300
 
 # Keys and secrets (docs/secrets.md): the identity that decrypts, the files' directory, the rules for new hosts.
 # age_identity = "~/.config/sops/age/keys.txt"
-# secrets_directory = "secrets"
+# secrets_directory = "secrets"  # otherwise every .sops.yaml of the repository
 # secrets_rules = ["^common"]
 # docs_file = "docs/machines.md"
 # protect = True

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from lab import setup, start
-from lab.api.certificate import make_certificate
 from lab.errors import LabError
 from lab.fleet_copy import fingerprint, make_fleet
 from lab.machines.cgroups import ROOT, remove_tree
@@ -188,6 +187,8 @@ def _write_state(places: Places, hosts: int) -> None:
     _write(places.home / ".gitconfig", "[user]\n\tname = Lab operator\n\temail = operator@lab.invalid\n")
     if not places.certificate.exists():
         with tempfile.TemporaryDirectory(dir=places.state) as folder:
+            from lab.api.certificate import make_certificate  # a quarter of what importing takes
+
             certificate, key = make_certificate(Path(folder), GATEWAY)
             key.rename(places.certificate_key)
             certificate.rename(places.certificate)

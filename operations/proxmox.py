@@ -102,7 +102,7 @@ def validate() -> Planned:
     """Refuse what cannot end well, before anything is changed: every reason at once, for this host alone."""
     vm, chosen, builder = managed_vm(), selection(host), context_of(host).builder
     config = evaluated(host)
-    require_place_for_secrets(host, lambda: config.declared)
+    require_place_for_secrets(host, config.declared)
     seen = survey(context_of(host).hypervisor, vm)
     findings = [*preflight(context_of(host).fleet, vm, fleet_host(host), host_facts(config), seen)]
     if seen.actual is None:

@@ -16,7 +16,7 @@ pytest.register_assert_rewrite("tests.integration.lab_driver")
 from tests import spawning, unit_guard  # noqa: E402
 from tests.integration.lab_driver import Lab  # noqa: E402  (after it is said how it is imported)
 from tests.orderly_end import OrderlyEnd  # noqa: E402
-from tests.preloaded.programs import Programs, end, preloaded  # noqa: E402
+from tests.preloaded.programs import Programs, preloaded, shared  # noqa: E402
 from tests.properties import PROFILE  # noqa: E402
 from tests.readable_ids import readable  # noqa: E402
 
@@ -185,9 +185,8 @@ def make_fleet(tmp_path: Path) -> MakeFleet:
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     """Gives an environment `pyinfra` and `nixherd` that have been imported already (tests/preloaded)."""
-    place = tmp_path_factory.mktemp("programs")
-    yield partial(preloaded, place)
-    end(place)
+    with shared(tmp_path_factory.getbasetemp(), "programs") as place:
+        yield partial(preloaded, place)
 
 
 @pytest.fixture(scope="session")
@@ -197,6 +196,7 @@ def running_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         pytest.skip("the lab needs root: it makes namespaces, loop devices and mounts")
     lab = Lab(tmp_path_factory.mktemp("lab"))
     lab("up", "--hosts", "4")
+    lab.preloaded(lab.inside()[1])  # by the time that the first test runs a program, it can be forked
     yield lab
     lab("down")
 

@@ -14,8 +14,8 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache, partial, partialmethod
 from threading import get_native_id
 from types import SimpleNamespace
@@ -86,14 +86,32 @@ def _shortly(process: Any, execute_child: Callable[..., None], *arguments: Any) 
     function = arguments[_PREEXEC_FN]
     programs = sys.modules.get("nixherd.base.process")
     is_ours = programs is not None and isinstance(function, partial) and function.func is programs._prepare
-    if not is_ours or get_native_id() != os.getpid():  # signals are the main thread's
+    if not is_ours:
         execute_child(process, *arguments)
         return
-    before = signal.signal(signal.SIGTTIN, signal.SIG_IGN)
-    try:
+    with _off_the_terminal():
         execute_child(process, *arguments[:_PREEXEC_FN], None, *arguments[_PREEXEC_FN + 1 :])
-    finally:
-        signal.signal(signal.SIGTTIN, before)
     if limits := function.args[1]:
         with suppress(ProcessLookupError):
             resource.prlimit(process.pid, resource.RLIMIT_DATA, (limits.memory, limits.memory))
+
+
+@contextmanager
+def _off_the_terminal() -> Iterator[None]:
+    """What is started meanwhile is not stopped when it reads from a terminal: reading fails.
+
+    It ignores the signal. Where another thread than the main one starts it, which alone may set actions, it has the
+    signal blocked: some shells undo that, but what begins other threads here has no terminal.
+    """
+    if get_native_id() != os.getpid():
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTIN})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        return
+    before = signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTTIN, before)

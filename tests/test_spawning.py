@@ -61,6 +61,14 @@ def test_what_the_library_starts_is_led_by_itself_kept_off_the_terminal_and_limi
     assert (limited[0] == limited[1], limited[3]) == (True, str(64 << 10))
 
 
+def test_another_thread_starts_it_without_a_fork_too() -> None:
+    start, limits = gevent.get_hub().threadpool.spawn, programs.Limits(memory=64 << 20, output=1 << 20)
+    blocked = start(programs.run, ["grep", "SigBlk", "/proc/self/status"]).get().stdout
+    assert int(blocked.split()[1], 16) & 1 << (signal.SIGTTIN - 1)
+    assert start(programs.run, ["sh", "-c", "sleep 0.2; ulimit -d"], limits=limits).get().stdout == f"{64 << 10}\n"
+    assert signal.SIGTTIN not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_no_descriptor_is_passed_on_and_what_is_given_blocks() -> None:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)

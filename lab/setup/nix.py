@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.setup import elf
 from lab.setup.base import NIX_CONF
 from lab.setup.cache import Cache, call, stamp
+from lab.setup.elf import bind_lazily
 
 OLDEST = (2, 18)
 ALIASES = [
@@ -48,7 +50,9 @@ def find(cache: Cache, base: Path) -> Nix:
     if program and cache.directory not in Path(program).parents and new_enough(program):
         return of_the_user(cache, Path(program))
     made = cache.make(
-        f"nix-{stamp([base.name, Path(__file__)])}", "making Nix from the base", lambda p: _extract(base, p)
+        f"nix-{stamp([base.name, Path(__file__), Path(elf.__file__)])}",
+        "making Nix from the base",
+        lambda p: _extract(base, p),
     )
     return Nix(made / "bin", made / "etc", of_the_lab=True)
 
@@ -65,7 +69,7 @@ def _write_conf(directory: Path) -> None:
 
 
 def _extract(base: Path, made: Path) -> None:
-    """Copy the program and its libraries, and make each load the others from beside it."""
+    """Copy the program and its libraries, make each load the others from beside it, and all of them start quickly."""
     for part in ("bin", "lib"):
         (made / part).mkdir(parents=True)
     _write_conf(made / "etc")
@@ -78,10 +82,12 @@ def _extract(base: Path, made: Path) -> None:
             loader = target
         else:
             call(["patchelf", "--set-rpath", "$ORIGIN", target])
+            bind_lazily(target)
     assert loader is not None, "ldd names the loader of a dynamic program"
     program = made / "bin" / "nix"
     shutil.copy(base / "usr/bin/nix", program)
     call(["patchelf", "--set-interpreter", final / "lib" / loader.name, "--set-rpath", "$ORIGIN/../lib", program])
+    bind_lazily(program)
     for alias in ALIASES:
         os.symlink("nix", made / "bin" / alias)
 

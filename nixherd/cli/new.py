@@ -11,6 +11,7 @@ import click
 
 from nixherd.base.errors import FleetError, Usage
 from nixherd.base.files import expanded
+from nixherd.base.names import many
 from nixherd.base.terminal import is_terminal, say_text
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import confirm, narrate, progress
@@ -222,11 +223,11 @@ def _report(front: Front, done: Scaffold, published: Done | None, altered: Seque
     document["findings"] = [*_findings(done), *unknown]
     if published is None:
         document |= {"diff": "\n".join(done.diff()), "planned": True, "commit": None}
-        front.show(document, [f"{host.id}: would write {files} files; nothing was changed"])
+        front.show(document, [f"{host.id}: would write {many(files, 'file')}; nothing was changed"])
         return
     lines = [f"{host.id}: wrote {', '.join(sorted(published.paths))}"]
     lines += [f"{host.id}: evaluates to {system}"] if system else []
-    lines += [f"commit {published.commit}: {len(published.paths)} files"] if published.commit else []
+    lines += [f"commit {published.commit}: {many(len(published.paths), 'file')}"] if published.commit else []
     front.show({**document, "changed": bool(published.paths), "commit": published.commit}, lines)
     if not front.wants_json:
         narrate([*unknown, *_next(front, host, committed=published.commit is not None)])

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from nixherd.base.errors import FAILURES, FleetError, Refused, Usage
-from nixherd.base.names import HOST_ID, is_a
+from nixherd.base.names import HOST_ID, is_a, many
 from nixherd.base.terminal import say, worded
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import Say, confirm, progress
@@ -285,11 +285,12 @@ def _lines(plan: Plan, done: Done) -> Iterator[str]:
     for guest in plan.guests:
         yield from (f"{label}: {text}" for text in (*guest.steps, guest))
     rotated = len(retirement.change.rekeys)
-    yield f"{label}: hosts.nix and the definitions are without it; {rotated} secret files have new data keys"
+    keys = f"{many(rotated, 'secret file')} {'has a new data key' if rotated == 1 else 'have new data keys'}"
+    yield f"{label}: hosts.nix and the definitions are without it; {keys}"
     if retirement.known:
         yield f"{label}: it knew what is in {', '.join(retirement.known)}: change the secrets themselves"
     if done.commit:
-        yield f"{label}: commit {done.commit}: {len(done.paths)} files"
+        yield f"{label}: commit {done.commit}: {many(len(done.paths), 'file')}"
 
 
 def _document(plan: Plan, done: Done | None) -> dict[str, Any]:

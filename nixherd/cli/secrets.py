@@ -219,7 +219,7 @@ def add_host(
 def remove_host(front: Front, /, hosts: tuple[str, ...], remove_secrets: bool, **options: Any) -> None:
     """Remove recipients from .sops.yaml and every file; they may have kept what they could read before.
 
-    Each is a host's id, what a key is called that is no host's, or a key. All of them go with one commit.
+    Each is a host's id, what a key is called that is not a host's, or a key. All of them go with one commit.
     """
     rules: tuple[OwnRule, ...] = ()
 
@@ -293,7 +293,7 @@ def _show(front: Front, change: Wanted, done: Done | None, offered: list[str]) -
     document: dict[str, Any] = {"steps": change.steps, "files": done.paths if done else change.paths}
     document |= {"changed": front.wrote, "commit": done.commit if done else None, "offered": offered}
     lines = [f"would {step}" if front.dry_run else step for step in change.steps]
-    lines = lines or ["nothing to encrypt anew" if _findings(front, change) else _ALL_RIGHT]
+    lines = lines or ["nothing to encrypt anew" if change.notes or _findings(front, change) else _ALL_RIGHT]
     lines += [f"commit {done.commit}: {many(len(done.paths), 'file')}"] if done and done.commit else []
     front.show({**document, "notes": change.notes}, lines)
     if not front.wants_json:

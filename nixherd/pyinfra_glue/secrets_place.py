@@ -1,6 +1,6 @@
 """Whether a fleet has a place for the secrets of a host: asked before a machine is enrolled, or made."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 from pyinfra.api.host import Host
@@ -15,24 +15,32 @@ from nixherd.trust.secrets.places import Layout
 from nixherd.trust.secrets.rules import CONFIG
 
 
-def require_place_for_secrets(host: Host, of: Callable[[], Declared] | None = None) -> None:
+def require_place_for_secrets(host: Host, declared: Declared | None = None) -> None:
     """FleetError where the host is to have secrets, by its configuration or its repository, and no `.sops.yaml` exists.
 
-    Not where data says `secrets=none`. `of` tells what the host declares, which is evaluated otherwise.
+    Not where data says `secrets=none`. Without `declared` the configuration is evaluated, and the repository looked at.
     """
-    fleet = context_of(host).fleet
-    root, host_id = Path(fleet.path), fleet_host(host).id
-    if host.data.get("secrets") == "none" or secrets_of(host, fleet):
+    if host.data.get("secrets") == "none":
         return
-    declared = of() if of else _declared(host)
-    found = [f"the fleet has {each}" for each in others_in(Layout.of(root).files)]
-    names = sorted({secret.name for secret in declared.secrets})
-    found += [f"its configuration declares {many(len(names), 'secret')} ({some(names)})"] if names else []
-    found += [f"its configuration has {' and '.join(declared.others)}"] if declared.others else []
-    found += [f"what its configuration declares is not known: {declared.problem}"] if declared.problem else []
-    if found:
+    if declared is not None and not (declared.secrets or declared.others or declared.problem):
+        return
+    fleet, host_id = context_of(host).fleet, fleet_host(host).id
+    if secrets_of(host, fleet):
+        return
+    others = [f"the fleet has {each}" for each in others_in(Layout.of(Path(fleet.path)).files)]
+    if found := [*others, *_reasons(declared or _declared(host))]:
         remedy = "make one (docs/secrets.md), or say secrets=none (--no-secrets) and look after them yourself"
-        raise FleetError(f"{host_id}: {'; '.join(found)}; and there is no {CONFIG} for sops; {remedy}")
+        raise FleetError(f"{host_id}: {'; '.join(found)}; and no {CONFIG} for sops exists; {remedy}")
+
+
+def _reasons(declared: Declared) -> Iterator[str]:
+    names = sorted({secret.name for secret in declared.secrets})
+    if names:
+        yield f"its configuration declares {many(len(names), 'secret')} ({some(names)})"
+    if declared.others:
+        yield f"its configuration has {' and '.join(declared.others)}"
+    if declared.problem and not names:
+        yield f"what its configuration declares is not known: {declared.problem}"
 
 
 def _declared(host: Host) -> Declared:

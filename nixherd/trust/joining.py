@@ -9,7 +9,7 @@ import re
 import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nixherd.base.errors import FleetError, Usage
 from nixherd.nix.declared import Declared, DeclaredSecret
@@ -72,12 +72,12 @@ class Missing:
 class Joined:
     """`rules` to join, by configuration; what is `missing` for the rest; and `notes` on what else is to be known.
 
-    `homeless` are declared files that no `.sops.yaml` is for.
+    `homeless` are declared files that no `.sops.yaml` is for, with why.
     """
 
     rules: Mapping[str, tuple[Rule, ...]]
     missing: tuple[Missing, ...] = ()
-    homeless: tuple[str, ...] = ()
+    homeless: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -99,11 +99,11 @@ def joined(secrets: Secrets, people: People, rules: Mapping[str, Rules], host_id
         if not found or admission.rules is None:
             raise Usage(f"{what}; correct that, or name rules with --rule (data secrets_rules): {labels(rules)}")
         return Joined(_sorted(found), notes=(what,))
-    missing, homeless, notes = list[Missing](), list[str](), [*_elsewhere(declared.of_system, host_id)]
+    missing, homeless, notes = list[Missing](), dict[str, str](), [*_elsewhere(declared.of_system, host_id)]
     for path, of_file in _by_file(declared.of_system).items():
         store = secrets.store_of(path)
         if store is None:
-            homeless.append(path)
+            homeless[path] = secrets.why_homeless(path)
             continue
         rule, exists = _rule(store, rules, path, host_id, admission), _exists(secrets, path)
         if isinstance(rule, Rule):
@@ -116,7 +116,7 @@ def joined(secrets: Secrets, people: People, rules: Mapping[str, Rules], host_id
             missing.append(Missing(path, store, rule, exists, of_file, readers, why))
     notes += _of_homes(secrets, rules, declared)
     notes += _not_by_host_key(declared, host_id)
-    return Joined(_sorted(found), tuple(missing), tuple(homeless), tuple(notes))
+    return Joined(_sorted(found), tuple(missing), homeless, tuple(notes))
 
 
 def _rule(
@@ -243,9 +243,9 @@ def readers_of(store: Store, people: People, secrets: Secrets, path: str) -> tup
 def require_covered(found: Joined, people: People, host_id: str, admission: Admission) -> None:
     """Usage for a file that the host declares and that no rule is for, with what to do; unless rules are named."""
     if found.homeless and admission.rules is None:
-        files = ", ".join(found.homeless)
+        files = "; ".join(f"{path}, {why}" for path, why in found.homeless.items())
         remedy = "make one there, or name rules with --rule (data secrets_rules)"
-        raise Usage(f"{host_id} declares {files}: no .sops.yaml is found from there upwards; {remedy}")
+        raise Usage(f"{host_id} declares {files}; {remedy}")
     without = [each for each in found.missing if each.rule is None]
     if without and admission.rules is None and not admission.creates:
         raise Usage(f"{host_id}: {'; '.join(each.remedy(people) for each in without)}")

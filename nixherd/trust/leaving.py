@@ -1,18 +1,24 @@
 """Recipients' way out of the secrets: their keys out of every rule and file, and the rules that were theirs alone."""
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
 from nixherd.base.errors import FleetError
+from nixherd.fleet.git import Repository
 from nixherd.fleet.models import Fleet
 from nixherd.trust.enrol import Wanted
 from nixherd.trust.former import is_former, once_pinned
-from nixherd.trust.recipients import meant, namesakes, with_rekeys
+from nixherd.trust.recipients import NotARecipient, meant, namesakes, with_rekeys
 from nixherd.trust.secrets import rules_edit
+from nixherd.trust.secrets.key_names import is_key
 from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.places import from_top
 from nixherd.trust.secrets.rules import Rule
 from nixherd.trust.secrets.store import People, Secrets, Store
+
+_COMMITS = 200  # the latest ones that changed a .sops.yaml
 
 
 @dataclass(frozen=True)
@@ -44,28 +50,54 @@ class Leaving:
 def leave(change: Wanted, names: Sequence[str], *, remove: bool) -> Leaving:
     """Without these recipients anywhere; with `remove` also without the rules and files that were for them alone.
 
-    Each is a host's id, what a key is called that is no host's, or a key. Usage when one of them is none.
+    Each is a host's id, what a key is called that is not a host's, or a key; whoever has left before is noted. Usage
+    when one of them was never known.
     """
-    keys = {name: frozenset(meant(change, name)) for name in names}
+    keys, known_before = dict[str, frozenset[Recipient]](), list[str]()
+    for name in names:
+        try:
+            keys[name] = frozenset(meant(change, name))
+        except NotARecipient:
+            if not _was_known(change, name):
+                raise
+            known_before.append(f"{name} is not a recipient")
+    change = replace(change, notes=(*change.notes, *known_before))
     gone = frozenset(chain.from_iterable(keys.values()))
     rules, known = list[OwnRule](), set[str]()
     for store in change.secrets.stores:
-        change, own, files = without_rules(change, store, keys, remove=remove)
-        rules += own
+        change, alone, files = without_rules(change, store, keys, remove=remove)
+        rules += alone
         known |= files
     for store in change.secrets.stores:
         text = change.rules_text(store)
         for key in change.rules()[store.config].known:
             if key in gone or key.bare in gone:
                 text = rules_edit.remove(text, key)
-        change = change.edited(store.config, text.encode(), f"{store.config}: {' and '.join(names)} leaves")
-    for store, key in chain.from_iterable(namesakes(change, name) for name in names):
+        change = change.edited(store.config, text.encode(), f"{store.config}: {' and '.join(keys)} leaves")
+    for store, key in chain.from_iterable(namesakes(change, name) for name in keys):
         if key not in gone:
             note = (
                 f"{store.config}: {key.value} stays: nothing says that it is the key of the host that it is called like"
             )
             change = replace(change, notes=(*change.notes, note))
     return Leaving(with_rekeys(change, gone), tuple(rules), tuple(sorted(known)))
+
+
+def _was_known(change: Wanted, name: str) -> bool:
+    """Whether this was a recipient, or could have been one: a host's id, a key, or what an earlier commit has."""
+    if name in change.fleet.hosts or is_key(name):
+        return True
+    repository = Repository.around(change.root)
+    if repository is None:
+        return False
+    word = re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])".encode())
+    for store in change.secrets.stores:
+        ids = repository.reachable(f"--max-count={_COMMITS}", "HEAD", "--", store.config)
+        place = from_top(store.config, change.secrets.prefix)
+        texts = repository.contents([f"{id}:{place}" for id in ids], kind="blob").values()
+        if any(word.search(text) for text in texts):
+            return True
+    return False
 
 
 def without_rules(

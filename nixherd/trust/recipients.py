@@ -27,6 +27,10 @@ from nixherd.trust.secrets.store import People, Store
 _SHOWN = 5  # files that differ
 
 
+class NotARecipient(Usage):
+    """Nobody among the recipients is called like that."""
+
+
 def trusted(change: Wanted, host: Host, public_key: str, admission: Admission) -> Wanted:
     """With the host's key as a recipient of what it declares, and pinned in hosts.nix.
 
@@ -171,7 +175,7 @@ def namesakes(change: Wanted, host_id: str) -> list[tuple[Store, Recipient]]:
 def untrusted(change: Wanted, host_id: str) -> Wanted:
     """Without a recipient anywhere; hosts.nix stays. Usage when it is none, or which key is meant is not known.
 
-    `host_id` may be a key instead, or what one is called that is no host's.
+    `host_id` may be a key instead, or what one is called that is not a host's.
     """
     gone = set(meant(change, host_id))
     for store in change.secrets.stores:
@@ -187,7 +191,7 @@ def untrusted(change: Wanted, host_id: str) -> Wanted:
 
 
 def meant(change: Wanted, given: str) -> Iterator[Recipient]:
-    """The recipients that are meant by a host's id, by what a key is called that is no host's, or by a key.
+    """The recipients that are meant by a host's id, by what a key is called that is not a host's, or by a key.
 
     Usage when there is none, or which is meant is not known.
     """
@@ -210,7 +214,7 @@ def meant(change: Wanted, given: str) -> Iterator[Recipient]:
         yield called(people, rules, given)
     else:
         everybody = sorted({people.name(key) for each in rules.values() for key in each.recipients})
-        raise Usage(f"{given} is not a recipient in {' or '.join(rules)}; there are {', '.join(everybody)}")
+        raise NotARecipient(f"{given} is not a recipient in {' or '.join(rules)}; there are {', '.join(everybody)}")
 
 
 # Files

@@ -14,6 +14,7 @@ from pathlib import Path
 from tree_sitter import Node
 
 from nixherd.base.errors import FleetError
+from nixherd.base.names import many
 from nixherd.base.ssh_keys import same_key
 from nixherd.fleet import tree
 from nixherd.fleet.git import Repository
@@ -185,8 +186,8 @@ def _without_files(
         places = {path: change.root / path for path in files}
         regular = [path for path, place in places.items() if place.is_file() and not place.is_symlink()]
         if regular:
-            many = f" ({len(regular)} files)" if regular != [target] else ""
-            change = change.removed(regular, f"remove {target}{many}")
+            which = f" ({many(len(regular), 'file')})" if regular != [target] else ""
+            change = change.removed(regular, f"remove {target}{which}")
         stays += [f"{path} stays: it is not an ordinary file" for path in files if path not in regular]
     return change, tuple(stays)
 

@@ -22,6 +22,7 @@ _SPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by every Python
 PYTHON = "-python"  # of the name of a Python that has imported what the program imports
+USERS = ".users"  # of the file that those hold who share a place
 LENGTH = 4  # bytes before a request
 _INT = 4  # bytes of a descriptor
 _BROKEN = 70  # the server is gone, and nobody knows how the program ended

@@ -1,4 +1,4 @@
-"""A program that has imported everything, and forks for each run: `python -P server.py DIRECTORY pyinfra|nixherd`.
+"""A program that has imported all, and forks for each run: `python -P server.py DIRECTORY pyinfra|nixherd [MODULE]`.
 
 Half of what a run of `pyinfra` takes is importing it, and a run of all tests starts it a thousand times. What is
 forked here is a process of its own: argv, environment, directory, umask and standard streams are those of the program
@@ -13,6 +13,7 @@ go through it, and when who asked is gone, the program's session is killed.
 import atexit
 import contextlib
 import ctypes
+import fcntl
 import functools
 import gc
 import importlib
@@ -44,6 +45,7 @@ _OTHERS = (
     *("rich.console", "rich.live", "rich.progress", "rich.table", "tree_sitter_nix", "urllib3", "yaml"),
 )
 _LARGEST = 4 << 20  # bytes of a request
+_USERS_PAUSE = 500  # milliseconds
 
 
 def _loaded(file: Path) -> Any:
@@ -59,7 +61,7 @@ def _loaded(file: Path) -> Any:
 _client = _loaded(Path(__file__).with_name("client.py"))
 
 
-def _preload(program: str, ours: bool) -> Callable[[], Any]:
+def _preload(program: str) -> Callable[[], Any]:
     """Import what a run imports, but for what a deployment's files name; the function that the script calls."""
     for name in (*(["pyinfra_cli.main"] if program == "pyinfra" else []), *_OTHERS):  # pyinfra first: it patches
         importlib.import_module(name)
@@ -68,8 +70,6 @@ def _preload(program: str, ours: bool) -> Callable[[], Any]:
         connectors.entry_points = functools.cache(connectors.entry_points)  # type: ignore[attr-defined]  # each host looks
         list(connectors.entry_points(group="pyinfra.connectors"))
     script = "pyinfra_cli.main" if program == "pyinfra" else "nixherd.cli.main"
-    if not ours:
-        return lambda: importlib.import_module(script).main()
     if program == "pyinfra":
         importlib.import_module("pyinfra.api.connectors").get_all_connectors()
         left_out = "nixherd.cli"
@@ -83,18 +83,22 @@ def _preload(program: str, ours: bool) -> Callable[[], Any]:
     return main
 
 
-def serve(directory: Path, program: str, ours: bool) -> None:
+def serve(directory: Path, program: str, changed_by: str = "") -> None:
     """Returns only in a process that is to become the program, as which its `main` ends it.
 
-    Without `ours`, a run imports the library itself, and a `sitecustomize` is executed anew before it does.
+    `changed_by` names a module, or none, that changes what is imported: its `imported` is called here, once, and its
+    `begin` in each process before it becomes the program.
     """
     gc.disable()  # what is imported stays
     standing = _client.standing()
-    main = _preload(program, ours)
+    main = _preload(program)
     inspect.getmodule(inspect.currentframe())  # which remembers where each module is: pyinfra asks in every run
     _loaded(Path(__file__).parents[1] / "spawning.py").put_right(gevent=program == "pyinfra")
     assert threading.active_count() == 1
     assert ("gevent" in sys.modules) == (program == "pyinfra")
+    changes: Any = importlib.import_module(changed_by) if changed_by else None
+    if changes:
+        changes.imported()
     gc.collect()
     gc.enable()
     gc.freeze()  # a collection in a child would write to all that is shared, and so copy it
@@ -104,7 +108,8 @@ def serve(directory: Path, program: str, ours: bool) -> None:
     listening.listen(64)
     (directory / f"{program}.standing").write_text(standing)  # from now on clients come
     while True:
-        connection, _ = listening.accept()
+        if (connection := _accepted(listening, directory.with_suffix(_client.USERS))) is None:
+            _exit(0)
         if fork() == 0:
             break
         connection.close()
@@ -122,8 +127,8 @@ def serve(directory: Path, program: str, ours: bool) -> None:
     if getppid() != parent:
         _exit(1)
     _become(request, streams)
-    if not ours and "sitecustomize" in sys.modules:
-        importlib.reload(sys.modules["sitecustomize"])
+    if changes:
+        changes.begin()
     if program == "nixherd":
         sys.executable = str(directory / "bin/python")  # beside which it looks for pyinfra
     status: object = None
@@ -132,6 +137,19 @@ def serve(directory: Path, program: str, ours: bool) -> None:
     except SystemExit as end:
         status = end.code
     _end(status)
+
+
+def _accepted(listening: socket.socket, users: Path) -> socket.socket | None:
+    """The next one to serve; None when nobody holds the file of users any more, if there is one."""
+    if users.exists():
+        look = _poll()
+        look.register(listening, select.POLLIN)
+        while not look.poll(_USERS_PAUSE):
+            with users.open() as file, contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return None
+    connection, _ = listening.accept()
+    return connection
 
 
 def _end(status: object) -> NoReturn:
@@ -240,4 +258,4 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "ours")
+    serve(Path(sys.argv[1]), sys.argv[2], *sys.argv[3:])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.preloaded.programs import end, preloaded
+from tests.preloaded.programs import _servers, end, preloaded, shared
 
 pytestmark = [pytest.mark.process, pytest.mark.xdist_group("preloaded")]
 
@@ -133,3 +133,21 @@ def test_it_ends_with_whoever_asked_for_it(environment: Mapping[str, str], tmp_p
     process.kill()
     assert _is_gone(child)
     process.communicate()
+
+
+def test_what_workers_share_ends_with_the_last_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REAL_PROGRAMS", raising=False)
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
+    with shared(tmp_path / "gw0", "programs") as place:
+        with shared(tmp_path / "gw1", "programs") as same:
+            assert same == place
+            preloaded(place, os.environ)
+            preloaded(same, os.environ)
+        servers = _servers[place]
+        until = time.monotonic() + 60
+        while len(list(place.glob("*.standing"))) < len(servers):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        time.sleep(1)
+        assert [server.poll() for server in servers] == [None, None]
+    assert [server.wait(20) for server in servers] == [0, 0]

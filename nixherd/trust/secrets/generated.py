@@ -3,13 +3,16 @@
 import posixpath
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from nixherd.fleet.tree import Tree
+from nixherd.trust.secrets.places import Layout, from_fleet
 
 _HEAD = 30  # lines
 _SAYS = re.compile(
     r"do not (?:manually )?(?:edit|modify|change)|don't edit|(?:auto(?:matically)?|machine)[ -]?generated|@generated"
-    r"|this file (?:is|was) generated|^#+\s*generated (?:by|from)\b",
+    r"|(?:this|real|a) (?:\S+ )?(?:file|\.sops\.yaml) (?:is|was) generated"
+    r"|\bgenerated (?:by|from|via|using)\b(?! (?:\S+ )?(?:age-keygen|ssh-to-age|ssh-keygen|gpg|age|ssh)\b)",
     re.IGNORECASE,
 )
 _COMMENT = re.compile(r"\s*#")
@@ -18,6 +21,7 @@ _MAKES = re.compile(
 )
 _NEAR = 3  # lines before and after the one that names the file
 _STORE = "/nix/store/"
+LINK = "it is a link to"
 
 
 def says_so(text: str) -> str | None:
@@ -28,9 +32,20 @@ def says_so(text: str) -> str | None:
     return None
 
 
-def is_link(target: str) -> str | None:
-    """Why a configuration that is a link to this is generated, None where it is not a link into the Nix store."""
-    return f"it is a link to {target}" if target.startswith(_STORE) else None
+def configuration(root: Path, layout: Layout, config: str, tree: Tree) -> tuple[bytes | None, str | None]:
+    """What a `.sops.yaml` says, and why it is not one to edit, where it is a link."""
+    if not (root / config).is_symlink():
+        return tree.read(config), None
+    target = (root / config).resolve()
+    if target.is_file() and str(target).startswith(_STORE):
+        return target.read_bytes(), f"{LINK} {target}"  # whoever made the link, everybody may read what is there
+    top = root.resolve()
+    for _ in Path(layout.prefix).parts:
+        top = top.parent
+    if not target.is_relative_to(top):
+        return tree.read(config), None  # which refuses it
+    real = from_fleet(target.relative_to(top).as_posix(), layout.prefix)
+    return tree.read(real), f"{LINK} {real}"
 
 
 def made_by(tree: Tree, paths: Iterable[str], name: str) -> str | None:

@@ -90,14 +90,16 @@ def _with_parents(directories: Iterable[str]) -> set[str]:
 
 
 def _listed(repository: Repository) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The files that git knows or could know, and the submodules."""
+    """The files that git knows or could know, and the directories of other repositories in this one."""
     whole = replace(repository, directory=repository.top, prefix="")
     rows = whole.read("ls-files", "--cached", "--stage", "-z").stdout.split("\0")[:-1]
     known = {path: columns.split(" ")[0] for columns, _, path in (row.partition("\t") for row in rows)}
     others = whole.read("ls-files", "--others", "--exclude-standard", "-z").stdout.split("\0")[:-1]
     files = {path for path, mode in known.items() if mode != _GITLINK}
-    files |= {path for path in others if not path.endswith("/")}  # another repository, which git does not enter
-    return tuple(sorted(files)), tuple(sorted(path for path, mode in known.items() if mode == _GITLINK))
+    files |= {path for path in others if not path.endswith("/")}
+    submodules = {path for path, mode in known.items() if mode == _GITLINK}
+    submodules |= {path.rstrip("/") for path in others if path.endswith("/")}  # a repository that git does not enter
+    return tuple(sorted(files)), tuple(sorted(submodules))
 
 
 def _walk(root: Path) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What is a secret, of the files that belong to one `.sops.yaml`, and what each file says of itself."""
 
+import json
 import posixpath
 import re
 from collections.abc import Collection
@@ -8,20 +9,24 @@ from pathlib import Path
 
 from nixherd.base.errors import FleetError
 from nixherd.fleet.tree import Tree
-from nixherd.trust.secrets.files import Encrypted, read_file
+from nixherd.trust.secrets.files import Encrypted, Format, read_file
 from nixherd.trust.secrets.places import Layout, from_fleet
 from nixherd.trust.secrets.rules import Rule, Rules
+from nixherd.trust.secrets.yaml_tree import load_yaml
 
 # Beside the secrets people keep notes, public keys, programs, Nix expressions, and what age itself has encrypted.
 _NO_SECRETS = (".md", ".nix", ".pub", ".example", ".lock", ".sh", ".py", ".age", ".gpg", ".asc")
-_NOTES = re.compile(r"(?i)(README|LICEN[CS]E|COPYING)\b.*|\.git.*|\.sops\.ya?ml|\.editorconfig|\.envrc")
+_NOTES = re.compile(r"(?i)(README|LICEN[CS]E|COPYING)\b.*|\.git.*|\.?sops\.ya?ml|\.editorconfig|\.envrc")
 # No file is called so: a rule for it is for every file of its kind, and says nothing of what is a secret.
 _ANY = tuple(f"{place}zqxjv{suffix}" for place in ("", "zqxjv/") for suffix in ("", ".yaml", ".yml", ".json", ".env"))
 
 
 @dataclass(frozen=True, slots=True)
 class SecretFile:
-    """A secret. `problem` says why it cannot be read; `is_foreign`: sops has not written it, so it is plain text."""
+    """A secret. `problem` says why it cannot be read.
+
+    `is_foreign`: sops has not written it, so it is plain text. `is_empty`: it has no value that could be encrypted.
+    """
 
     path: str
     encrypted: Encrypted | None = None
@@ -79,7 +84,7 @@ class Reading:
             return None
         if path.endswith(".nix"):
             self.nix.append(content)
-        is_likely = b"sops" in content and b"lastmodified" in content
+        is_likely = _is_likely(content)
         if not (is_likely or is_meant):
             return None
         contents[below] = content
@@ -89,7 +94,10 @@ class Reading:
             return SecretFile(below, problem=str(error), is_foreign=not is_likely)
         if encrypted is None and not is_meant:
             return None
-        return SecretFile(below, encrypted, is_foreign=encrypted is None, is_empty=not content.strip())
+        is_empty = not content.strip()
+        if encrypted is not None and encrypted.encrypts_nothing:
+            is_empty = _has_no_value(below, content)
+        return SecretFile(below, encrypted, is_foreign=encrypted is None, is_empty=is_empty)
 
     def _is_meant(self, below: str) -> bool:
         """Whether a file of this path could be a secret, in plain text or encrypted."""
@@ -108,3 +116,38 @@ class Reading:
         """Where a file is, and which rule it has."""
         rule = self.rules.rule_of(below)
         return posixpath.dirname(below), rule.number if isinstance(rule, Rule) else 0
+
+
+def holds_encrypted(layout: Layout, directory: str, tree: Tree) -> bool:
+    """Whether a file that belongs to the `.sops.yaml` of a directory looks like one that sops has encrypted."""
+    for path in layout.files_of(directory):
+        try:
+            if _is_likely(tree.read(from_fleet(path, layout.prefix)) or b""):
+                return True
+        except FleetError:  # a link
+            continue
+    return False
+
+
+def _is_likely(content: bytes) -> bool:
+    return b"sops" in content and b"lastmodified" in content
+
+
+def _has_no_value(path: str, content: bytes) -> bool:
+    """Whether there is nothing in an encrypted file but sops' metadata, and keys without a value."""
+    text = content.decode(errors="replace")
+    match Format.of(path):
+        case Format.YAML | Format.JSON | Format.BINARY:
+            document = load_yaml(text) if Format.of(path) is Format.YAML else json.loads(text)
+            return not any(_has_values(value) for key, value in document.items() if key != "sops")
+        case Format.DOTENV:
+            return not any(line.partition("=")[2] for line in text.splitlines() if not line.startswith(("sops_", "#")))
+        case Format.INI:
+            before = text.partition("[sops]")[0].splitlines()
+            return not any(line.partition("=")[2].strip() for line in before if not line.startswith((";", "#")))
+
+
+def _has_values(value: object) -> bool:
+    if isinstance(value, (list, dict)):
+        return any(map(_has_values, value.values() if isinstance(value, dict) else value))
+    return value not in (None, "")

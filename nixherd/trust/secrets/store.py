@@ -14,15 +14,16 @@ from pathlib import Path
 
 from nixherd.base.errors import Finding, FleetError, Severity
 from nixherd.base.files import sync
+from nixherd.base.names import many
 from nixherd.fleet.models import Fleet, Host
 from nixherd.fleet.tree import Tree, opened
 from nixherd.ssh.age import recipient_of
 from nixherd.trust.secrets.files import read_file
-from nixherd.trust.secrets.generated import is_link, made_by, says_so
+from nixherd.trust.secrets.generated import LINK, configuration, made_by, says_so
 from nixherd.trust.secrets.keys import Recipient, age
 from nixherd.trust.secrets.placeholders import NewFile
 from nixherd.trust.secrets.places import MISNAMED, Layout, from_fleet, from_top, nearest
-from nixherd.trust.secrets.reading import Reading, SecretFile
+from nixherd.trust.secrets.reading import Reading, SecretFile, holds_encrypted
 from nixherd.trust.secrets.rules import CONFIG, Rules, Unknown, parse_rules
 from nixherd.trust.secrets.sops import Sops, cores
 
@@ -110,8 +111,8 @@ def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile]
             remedy = f"`nixherd secrets edit {where}`, or remove it" if file.is_empty else remedy
             findings.append(f"{where}: is {'empty' if file.is_empty else 'not encrypted'}; {remedy}")
         else:
-            if file.encrypted.encrypts_nothing:
-                why = "what its rule says is to be encrypted is not in it (encrypted_regex?), or it has no values"
+            if file.encrypted.encrypts_nothing and not file.is_empty:
+                why = "what its rule says is to be encrypted is not in it (encrypted_regex?)"
                 findings.append(f"{where}: nothing in it is encrypted: {why}; correct that, and encrypt it anew")
             present, intended = file.encrypted.recipients, rule.recipients
             added = tuple(key for key in intended if key not in present)
@@ -156,10 +157,7 @@ class Store:
         """
         config = from_fleet(f"{directory}/{CONFIG}", layout.prefix)
         try:
-            target = (root / config).resolve()
-            generated = is_link(str(target)) if (root / config).is_symlink() and target.is_file() else None
-            # whoever made the link, what is in the Nix store everybody may read
-            content = tree.read(config) if generated is None else target.read_bytes()
+            content, generated = configuration(root, layout, config, tree)
             assert content is not None, "it was there"
             text = content.decode()
             parsed = parse_rules(text)
@@ -175,7 +173,11 @@ class Store:
 
     def plan(self, people: People, rules: Rules | None = None) -> Plan:
         """What follows from the rules, or from those that are to be."""
-        return plan(self.directory, rules or self.rules, people, self.files, self.prefix)
+        found = plan(self.directory, rules or self.rules, people, self.files, self.prefix)
+        if not (self.generated or "").startswith(LINK):
+            return found
+        of_files = (each for each in found.findings if not each.startswith(f"{self.config}: "))
+        return replace(found, findings=tuple(of_files))  # what is wrong with the rules is said where they are written
 
     def path(self, file: str) -> str:
         """A file's path from the fleet's directory."""
@@ -253,7 +255,8 @@ class Secrets:
     """All that there are in the fleet's repository, or those of one `.sops.yaml`. There may be none.
 
     `findings` are about what is not a store, and was likely meant as one; `edit_generated`: a configuration that is
-    generated is edited all the same. `submodules` and `nix`, the Nix files, are paths from the fleet's directory.
+    generated is edited all the same. `submodules`, `nix`, the Nix files, and `broken`, where a `.sops.yaml` is useless,
+    are paths from the fleet's directory.
     """
 
     root: Path
@@ -262,6 +265,7 @@ class Secrets:
     submodules: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     nix: tuple[str, ...] = field(default=(), repr=False)
+    broken: frozenset[str] = frozenset()
     edit_generated: bool = False
 
     @classmethod
@@ -274,22 +278,35 @@ class Secrets:
             if chosen[0] not in layout.directories:
                 remedy = "it names who may decrypt which files (docs/secrets.md)"
                 raise FleetError(f"{root / directory / CONFIG}: missing; {remedy}")
+        stores, broken = list[Store](), dict[str, str]()
         with opened(root) as tree:
-            stores = tuple(Store.load(root, layout, each, tree) for each in chosen)
+            for each in chosen:
+                try:
+                    stores.append(Store.load(root, layout, each, tree))
+                except FleetError as error:
+                    if directory is not None or len(chosen) == 1 or holds_encrypted(layout, each, tree):
+                        raise
+                    broken[from_fleet(each, layout.prefix)] = str(error)  # a template, an example
         misnamed = [path for path in layout.files if posixpath.basename(path) == MISNAMED]
         findings = [f"{from_fleet(path, layout.prefix)}: sops does not read it; call it {CONFIG}" for path in misnamed]
+        findings += broken.values()
         submodules = tuple(from_fleet(path, layout.prefix) for path in layout.submodules)
         nix = tuple(from_fleet(path, layout.prefix) for path in layout.files if path.endswith(".nix"))
-        return cls(root, stores, layout.prefix, submodules, tuple(findings), nix, edit_generated)
+        return cls(
+            root, tuple(stores), layout.prefix, submodules, tuple(findings), nix, frozenset(broken), edit_generated
+        )
 
     def __bool__(self) -> bool:
         return bool(self.stores)
 
     def store_of(self, path: str) -> Store | None:
         """The store that a file of this path, from the fleet's directory, belongs to, or would."""
+        if self.submodule_of(path) is not None:
+            return None
         by_place = {from_top(store.directory, self.prefix): store for store in self.stores}
-        place = nearest(from_top(path, self.prefix), by_place)
-        return None if place is None else by_place[place]
+        broken = {from_top(each, self.prefix) for each in self.broken}
+        place = nearest(from_top(path, self.prefix), by_place.keys() | broken)
+        return None if place is None else by_place.get(place)
 
     def store_at(self, config: str) -> Store | None:
         """The store whose `.sops.yaml` is at this path."""
@@ -299,9 +316,18 @@ class Secrets:
         """The same. FleetError where no `.sops.yaml` is found from the file's directory upwards."""
         store = self.store_of(path)
         if store is None:
-            remedy = "it names who may decrypt which files (docs/secrets.md)"
-            raise FleetError(f"{self.root / posixpath.dirname(path) / CONFIG}: missing; {remedy}")
+            raise FleetError(f"{self.root / path}: {self.why_homeless(path)}")
         return store
+
+    def submodule_of(self, path: str) -> str | None:
+        """The directory of another repository, in this one, that a file is in."""
+        return next((each for each in self.submodules if path.startswith(f"{each}/")), None)
+
+    def why_homeless(self, path: str) -> str:
+        """Why a file of this path belongs to no store, and what to do."""
+        if (place := self.submodule_of(path)) is not None:
+            return f"is in {place}, a repository of its own (a submodule); nothing is changed there from here"
+        return f"no {CONFIG} is found from there upwards, to say who may decrypt it (docs/secrets.md)"
 
     @cached_property
     def files(self) -> Mapping[str, SecretFile]:
@@ -369,4 +395,4 @@ def look_at_secrets(root: Path, fleet: Fleet) -> tuple[list[str], str]:
         what = f"its recipients are not those that its rule names: {', '.join(rekey.names)}"
         remedy = "`nixherd secrets apply` encrypts it anew"
         findings.append(Finding(Severity.ERROR, rekey.path, "", what, remedy))
-    return findings, f"{len(secrets.files)} files"
+    return findings, many(len(secrets.files), "file")

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from nixherd.cli.main import run
+from nixherd.fleet import load
 from nixherd.proxmox.guest import apply as apply_module
 from tests.conftest import DEFINITIONS_NIX
+from tests.evaluated import remembered
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
 
 DEFINITIONS = DEFINITIONS_NIX.replace(
@@ -45,8 +47,14 @@ Nixherd = Callable[..., Ended]
 
 
 @pytest.fixture
-def fleet(make_fleet: Callable[..., Path], emulator: Emulator) -> Path:  # noqa: F811
+def fleet(
+    make_fleet: Callable[..., Path],
+    emulator: Emulator,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
     """dev (110) is managed, kept (111) is readonly, 104 and 109 are imported."""
+    monkeypatch.setattr(load, "run", remembered(tmp_path))
     there = f'host = "127.0.0.1"; port = {emulator.port}; fingerprint = "{emulator.fingerprint}"'
     return make_fleet(definitions=DEFINITIONS.replace('host = "127.0.0.1"', there))
 

@@ -249,8 +249,10 @@ def test_several_hosts_leave_with_one_commit(secrets: Any, fleet: Path) -> None:
     assert set.union(*recipients(fleet).values()) == {"admin"}
     assert (fleet / "secrets" / "igp.yaml").exists()
     assert sops(fleet / "secrets", "decrypt", "igp.yaml", identity="igp", check=False).returncode != 0
-    again = secrets("remove-host", "igp", "doc1")
-    assert "is not a recipient in secrets/.sops.yaml; there are admin" in again.err
+    again = secrets("remove-host", "igp", "doc1", "--json")
+    assert (again.status, again.json["steps"], again.json["changed"]) == (0, [], False)
+    assert again.json["notes"] == ["igp is not a recipient", "doc1 is not a recipient"]
+    assert "nobody is not a recipient in secrets/.sops.yaml; there are admin" in secrets("remove-host", "nobody").err
 
 
 def test_their_rules_and_files_go_where_that_is_asked_for(secrets: Any, fleet: Path) -> None:
@@ -300,6 +302,8 @@ def test_a_host_that_is_none_any_more_is_found_and_removed(secrets: Any, fleet: 
     assert found.status == 1
     assert "igp" in {each["name"] for each in found.json["others"]} or how == "unnamed key"
     assert secrets("remove-host", given, "--json").status == 0
+    again = secrets("remove-host", given, "--json")
+    assert (again.status, again.json["changed"]) == (0, False), again.err
     assert recipients(fleet) == {name: who - {"igp"} for name, who in BEFORE.items()}
     assert secrets("status", "--json").status == 0
 

@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -235,3 +236,24 @@ def test_files_that_are_not_edited(
     assert found.status in (2, 4)
     assert calls(fleet) == 0
     assert recipients(fleet)
+
+
+def test_killed_in_the_editor_nothing_has_happened_and_the_next_run_works(edit: Edit, fleet: Path) -> None:
+    before = contents(fleet)
+    program = str(Path(sys.executable).with_name("nixherd"))
+    begun, left = fleet.parent / "begun", fleet.parent / "left"
+    env = {**os.environ, "EDITOR": f"sh -c 'echo $0 > {left}; mv {left} {begun}; sleep 3; echo a: 1 > $0'"}
+    process = subprocess.Popen([program, "--fleet", str(fleet), "secrets", "edit", "dev.yaml"], env=env)
+    while not begun.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert contents(fleet) == before
+    time.sleep(4)  # the editor goes on for a while
+    assert contents(fleet) == before
+    assert git(fleet, "status", "--porcelain", "--ignored") == ""
+    done = edit('sed -i s/xyzzy/plugh/ "$1"', "dev.yaml", "--json")
+    assert done.status == 0, done.err
+    assert not Path(begun.read_text().strip()).exists()
+    assert [each.name for each in fleet.parent.glob("state/nixherd/.trees/*/*")] == ["lock"]

@@ -161,4 +161,4 @@ def test_the_rest_is_shown_and_decides_nothing() -> None:
     files = [file for name in ("nixherd", "operations", "facts", "deploys") for file in (ROOT / name).rglob("*.py")]
     assert len(files) > 100
     readers = {str(file.relative_to(ROOT)) for file in files if re.search(r"\.extra\b", file.read_text())}
-    assert readers == {"nixherd/cli/retire.py", "nixherd/trust/new/request.py"}
+    assert readers == {"nixherd/trust/rehearsal.py", "nixherd/trust/new/request.py"}

@@ -195,7 +195,7 @@ def test_a_machine_with_another_identity_is_said_to_have_it() -> None:
 def test_where_no_configuration_is_found() -> None:
     declared = declares("elsewhere/x.yaml")
     with pytest.raises(
-        Usage, match=r"dev declares elsewhere/x.yaml: no .sops.yaml is found from there upwards; make one"
+        Usage, match=r"dev declares elsewhere/x\.yaml, no \.sops\.yaml is found from there upwards, .*; make one"
     ):
         require_covered(of(declared), PEOPLE, "dev", Admission(declared, creates=True))
     require_covered(of(declared), PEOPLE, "dev", Admission(declared, rules=[1]))

@@ -13,7 +13,7 @@ import pytest
 from tests import nix_cli
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
-from tests.preloaded.programs import Programs, end, preloaded
+from tests.preloaded.programs import Programs, preloaded, shared
 
 ROOT = Path(__file__).parents[3]
 PLANTING = Path(__file__).parents[1] / "planting"
@@ -92,16 +92,15 @@ class Place:
 
 @pytest.fixture(scope="session")
 def to_plant_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    """As `programs`, but each run imports the library itself, as its `sitecustomize` has it."""
-    place = tmp_path_factory.mktemp("to-plant-in")
-
+    """As `programs`, but each run is changed by its `sitecustomize` before it begins."""
     begins = {**os.environ, "PYTHONPATH": str(PLANTING)}  # the variables that Python reads as it starts
+    with shared(tmp_path_factory.getbasetemp(), "to-plant-in") as shared_place:
 
-    def planted(environment: dict[str, str]) -> dict[str, str]:
-        return {**environment, "PATH": preloaded(place, {**begins, "PATH": environment["PATH"]}, ours=False)["PATH"]}
+        def planted(environment: dict[str, str]) -> dict[str, str]:
+            begun = {**begins, "PATH": environment["PATH"]}
+            return {**environment, "PATH": preloaded(shared_place, begun, changed_by="sitecustomize")["PATH"]}
 
-    yield planted
-    end(place)
+        yield planted
 
 
 @pytest.fixture

@@ -3,12 +3,17 @@ and in the place of SSH two machines that answer as machine.sh does.
 
 PLANTED is JSON: `place` (file:function:number of its guarded `try`), `host`, an expression over the variables
 there, and `errors` by what it may come to. A place's first statement then raises. Nothing of this is in the programs.
+
+A program that is forked from one that has imported the library already (tests/preloaded) calls `begin` too: there the
+functions of the place's file get their code anew.
 """
 
 import ast
 import builtins
+import gc
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import json
 import os
 import re
@@ -17,7 +22,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 ERRORS: dict[str, Exception] = {
@@ -74,11 +79,45 @@ class Planter(importlib.machinery.SourceFileLoader):
         return compile(ast.fix_missing_locations(tree), path, "exec")
 
 
+functions: dict[str, list[FunctionType]] = {}
+"""by file: those of a server, as what is imported defines them"""
+
+
+def imported() -> None:
+    """Know the functions that a server has imported; a child would copy what is shared to look for them."""
+    functions.clear()
+    for each in gc.get_objects():
+        if isinstance(each, FunctionType):
+            functions.setdefault(each.__code__.co_filename, []).append(each)
+
+
+def replant(module: ModuleType) -> None:
+    """Give the functions of an imported module the code that its file has with the fault."""
+
+    def inside(code: CodeType) -> Iterator[CodeType]:
+        yield code
+        for each in code.co_consts:
+            if isinstance(each, CodeType):
+                yield from inside(each)
+
+    file = str(module.__file__)
+    planted = inside(Planter(module.__name__, file).source_to_code(Path(file).read_bytes(), file))
+    codes = {(code.co_qualname, code.co_firstlineno): code for code in planted}
+    for function in functions[file]:
+        code = function.__code__
+        function.__code__ = codes.get((code.co_qualname, code.co_firstlineno), code)
+
+
 def plant() -> None:
     frame = sys._getframe(1)
     error = PLANTED["errors"].get(eval(PLANTED["host"], frame.f_globals, dict(frame.f_locals)))
     if error:
         raise ERRORS[error]
+
+
+def is_place(name: str) -> bool:
+    place: str = PLANTED["place"]
+    return place.startswith(f"{name.replace('.', '/')}.py:")
 
 
 class Hook(importlib.abc.MetaPathFinder):
@@ -93,7 +132,7 @@ class Hook(importlib.abc.MetaPathFinder):
         finally:
             self.busy.now = False
         if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
-            if PLANTED["place"].startswith(f"{name.replace('.', '/')}.py:"):
+            if is_place(name):
                 spec.loader = Planter(name, spec.loader.path)
             if name in STUBS:
                 spec.loader = Stubbed(spec.loader, STUBS[name])
@@ -209,9 +248,20 @@ STUBS = {
     "nixherd.deploy.build": rebuild_nothing,
 }
 
-if "PLANTED" in os.environ:
-    import importlib.util
+PLANTED: dict[str, Any] = {}
 
-    PLANTED = json.loads(os.environ["PLANTED"])
+
+def begin() -> None:
+    """Plant it, in what is imported and in what will be."""
+    PLANTED.update(json.loads(os.environ["PLANTED"]))
     builtins.__plant__ = plant  # type: ignore[attr-defined]
+    for name, module in [*sys.modules.items()]:
+        if is_place(name):
+            replant(module)
+        if name in STUBS:
+            STUBS[name](module)
     sys.meta_path.insert(0, Hook())
+
+
+if "PLANTED" in os.environ:
+    begin()

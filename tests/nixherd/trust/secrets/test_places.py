@@ -1,5 +1,6 @@
 """Where secrets are: the nearest `.sops.yaml` from each file upwards, in whatever way the repository is laid out."""
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from nixherd.trust.secrets.sops import operator
 from nixherd.trust.secrets.store import Secrets
 from tests.nix_cli import environment
 from tests.nixherd.trust.secrets.keys import key
+from tests.nixherd.trust.secrets.layouts.library import LAYOUTS, TREES
 from tests.nixherd.trust.secrets.places import at_the_top, below
 from tests.nixherd.trust.secrets.repositories import (
     BEFORE,
@@ -29,6 +31,7 @@ from tests.nixherd.trust.secrets.repositories import (
     repository,
     sops,
 )
+from tests.preloaded.programs import Programs
 from tests.shared import Shared
 
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
@@ -172,3 +175,88 @@ def test_a_name_that_sops_does_not_read_is_said(tmp_path: Path) -> None:
     secrets = Secrets.load(fleet)
     assert not secrets
     assert secrets.findings == (".sops.yml: sops does not read it; call it .sops.yaml",)
+
+
+def test_a_submodule_is_another_repository(tmp_path: Path) -> None:
+    """What is in it belongs to no configuration here, and a change of the rest leaves it alone."""
+    other = at_the_top(tmp_path / "other")
+    fleet = at_the_top(tmp_path / "fleet")
+    git(fleet, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(other), "private")
+    git(fleet, "commit", "-qm", "a submodule")
+    git(tmp_path, "clone", "-q", str(other), str(fleet / "clone"))
+    secrets = Secrets.load(fleet)
+    assert secrets.configs == (".sops.yaml",)
+    assert set(secrets.files) == {f"secrets/{name}" for name in SECRETS}
+    for place in ("private", "clone"):
+        path = f"{place}/secrets/common.yaml"
+        assert secrets.store_of(path) is None
+        with pytest.raises(FleetError, match=rf"{path}: is in {place}, a repository of its own \(a submodule\)"):
+            secrets.require_store(path)
+    assert enrolled(fleet, tmp_path)
+    assert git(fleet / "private", "status", "--porcelain") == ""
+
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_anywhere_a_fleet_below_its_repositorys_top_is_whole_after_the_next_run(
+    programs: Programs, tmp_path: Path
+) -> None:
+    """The .sops.yaml above it, too."""
+
+    def enrol(fleet: Path, last: int | None = None) -> subprocess.CompletedProcess[str]:
+        outside = fleet.parent.parent
+        words: list[str | Path] = ["nixherd-python", "-m", "tests.nixherd.trust.secrets.enrolling", fleet]
+        words += [identity_of(outside), outside / "state", *([str(last)] if last else [])]
+        env = programs({**os.environ, **environment()})
+        return subprocess.run(words, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+    def is_done(fleet: Path) -> None:
+        assert recipients(fleet) == WITH_DEV
+        assert key("dev").recipient in (fleet.parent / ".sops.yaml").read_text()
+        assert git(fleet, "log", "--format=%s").splitlines() == ["fleet: dev joins", "moved", "the fleet"]
+        assert git(fleet, "status", "--porcelain", "--ignored") == ""
+        state = fleet.parent.parent / "state"
+        assert [each.name for each in state.glob("nixherd/.trees/*/*")] == ["lock"]
+
+    whole = below(tmp_path / "whole" / "fleet")
+    effects = int(enrol(whole).stdout.split()[-1])
+    is_done(whole)
+    for point in sorted({1 + round(at * (effects - 1) / 19) for at in range(20)}):
+        fleet = below(tmp_path / str(point) / "fleet")
+        killed = enrol(fleet, point)
+        assert killed.returncode == -9, f"{point}: {killed.stderr}"
+        assert set(recipients(fleet).keys()) == set(SECRETS)  # each is whole
+        done = enrol(fleet)
+        assert done.returncode == 0, f"killed at effect {point} of {effects}, then: {done.stderr}"
+        is_done(fleet)
+
+
+@pytest.mark.parametrize("names", TREES.values(), ids=TREES)
+def test_sops_called_in_a_files_directory_takes_the_same_configuration(names: tuple[str, ...], tmp_path: Path) -> None:
+    """What it encrypts there is for whom our rule names."""
+    top = tmp_path / "fleet"
+    paths = set()
+    for layout in (LAYOUTS[name] for name in names):
+        (top / layout.place).mkdir(parents=True, exist_ok=True)
+        (top / layout.place / ".sops.yaml").write_bytes(layout.text.encode())
+        for path in (os.path.normpath(f"{layout.place or '.'}/{each}") for each in layout.paths):
+            (top / path).parent.mkdir(parents=True, exist_ok=True)
+            (top / path).write_text("key: value\n" if path.endswith(("yaml", "yml")) else '{"key": "value"}\n')
+            paths.add(path)
+    (top / "hosts.nix").write_text("{ }\n")
+    git(top, "init", "-q")
+    encrypted = set()
+    for path in sorted(paths):
+        done = sops((top / path).parent, "encrypt", "--in-place", Path(path).name, check=False)
+        store = Secrets.load(top).store_of(path)
+        assert store is not None
+        has_rule = store.rules.rule_of(store.below(path)) is not None
+        assert has_rule == (done.returncode == 0), done.stderr
+        encrypted |= {path} if has_rule else set()
+    assert encrypted
+    secrets = Secrets.load(top)
+    assert encrypted <= set(secrets.files)
+    assert secrets.plan(load_fleet(top)).rekeys == ()

@@ -99,6 +99,9 @@ def test_a_file_in_which_nothing_is_encrypted_is_a_finding(fleet: Path) -> None:
     assert "password: plain" in (fleet / "secrets" / "common-2.yaml").read_text()
     [finding] = findings(fleet)
     assert finding.startswith("secrets/common-2.yaml: nothing in it is encrypted")
+    write(fleet, "secrets/common-3.yaml", "password: ''\n")  # without a value nothing could be
+    sops(fleet, "encrypt", "--in-place", "secrets/common-3.yaml")
+    assert findings(fleet) == (finding,)
 
 
 def test_what_git_ignores_is_not_looked_at_and_what_it_does_not_track_is(fleet: Path) -> None:
