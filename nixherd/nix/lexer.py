@@ -50,7 +50,7 @@ def known_forms(source: bytes) -> bytes:
 
 
 def _tokens(source: bytes) -> Iterator[Token]:
-    """Yield what means something, without blanks; a text, with what it interpolates, is no token."""
+    """Yield what means something, without blanks; of a text only its ends, and what it interpolates."""
     inside: list[str] = []
     position = 0
     while position < len(source):
