@@ -15,7 +15,7 @@ boot_deadline = 300
 # Seconds to wait for a task of the hypervisor or a lock; a clone may take an hour.
 # task_deadline = 300
 
-# Keys and secrets (docs/secrets.md): the identity that decrypts, the files' directory, the rules for new hosts.
+# Keys and secrets (docs/secrets.md): the identity that decrypts, the files' directory, rules that new hosts join.
 # age_identity = "~/.config/sops/age/keys.txt"
 # secrets_directory = "secrets"  # otherwise every .sops.yaml of the repository
 # secrets_rules = ["^common"]

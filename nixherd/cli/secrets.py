@@ -109,7 +109,8 @@ def status(front: Front, /, machines: bool) -> int:
         others = _others(front.fleet, secrets)
         show_json({"drift": bad, "files": rows, "hosts": hosts, "others": others, "findings": findings})
     else:
-        show_rows(rows, _COLUMNS, front.as_json, empty="no secret files")
+        columns = _COLUMNS if len(secrets.stores) == 1 else ("file", "format", "config", *_COLUMNS[2:])
+        show_rows(rows, columns, front.as_json, empty="no secret files")
         if machines:
             show_rows(hosts, ("host", "rules", "machine"), front.as_json)
         narrate(findings)

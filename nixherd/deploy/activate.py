@@ -378,7 +378,7 @@ class _Activation:
             return
         try:
             due = self._due()
-        except FAILURES as error:
+        except (OSError, Unclear) as error:
             foreseen(error, f"{self.host_run.id}: asking which system runs")
             raise self._undecided(f"it runs {standing.current}, and does not say what that is: {error}") from error
         if standing.current != due:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from nixherd.base.errors import FAILURES, FleetError, NotBegun, ProcessFailed, Usage
+from nixherd.base.errors import FAILURES, FleetError, NotBegun, ProcessFailed, Unforeseen, Usage
 from nixherd.base.files import expanded
 from nixherd.base.process import Completed, run
 from nixherd.base.reasons import reason
-from nixherd.base.terminal import foreseen, worded
+from nixherd.base.terminal import foreseen, line_of
 from nixherd.base.waiting import Stalled, Watch
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, look_at_nix, output_of
 from nixherd.deploy.options import Engine
@@ -214,9 +214,12 @@ def run_towards(
         try:
             machine.reconnect()
             moved_to = machine.copy_to()
-        except FAILURES as lost:
-            foreseen(lost, f"{machine.id}: connecting to it again")
-            raise FleetError(f"{error}; then it could not be reached again: {worded(lost, machine.id)}") from error
+        except Unforeseen:
+            raise
+        except OSError as lost:
+            raise FleetError(f"{error}; then it could not be reached again: {line_of(lost)}") from error
+        except FleetError as lost:
+            raise FleetError(f"{error}; then it could not be reached again: {lost}") from error
         if moved_to.address == to.address:
             raise
         argv, environment = command(moved_to)

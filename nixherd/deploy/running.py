@@ -10,9 +10,9 @@ from nixherd.base.answers import below, values_of
 from nixherd.base.errors import FAILURES, FleetError, NotBegun, Usage
 from nixherd.base.reasons import failure, reason
 from nixherd.base.terminal import foreseen, worded
-from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, output_of
+from nixherd.deploy.machine import ANSWER_DEADLINE, Machine
 from nixherd.deploy.options import Goal
-from nixherd.deploy.protocol import GATE, PROTOCOL, Kind, Standing, parse, part
+from nixherd.deploy.protocol import GATE, PROTOCOL, Kind, Standing, Unclear, parse, part
 from nixherd.fleet.models import Access
 from nixherd.fleet.revisions import noted_of, of_running
 from nixherd.nix.commands import is_store_path, revision_of
@@ -311,11 +311,14 @@ def has_it(running: Running, system: str, goal: Goal, may_run: Collection[str] =
 def specialised(machine: Machine, toplevel: str, specialisation: str) -> str | None:
     """The system of one of its specialisations on the machine, None where it has none of this name.
 
-    FleetError where the machine cannot say.
+    Unclear where the machine cannot say.
     """
     path = shlex.quote(f"{toplevel}/specialisation/{specialisation}")
-    script, what = f"[ ! -e {path} ] || readlink -e {path}", f"looking for its specialisation {specialisation}"
-    return output_of(machine, script, what=what, deadline=ANSWER_DEADLINE).strip() or None
+    done = machine.run(f"[ ! -e {path} ] || readlink -e {path}", deadline=ANSWER_DEADLINE)
+    if done.status != 0:
+        what = f"{machine.id}: looking for its specialisation {specialisation} failed"
+        raise failure(what, done.stderr.strip() or done.stdout, kind=Unclear)
+    return done.stdout.strip() or None
 
 
 def require_store_path(name: str, value: object) -> str:

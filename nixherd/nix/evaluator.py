@@ -206,14 +206,17 @@ class Evaluator:
 
         Where that is not possible, the result's `problem` says why.
         """
+        for once in list(self._results.values()):
+            if isinstance(config := (once.known or {}).get(host_id), Evaluated):
+                return config.declared
         is_nixos = host_id not in self._homes
         alike = tuple(each for each in host_ids if (each not in self._homes) == is_nixos)
 
         def attempt(ids: Sequence[str]) -> Outcomes[Declared] | FleetError:
             try:
                 return nix.parse_declared(self._asked(nix.describe_declared(self.flake, ids, is_nixos=is_nixos)))
-            except FAILURES as error:
-                return worded(error, f"{self.path}: evaluating what {', '.join(ids)} declares")
+            except FleetError as error:
+                return error
 
         with self._declared[alike] as results:
             if results.is_empty:
@@ -235,9 +238,8 @@ class Evaluator:
                 if source.is_empty:
                     source.value = StoreSource.parse(self._asked(nix.flake_source(self.flake)))
                 return source.value.placed(declared)
-        except FAILURES as error:
-            why = worded(error, self.path)
-            return replace(declared, problem=f"where the files of its secrets are is not known: {why}")
+        except FleetError as error:
+            return replace(declared, problem=f"where the files of its secrets are is not known: {error}")
 
     def ahead(self, host_ids: Sequence[str]) -> None:
         """Begin to evaluate these hosts; `evaluate` waits for that when it is asked for some of them."""

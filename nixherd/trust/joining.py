@@ -62,8 +62,10 @@ class Missing:
             who = ", ".join(people.name(key) for key in self.store.rules.recipients if not people.host(key))
             line = f"{{path_regex: '{self.pattern}', age: 'KEYS OF ITS READERS'}}"
             return f"{self.path}: no rule of {self.store.config} is for it; add `- {line}` ({self.why}: {who})"
-        keys = ",".join(key.value for key in self.readers)
-        line = f"- {{path_regex: '{self.pattern}', age: '{keys}'}}"
+        kinds = dict.fromkeys(key.kind for key in self.readers)
+        keys = {kind: ",".join(key.value for key in self.readers if key.kind is kind) for kind in kinds}
+        words = ", ".join(f"{kind}: '{values}'" for kind, values in keys.items())
+        line = f"- {{path_regex: '{self.pattern}', {words}}}"
         how = "to its creation_rules, or --create (data secrets_create)"
         return f"{self.path}: no rule of {self.store.config} is for it; add `{line}` {how}"
 
@@ -114,6 +116,8 @@ def joined(secrets: Secrets, people: People, rules: Mapping[str, Rules], host_id
         if rule is None or not exists:
             readers, why = (rule.recipients, "") if rule else readers_of(store, people, secrets, path)
             missing.append(Missing(path, store, rule, exists, of_file, readers, why))
+    if not declared.secrets and admission.rules is None:
+        notes.append(f"{host_id} declares no secrets: it joins no rule; --rule (data secrets_rules) names one")
     notes += _of_homes(secrets, rules, declared)
     notes += _not_by_host_key(declared, host_id)
     return Joined(_sorted(found), tuple(missing), homeless, tuple(notes))

@@ -4,7 +4,7 @@ A key that is there already is a host's only where that is known: by hosts.nix a
 it is called. A person may have called a key after a laptop.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from nixherd.trust.secrets.files import Format
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.keys import age as age_key
 from nixherd.trust.secrets.placeholders import NewFile, document
+from nixherd.trust.secrets.rules import Rules
 from nixherd.trust.secrets.store import People, Store
 
 _SHOWN = 5  # files that differ
@@ -120,9 +121,9 @@ def _new_file(missing: Missing, names: str, readers: Collection[Recipient]) -> N
     formats = {secret.format for secret in missing.secrets}
     path, file_format = missing.path, Format.of(missing.path)
     if formats != {str(file_format)}:
-        said = " and ".join(sorted(formats))
+        declared = " and ".join(sorted(formats))
         raise FleetError(
-            f"{path}: is declared as {said}, and sops takes it for {file_format} by its name; make it by hand"
+            f"{path}: is declared as {declared}, and sops takes it for {file_format} by its name; make it by hand"
         )
     keys = sorted({secret.key for secret in missing.secrets})
     try:
@@ -227,7 +228,7 @@ def with_rekeys(change: Wanted, keys: Collection[Recipient] | None = None) -> Wa
     enters or leaves. What else differs stays, and is noted.
     """
     rules = change.rules()
-    changed = {path for path in change.secrets.files if keys is None or _is_changed(change, path)}
+    changed = {path for path in change.secrets.files if keys is None or _is_changed(change, rules, path)}
     for path in sorted(changed):
         file = change.secrets.files[path]
         if file.problem and not file.is_foreign:
@@ -245,10 +246,10 @@ def with_rekeys(change: Wanted, keys: Collection[Recipient] | None = None) -> Wa
     return replace(change, rekeys=meant, seen={**seen, **change.seen}, notes=notes)
 
 
-def _is_changed(change: Wanted, path: str) -> bool:
+def _is_changed(change: Wanted, rules: Mapping[str, Rules], path: str) -> bool:
     """Whether a file is to be for others than before, by its rule."""
     store = change.secrets.require_store(path)
-    before, now = (rules.rule_of(store.below(path)) for rules in (store.rules, change.rules()[store.config]))
+    before, now = (each.rule_of(store.below(path)) for each in (store.rules, rules[store.config]))
     return _meaning(before) != _meaning(now)
 
 

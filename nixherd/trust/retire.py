@@ -94,7 +94,7 @@ def plan(
     _require_unused(rules, after)
     after |= _beside(beside, repository.top if repository else change.root)
     found = mentions_of(after, {name for name in (*_names(host), *(vm.name for vm in guests)) if len(name) > 1})
-    stays = (*_namesakes_stay(change, host.id), *stays)
+    stays = tuple(dict.fromkeys((*change.notes, *_namesakes_stay(change, host.id), *stays)))
     return Retirement(change, host, guests, known, rules, stays, tuple(found))
 
 

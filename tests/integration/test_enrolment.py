@@ -56,7 +56,7 @@ def assert_in_service(lab: Lab) -> None:
     assert git(lab, "status", "--porcelain") == []
     status = json.loads(lab.run("nixherd", "secrets", "status", "--json").output)
     assert not status["drift"], status
-    files = {row["file"]: row["recipients"] for row in status["files"]}
+    files = {row["file"].removeprefix("secrets/"): row["recipients"] for row in status["files"]}
     assert all("dev" in files[name] for name in ("common.env", "common.yaml", "dev.yaml"))
     assert "dev" not in files["ssh_key_abl030"]
     assert "readonly = true;" in (lab.places.fleet / "vms/definitions.nix").read_text().split("managed")[1]
@@ -176,7 +176,7 @@ def test_several_hosts_join_one_after_another(lab: Lab) -> None:
     assert sorted(subjects(lab)) == [f"fleet: dev{number} joins" for number in ("", 2, 3, 4)]
     status = json.loads(lab.run("nixherd", "secrets", "status", "--json").output)
     assert not status["drift"], status
-    recipients = {row["file"]: row["recipients"] for row in status["files"]}
+    recipients = {row["file"].removeprefix("secrets/"): row["recipients"] for row in status["files"]}
     assert {"dev", "dev2", "dev3", "dev4"} <= set(recipients["common.yaml"])
     assert recipients["dev3.yaml"] == ["abl030", "dev3"]
 

@@ -56,7 +56,7 @@ def test_new_provision_deploy_retire(lab: Lab) -> None:
     assert lab.boots(vmid) == ["disk", "installer", "disk"]
     assert "web1  revision only" in lab.run("nixherd", "deploy", "web1", "--table").output  # two commits later
     key_file = key_of(lab, "web1")
-    assert decrypts(lab, key_file) == {"common.env", "common.yaml", "web1.yaml"}
+    assert decrypts(lab, key_file) == {"web1.yaml"}  # what it declares
 
     changes = lab.changes()
     retire = ("retire", "web1", "--destroy", str(vmid), "--stop", "--remove-secrets", "--yes")
@@ -80,8 +80,7 @@ def test_new_provision_deploy_retire(lab: Lab) -> None:
     assert git(lab, "log", "-1", "--format=%s") == ["fleet: web1 retires"]
     assert not (lab.kept / "web1").exists()
     after = contents(fleet)
-    rekeyed = {"secrets/common.env", "secrets/common.yaml"}  # with data keys of their own
-    assert {path for path in before if before[path] != after.get(path)} == rekeyed
+    assert {path for path in before if before[path] != after.get(path)} == set()
     assert after.keys() - before.keys() == {"docs/machines.md"}
     assert "web1" not in after["docs/machines.md"].decode()
     assert nixherd(lab, "secrets", "status")["drift"] is False

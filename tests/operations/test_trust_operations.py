@@ -13,7 +13,16 @@ from nixherd.nix.declared import Declared, DeclaredSecret
 from operations import age, sops, trust
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.trust.secrets.keys import key
-from tests.nixherd.trust.secrets.repositories import BEFORE, WITH_DEV, git, identity_of, nobodys, recipients, repository
+from tests.nixherd.trust.secrets.repositories import (
+    BEFORE,
+    WITH_DEV,
+    admission,
+    git,
+    identity_of,
+    nobodys,
+    recipients,
+    repository,
+)
 from tests.runs import DESCRIBED, Outcome, Said, connected, evaluates_to, perform, vm
 from tests.shared import Shared
 from tests.sshd import Sshd
@@ -32,6 +41,7 @@ def fleet(shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     found = load_fleet(place)
     hosts = {name: replace(host, user="root") for name, host in found.hosts.items()}
     shared.fleet = replace(shared.fleet, path=str(place), hosts={**hosts, "metal": shared.fleet.hosts["metal"]})
+    evaluates_to(shared, declared=admission().declared)
     return place
 
 

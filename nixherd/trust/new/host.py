@@ -259,8 +259,8 @@ def secrets_problems(secrets: AllSecrets, fleet: Fleet, host_id: str) -> Iterato
         yield f"{path}: is there already; move it away, or take another name"
     people = secrets.people(fleet)
     if any(host_id in (people.hosts.get(key), store.rules.names.get(key.value)) for key in store.rules.known):
-        remedy = f"`nixherd secrets remove-host {host_id}` first"
-        yield f"{store.config}: {host_id} is a recipient already, of another machine; {remedy}"
+        remedy = f"`nixherd secrets remove-host {host_id}` first, or take another name"
+        yield f"{store.config}: {host_id} is a recipient already, another machine or a person; {remedy}"
 
 
 def plan_secrets(secrets: AllSecrets, fleet: Fleet, host: NewHost, given: Collection[str] = ()) -> Secrets:

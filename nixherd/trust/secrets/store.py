@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from nixherd.base.errors import Finding, FleetError, Severity
+from nixherd.base.errors import Finding, FleetError, Severity, Usage
 from nixherd.base.files import sync
 from nixherd.base.names import many
 from nixherd.fleet.models import Fleet, Host
@@ -274,6 +274,8 @@ class Secrets:
         layout = Layout.of(root)
         chosen = layout.directories
         if directory is not None:
+            if posixpath.isabs(directory) or posixpath.normpath(f"{layout.prefix or '.'}/{directory}").startswith(".."):
+                raise Usage(f"{directory}: is not a directory of the fleet's repository; write it from the fleet's own")
             chosen = (from_top(directory, layout.prefix),)
             if chosen[0] not in layout.directories:
                 remedy = "it names who may decrypt which files (docs/secrets.md)"

@@ -9,9 +9,11 @@ from nixherd.cli.main import run
 from nixherd.fleet.git import Repository
 from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.trust.secrets.keys import key
+from tests.nixherd.trust.secrets.places import below
 from tests.nixherd.trust.secrets.repositories import (
     BEFORE,
     COMMON,
+    WITH_DEV,
     contents,
     git,
     identity_of,
@@ -123,10 +125,68 @@ def test_a_host_joins_the_rules_that_are_named(secrets: Any, fleet: Path) -> Non
     git(fleet, "commit", "-qam", "key")
     done = secrets("add-host", "dev", "--rule", "^ssh_key_", "--rule", "2", "--no-commit", "--json")
     assert done.status == 0, done.err
-    assert recipients(fleet) == {**BEFORE, "dev.yaml": {"admin", "dev"}, "ssh_key_admin": {"admin", "dev"}}
+    assert recipients(fleet) == {**WITH_DEV, "ssh_key_admin": {"admin", "dev"}}
     assert done.json["commit"] is None
-    changed = [f"secrets/{name}" for name in (".sops.yaml", "dev.yaml", "ssh_key_admin")]
-    assert git(fleet, "status", "--porcelain").split()[1::2] == changed
+    changed = [f"secrets/{name}" for name in (".sops.yaml", *COMMON, "dev.yaml", "ssh_key_admin")]
+    assert sorted(git(fleet, "status", "--porcelain").split()[1::2]) == sorted(changed)
+
+
+def pinned(fleet: Path, *replacements: tuple[str, str]) -> None:
+    """Let hosts.nix have dev's key, and `.sops.yaml` and the flake these changes, in a commit."""
+    text = (fleet / "hosts.nix").read_text().replace("placeholder", key("dev").public)
+    (fleet / "hosts.nix").write_text(text)
+    for old, new in replacements:
+        found = [path for path in (fleet / "secrets/.sops.yaml", fleet / "flake.nix") if old in path.read_text()]
+        assert found, old
+        for path in found:
+            path.write_text(path.read_text().replace(old, new))
+    git(fleet, "commit", "-qam", "changed")
+
+
+def test_what_is_said_is_what_helps(secrets: Any, fleet: Path) -> None:
+    """A declared file for which there is no rule, by hand as the line says, and then made; each advice once."""
+    pinned(fleet, ('"dev.yaml"', '"dev-own.yaml"'))
+    refused = secrets("add-host", "dev")
+    assert refused.status == 2
+    line = refused.err.partition("add `")[2].partition("`")[0]
+    assert line == rf"- {{path_regex: '^dev-own\.yaml$', age: '{key('admin').recipient}'}}"
+    with (fleet / "secrets" / ".sops.yaml").open("a") as file:
+        file.write(f"  {line}\n")
+    git(fleet, "commit", "-qam", "as it says")
+    done = secrets("add-host", "dev", "--json")
+    assert done.status == 0, done.err
+    assert done.json["notes"][0].startswith(
+        "dev: secrets/dev-own.yaml does not exist: `nixherd secrets edit secrets/dev-"
+    )
+    made = secrets("add-host", "dev", "--create", "--json")
+    assert made.json["files"] == ["secrets/dev-own.yaml"]
+    assert sops(fleet / "secrets", "decrypt", "dev-own.yaml", identity="dev").stdout.startswith("api_token: ")
+    again = secrets("add-host", "dev", "--json")
+    assert (again.json["steps"], again.json["notes"]) == ([], [])
+
+
+def test_what_is_planned_is_shown_and_not_done(secrets: Any, fleet: Path) -> None:
+    pinned(fleet, ('"dev.yaml"', '"dev-own.yaml"'))
+    before = contents(fleet)
+    planned = secrets("add-host", "dev", "--create", "--dry-run", "--json")
+    rule, made, *rest = planned.json["steps"]
+    assert rule.endswith("and has a rule for secrets/dev-own.yaml, which admin can read as well")
+    assert made == (
+        "make secrets/dev-own.yaml: new, encrypted for admin and dev, with a random text in place of api_token"
+    )
+    assert len(rest) == len(COMMON)
+    assert contents(fleet) == before
+
+
+def test_a_person_who_has_the_hosts_name_is_not_replaced_without_a_word(secrets: Any, fleet: Path) -> None:
+    pinned(fleet, ("&admin", "&dev"), ("*admin", "*dev"))
+    before = contents(fleet)
+    refused = secrets("add-host", "dev")
+    assert (refused.status, contents(fleet)) == (2, before)
+    assert f"dev is what another key is called there: {key('admin').recipient}; nothing says that" in refused.err
+    left = secrets("remove-host", "dev")
+    assert (left.status, contents(fleet)) == (2, before)
+    assert "which is called so, is the host's key; name the key to remove it" in left.err
 
 
 def test_a_secret_is_edited_as_its_rule_says(secrets: Any, fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,3 +396,26 @@ def test_without_any_configuration_it_is_said(secrets: Any, fleet: Path) -> None
     assert "no .sops.yaml is there" in found.err
     assert "secrets/.sops.yml: sops does not read it; call it .sops.yaml" in found.err
     assert found.status == 4
+
+
+def test_a_fleet_below_its_repositorys_top(secrets: Any, fleet: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Named as it is, by a link, and from inside of it."""
+    below_top = below(fleet.parent / "whole")
+    config = below_top.parent / ".sops.yaml"
+    config.write_text(config.read_text().replace("          - *igp\n", ""))
+    git(below_top, "commit", "-qam", "rules")
+    (fleet.parent / "link").symlink_to(below_top)
+    for given in (below_top, fleet.parent / "link"):
+        assert run(["--fleet", str(given), "secrets", "plan", "--json"]) == 0
+        assert [each["file"] for each in Ended(0, *capfd.readouterr()).json["rekeys"]] == [
+            f"secrets/{name}" for name in sorted(COMMON)
+        ]
+    assert run(["--fleet", str(fleet.parent / "link"), "secrets", "apply", "--json"]) == 0
+    assert Ended(0, *capfd.readouterr()).json["changed"]
+    assert recipients(below_top) == {name: who - {"igp"} for name, who in BEFORE.items()}
+    assert run(["--fleet", str(below_top), "secrets", "status", "--json"]) == 0
+    status = Ended(0, *capfd.readouterr()).json
+    assert {row["config"] for row in status["files"]} == {"../.sops.yaml"}
+    assert run(["--fleet", str(below_top), "secrets", "--directory", "..", "remove-host", "doc1", "--json"]) == 0
+    assert "../.sops.yaml" in Ended(0, *capfd.readouterr()).json["files"]
+    assert git(below_top, "status", "--porcelain") == ""

@@ -11,7 +11,7 @@ import pytest
 
 from nixherd.base.errors import DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Undecided, Usage
 from nixherd.base.process import Completed
-from nixherd.base.waiting import Watch
+from nixherd.base.waiting import Stalled, Watch
 from nixherd.deploy import build, copy
 from nixherd.deploy import build as building
 from nixherd.deploy.copy import store_access
@@ -237,7 +237,8 @@ def test_no_stack_of_a_copy_or_a_build_elsewhere_enters_a_file_twice(monkeypatch
             return super().copy_to()
 
     monkeypatch.setitem(Watch.__init__.__kwdefaults__, "patience", 0.4)  # type: ignore[arg-type]
-    copy.copy_towards(Seen(), lambda to: (["sleep", "0.3"], {}), 5)
+    with pytest.raises(Stalled):
+        copy.copy_towards(Seen(), lambda to: (["sleep", "30"], {}), 30)
     monkeypatch.setattr(commands, "build_from", lambda installables, to: (["true"], {}))
     monkeypatch.setattr(Builder, "_build", lambda *words: [])
     rollout, host_run, _ = rolled_out(Seen())

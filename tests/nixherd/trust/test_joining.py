@@ -72,6 +72,11 @@ def test_the_first_host_joins_what_it_declares() -> None:
     assert numbers(of(declares("secrets/x.yaml"), alone)) == [2]
 
 
+def test_a_host_that_declares_nothing_is_told_so() -> None:
+    assert of(declares()).notes == ("dev declares no secrets: it joins no rule; --rule (data secrets_rules) names one",)
+    assert of(declares(), rules=[1]).notes == ()
+
+
 @pytest.mark.parametrize("host_id", ["dev", "common"])
 def test_a_rule_with_its_name_is_not_joined_for_that(host_id: str) -> None:
     assert numbers(of(declares(), host_id=host_id)) == []

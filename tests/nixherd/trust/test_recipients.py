@@ -1,5 +1,6 @@
 """Which keys come and go with a host: those that are known to be its own, in the files that it declares."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -232,11 +233,13 @@ def made(fleet: Path, name: str) -> set[str]:
     return {names[each] for each in encrypted.recipients}
 
 
-@pytest.mark.parametrize("file", ["new.yaml", "sub/new.json", "new.env", "more.ini", "blob"])
+@pytest.mark.parametrize("file", ["new.yaml", "sub/new.json", "new.env", "more.ini", "blob", "odd name+x.yaml"])
 def test_a_declared_file_is_made_with_its_rule_in_the_same_commit(fleet: Path, file: str) -> None:
     rewrite(fleet, CONFIG, ("^(common|settings|sub/)", "^(common|settings|sub/thing)"))
     path = f"secrets/{file}"
-    refused(fleet, f"dev: {path}: no rule of {CONFIG} is for it; add `- ", lambda: enrol(fleet, admission(path)))
+    refused(
+        fleet, re.escape(f"dev: {path}: no rule of {CONFIG} is for it; add `- "), lambda: enrol(fleet, admission(path))
+    )
     result = enrol(fleet, admission(path, creates=True))
     assert [step.partition(" with a")[0] for step in result.steps if step.startswith("make")] == [
         f"make {path}: new, encrypted for admin and dev,"
@@ -245,7 +248,7 @@ def test_a_declared_file_is_made_with_its_rule_in_the_same_commit(fleet: Path, f
     assert opens(fleet, file, "dev")
     assert opens(fleet, file, "admin")
     assert not opens(fleet, file, "doc1")
-    assert sorted(git(fleet, "show", "--format=", "--name-only").split()) == sorted([CONFIG, path, "hosts.nix"])
+    assert sorted(git(fleet, "show", "--format=", "--name-only").splitlines()) == sorted([CONFIG, path, "hosts.nix"])
     assert enrol(fleet, admission(path)).steps == ()
 
 

@@ -138,3 +138,19 @@ def test_an_entry_that_is_computed_is_refused_with_its_line(tmp_path: Path) -> N
     files = {"hosts.nix": entries, "more.nix": f"{{ web = {host('web')}; }}", "hosts/web/configuration.nix": "{ }"}
     with pytest.raises(FleetError, match=r"hosts.nix: web does not exist, so it cannot be removed"):
         planned(tmp_path, {**files, "hosts/db/configuration.nix": "{ }"})
+
+
+def test_a_person_whose_key_is_called_like_the_host_stays(tmp_path: Path) -> None:
+    """With and without a key that is the host's: nothing but hosts.nix says which that is."""
+    root = repository(tmp_path / "fleet", enrolled=True)
+    config = root / "secrets" / ".sops.yaml"
+    text = config.read_text().replace("&dev", "&machine").replace("*dev", "*machine")
+    config.write_text(text.replace("&admin", "&dev").replace("*admin", "*dev"))
+    git(root, "commit", "-qam", "named after a laptop")
+    fleet, repo = load_fleet(root), Repository.around(root)
+    found = plan(Wanted(fleet, Secrets.load(root)), "dev", repo)
+    assert {gone for rekey in found.change.rekeys for gone in rekey.removed} == {key("dev").age}
+    word = f"secrets/.sops.yaml: {key('admin').recipient} stays: it is called dev, and nothing says that it is its key"
+    assert found.stays.count(word) == 1
+    config.write_text(config.read_text().replace(key("dev").recipient, key("other").recipient))
+    assert plan(Wanted(fleet, Secrets.load(root)), "dev", repo).stays.count(word) == 1

@@ -85,12 +85,21 @@ DEFINITIONS = """{
 """
 
 
-# As little of a flake as can be evaluated: each host's system is its configurationFile.
+# As little of a flake as can be evaluated: each host's system is its configurationFile; dev declares its secrets.
 FLAKE = """{
   outputs = _: {
     nixosConfigurations = builtins.mapAttrs (id: host: {
       config = {
         networking.hostName = host.hostname;
+        sops.age.sshKeyPaths = [ /etc/ssh/ssh_host_ed25519_key ];
+        sops.secrets = if id != "dev" then { } else builtins.mapAttrs (name: file: {
+          inherit name;
+          path = "/run/secrets/${name}";
+          sopsFile = ./secrets + "/${file}";
+          format = if name == "env" then "dotenv" else "yaml";
+          key = name;
+          mode = "0400";
+        }) { env = "common.env"; wifi = "common.yaml"; api_token = "dev.yaml"; };
         system.build.toplevel = derivation {
           name = "${id}-${toString (import host.configurationFile)}";
           system = "x86_64-linux";
@@ -121,19 +130,24 @@ def sops(directory: Path, *words: str, identity: str = "admin", check: bool = Tr
 
 
 def _enrolled() -> dict[str, str]:
-    """The files in which dev is a recipient of the rule for all and of its own, and a flake."""
+    """The files in which dev is a recipient of the rule for all and of its own."""
     secrets = config().replace("creation_rules:", f"  - &dev {key('dev').recipient}\ncreation_rules:")
     secrets = secrets.replace("          - *igp\n", "          - *igp\n          - *dev\n")
     own = f"  # dev's own\n  - path_regex: ^dev\\.yaml$\n    age: {key('admin').recipient}"
     secrets = secrets.replace(own.partition("\n")[2], f"{own},{key('dev').recipient}")
-    return {"hosts.nix": hosts(key("dev").public), "secrets/.sops.yaml": secrets, "flake.nix": FLAKE}
+    return {"hosts.nix": hosts(key("dev").public), "secrets/.sops.yaml": secrets}
 
 
 @functools.cache
 def _original(*, enrolled: bool = False) -> Path:
     place = Path(tempfile.mkdtemp(prefix="fleet-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
-    files = {"hosts.nix": hosts(), "vms/definitions.nix": DEFINITIONS, "secrets/.sops.yaml": config()}
+    files = {
+        "hosts.nix": hosts(),
+        "vms/definitions.nix": DEFINITIONS,
+        "secrets/.sops.yaml": config(),
+        "flake.nix": FLAKE,
+    }
     for name, text in {**files, **(_enrolled() if enrolled else {})}.items():
         (place / name).parent.mkdir(exist_ok=True)
         (place / name).write_text(text)
@@ -153,7 +167,7 @@ def _original(*, enrolled: bool = False) -> Path:
 
 
 def repository(place: Path, *, enrolled: bool = False) -> Path:
-    """A copy of the fleet, a repository with one commit. `enrolled`: dev is in service, and there is a flake."""
+    """A copy of the fleet, a repository with one commit. `enrolled`: dev is in service, and every host evaluates."""
     shutil.copytree(_original(enrolled=enrolled), place)
     git(place, "status")  # its index knows the copies' times
     return place

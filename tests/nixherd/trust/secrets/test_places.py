@@ -158,6 +158,14 @@ def test_nothing_above_the_repository_is_read_or_written(tmp_path: Path) -> None
             tree.replace(path, b"")
 
 
+@pytest.mark.parametrize("directory", ["..", "../..", "secrets/../..", "/etc", "secrets", "nosuch"])
+def test_a_directory_without_one_is_said(directory: str, tmp_path: Path) -> None:
+    fleet = at_the_top(tmp_path / "outer")
+    with pytest.raises(FleetError, match=r"\.sops\.yaml: missing|is not a directory of the fleet's repository"):
+        Secrets.load(fleet, directory)
+    assert Secrets.load(below(tmp_path / "other"), "..").configs == ("../.sops.yaml",)
+
+
 def test_without_git_the_fleets_directory_is_all_there_is(tmp_path: Path) -> None:
     fleet = at_the_top(tmp_path / "fleet")
     subprocess.run(["rm", "-rf", str(fleet / ".git")], env=environment(), check=True)
