@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from nixherd.cli.parameters import (
 )
 from nixherd.cli.secret_rows import for_people, readers
 from nixherd.cli.secrets_edit import edit as edit_file
+from nixherd.cli.secrets_init import people_of, unreadable
 from nixherd.fleet.changeset import Done, changing, interrupted
 from nixherd.fleet.models import Fleet
 from nixherd.trust.enrol import Wanted, publish
@@ -32,16 +34,19 @@ from nixherd.trust.leaving import OwnRule, leave, left_behind
 from nixherd.trust.recipients import trusted, with_rekeys
 from nixherd.trust.retire import imported
 from nixherd.trust.secrets.files import Format
+from nixherd.trust.secrets.identities import Opens, Operator
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.people import recipient_of_host, recipients_of_hosts
 from nixherd.trust.secrets.rules import CONFIG, Rule
 from nixherd.trust.secrets.sops import operator
 from nixherd.trust.secrets.store import Secrets
+from nixherd.trust.starting import Start, started, unknown
 
 Change = Callable[[Wanted], Wanted]
 _ALL_RIGHT = "nothing to do: every file is encrypted for whom its rule names"
 _MAKE = "which names who may decrypt which files (docs/secrets.md)"
-_COLUMNS = ("file", "format", "rule", "recipients", "state")
+_COLUMNS = ("file", "format", "rule", "recipients", "you", "state")
+_YOU = {Opens.YES: "yes", Opens.NO: "no", Opens.UNKNOWN: "unknown"}
 
 
 @click.group()
@@ -56,13 +61,13 @@ def secrets(ctx: click.Context, directory: str | None) -> None:
     ctx.ensure_object(Front).guarded = False
 
 
-def _load(front: Front, *, edit_generated: bool = False) -> Callable[[], Secrets]:
-    """Make what loads the secrets, in any thread. FleetError where there are none."""
-    directory: str | None = click.get_current_context().meta["secrets"]
+def _load(front: Front, *, edit_generated: bool = False, everywhere: bool = False) -> Callable[[], Secrets]:
+    """Make what loads the secrets, in any thread. FleetError where there are none; none is fine with `everywhere`."""
+    directory: str | None = None if everywhere else click.get_current_context().meta["secrets"]
 
     def load() -> Secrets:
         found = Secrets.load(front.root, directory, edit_generated=edit_generated)
-        if not found:
+        if not found and not everywhere:
             misnamed = "".join(f"; {each}" for each in found.findings)
             raise FleetError(f"{front.root}: no {CONFIG} is there, {_MAKE}{misnamed}")
         return found
@@ -85,10 +90,15 @@ _changes = together(
 
 @secrets.command()
 @click.option("--machines", is_flag=True, help="Ask every machine as well which host key it shows.")
+@identity_option
 @json_option
 @pass_front
-def status(front: Front, /, machines: bool) -> int:
-    """Show every file, who can decrypt it, and whether that is who should; status 1 when anything differs."""
+def status(front: Front, /, machines: bool, identity: str | None) -> int:
+    """Show every file, who can decrypt it, and whether that is who should; status 1 when anything differs.
+
+    That you cannot decrypt a file yourself is shown, and does not count as a difference.
+    """
+    who = Operator.of(identity)
     secrets, rows = _load(front)(), list[dict[str, Any]]()
     people, plan = secrets.people(front.fleet), secrets.plan(front.fleet)
     wrong = {rekey.path: ", ".join(rekey.names) for rekey in plan.rekeys}
@@ -101,6 +111,7 @@ def status(front: Front, /, machines: bool) -> int:
         row |= {
             "rule": rule.number if isinstance(rule, Rule) else None,
             **readers(people, file.encrypted),
+            "you": _YOU[who.reads(file.encrypted)] if file.encrypted else None,
         }
         rows.append({**row, "state": state})
     hosts, findings = _hosts(front.fleet, secrets), [*plan.findings, *left_behind(front.fleet, secrets)]
@@ -201,6 +212,35 @@ def apply(front: Front, /, **options: Any) -> None:
     _carry_out(front, with_rekeys, "secrets: as .sops.yaml says", **options)
 
 
+@secrets.command()
+@click.option("--name", metavar="NAME", help="What your key is called; by default as your account is.")
+@click.option("--person", "persons", multiple=True, metavar="NAME=KEY", help="Somebody else's age or PGP key.")
+@click.option("--replace-unreadable", is_flag=True, help="Make anew what is there and you cannot decrypt.")
+@_changes
+@pass_front
+def init(front: Front, /, name: str | None, persons: tuple[str, ...], replace_unreadable: bool, **options: Any) -> None:
+    """Begin a fleet's secrets: .sops.yaml for people and hosts, and each file that a host declares; one commit.
+
+    Each secret is a random text until `nixherd secrets edit` gives it a value. Status 1 when what a host declares is
+    not known: those of the others are made.
+    """
+    directory, identity = click.get_current_context().meta["secrets"], options["identity"]
+    hosts = [host.id for host in front.fleet.hosts.values()]
+    declared = [front.evaluator.declared(hosts, host) for host in hosts]
+
+    def begun(change: Wanted) -> Wanted:
+        who = Operator.of(identity)
+        named = people_of(who, name, persons)
+        closed = unreadable(front.run, who, identity, change.secrets)
+        start = Start(named, declared, directory, closed, replaces=replace_unreadable)
+        change = started(change, start)
+        return replace(change, notes=(*change.notes, *unknown(declared)))
+
+    _carry_out(front, begun, "secrets: begin", everywhere=True, **options)
+    if unknown(declared):
+        raise FleetError("what a host declares is not known, see above; its files are missing")
+
+
 @secrets.command("add-host")
 @click.argument("host")
 @click.option("--rule", "rules", multiple=True, metavar="RULE", help="Also this one: its number, or a part of it.")
@@ -277,13 +317,17 @@ def _carry_out(
     subject: str,
     offered: Callable[[], list[str]] = list,
     *,
+    everywhere: bool = False,
     identity: str | None,
     message: str | None,
     edit_generated: bool,
     **how: bool,
 ) -> None:
-    """Make a change of the secrets, or show it; `offered` is what could be done besides, once the change is planned."""
-    load = _load(front, edit_generated=edit_generated)
+    """Make a change of the secrets, or show it; `offered` is what could be done besides, once the change is planned.
+
+    `everywhere`: of all that there are, which may be none.
+    """
+    load = _load(front, edit_generated=edit_generated, everywhere=everywhere)
     if front.dry_run:
         result = change(Wanted(front.fleet, load()))
         _show(front, result, None, offered())

@@ -177,6 +177,11 @@ class Operator:
             return Opens.YES
         return Opens.UNKNOWN if sum({*each} != {Opens.NO} and bool(each) for each in found) >= threshold else Opens.NO
 
+    def reads(self, file: Encrypted) -> Opens:
+        """Whether a file can be decrypted, without trying; UNKNOWN where an identity is missing or useless."""
+        opens = self.opens(file.groups, file.threshold)
+        return Opens.UNKNOWN if opens is Opens.NO and self.problem is not None else opens
+
     def keeps(self, before: Encrypted, groups: Sequence[Group], threshold: int) -> Opens:
         """Whether a file still can be decrypted when it has these groups. NO only where it certainly could before.
 

@@ -1,0 +1,253 @@
+"""How a fleet's secrets begin: a `.sops.yaml` for the people and hosts there are, and the files that are declared.
+
+It is for a new fleet, and for one whose shipped examples its new owner cannot decrypt.
+"""
+
+import json
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from nixherd.base.errors import FleetError, Usage
+from nixherd.nix.declared import Declared, DeclaredSecret
+from nixherd.trust.enrol import Wanted
+from nixherd.trust.recipients import with_rekeys
+from nixherd.trust.secrets.files import Format
+from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.people import recipient_of_host
+from nixherd.trust.secrets.placeholders import NewFile, document
+from nixherd.trust.secrets.reading import SecretFile
+from nixherd.trust.secrets.rules import CONFIG, Rule, parse_rules
+from nixherd.trust.secrets.store import Secrets, Store
+
+USUAL = "secrets"
+_SHOWN = 5  # files
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
+_NOT_IN_ANCHORS = re.compile(r"[^A-Za-z0-9_-]")
+_PLAIN = re.compile(r"[A-Za-z0-9._@:/+-]+")
+_INTRODUCTION = (
+    "# Who may decrypt which file. A machine's key is made of its publicKey in hosts.nix (ssh-to-age); enrolling one\n"
+    "# adds it. After an edit by hand: nixherd secrets apply.\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredFile:
+    """A file that configurations declare, from the fleet's directory: its secrets, and the hosts that decrypt them.
+
+    No host is among these for a file that only homes declare, whose people decrypt it.
+    """
+
+    path: str
+    secrets: tuple[DeclaredSecret, ...]
+    hosts: tuple[str, ...]
+
+
+def declared_files(declared: Iterable[Declared]) -> tuple[DeclaredFile, ...]:
+    """The files of this repository that these configurations declare, sorted by path."""
+    secrets, hosts = defaultdict[str, list[DeclaredSecret]](list), defaultdict[str, dict[str, None]](dict)
+    for each in declared:
+        for secret in each.secrets:
+            if secret.file is not None:
+                secrets[secret.file].append(secret)
+                if secret.user is None:
+                    hosts[secret.file][each.host_id] = None
+    return tuple(DeclaredFile(path, tuple(secrets[path]), tuple(hosts[path])) for path in sorted(secrets))
+
+
+def directory_of(files: Sequence[DeclaredFile]) -> str:
+    """The directory for `.sops.yaml`, from the fleet's: the innermost that has all the files; the usual one for none.
+
+    Usage where that is outside of the fleet's directory.
+    """
+    if not files:
+        return USUAL
+    found = posixpath.commonpath([posixpath.dirname(f"/{file.path}") for file in files]).lstrip("/") or "."
+    if any(file.path.startswith("../") for file in files):
+        outside = next(file.path for file in files if file.path.startswith("../"))
+        raise Usage(
+            f"{outside} is declared, outside of the fleet's directory: say where {CONFIG} is to be (--directory)"
+        )
+    return found
+
+
+def config_text(
+    people: Mapping[str, Recipient], hosts: Mapping[str, Recipient], rules: Sequence[tuple[str, Sequence[str]]]
+) -> str:
+    """The text of a `.sops.yaml`: keys by name, and rules, each a file below it with the hosts that decrypt it.
+
+    Every person decrypts every file. Usage for a name that cannot be told from another one.
+    """
+    anchors = _anchors([*people, *hosts])
+    lines = [_INTRODUCTION.rstrip("\n"), "keys:", "  # People."]
+    lines += [_key(anchors[name], key) for name, key in people.items()]
+    if hosts:
+        lines += ["  # Machines.", *(_key(anchors[name], key) for name, key in hosts.items())]
+    lines += ["", "creation_rules:"]
+    for path, readers in rules:
+        keys = {**people, **{host: hosts[host] for host in readers if host in hosts}}
+        lines += [f"  - path_regex: ^{_pattern(path)}$", "    key_groups:"]
+        lead = "      - "
+        for kind in dict.fromkeys(key.kind for key in keys.values()):
+            lines.append(f"{lead}{kind}:")
+            lines += [f"          - *{anchors[name]}" for name, key in keys.items() if key.kind is kind]
+            lead = "        "
+        lines.append("")
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _key(anchor: str, key: Recipient) -> str:
+    return f"  - &{anchor} {key.value if _PLAIN.fullmatch(key.value) else json.dumps(key.value)}"
+
+
+def _pattern(path: str) -> str:
+    """A path_regex for one file, as plain as YAML and RE2 let it be."""
+    return re.sub(r"[^A-Za-z0-9_/-]", lambda found: rf"\{found[0]}" if found[0].isascii() else found[0], path)
+
+
+def _anchors(names: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in names:
+        anchor = _NOT_IN_ANCHORS.sub("_", name)
+        if (other := found.setdefault(anchor, name)) != name or names.count(name) > 1:
+            raise Usage(
+                f"{name} and {other} are two keys with one name in {CONFIG}; name the person otherwise (--name)"
+            )
+    return {name: anchor for anchor, name in found.items()}
+
+
+def require_name(name: str) -> str:
+    """A person's name, as given. Usage where it cannot be one."""
+    if not _NAME.fullmatch(name):
+        raise Usage(f"{name!r} is not a name for a key; use letters, digits, '_', '-', '.' and '@'")
+    return name
+
+
+def keys_of(file: DeclaredFile) -> tuple[str, ...]:
+    """The keys that the secrets of a file have in it, each once."""
+    return tuple(dict.fromkeys(secret.key for secret in file.secrets))
+
+
+def format_of(file: DeclaredFile) -> Format:
+    """The format of a file as declared. Usage where sops takes it for another one by its name."""
+    found, by_name = {secret.format for secret in file.secrets}, Format.of(file.path)
+    if found != {str(by_name)}:
+        formats = " and as ".join(sorted(found))
+        raise Usage(f"{file.path}: is declared as {formats}, and sops takes it for {by_name} by its name")
+    return by_name
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the secrets begin with: by name the keys of people, and what the hosts declare.
+
+    `unreadable` are the files that nobody of them can decrypt, and `replaces` says that these may go, with the
+    `.sops.yaml` that is there. `directory` is where that is to be, from the fleet's; where None, it follows.
+    """
+
+    people: Mapping[str, Recipient]
+    declared: Sequence[Declared]
+    directory: str | None = None
+    unreadable: Collection[str] = ()
+    replaces: bool = False
+
+
+def started(change: Wanted, start: Start) -> Wanted:
+    """With a `.sops.yaml`, a rule for each secret file, and every declared file; unchanged where nothing is missing.
+
+    Usage where that is not to be done, or not without a word.
+    """
+    declared = {file.path: file for file in declared_files(start.declared)}
+    old = _old_store(change.secrets, start.directory)
+    if old is not None and not _is_replaced(
+        old, start, [path for path in declared if path not in change.secrets.files]
+    ):
+        return change
+    directory = old.directory if old is not None else start.directory or directory_of(tuple(declared.values()))
+    files = {old.path(file.path): file for file in old.files} if old is not None else {}
+    kept = {path: file for path, file in files.items() if path not in start.unreadable}
+    if wrong := next((f"{path}: cannot be read: {file.problem}" for path, file in kept.items() if file.problem), None):
+        raise FleetError(f"{wrong}; mend it, or move it away")
+    readers = {path: declared[path].hosts if path in declared else () for path in sorted({*declared, *kept})}
+    hosts = {host.id: key for host in change.fleet.hosts.values() if (key := recipient_of_host(host)) is not None}
+    used = {host: hosts[host] for host in sorted({*chain.from_iterable(readers.values())} & hosts.keys())}
+    rules = [(_below(path, directory), reading) for path, reading in readers.items()]
+    text = config_text(start.people, used, rules)
+    change = _without_unreadable(change, [path for path in files if path not in {*kept, *declared}])
+    config, names = posixpath.normpath(f"{directory}/{CONFIG}"), ", ".join(_anchors([*start.people, *used]).values())
+    change = change.edited(config, text.encode(), f"{config}: for {names}")
+    change = _with_store(change, old, directory, text, [file for path, file in files.items() if path in kept])
+    change = with_rekeys(change)
+    for path in (path for path in declared if path not in kept):
+        made = _new_file(change, declared[path], config)
+        change = replace(change, created=(*change.created, made), seen={path: change.current(path), **change.seen})
+    return change
+
+
+def _old_store(secrets: Secrets, directory: str | None) -> Store | None:
+    """The one that there is. Usage where several are, and none of them is meant."""
+    if directory is not None:
+        return next((store for store in secrets.stores if store.directory == directory), None)
+    if len(secrets.stores) > 1:
+        raise Usage(f"there are {' and '.join(secrets.configs)}; say which is meant (--directory)")
+    return next(iter(secrets.stores), None)
+
+
+def _is_replaced(old: Store, start: Start, missing: Sequence[str]) -> bool:
+    """Whether what is there may go. Usage where that has not been said, or it is in use."""
+    if start.unreadable and start.replaces:
+        return True
+    if start.unreadable:
+        shown, more = ", ".join(sorted(start.unreadable)[:_SHOWN]), len(start.unreadable) - _SHOWN
+        which = f"{shown}{f' and {more} more' if more > 0 else ''}"
+        remedy = "with --replace-unreadable they and the rules are made anew, and what is in them is lost to you"
+        raise Usage(f"{old.config} is there already, and you cannot decrypt {which}; {remedy}")
+    if missing:
+        remedy = "`nixherd secrets add-host HOST --create` makes the files that a host declares"
+        raise Usage(f"{old.config} is there already, and {', '.join(missing)} missing; {remedy}")
+    return False
+
+
+def _without_unreadable(change: Wanted, paths: Sequence[str]) -> Wanted:
+    """Without the files that nobody declares and nobody can decrypt."""
+    for path in paths:
+        change = change.removed([path], f"remove {path}, which nobody declares and you cannot decrypt")
+    return change
+
+
+def _with_store(change: Wanted, old: Store | None, directory: str, text: str, files: Sequence[SecretFile]) -> Wanted:
+    """With a store whose rules are this text, and the files of the old one that stay."""
+    contents = {file.path: old.contents[file.path] for file in files} if old is not None else {}
+    secrets = change.secrets
+    store = Store(change.root, directory, text, parse_rules(text), tuple(files), contents, secrets.prefix)
+    others = tuple(each for each in secrets.stores if each.directory != directory)
+    return replace(change, secrets=replace(secrets, stores=(*others, store)))
+
+
+def _new_file(change: Wanted, file: DeclaredFile, config: str) -> NewFile:
+    store = change.secrets.require_store(file.path)
+    rule, people = store.rules.rule_of(store.below(file.path)), change.secrets.people(change.fleet)
+    assert isinstance(rule, Rule), "made for it"
+    names = ", ".join(people.name(key) for key in rule.recipients)
+    file_format = format_of(file)
+    try:
+        text = document(file_format, keys_of(file))
+    except ValueError as error:
+        raise FleetError(f"{file.path}: {error}; correct the declaration") from None
+    return NewFile(file.path, config, file_format, text, keys_of(file), frozenset(rule.recipients), names)
+
+
+def _below(path: str, directory: str) -> str:
+    """A file's path as a rule sees it. Usage for one that is outside of the directory."""
+    found = posixpath.relpath(f"/x/{path}", f"/x/{directory}")
+    if found.startswith("../"):
+        raise Usage(f"{path} is declared, and not below {directory}: say where {CONFIG} is to be (--directory)")
+    return found
+
+
+def unknown(declared: Iterable[Declared]) -> tuple[str, ...]:
+    """What is not known of the declarations, a line a host."""
+    return tuple(f"{each.host_id}: what it declares is not known: {each.problem}" for each in declared if each.problem)
