@@ -29,15 +29,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import tree_sitter_nix
 from pathspec import GitIgnoreSpec
-from tree_sitter import Language, Parser
 
 from nixherd.base.errors import DeadlineExceeded, FleetError, ProcessFailed, Severity
 from nixherd.base.process import Completed, run
 from nixherd.fleet.tree import opened
 from nixherd.gate.files import Place, copied, read_all
 from nixherd.gate.results import Found, Look, Missing, Unknown
+from nixherd.nix.syntax import parse
 
 ALEJANDRA, DEADNIX, STATIX = "alejandra", "deadnix", "statix"
 _FILES_PER_CALL = 1000  # the kernel takes 2 MiB of arguments
@@ -316,7 +315,6 @@ def _order(found: Found) -> tuple[str, int, int]:
 
 # Mending: on copies, looked at, and put in place one whole file after the other
 
-_LANGUAGE = Language(tree_sitter_nix.language())
 # The last one formats what the others have left; what does not parse it leaves alone.
 MENDERS: Mapping[str, Callable[[Place, float], None]] = {
     STATIX: fix_lints,
@@ -376,7 +374,7 @@ def put_in_place(root: Path, changes: Mended) -> list[str]:
 
 
 def parses(content: bytes) -> bool:
-    return not Parser(_LANGUAGE).parse(content).root_node.has_error
+    return not parse(content).has_error
 
 
 def _diff(file: str, before: bytes, after: bytes) -> str:

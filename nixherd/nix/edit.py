@@ -60,7 +60,7 @@ class NixText:
 
     def set(self, path: Path, value: str) -> bytes:
         """Set one attribute's value, an expression; it is added to its set where it is missing."""
-        root = self._root()
+        root = self._root(f"write `{_dotted(path)} = {value};`")
         bindings = self._bindings(root, path)
         if len(bindings) > 1:
             raise self._cannot(bindings[1][0], f"{_dotted(path)} is there twice; leave one of them")
@@ -74,15 +74,17 @@ class NixText:
 
     def written(self, path: Path) -> str | None:
         """Return an attribute's expression as it is written; None where it is not written out by itself."""
-        bindings = self._bindings(self._root(), path)
+        bindings = self._bindings(self._root("write it"), path)
         if len(bindings) != 1 or bindings[0][1] or bindings[0][0].type != "binding":
             return None
         value = bindings[0][0].child_by_field_name("expression")
-        return None if value is None else (value.text or b"").decode(errors="surrogateescape")
+        if value is None:
+            return None
+        return self.source[value.start_byte : value.end_byte].decode(errors="surrogateescape")
 
     def mentions(self, path: Path) -> bool:
         """Tell whether the file sets an attribute, or something below it."""
-        root = self._root()
+        root = self._root(f"look for {_dotted(path)}")
         return bool(self._bindings(root, path)) or any(True for _ in self._parts(root, path))
 
     def add(self, path: Path, lines: Sequence[str], *, comment: str = "") -> bytes:
@@ -90,10 +92,10 @@ class NixText:
 
         The comment, a line, comes above it where the entry has lines of its own.
         """
-        root = self._root()
+        first, *rest = lines
+        root = self._root(f"add `{_dotted(path)} = {' '.join(line.strip() for line in lines)};`")
         if self.mentions(path):
             raise CannotEdit(f"{self.name}: {_dotted(path)} is there already")
-        first, *rest = lines
         text = [f"{attribute_name(path[-1])} = {first}", *rest]
         text[-1] += ";"
         return self._spliced([self._insertion(root, path, text, comment)])
@@ -103,7 +105,7 @@ class NixText:
 
         One that is inherited from a `let` goes there too, where nothing else uses it.
         """
-        root = self._root()
+        root = self._root(f"remove {_dotted(path)}")
         bindings = self._bindings(root, path)
         if wrong := next((node for node, rest in bindings if rest), None):
             raise self._cannot(wrong, f"{_dotted(path)} is not written here by itself; remove it by hand")
@@ -124,9 +126,9 @@ class NixText:
     def line_of(self, path: Path) -> int | None:
         """Return the line of an attribute, or of the innermost set around it that is written out; None without one.
 
-        Raise CannotEdit where the text does not parse.
+        Raise CannotEdit where the text cannot be read here.
         """
-        root = self._root()
+        root = self._root(f"look for {_dotted(path)}")
         for depth in range(len(path), 0, -1):
             for node in (*(node for node, _ in self._bindings(root, path[:depth])), *self._parts(root, path[:depth])):
                 return int(node.start_point[0]) + 1
@@ -134,11 +136,12 @@ class NixText:
 
     # Finding
 
-    def _root(self) -> Node:
+    def _root(self, remedy: str) -> Node:
         tree = parse(self.source)
         if tree.has_error:
-            wrong = next((node for node in walk(tree) if node.is_error or node.is_missing), tree)
-            raise self._cannot(wrong, "this does not parse; correct it first")
+            # Nix may well take it: whoever edits has had it evaluated
+            wrong = min((node for node in walk(tree) if node.is_error or node.is_missing), key=_length, default=tree)
+            raise self._cannot(wrong, f"nixherd cannot edit this form; {remedy} by hand")
         root = tree.child_by_field_name("expression")
         if root is None:
             raise CannotEdit(f"{self.name}: there is nothing in it")
@@ -359,6 +362,10 @@ class NixText:
     def _indent_of(self, node: Node) -> bytes:
         line = self.source[self._line_start(node.start_byte) : node.start_byte]
         return line[: len(line) - len(line.lstrip())]
+
+
+def _length(node: Node) -> int:
+    return int(node.end_byte - node.start_byte)
 
 
 def _only_comment(rest: bytes) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import tree_sitter_nix
 from tree_sitter import Language, Node, Parser
 
+from nixherd.nix.lexer import known_forms
+
 _LANGUAGE = Language(tree_sitter_nix.language())
 
 Path = tuple[str, ...]
@@ -12,8 +14,15 @@ Path = tuple[str, ...]
 
 
 def parse(source: bytes) -> Node:
-    """Parse a file; its root node tells whether it `has_error`."""
-    return Parser(_LANGUAGE).parse(source).root_node
+    """Parse a file; its root node tells whether it `has_error`, which is not to say that Nix would refuse it.
+
+    Where the grammar lacks a form that Nix has, the tree is of one like it: places hold, the text of a node may not.
+    """
+    root = Parser(_LANGUAGE).parse(source).root_node
+    if not root.has_error:
+        return root
+    other = Parser(_LANGUAGE).parse(known_forms(source)).root_node
+    return root if other.has_error else other
 
 
 def walk(node: Node) -> Iterator[Node]:

@@ -11,8 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import tree_sitter_nix
-from tree_sitter import Language, Node, Parser
+from tree_sitter import Node
 
 from nixherd.base.errors import FleetError
 from nixherd.base.names import many
@@ -20,6 +19,7 @@ from nixherd.base.ssh_keys import same_key
 from nixherd.fleet import tree
 from nixherd.fleet.git import Repository
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
+from nixherd.nix.syntax import parse, walk
 from nixherd.trust.enrol import Wanted, overview_of, render_overview
 from nixherd.trust.former import known_keys
 from nixherd.trust.leaving import OwnRule, without_rules
@@ -27,7 +27,6 @@ from nixherd.trust.recipients import keys_of, namesakes, untrusted
 from nixherd.trust.secrets.files import read_file
 from nixherd.trust.secrets.rules import CONFIG, parse_rules
 
-_LANGUAGE = Language(tree_sitter_nix.language())
 _SHOWN = 80  # characters of a line that mentions a host
 _LARGEST = 1 << 20  # bytes of a file that is searched for names
 _NOT_SEARCHED = ("flake.lock", ".git")
@@ -295,7 +294,7 @@ def _is_in(path: str, targets: Collection[str]) -> bool:
 
 def _paths(path: str, content: bytes) -> Iterator[tuple[Node, str]]:
     """The paths that a Nix file names, below the fleet's directory; of one that is put together, what is known."""
-    for node in _nodes(content):
+    for node in walk(parse(content)):
         text = (node.text or b"").decode(errors="replace")
         if node.type == "path_expression":
             known, cut, _ = text.partition("${")
@@ -307,7 +306,7 @@ def _paths(path: str, content: bytes) -> Iterator[tuple[Node, str]]:
 
 
 def _in_nix(content: bytes, word: re.Pattern[str]) -> Iterator[int]:
-    for node in _nodes(content):
+    for node in walk(parse(content)):
         text = (node.text or b"").decode(errors="replace")
         if node.type == "identifier" and node.parent is not None and node.parent.type != "variable_expression":
             if word.fullmatch(text):
@@ -336,11 +335,3 @@ def _mention(path: str, content: bytes, line: int, word: re.Pattern[str] | None 
     start = max(0, min(match.start() - _SHOWN // 2, len(text) - _SHOWN)) if match else 0
     part = text[start : start + _SHOWN]
     return Mention(path, line, f"{'…' if start else ''}{part}{'…' if start + _SHOWN < len(text) else ''}")
-
-
-def _nodes(content: bytes) -> Iterator[Node]:
-    waiting = [Parser(_LANGUAGE).parse(content).root_node]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        waiting += reversed(node.children)

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tree_sitter_nix
-from tree_sitter import Language, Node, Parser
+from tree_sitter import Node
 
 from lab.options.names import is_attribute, parts
+from nixherd.nix.syntax import parse
 
-_LANGUAGE = Language(tree_sitter_nix.language())
 _SETS = ("attrset_expression", "rec_attrset_expression")
 _MODULE = {
     "imports",
@@ -123,7 +122,7 @@ def tree(kinds: Mapping[str, object]) -> dict[str, object]:
 
 
 def _root(file: Path) -> Node:
-    return Parser(_LANGUAGE).parse(file.read_bytes()).root_node
+    return parse(file.read_bytes())
 
 
 def _module(node: Node) -> Node | None:

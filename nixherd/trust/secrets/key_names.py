@@ -42,7 +42,6 @@ _FIELDS = frozenset((*Kind, "hc_vault_transit_uri"))
 _OF_CLOUDS = ("arn", "role", "resource_id", "key_id", "vaultUrl", "key", "version")
 _BEGINNINGS = ("age1", "ssh-ed25519 ", "ssh-rsa ", "arn:", "projects/", "https://")
 _FINGERPRINT = re.compile(r"[0-9A-Fa-f]{40}")
-_GENERATED = re.compile(r"(?i)\b(?:auto(?:matically)?[- ]?)?generated\b|\bdo(?: not|n'?t) (?:edit|modify|change)\b")
 
 
 def is_key(text: str | None) -> bool:
@@ -66,16 +65,6 @@ def value_of(text: str) -> str:
     """Return a key's text as sops compares it."""
     bare = text.replace(" ", "")
     return bare if _FINGERPRINT.fullmatch(bare) else text.strip()
-
-
-def generated_by(text: str) -> str | None:
-    """Return the comment at the head of a file that says that it is generated; None without one."""
-    for line in text.splitlines():
-        if line.strip() and not line.lstrip().startswith(("#", "---", "%")):
-            return None
-        if line.lstrip().startswith("#") and _GENERATED.search(line):
-            return line.strip().lstrip("#").strip()
-    return None
 
 
 def key_names(text: str, tree: Tree) -> dict[str, str]:

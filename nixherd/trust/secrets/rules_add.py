@@ -7,6 +7,7 @@ where just those rules take it that the host joins.
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from nixherd.trust.secrets import insert
 from nixherd.trust.secrets.key_names import is_key, is_of_hosts, is_of_people, like_others, listed, place_of, value_of
@@ -48,15 +49,15 @@ class Adding:
 
     def _proven(self, joined: Mapping[int, int]) -> str:
         editor, before = self.editor, self.editor.before
-        said = meaning(editor.tree, editor.changed)
+        now = meaning(editor.tree, editor.changed)
         anchors = {
-            name: said.anchors[name] if name in self._may_change else values
+            name: now.anchors[name] if name in self._may_change else values
             for name, values in editor.meaning.anchors.items()
         }
         if self._anchor:
             anchors[self._anchor[0]] = (self.recipient.value,)
         expected = [_with(rule, joined.get(rule.number), self.recipient) for rule in before.rules]
-        return editor.result(expected, said.document, anchors, but=self.recipient)
+        return editor.result(expected, now.document, anchors, but=self.recipient)
 
     # The list of keys
 
@@ -105,13 +106,11 @@ class Adding:
     def _may_grow(self, node: Node, joined: Collection[int]) -> bool:
         """Tell whether a list may grow: without a name, or with one of hosts that just these rules take it by."""
         around = self.editor.names_around(node)
-        entries = listed(self.editor.lines, node)
-        are_hosts = bool(entries) and all(_value(entry) in self.hosts for entry in entries)
-        if around and not are_hosts and not is_of_hosts(f"{around[0].anchor} {self._label(node)}"):
+        if around and not is_of_hosts(f"{around[0].anchor} {self._label(node)}"):
             return False
         users = self.editor.aliases_of(around)
         rules = {self.editor.rule_of(alias) for alias in users}
-        if not rules <= set(joined):
+        if not rules <= set(joined) or any(map(self.editor.names_around, users)):
             return False
         self._by_list = {number for number in rules if number is not None}
         self._may_change = {each.anchor or "" for each in around}
@@ -188,6 +187,7 @@ class Adding:
             self._require_unnamed(group, number, rule)
             rule_or_group = self._with_hosts(group, number, rule)
         else:
+            self._require_unmerged(rule, "key_groups", number, rule)
             rule_or_group = rule
         self._add_field(rule_or_group, number, rule)
 
@@ -215,9 +215,13 @@ class Adding:
         groups = editor.before.rules[number - 1].groups
         keys = [key for key in groups[self._groups[number]] if key.kind is self.recipient.kind] if groups else []
         words = [editor.word(key.value, rule.start) or scalar(key.value) for key in keys]
-        written = f"`{self.recipient.kind}: [{', '.join([*words, scalar(self.recipient.value)])}] # {self.name}`"
-        where = f"key group {self._groups[number] + 1} of rule {number}" if len(groups) > 1 else f"rule {number}"
-        editor.by_hand = f"write {written} for {where} by hand"
+        written = f"{self.recipient.kind}: [{', '.join([*words, scalar(self.recipient.value)])}]"
+        where = f"rule {number}"
+        if len(groups) > 1:
+            written, where = f"- {written}", f"key group {self._groups[number] + 1} of rule {number}"
+        elif isinstance(plain := editor.plain(rule), dict) and "key_groups" in {**plain, **_merged(plain)}:
+            written = f"key_groups: [{{{written}}}]"
+        editor.by_hand = f"write `{written}` for {where} by hand"
         why = f"rule {number} takes its keys from &{named.anchor} (line {line}), which others may take as well"
         return editor.cannot(rule, why)
 
@@ -240,12 +244,8 @@ class Adding:
     def _add_field(self, mapping: Node, number: int, rule: Node) -> None:
         field = self.recipient.kind.value
         keys = _pair(mapping, field)
-        merged = _pair(mapping, MERGE)
-        if keys is None and merged is not None:
-            sources = merged.items or [merged]
-            if any(_pair(source.resolved, field) for source in sources):
-                raise self._taken(next(each.target or each for each in sources), number, rule)
         if keys is None:
+            self._require_unmerged(mapping, field, number, rule)
             self._new_field(mapping, field)
         elif keys.target is not None:
             self._write_out(keys, keys.target)
@@ -255,6 +255,12 @@ class Adding:
             self._append(keys)
         else:
             self._extend(keys)
+
+    def _require_unmerged(self, mapping: Node, field: str, number: int, rule: Node) -> None:
+        merged = _pair(mapping, MERGE)
+        sources = (merged.items or [merged]) if merged is not None else ()
+        if any(_pair(source.resolved, field) for source in sources):
+            raise self._taken(next(each.target or each for each in sources), number, rule)
 
     def _append(self, keys: Node) -> None:
         entries = listed(self.editor.lines, keys)
@@ -330,6 +336,11 @@ def _with(rule: Rule, index: int | None, recipient: Recipient) -> Rule:
     groups = list(rule.groups) or [()]
     groups[index] = (*groups[index], recipient)
     return replace(rule, groups=tuple(groups))
+
+
+def _merged(plain: Mapping[str, Any]) -> dict[str, Any]:
+    taken = plain.get(MERGE) or []
+    return {name: value for part in (taken if isinstance(taken, list) else [taken]) for name, value in part.items()}
 
 
 def _pair(mapping: Node, name: str) -> Node | None:

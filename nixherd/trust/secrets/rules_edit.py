@@ -8,7 +8,7 @@ rule, the line, and what to write by hand.
 import re
 from collections.abc import Collection, Mapping, Sequence
 
-from nixherd.trust.secrets.key_names import generated_by, value_of
+from nixherd.trust.secrets.key_names import value_of
 from nixherd.trust.secrets.keys import Kind, Recipient
 from nixherd.trust.secrets.meaning import mapped
 from nixherd.trust.secrets.rules import Rule, Unknown
@@ -17,7 +17,7 @@ from nixherd.trust.secrets.rules_cut import Cutting, without_rules
 from nixherd.trust.secrets.rules_text import CannotEdit, RulesText, scalar, words_in
 from nixherd.trust.secrets.yaml_tree import Node
 
-__all__ = ["CannotEdit", "add", "add_rule", "generated_by", "remove", "remove_rules", "replace"]
+__all__ = ["CannotEdit", "add", "add_rule", "remove", "remove_rules", "replace"]
 
 _MEANS_MORE = re.compile(r"([.+*?()|\[\]{}^$\\])")  # in a regular expression
 

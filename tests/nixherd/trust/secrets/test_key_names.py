@@ -2,7 +2,8 @@
 
 import pytest
 
-from nixherd.trust.secrets.key_names import generated_by, like_others
+from nixherd.trust.secrets.generated import says_so
+from nixherd.trust.secrets.key_names import like_others
 from nixherd.trust.secrets.rules import parse_rules
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.layouts.layout import KEYS, Layout
@@ -22,7 +23,7 @@ def test_names_are_as_the_library_says(layout: Layout) -> None:
 
 @ALL
 def test_what_is_generated_is_known(layout: Layout) -> None:
-    assert (generated_by(layout.text) is not None) == layout.is_generated
+    assert (says_so(layout.text) is not None) == layout.is_generated
 
 
 @pytest.mark.parametrize(
