@@ -35,7 +35,7 @@ def fleet(shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 @pytest.fixture
 def row(shared: Shared, fleet: Path, said: Said) -> Rows:
     def one(operation: Any, declared: Declared, **data: Any) -> Outcome:
-        shared.evaluator._declared[("dev",)].value = {"dev": declared}
+        evaluates_to(shared, declared=declared)
         host = connected(shared, age_identity=str(identity_of(fleet.parent)), **data)
         host.state.activate_host(host)
         return perform(host, said, operation)
@@ -82,14 +82,12 @@ def test_a_host_without_secrets_needs_no_place_for_them(row: Rows, fleet: Path) 
     assert row(trust.enroll, Declared("dev")).changed
 
 
-def test_a_guest_is_not_made_either(row: Rows, shared: Shared, emulator: Emulator) -> None:
-    evaluates_to(shared, declared=Declared("dev", SECRETS))
+def test_a_guest_is_not_made_either(row: Rows, emulator: Emulator) -> None:
     found = row(proxmox.validate, Declared("dev", SECRETS))
     assert found.failed
     assert any("declares 4 secrets" in line and "secrets=none" in line for line in found.said)
     assert emulator.changes() == []
 
 
-def test_deploying_and_proving_is_not_refused(row: Rows, shared: Shared) -> None:
-    evaluates_to(shared, declared=Declared("dev"))
+def test_deploying_and_proving_is_not_refused(row: Rows) -> None:
     assert not row(sops.decrypted, Declared("dev")).failed

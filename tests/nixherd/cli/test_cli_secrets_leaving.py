@@ -1,0 +1,128 @@
+"""`nixherd secrets remove-host`: several at once, what was theirs alone, and those whom hosts.nix no longer has."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nixherd.cli.main import run
+from tests.nixherd.cli.conftest import Ended
+from tests.nixherd.trust.secrets.keys import key
+from tests.nixherd.trust.secrets.repositories import (
+    BEFORE,
+    contents,
+    git,
+    identity_of,
+    nobodys,
+    recipients,
+    repository,
+    sops,
+)
+
+pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    nobodys(monkeypatch, tmp_path)
+    monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(identity_of(tmp_path)))
+    return repository(tmp_path / "fleet")
+
+
+@pytest.fixture
+def secrets(fleet: Path, capfd: pytest.CaptureFixture[str]) -> Any:
+    def one(*words: str) -> Ended:
+        status = run(["--fleet", str(fleet), "secrets", *words])
+        return Ended(status, *capfd.readouterr())
+
+    return one
+
+
+def per_host(fleet: Path) -> None:
+    """A rule and a file for each host, as many fleets have; igp's is named by its configuration."""
+    path = fleet / "secrets" / ".sops.yaml"
+    text = path.read_text()
+    for name in ("doc1", "igp"):
+        who = f"{key('admin').recipient},{key(name).recipient}"
+        text += f"  # {name}'s own\n  - path_regex: ^{name}\\.yaml$\n    age: {who}\n"
+    path.write_text(text)
+    for name in ("doc1", "igp"):
+        (fleet / "secrets" / f"{name}.yaml").write_text("own: 1\n")
+        sops(fleet / "secrets", "encrypt", "--in-place", f"{name}.yaml")
+    git(fleet, "add", "-A")
+    git(fleet, "commit", "-qm", "each its own")
+
+
+def test_several_hosts_leave_with_one_commit(secrets: Any, fleet: Path) -> None:
+    per_host(fleet)
+    planned = secrets("remove-host", "igp", "doc1", "--dry-run", "--json")
+    assert planned.status == 0, planned.err
+    assert len(planned.json["offered"]) == 2
+    assert (
+        "rule 4 (^doc1\\.yaml$) with secrets/doc1.yaml, which beside it admin can decrypt, stays"
+        in planned.json["offered"][0]
+    )
+    done = secrets("remove-host", "igp", "doc1", "--json")
+    assert done.status == 0, done.err
+    assert git(fleet, "log", "-1", "--format=%s").strip() == "secrets: igp, doc1 leave"
+    assert git(fleet, "rev-list", "--count", "HEAD").strip() == "3"
+    assert set.union(*recipients(fleet).values()) == {"admin"}
+    assert (fleet / "secrets" / "igp.yaml").exists()
+    assert sops(fleet / "secrets", "decrypt", "igp.yaml", identity="igp", check=False).returncode != 0
+    again = secrets("remove-host", "igp", "doc1", "--json")
+    assert (again.status, again.json["steps"], again.json["changed"]) == (0, [], False)
+    assert again.json["notes"] == ["igp is not a recipient", "doc1 is not a recipient"]
+    assert "nobody is not a recipient in secrets/.sops.yaml; there are admin" in secrets("remove-host", "nobody").err
+
+
+def test_their_rules_and_files_go_where_that_is_asked_for(secrets: Any, fleet: Path) -> None:
+    before = (fleet / "secrets" / ".sops.yaml").read_text()
+    per_host(fleet)
+    done = secrets("remove-host", "igp", "doc1", "--remove-secrets", "--json")
+    assert done.status == 0, done.err
+    assert done.json["offered"] == []
+    assert not (fleet / "secrets" / "igp.yaml").exists()
+    assert not (fleet / "secrets" / "doc1.yaml").exists()
+    after = (fleet / "secrets" / ".sops.yaml").read_text()
+    assert "igp" not in after
+    assert after.splitlines()[-1] == before.splitlines()[-1]
+    assert git(fleet, "status", "--porcelain") == ""
+    assert secrets("status", "--json").status == 0
+
+
+def test_a_file_that_nix_names_does_not_go(secrets: Any, fleet: Path) -> None:
+    per_host(fleet)
+    (fleet / "hosts" / "igp.nix").write_text("{ sops.defaultSopsFile = ../secrets/igp.yaml; }\n")
+    git(fleet, "commit", "-qam", "named")
+    before = contents(fleet)
+    found = secrets("remove-host", "igp", "--remove-secrets")
+    assert (
+        "hosts/igp.nix:1: { sops.defaultSopsFile = ../secrets/igp.yaml; }: names a secret file that was to go"
+        in found.err
+    )
+    assert found.status == 4
+    assert contents(fleet) == before
+
+
+@pytest.mark.parametrize("how", ["name", "key", "unnamed key"])
+def test_a_host_that_is_none_any_more_is_found_and_removed(secrets: Any, fleet: Path, how: str) -> None:
+    text = (fleet / "hosts.nix").read_text()
+    begin = text.index("  # igp")
+    (fleet / "hosts.nix").write_text(text[:begin] + text[text.index("  };\n", begin) + 5 :])
+    if how == "unnamed key":
+        path = fleet / "secrets" / ".sops.yaml"
+        path.write_text(path.read_text().replace("&igp ", "").replace("*igp", key("igp").recipient))
+    git(fleet, "commit", "-qam", "igp went")
+    found = secrets("status", "--json")
+    given = {"name": "igp", "key": key("igp").recipient, "unnamed key": key("igp").recipient}[how]
+    called = "igp" if how != "unnamed key" else given
+    [finding] = [each for each in found.json["findings"] if "was a host" in each]
+    assert finding.startswith("secrets/.sops.yaml: ")
+    assert finding.endswith(f"was a host of hosts.nix and is none now; `nixherd secrets remove-host {called}`")
+    assert found.status == 1
+    assert "igp" in {each["name"] for each in found.json["others"]} or how == "unnamed key"
+    assert secrets("remove-host", given, "--json").status == 0
+    again = secrets("remove-host", given, "--json")
+    assert (again.status, again.json["changed"]) == (0, False), again.err
+    assert recipients(fleet) == {name: who - {"igp"} for name, who in BEFORE.items()}
+    assert secrets("status", "--json").status == 0
