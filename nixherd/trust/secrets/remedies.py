@@ -14,9 +14,10 @@ from nixherd.nix.declared import Declared, DeclaredSecret, files_of
 from nixherd.trust.secrets.causes import Causes
 from nixherd.trust.secrets.files import Encrypted
 from nixherd.trust.secrets.keys import Kind, Recipient
+from nixherd.trust.secrets.people import recipient_of_host
 from nixherd.trust.secrets.proof import Place, Proven, Verdict
 from nixherd.trust.secrets.rules import Unknown
-from nixherd.trust.secrets.store import Secrets, recipient_of_host
+from nixherd.trust.secrets.store import Secrets
 
 CLOSED = "not encrypted for it"
 APPLY = "`nixherd secrets apply`"
