@@ -1,21 +1,15 @@
 """Secret files encrypted anew, and the proof that a machine decrypts its own."""
 
-import secrets as random
-
 from pyinfra import host
 
-from facts.sops import Secret, Secrets
-from nixherd.base.errors import FleetError
+from nixherd.base.errors import EndUnknown, FleetError, NotWell
 from nixherd.base.names import flag_of
-from nixherd.deploy.machine import output_of
-from nixherd.pyinfra_glue.engine import PyinfraMachine
-from nixherd.pyinfra_glue.fleet_files import changed_files, not_encrypted_for
-from nixherd.pyinfra_glue.hosts import evaluated, executing, fleet_host
+from nixherd.pyinfra_glue.fleet_files import changed_files
+from nixherd.pyinfra_glue.hosts import executing, fleet_host
 from nixherd.pyinfra_glue.installing import is_installed, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
+from nixherd.pyinfra_glue.proving_secrets import Proof, declared_of, report
 from nixherd.trust.recipients import with_rekeys
-
-_SALT = random.token_hex(16)
 
 
 @operation()
@@ -27,45 +21,39 @@ def updatekeys() -> Change | NoChange:
 
 @operation()
 def decrypted(strict: bool = True) -> Change | NoChange:
-    """Prove that the machine has decrypted each secret that its configuration declares, with its own host key.
+    """Prove that the machine has decrypted each secret and template that its configuration declares, as declared.
 
-    Reported are names and salted hashes. What is missing fails the host; with `strict=False` only where the secret
-    files are encrypted for it and it runs what the flake says: before, there is nothing to show.
+    Reported are names and salted hashes, as read back. With `strict=False` what is to come is said only: files that are
+    not encrypted for the machine yet, an older system, a home whose user has not logged in.
+
+    Args:
+        strict: whether everything that is not proven fails the host.
     """
     is_strict, host_id = flag_of("strict", strict), fleet_host(host).id
-    if not fleet_host(host).is_nixos:
-        return NoChange(f"{host_id} does not run NixOS; its user's secrets are its own")
-    config = evaluated(host)
-    declared = {secret.path: secret.file or str(secret.origin) for secret in config.declared.of_system}
-    if not declared:
-        return NoChange(f"{host_id} declares no secrets")
-    machine = machine_of(host)
-    if not is_installed(machine):
-        if executing(host):
-            raise FleetError(f"{host_id}: no installed system answers; provision it first")
-        return Change(f"verify that {host_id} decrypts {len(declared)} secrets", lambda: None)
-    secrets = _ask_for_secrets()
-    missing = [path for path in declared if not (path in secrets and secrets[path]["size"])]
-    for path in sorted(set(declared) - set(missing)) if executing(host) else ():
-        secret = secrets[path]
-        host.log(f"decrypted {path} ({secret['mode']} {secret['owner']}), salted SHA-256 {secret['hash'][:16]}…")
-    if missing:
-        closed = not_encrypted_for(host, [declared[path] for path in missing])
-        message = f"{host_id} has not decrypted {', '.join(missing)}: "
-        if closed:
-            message += f"not encrypted for it: {', '.join(closed)}; enroll it (deploys/enroll.py) and deploy it"
-        elif machine and machine["current_system"] != config.toplevel:
-            message += "its system is older than the files, which are encrypted for it by now; deploy it"
-        else:
-            raise FleetError(f"{message}look at `journalctl -b -u sops-install-secrets` and at its activation there")
-        if is_strict:
-            raise FleetError(message)
-        host.log(message)
-    return NoChange(f"{host_id} has decrypted {len(declared) - len(missing)} of {len(declared)} secrets")
-
-
-def _ask_for_secrets() -> dict[str, Secret]:
-    """Return what the machine has decrypted. FleetError without an answer, which a fact would give as no secret."""
-    fact = Secrets()
-    output = output_of(PyinfraMachine(host), fact.command(_SALT), what="reading its secrets", sudo=True)
-    return fact.process(output.splitlines())
+    declared = declared_of(host)
+    others = f"; what {' and '.join(declared.others)} brings is not proven" if declared.others else ""
+    if not declared.secrets and not declared.templates and not declared.problem:
+        return NoChange(f"{host_id} declares no secrets for sops-nix{others}")
+    system = None
+    if fleet_host(host).is_nixos:
+        machine = machine_of(host)
+        if not is_installed(machine):
+            if executing(host):
+                raise FleetError(f"{host_id}: no installed system answers; provision it first")
+            return Change(
+                f"verify that {host_id} decrypts {len(declared.secrets)} secrets", lambda: None, changes=False
+            )
+        system = machine["current_system"] if machine else None
+    proof = Proof.of(host, declared, system)
+    report(host, proof)
+    wrong = [f"{host_id}: {each}" for each in proof.findings if each.is_wrong or is_strict]
+    to_come = [f"{host_id}: {each}" for each in proof.findings if not (each.is_wrong or is_strict)]
+    unknown = [f"{host_id}: not known: {line}" for line, is_system in proof.unknown if is_system or is_strict]
+    to_come += [f"{host_id}: not known: {line}" for line, is_system in proof.unknown if not (is_system or is_strict)]
+    for line in to_come:
+        host.log(line)
+    if wrong:
+        raise NotWell("\n".join((*wrong, *unknown)))
+    if unknown:
+        raise EndUnknown("\n".join(unknown))
+    return NoChange(f"{host_id} has decrypted {proof.summary}{others}")

@@ -1,6 +1,6 @@
 """The fleet's own files as steps of a deploy: their changes, the host key that comes into them, their gate."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,6 @@ from nixherd.pyinfra_glue.installing import machine_for, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange
 from nixherd.trust.enrol import Wanted, publish
 from nixherd.trust.joining import Admission
-from nixherd.trust.secrets.people import recipients_of_hosts
 from nixherd.trust.secrets.sops import as_host, operator
 from nixherd.trust.secrets.store import Secrets, look_at_secrets
 from nixherd.trust.templating import Values, render, render_foreign
@@ -104,15 +103,6 @@ def secrets_of(host: Host, fleet: Fleet) -> Secrets:
     directory = path_below("secrets_directory", given) if given else None
     edit_generated = flag_of("edit_generated", host.data.get("edit_generated", False))
     return Secrets.load(root, directory, edit_generated=edit_generated)
-
-
-def not_encrypted_for(host: Host, files: Collection[str]) -> list[str]:
-    """The secret files, of these, that are not encrypted for the machine as things are now."""
-    fleet = load_fleet(context_of(host).fleet.path)
-    mine = {key for key, host_id in recipients_of_hosts(fleet).items() if host_id == fleet_host(host).id}
-    known = secrets_of(host, fleet).files
-    can = {path for path, file in known.items() if file.encrypted and mine & set(file.encrypted.recipients)}
-    return sorted(set(files) - can)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ which becomes `fact`. pyinfra-testing itself is not used: importing it patches e
 
 import hashlib
 import importlib
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -116,18 +117,30 @@ def test_secrets_are_hashed_with_their_salt_and_never_shown(tmp_path: Path) -> N
     (tmp_path / "run" / "secrets").symlink_to("secrets.d/7")
     lines = ran(Secrets().command(salt="ab12"), tmp_path)
     found = Secrets().process(lines)
+    assert found is not None
     assert sorted(found) == ["/run/secrets/api_token", "/run/secrets/wifi/pass word"]
     token = found["/run/secrets/api_token"]
     assert token["hash"] == hashlib.sha256(b"ab12xyzzy").hexdigest()
     assert (token["mode"], token["size"]) == ("400", 5)
     assert not any("xyzzy" in line or "hunter2" in line for line in lines)
     unsalted = Secrets().process(ran(Secrets().command(), tmp_path))
+    assert unsalted is not None
     assert unsalted["/run/secrets/api_token"]["hash"] == hashlib.sha256(b"xyzzy").hexdigest()
 
 
 def test_a_machine_without_secrets_has_none(tmp_path: Path) -> None:
-    assert ran(Secrets().command(), tmp_path) == []
-    assert Secrets().default() == {}
+    assert Secrets().process(ran(Secrets().command(), tmp_path)) == {}
+    assert Secrets().default() is None  # which is not a machine without any
+
+
+def test_secrets_that_cannot_be_seen_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run" / "secrets").mkdir(parents=True)
+    tool = tmp_path / "find"
+    tool.write_text("#!/bin/sh\necho find: /run/secrets/7: Permission denied >&2; exit 1\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(FactProcessError, match=r"not all of its secrets can be seen: find: .*Permission denied"):
+        Secrets().process(ran(Secrets().command(), tmp_path))
 
 
 def test_a_salt_is_nothing_else() -> None:
@@ -160,7 +173,9 @@ def test_the_machines_own_tool_converts(tmp_path: Path, monkeypatch: pytest.Monk
         (HostKey(), ["-----BEGIN OPENSSH PRIVATE KEY-----", "x"]),
         (Recipient(), ["ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAgCA"]),
         (Recipient(), ["age1notone"]),
-        (Secrets(), ["no such line"]),
+        (Secrets(), ["nixherd-secrets", "no such line", "nixherd-secrets-end"]),
+        (Secrets(), ["sudo: a password is required"]),
+        (Secrets(), ["nixherd-secrets"]),
     ],
 )
 def test_other_words_about_keys_are_refused(fact: Any, lines: list[str]) -> None:

@@ -1,6 +1,7 @@
 """A home on a machine that something else takes care of: the same stages, as its user, without root."""
 
 import os
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,12 +135,16 @@ def test_the_secrets_of_a_home_open_with_the_persons_key(home: Home, tmp_path: P
     ended, document = run_deploy(home.lab, "caddy")
     assert (ended.status, outcomes(document)) == (0, {"caddy": "deployed"}), document
     assert home.on("cat .config/sops-nix/secrets/token").output.strip() == "hush"
-    assert home.on("stat -c %a .config/sops-nix/secrets .config/sops-nix/secrets/token").output.split() == [
-        "700",
-        "400",
-    ]
+    generation = home.on("readlink .config/sops-nix/secrets; stat -Lc %a .config/sops-nix/secrets/token").output.split()
+    assert (generation[0].endswith("/secrets.d/1"), generation[1]) == (True, "400")
+    prove = ("-y", "inventory.py", "deploys/secrets_check.py", "--limit", "caddy")
+    proven = home.lab.pyinfra(*prove).says("caddy")
+    assert [line for line in proven if re.match(r"decrypted /\S+/sops-nix/secrets/token \(400 abl030\), salted", line)]
 
     home.on("rm .ssh/id_ed25519 && ssh-keygen -q -t ed25519 -N '' -f .ssh/id_ed25519")
     home.change('{ sops.secrets.token.sopsFile = ../../secrets/home-caddy.yaml; home.file.more.text = "x"; }')
     ended, document = run_deploy(home.lab, "caddy", check=False)
     assert (ended.status, outcomes(document)) == (1, {"caddy": "rolled back"}), document
+    home.on("rm -r /run/user/*/secrets.d")
+    refused = home.lab.pyinfra(*prove, check=False)
+    assert (refused.status, "caddy: not decrypted: " in refused.output) == (1, True), refused.output

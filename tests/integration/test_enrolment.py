@@ -1,6 +1,7 @@
 """From nothing to a machine that decrypts its secrets, in both orders, judged past the code that did it."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -146,17 +147,11 @@ def test_enrolled_afterwards_it_decrypts_after_its_next_switch(lab: Lab) -> None
         *("secrets/dev.yaml", "vms/definitions.nix"),
     ]
     assert_in_service(lab)
-    assert "its system is older than the files, which are encrypted for it by now; deploy it" in " ".join(
-        deploy(lab, CHECK, check=False)
+    [advice] = re.findall(
+        r"its system is older than the files, which are encrypted for it by now; `([^`]*)`",
+        " ".join(deploy(lab, CHECK, check=False)),
     )
-
-    system = "nixosConfigurations.dev.config.system.build.toplevel"
-    path = lab.run("sh", "-c", f"nix build --no-link --print-out-paths $FLEET#{system} 2>/dev/null").output.strip()
-    known = f"-o UserKnownHostsFile={lab.state / 'known-enrolled'} -o StrictHostKeyChecking=yes"
-    on(lab, "true")
-    there = f"ssh://abl030@{report(lab)['address']}?remote-program=sudo%20nix-store"
-    lab.run("sh", "-c", f"NIX_SSHOPTS='{known}' nix copy --no-check-sigs --to '{there}' {path}")
-    on(lab, f"sudo {path}/bin/switch-to-configuration test")
+    lab.run("sh", "-c", f"cd $FLEET && {advice}")
     assert any("decrypted /run/secrets/wifi/password" in line for line in deploy(lab, CHECK))
     assert_decrypted(lab)
 

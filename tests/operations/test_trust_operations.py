@@ -9,7 +9,6 @@ import pytest
 
 from nixherd.base.ssh_keys import KeyPair, generate_ed25519
 from nixherd.fleet.load import load_fleet
-from nixherd.nix.declared import Declared, DeclaredSecret
 from operations import age, sops, trust
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.trust.secrets.keys import key
@@ -188,56 +187,6 @@ def test_another_key_than_the_one_that_is_here_is_not_proof(machine: Callable[..
     outcome = run(trust.forget_key)
     assert outcome.failed
     assert kept.exists()
-
-
-TWO = {"/run/secrets/api_token": "secrets/dev.yaml", "/run/secrets/wifi/password": "secrets/common.yaml"}
-FILLED = "mkdir -p /run/secrets.d/1/wifi; ln -s secrets.d/1 /run/secrets; printf xyzzy >/run/secrets/api_token"
-
-
-def declares(shared: Shared, **changes: Any) -> None:
-    """The flake says of `dev` that it has two secrets."""
-    shared.evaluator.forget()
-    secrets = tuple(DeclaredSecret(path[13:], path, file, "yaml", path[13:]) for path, file in TWO.items())
-    evaluates_to(shared, declared=Declared("dev", secrets), **changes)
-
-
-def test_what_the_machine_has_decrypted(machine: Callable[..., Rows], shared: Shared) -> None:
-    declares(shared)
-    run = machine(FILLED, "printf hunter2 >/run/secrets/wifi/password")
-    outcome = run(sops.decrypted)
-    assert (outcome.changed, outcome.failed) == (False, False), outcome.said
-    assert [line.split(",")[0] for line in outcome.said if line.startswith("decrypted")] == [
-        "decrypted /run/secrets/api_token (644 root)",
-        "decrypted /run/secrets/wifi/password (644 root)",
-    ]
-    assert not any("xyzzy" in line or "hunter2" in line for line in outcome.said)
-
-
-@pytest.mark.parametrize("setup", [FILLED, f"{FILLED}; : >/run/secrets/wifi/password"])
-def test_what_it_has_not_decrypted(machine: Callable[..., Rows], shared: Shared, setup: str) -> None:
-    declares(shared)
-    run = machine(setup)
-    missing = "dev has not decrypted /run/secrets/wifi/password: "
-    outcome = run(sops.decrypted)
-    assert outcome.failed
-    assert outcome.said[-1].startswith(f"{missing}not encrypted for it: secrets/common.yaml; enroll it")
-    assert not run(sops.decrypted, strict=False).failed  # there is nothing to show yet
-    run(trust.enroll)
-    declares(shared)
-    failed = run(sops.decrypted, strict=False)
-    assert failed.failed  # it runs what the flake says, and its files are encrypted for it
-    assert failed.said[-1].startswith(f"{missing}look at `journalctl")
-    declares(shared, toplevel=f"{DESCRIBED.toplevel}-new")
-    assert not run(sops.decrypted, strict=False).failed
-    older = run(sops.decrypted)
-    assert older.said[-1].endswith("its system is older than the files, which are encrypted for it by now; deploy it")
-
-
-def test_what_it_does_not_say_is_not_taken_for_no_secrets(machine: Callable[..., Rows], shared: Shared) -> None:
-    declares(shared)
-    outcome = machine(FILLED, "ln -sf /bin/false /usr/bin/stat")(sops.decrypted, strict=False)
-    assert outcome.failed, outcome.said
-    assert not any("has not decrypted" in line for line in outcome.said)
 
 
 def test_a_configuration_without_secrets_has_nothing_to_prove(row: Rows) -> None:

@@ -1,50 +1,75 @@
-# For Home Manager: secrets below ~/.config/sops-nix/secrets, decrypted by the user when the home is activated.
+# For Home Manager: secrets below ~/.config/sops-nix/secrets, decrypted by the user's systemd and when the home is
+# activated. The lab's machines have no systemd of users: the activation runs the program itself there.
 {
   config,
   lib,
+  pkgs,
   ...
 }: let
   cfg = config.sops;
-  secrets = lib.attrValues cfg.secrets;
-  inherit (lib) escapeShellArg;
-  secretsDir = "${config.xdg.configHome}/sops-nix/secrets";
-  decrypt = secret: let
-    target = "${secretsDir}.new/${secret.name}";
-    extract = lib.optionalString (lib.elem secret.format ["yaml" "json"] && secret.key != "") "--extract ${escapeShellArg (lib.concatMapStrings (k: "[${builtins.toJSON k}]") (lib.splitString "/" secret.key))}";
-  in ''
-    mkdir -p "$(dirname ${escapeShellArg target})"
-    sops decrypt --input-type ${secret.format} ${lib.optionalString (extract == "") "--output-type ${secret.format}"} ${extract} --output ${escapeShellArg target} ${secret.sopsFile} || { echo "sops: cannot decrypt ${secret.name}" >&2; exit 1; }
-    chmod ${secret.mode} ${escapeShellArg target}
+  inherit (lib) mkOption types;
+  inherit (import ./manifest.nix {inherit lib pkgs cfg;}) install manifest generateKey;
+  ofHome = manifest "" cfg.secrets cfg.templates {
+    secretsMountPoint = cfg.defaultSecretsMountPoint;
+    symlinkPath = cfg.defaultSymlinkPath;
+    userMode = true;
+  };
+  script = pkgs.writeShellScript "sops-nix-user" ''
+    ${lib.optionalString cfg.age.generateKey (generateKey cfg.age.keyFile)}
+    ${install} -ignore-passwd ${ofHome}
   '';
 in {
   _known = [(lib.knownOptions "sops-nix-home")];
-  options.sops = import ./options.nix {inherit lib config secretsDir;};
-  config = lib.mkIf (secrets != []) {
-    assertions = [
-      {
-        assertion = cfg.age.keyFile != null || cfg.age.sshKeyPaths != [] || cfg.gnupg.home != null;
-        message = "No key source configured for sops. Either set sops.age.keyFile, sops.age.sshKeyPaths or sops.gnupg.home";
-      }
-    ];
-    home.activation.sops-nix = {
-      after = ["writeBoundary"];
-      data = ''
-        (
-          umask 077
-          rm -rf ${escapeShellArg secretsDir}.new; mkdir -p ${escapeShellArg secretsDir}.new
-          ${lib.optionalString (cfg.age.keyFile != null) "export SOPS_AGE_KEY_FILE=${escapeShellArg cfg.age.keyFile}"}
-          ${lib.optionalString (cfg.age.sshKeyPaths != []) ''
-          # Recipients are converted keys; sops itself does not accept SSH keys for those.
-          export SOPS_AGE_KEY_FILE=${escapeShellArg secretsDir}.new/.identity
-          trap 'rm -f "$SOPS_AGE_KEY_FILE"' EXIT
-          python3 ${./ssh_to_age.py} ${escapeShellArg (toString (lib.head cfg.age.sshKeyPaths))} >"$SOPS_AGE_KEY_FILE"
-        ''}
-          set -eu
-          ${lib.concatMapStrings decrypt secrets}
-          rm -f ${escapeShellArg secretsDir}.new/.identity
-          rm -rf ${escapeShellArg secretsDir}; mv ${escapeShellArg secretsDir}.new ${escapeShellArg secretsDir}
-        )
-      '';
+  options.sops =
+    import ./options.nix {
+      inherit lib pkgs config;
+      symlinkPath = cfg.defaultSymlinkPath;
+    }
+    // {
+      defaultSymlinkPath = mkOption {
+        type = types.str;
+        default = "${config.xdg.configHome}/sops-nix/secrets";
+      };
+      defaultSecretsMountPoint = mkOption {
+        type = types.str;
+        default = "%r/secrets.d";
+      };
     };
-  };
+  config = lib.mkMerge [
+    (lib.mkIf (cfg.templates != {}) {
+      sops.placeholder = lib.mapAttrs (name: _: lib.mkDefault "<SOPS:${builtins.hashString "sha256" name}:PLACEHOLDER>") cfg.secrets;
+    })
+    (lib.mkIf (cfg.secrets != {}) {
+      assertions = [
+        {
+          assertion = cfg.gnupg.home != null || cfg.gnupg.sshKeyPaths != [] || cfg.age.keyFile != null || cfg.age.sshKeyPaths != [];
+          message = "No key source configured for sops. Either set services.openssh.enable or set sops.age.keyFile or sops.gnupg.home";
+        }
+      ];
+      systemd.user.services.sops-nix = {
+        Unit.Description = "sops-nix activation";
+        Service = {
+          Type = "oneshot";
+          ExecStart = "${script}";
+        };
+        Install.WantedBy = "default.target";
+      };
+      home.activation.sops-nix = {
+        after = ["writeBoundary"];
+        data = ''
+          systemdStatus=$(systemctl --user is-system-running 2>&1 || true)
+          if [[ $systemdStatus == running || $systemdStatus == degraded ]]; then
+            systemctl restart --user sops-nix
+          else
+            echo "User systemd daemon not running. The lab runs its unit's program in its stead."
+            export XDG_RUNTIME_DIR=''${XDG_RUNTIME_DIR:-/run/user/$(id -u)}
+            # a log-in makes it elsewhere
+            [[ -d $XDG_RUNTIME_DIR ]] || sudo -n install -d -m 0700 -o "$(id -u)" -g "$(id -g)" "$XDG_RUNTIME_DIR"
+            ${script}
+          fi
+          unset systemdStatus
+        '';
+      };
+    })
+  ];
 }

@@ -1,58 +1,124 @@
-# For NixOS: secrets below /run/secrets, decrypted with the host's key at activation, if the machine has sops.
+# For NixOS: secrets below /run/secrets, decrypted with the host's key at activation, or by a unit.
 {
   config,
   lib,
+  pkgs,
   ...
 }: let
   cfg = config.sops;
-  secrets = lib.attrValues cfg.secrets;
-  inherit (lib) escapeShellArg;
-  options = import ./options.nix {
-    inherit lib config;
-    secretsDir = "/run/secrets";
+  inherit (lib) mkOption types;
+  inherit (import ./manifest.nix {inherit lib pkgs cfg;}) install manifest generateKey;
+  ofUsers = lib.filterAttrs (_: secret: secret.neededForUsers) cfg.secrets;
+  regular = lib.filterAttrs (_: secret: !secret.neededForUsers) cfg.secrets;
+  common = {
+    inherit (cfg) useTmpfs;
+    userMode = false;
   };
-  # A host without an RSA key and without another key file decrypts with its Ed25519 host key.
-  hostKeys = map (k: k.path) (lib.filter (k: k.type == "ed25519") config.services.openssh.hostKeys);
-  decrypt = secret: let
-    target = "/run/secrets.d/new/${secret.name}";
-    extract = lib.optionalString (lib.elem secret.format ["yaml" "json"] && secret.key != "") "--extract ${escapeShellArg (lib.concatMapStrings (k: "[${builtins.toJSON k}]") (lib.splitString "/" secret.key))}";
-  in ''
-    (umask 026 && mkdir -p "$(dirname ${escapeShellArg target})")
-    sops decrypt --input-type ${secret.format} ${lib.optionalString (extract == "") "--output-type ${secret.format}"} ${extract} --output ${escapeShellArg target} ${secret.sopsFile} || { echo "sops: cannot decrypt ${secret.name}" >&2; failed=1; }
-    chown ${toString secret.owner}:${toString secret.group} ${escapeShellArg target} && chmod ${secret.mode} ${escapeShellArg target}
+  ofSystem = manifest "" regular cfg.templates (common
+    // {
+      secretsMountPoint = "/run/secrets.d";
+      symlinkPath = "/run/secrets";
+    });
+  beforeUsers = manifest "-for-users" ofUsers {} (common
+    // {
+      secretsMountPoint = "/run/secrets-for-users.d";
+      symlinkPath = "/run/secrets-for-users";
+    });
+  # A host decrypts with its own keys, but for those that are secrets themselves.
+  keys = type: map (k: k.path) (lib.filter (k: k.type == type && !lib.hasPrefix "/run/secrets" k.path) config.services.openssh.hostKeys);
+  # sops must not find a key of its own in root's home.
+  environment = {HOME = "/var/empty";} // cfg.environment;
+  withEnvironment = command: ''
+    (
+      ${lib.concatStringsSep "\n" (lib.mapAttrsToList (name: value: "export ${name}='${toString value}'") environment)}
+      ${command}
+    )
   '';
+  both = other: text: (other == null) || text == null || text == 0;
 in {
   _known = [(lib.knownOptions "sops-nix")];
-  options.sops = options;
+  options.sops =
+    import ./options.nix {
+      inherit lib pkgs config;
+      symlinkPath = "/run/secrets";
+      users = config.users.users;
+    }
+    // {
+      useTmpfs = mkOption {
+        type = types.bool;
+        default = false;
+      };
+      useSystemdActivation = mkOption {
+        type = types.bool;
+        default = false;
+      };
+    };
   config = lib.mkMerge [
-    {sops.age.sshKeyPaths = lib.mkDefault (lib.optionals config.services.openssh.enable hostKeys);}
-    (lib.mkIf (secrets != []) {
-      assertions = [
-        {
-          assertion = cfg.age.keyFile != null || cfg.age.sshKeyPaths != [] || cfg.gnupg.home != null;
-          message = "No key source configured for sops. Either set services.openssh.enable or set sops.age.keyFile or sops.gnupg.home";
-        }
+    {
+      sops.age.sshKeyPaths = lib.mkDefault (lib.optionals config.services.openssh.enable (keys "ed25519"));
+      sops.gnupg.sshKeyPaths = lib.mkDefault (lib.optionals config.services.openssh.enable (keys "rsa"));
+    }
+    (lib.mkIf (cfg.templates != {}) {
+      sops.placeholder = lib.mapAttrs (name: _: lib.mkDefault "<SOPS:${builtins.hashString "sha256" name}:PLACEHOLDER>") cfg.secrets;
+    })
+    (lib.mkIf (cfg.secrets != {}) {
+      assertions =
+        [
+          {
+            assertion = cfg.gnupg.home != null || cfg.gnupg.sshKeyPaths != [] || cfg.age.keyFile != null || cfg.age.sshKeyPaths != [];
+            message = "No key source configured for sops. Either set services.openssh.enable or set sops.age.keyFile or sops.gnupg.home";
+          }
+          {
+            assertion = lib.all (s: s.owner == null || s.owner == "root") (lib.attrValues ofUsers);
+            message = "neededForUsers cannot be used for secrets that are not root-owned";
+          }
+        ]
+        ++ lib.concatMap (secret: [
+          {
+            assertion = both secret.owner secret.uid;
+            message = "In ${secret.name} exactly one of sops.owner and sops.uid must be set";
+          }
+          {
+            assertion = both secret.group secret.gid;
+            message = "In ${secret.name} exactly one of sops.group and sops.gid must be set";
+          }
+        ]) (lib.attrValues cfg.secrets);
+      system.activationScripts = lib.mkMerge [
+        (lib.mkIf cfg.age.generateKey {
+          generate-age-key.text = generateKey cfg.age.keyFile;
+        })
+        (lib.mkIf (regular != {} && !cfg.useSystemdActivation) {
+          setupSecrets = {
+            deps = ["specialfs" "users" "groups"] ++ lib.optional cfg.age.generateKey "generate-age-key";
+            supportsDryActivation = true;
+            text = ''
+              [ -e /run/current-system ] || echo setting up secrets...
+              ${withEnvironment "${install} ${ofSystem}"}
+            '';
+          };
+        })
+        (lib.mkIf (ofUsers != {}) {
+          setupSecretsForUsers = {
+            deps = ["specialfs"] ++ lib.optional cfg.age.generateKey "generate-age-key";
+            supportsDryActivation = true;
+            text = ''
+              [ -e /run/current-system ] || echo setting up secrets for users...
+              ${withEnvironment "${install} -ignore-passwd ${beforeUsers}"}
+            '';
+          };
+          users.deps = ["setupSecretsForUsers"];
+        })
       ];
-      system.activationScripts.setupSecrets = {
-        deps = ["users" "etc"];
-        text = ''
-          sops_secrets() (
-            set -u; umask 077; failed=0
-            # users of a secret can pass this directory, but not list it
-            (umask 026 && mkdir -p /run/secrets.d/new) && chmod 0751 /run/secrets.d
-            ${lib.optionalString (cfg.age.keyFile != null) "export SOPS_AGE_KEY_FILE=${escapeShellArg cfg.age.keyFile}"}
-            ${lib.optionalString (cfg.age.sshKeyPaths != []) ''
-            # Recipients are converted host keys; sops itself does not accept SSH keys for those.
-            export SOPS_AGE_KEY_FILE=/run/secrets.d/identity HOME=/run/secrets.d
-            trap 'rm -f /run/secrets.d/identity' EXIT
-            python3 ${./ssh_to_age.py} ${escapeShellArg (toString (lib.head cfg.age.sshKeyPaths))} >/run/secrets.d/identity
-          ''}
-            ${lib.concatMapStrings decrypt secrets}
-            [ "$failed" = 0 ] || exit 1
-            rm -rf /run/secrets.d/1 && mv /run/secrets.d/new /run/secrets.d/1 && ln -sfn /run/secrets.d/1 /run/secrets
-          )
-          sops_secrets
-        '';
+      systemd.services.sops-install-secrets = lib.mkIf (regular != {} && cfg.useSystemdActivation) {
+        wantedBy = ["sysinit.target"];
+        after = ["local-fs.target"];
+        environment = environment // {SOPS_RESTART_UNITS_VIA_SYSTEMCTL = "1";};
+        unitConfig.DefaultDependencies = "no";
+        serviceConfig = {
+          Type = "oneshot";
+          ExecStart = "${install} ${ofSystem}";
+          RemainAfterExit = true;
+        };
       };
     })
   ];

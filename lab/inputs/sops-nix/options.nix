@@ -1,130 +1,92 @@
-# The options that NixOS and Home Manager share. `secretsDir` is where a secret's link appears.
+# The options that NixOS and Home Manager share. `symlinkPath` is where the link to a secret appears, `users` are the
+# machine's, null in a home, where files belong to the user; `moreFor` are further options of each secret.
 {
   lib,
+  pkgs,
   config,
-  secretsDir,
+  symlinkPath,
+  users ? null,
 }: let
   inherit (lib) mkOption types;
-  format = types.enum ["yaml" "json" "binary" "dotenv" "ini"];
   cfg = config.sops;
-in {
-  defaultSopsFile = mkOption {type = types.path;};
-  defaultSopsFormat = mkOption {
-    type = types.str;
-    default = "yaml";
-  };
-  validateSopsFiles = mkOption {
-    type = types.bool;
-    default = true;
-  };
-  age = {
-    keyFile = mkOption {
-      type = types.nullOr types.str;
-      default = null;
+  option = type: default: mkOption {inherit type default;};
+  owned = config:
+    lib.optionalAttrs (users != null) {
+      owner = option (types.nullOr types.str) null;
+      uid = option (types.nullOr types.int) 0;
+      group = option (types.nullOr types.str) (
+        if config.owner != null
+        then users.${config.owner}.group
+        else null
+      );
+      gid = option (types.nullOr types.int) 0;
+      restartUnits = option (types.listOf types.str) [];
+      reloadUnits = option (types.listOf types.str) [];
     };
-    generateKey = mkOption {
-      type = types.bool;
-      default = false;
-    };
-    sshKeyPaths = mkOption {
-      type = types.listOf types.path;
-      default = [];
-    };
-  };
-  gnupg = {
-    home = mkOption {
-      type = types.nullOr types.str;
-      default = null;
-    };
-    sshKeyPaths = mkOption {
-      type = types.listOf types.path;
-      default = [];
-    };
-  };
-  environment = mkOption {
-    type = types.attrsOf types.anything;
-    default = {};
-  };
-  templates = mkOption {
-    type = types.attrsOf types.anything;
-    default = {};
-  };
-  placeholder = mkOption {
-    type = types.attrsOf types.str;
-    default = lib.mapAttrs (name: _: "<SOPS:${builtins.hashString "sha256" name}:PLACEHOLDER>") cfg.secrets;
-  };
-  secrets = mkOption {
-    default = {};
-    type = types.attrsOf (types.submodule ({
-      name,
-      config,
-      ...
-    }: {
-      options = {
-        name = mkOption {
-          type = types.str;
-          default = name;
-        };
-        key = mkOption {
-          type = types.str;
-          default =
-            if config.format == "binary"
-            then ""
-            else name;
-        };
-        path = mkOption {
-          type = types.str;
-          default =
-            if config.neededForUsers
-            then "/run/secrets-for-users/${config.name}"
-            else "${secretsDir}/${config.name}";
-        };
-        format = mkOption {
-          type = format;
-          default = cfg.defaultSopsFormat;
-        };
-        mode = mkOption {
-          type = types.str;
-          default = "0400";
-        };
-        owner = mkOption {
-          type = types.nullOr types.str;
-          default = "root";
-        };
-        group = mkOption {
-          type = types.nullOr types.str;
-          default = "root";
-        };
-        uid = mkOption {
-          type = types.nullOr types.int;
-          default = null;
-        };
-        gid = mkOption {
-          type = types.nullOr types.int;
-          default = null;
-        };
-        sopsFile = mkOption {
-          type = types.path;
-          default = cfg.defaultSopsFile;
-        };
+  secret = types.submodule ({
+    name,
+    config,
+    ...
+  }: {
+    options =
+      {
+        name = option types.str name;
+        key = option types.str (
+          if cfg.defaultSopsKey != null
+          then cfg.defaultSopsKey
+          else name
+        );
+        path = option types.str (
+          if config.neededForUsers or false
+          then "/run/secrets-for-users/${config.name}"
+          else "${symlinkPath}/${config.name}"
+        );
+        format = option (types.enum ["yaml" "json" "binary" "dotenv" "ini"]) cfg.defaultSopsFormat;
+        mode = option types.str "0400";
+        sopsFile = option types.path cfg.defaultSopsFile;
+      }
+      // owned config
+      // lib.optionalAttrs (users != null) {
         sopsFileHash = mkOption {
           type = types.str;
-          default = builtins.hashFile "sha256" config.sopsFile;
-          internal = true;
+          default = lib.optionalString cfg.validateSopsFiles (builtins.hashFile "sha256" config.sopsFile);
         };
-        neededForUsers = mkOption {
-          type = types.bool;
-          default = false;
-        };
-        restartUnits = mkOption {
-          type = types.listOf types.str;
-          default = [];
-        };
-        reloadUnits = mkOption {
-          type = types.listOf types.str;
-          default = [];
-        };
+        neededForUsers = option types.bool false;
       };
-    }));
+  });
+  template = types.submodule ({
+    name,
+    config,
+    ...
+  }: {
+    options =
+      {
+        name = option types.singleLineStr name;
+        path = option types.singleLineStr "${symlinkPath}/rendered/${config.name}";
+        content = option types.lines "";
+        mode = option types.singleLineStr "0400";
+        file = option types.path (pkgs.writeText config.name config.content);
+      }
+      // owned config;
+  });
+in {
+  defaultSopsFile = mkOption {type = types.path;};
+  defaultSopsFormat = option types.str "yaml";
+  defaultSopsKey = option (types.nullOr types.str) null;
+  validateSopsFiles = option types.bool true;
+  keepGenerations = option types.ints.unsigned 1;
+  log = option (types.listOf (types.enum ["keyImport" "secretChanges"])) ["keyImport" "secretChanges"];
+  age = {
+    keyFile = option (types.nullOr types.str) null;
+    generateKey = option types.bool false;
+    sshKeyPaths = option (types.listOf types.path) [];
   };
+  gnupg = {
+    home = option (types.nullOr types.str) null;
+    sshKeyPaths = option (types.listOf types.path) [];
+  };
+  environment = option (types.attrsOf types.anything) {};
+  secrets = option (types.attrsOf secret) {};
+  templates = option (types.attrsOf template) {};
+  placeholder = option (types.attrsOf types.str) {};
 }

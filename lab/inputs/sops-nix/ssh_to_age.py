@@ -51,7 +51,11 @@ def bech32(prefix: str, data: bytes) -> str:
     )
 
 
+def identity(pem: str) -> str:
+    """Return the age identity of a host key. AssertionError, ValueError or IndexError for what is not one."""
+    return bech32("age-secret-key-", hashlib.sha512(seed_of(pem)).digest()[:32]).upper()
+
+
 if __name__ == "__main__":
-    with open(sys.argv[1]) as file:  # noqa: PTH123
-        scalar = hashlib.sha512(seed_of(file.read())).digest()[:32]
-    print(bech32("age-secret-key-", scalar).upper())
+    with open(sys.argv[1]) as file:
+        print(identity(file.read()))

@@ -143,6 +143,16 @@ tell 'NOT restarting' "${skipped[@]}"
 echo 'activating the configuration...' >&2
 NIXOS_ACTIVATE=1 "$toplevel/activate" || status=2
 
+# What the activation wants: units that do not run are started.
+lists=/run/nixos/activation
+while read -r unit; do
+    if systemctl is-active --quiet -- "$unit"; then restart+=("$unit"); else start+=("$unit"); fi
+done < <(sort -u "$lists-restart-list" 2>/dev/null)
+while read -r unit; do
+    [[ " ${restart[*]} ${start[*]} " == *" $unit "* ]] || ! systemctl is-active --quiet -- "$unit" || reload+=("$unit")
+done < <(sort -u "$lists-reload-list" 2>/dev/null)
+rm -f "$lists-restart-list" "$lists-reload-list"
+
 systemctl reset-failed
 systemctl daemon-reload || status=3
 # Debian's own rules name /run/lock twice

@@ -31,7 +31,7 @@ free_number() { # name of the table, normal or system
 while IFS=: read -r _ gid _; do [[ -n $gid ]] && used_gids[$gid]=1; done <"$lists/nixos-groups"
 while IFS=: read -r _ uid _; do [[ -n $uid ]] && used_uids[$uid]=1; done <"$lists/nixos-users"
 
-groups='' passwd='' shadow='' homes=()
+groups='' passwd='' shadow='' homes=() runtime=()
 while IFS=: read -r name gid members; do
     declared[$name]=1
     number=${gid:-${gid_of[$name]:-}}
@@ -61,10 +61,15 @@ while IFS=: read -r name uid group home shell kind home_mode initial_hash hash d
         gid=65534
     fi
     passwd+=$name:x:$number:$gid:$description:$home:$shell$'\n'
+    if [[ $hash == @* ]]; then
+        file=${hash#@} hash=
+        if [[ -e $file ]]; then hash=$(<"$file"); else echo "warning: password file ‘$file’ does not exist" >&2; fi
+    fi
     kept=${hash_of[$name]:-}
     if [[ $mutable == true && -n $kept ]]; then hash=$kept; else hash=${hash:-${initial_hash:-!}}; fi
     shadow+=$name:$hash:1::::::$'\n'
     [[ $kind == *+home && ! -e $home ]] && homes+=("$home:$home_mode:$number:$gid")
+    [[ $kind == normal* ]] && runtime+=("$number:$gid")
 done <"$lists/nixos-users"
 if [[ $mutable == true ]]; then
     for name in "${!uid_of[@]}"; do
@@ -92,4 +97,8 @@ for entry in "${homes[@]}"; do
     IFS=: read -r home mode uid gid <<<"$entry"
     mkdir -p "${home%/*}" && chmod go+rx "${home%/*}"
     mkdir -m "$mode" "$home" && chown "$uid:$gid" "$home"
+done
+# What a log-in makes, by logind and the user's systemd, of which the lab has neither.
+for entry in "${runtime[@]}"; do
+    [[ -e /run/user/${entry%:*} ]] || { mkdir -p -m 0755 /run/user && mkdir -m 0700 "/run/user/${entry%:*}" && chown "$entry" "/run/user/${entry%:*}"; }
 done

@@ -24,6 +24,7 @@
     # Make the running machine match this generation. Called by init and by switch-to-configuration.
     systemConfig=@out@
     export PATH=/usr/bin:/usr/sbin
+    umask 0022
     if [[ -z ''${NIXOS_ACTIVATE:-} && ! -e /etc/NIXOS ]]; then
         echo "$0: this is not a NixOS machine; refusing to change it" >&2
         exit 1
@@ -192,8 +193,9 @@ in {
             systemConfig=@out@
             export PATH=/usr/bin:/usr/sbin
             [ "$$" = 1 ] || { echo "$0: only the kernel starts this" >&2; exit 1; }
-            mkdir -p /etc /run
-            NIXOS_ACTIVATE=1 "$systemConfig/activate"
+            mkdir -p /etc /run/log
+            # as in a container, where the kernel's log is not written to
+            NIXOS_ACTIVATE=1 "$systemConfig/activate" 2>&1 | tee -i /run/log/stage-2-init.log
             ln -sfn "$systemConfig" /run/booted-system
             ln -sfn /run/booted-system /nix/var/nix/gcroots/booted-system
             exec /usr/lib/systemd/systemd "$@"

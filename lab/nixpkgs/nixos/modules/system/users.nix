@@ -132,7 +132,7 @@
 
   users = lib.filter (u: u.enable) (lib.attrValues cfg.users);
   keysOf = u: u.openssh.authorizedKeys.keys ++ map lib.fileContents u.openssh.authorizedKeys.keyFiles;
-  # name:uid:group:home:shell:kind:home mode:hash for a new user:hash for ever:description
+  # name:uid:group:home:shell:kind:home mode:hash for a new user:hash for ever, or @ and the file with it:description
   userLine = u:
     lib.concatStringsSep ":" [
       u.name
@@ -147,7 +147,11 @@
       }${lib.optionalString u.createHome "+home"}"
       u.homeMode
       (orEmpty u.initialHashedPassword)
-      (orEmpty u.hashedPassword)
+      (
+        if u.hashedPasswordFile != null
+        then "@${u.hashedPasswordFile}"
+        else orEmpty u.hashedPassword
+      )
       u.description
     ];
   groupLine = g: "${g.name}:${orEmpty g.gid}:${lib.concatStringsSep "," (lib.unique (g.members
