@@ -52,7 +52,7 @@ def test_the_page(lab: Lab, tmp_path: Path) -> None:
     begun = do(page["Begin the secrets"])
     assert "make secrets/dev.yaml: new, encrypted for me" in begun, begun
     do(page["Your values"])
-    mine = f"export SOPS_AGE_KEY_FILE={home}/.config/sops/age/keys.txt; cd {fleet}"  # the way in is the lab's operator's
+    mine = f"export SOPS_AGE_KEY_FILE={home}/.config/sops/age/keys.txt; cd {fleet}"  # the way in is the lab's
     lab.run("sh", "-euc", f"{mine}\n{page['The first machine']}")
     machine = report(lab, "dev")
     assert machine["reachable"], machine
