@@ -20,6 +20,7 @@ PROGRAMS = {
     "ip": "iproute2",
     "git": "git",
     "ssh": "openssh-client",
+    "gpg": "gnupg",
     "patchelf": "patchelf",
 }
 # The PATH of service users and old logins often lacks the sbin directories.

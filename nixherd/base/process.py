@@ -127,6 +127,46 @@ def run(
     return completed
 
 
+def attended(
+    argv: Sequence[str],
+    *,
+    cwd: str | os.PathLike[str],
+    env: Mapping[str, str],
+    stream: Callable[[str], None],
+) -> Completed:
+    """Run a program that asks the person at our terminal, and return what it wrote.
+
+    `env` is all of its environment. It has our terminal and stdin, and our process group; each line of stderr goes to
+    `stream` as it comes. ProcessFailed when it cannot be started.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env=dict(env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=functools.partial(_die_with, os.getpid()),
+        )
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        status = 127 if isinstance(error, FileNotFoundError) else 126
+        raise ProcessFailed(f"{argv[0]}: cannot be started: {why}", status) from error
+    assert process.stdout is not None
+    assert process.stderr is not None
+    stdout, stderr = _Reader(process.stdout), _Reader(process.stderr, stream)
+    readers = [_in_background(stdout.read), _in_background(stderr.read)]
+    try:
+        process.wait()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            process.wait(_GRACE)
+    for reader in readers:
+        reader.join(_DRAIN)
+    return Completed(stdout.text(), stderr.text(), process.returncode, stdout.whole())
+
+
 def foreground(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Run a program that talks to the person at our terminal; its status. ProcessFailed when it cannot be started."""
     try:
@@ -220,14 +260,18 @@ def _prepare(parent: int, limits: Limits | None) -> None:
     program runs (under gevent there is one only). Safe after a fork beside other threads: nothing here imports or
     takes a lock.
     """
-    if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # died before the call
-            os._exit(1)
+    _die_with(parent)
     # A background group that reads from the terminal is stopped, for ever; when it ignores that, reading fails.
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)
     if limits is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
+
+
+def _die_with(parent: int) -> None:
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # died before the call
+            os._exit(1)
 
 
 def interrupt_all() -> None:

@@ -126,6 +126,9 @@ identity_option = click.option(
     callback=_standing("age_identity"),
     help="Who decrypts: age identities or an Ed25519 SSH key; else group data's age_identity, else sops' usual file.",
 )
+give_up_option = click.option(
+    "--give-up", is_flag=True, help="Encrypt also what you could not decrypt any more afterwards."
+)
 commit_option = click.option(
     "--commit/--no-commit",
     default=None,

@@ -14,7 +14,14 @@ from nixherd.base.names import HOST_ID, is_a, many
 from nixherd.base.terminal import say, worded
 from nixherd.cli.front import CHECKOUT, Front, pass_front
 from nixherd.cli.output import Say, confirm, progress
-from nixherd.cli.parameters import VMID, commit_option, edit_generated_option, identity_option, standing
+from nixherd.cli.parameters import (
+    VMID,
+    commit_option,
+    edit_generated_option,
+    give_up_option,
+    identity_option,
+    standing,
+)
 from nixherd.cli.parameters import changing as changing_options
 from nixherd.fleet import signatures
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
@@ -27,8 +34,9 @@ from nixherd.trust.enrol import Wanted, stage, swap_in
 from nixherd.trust.recipients import keys_of
 from nixherd.trust.rehearsal import duties_of, require_evaluates
 from nixherd.trust.retire import Retirement
-from nixherd.trust.secrets.sops import identity_file, operator
-from nixherd.trust.secrets.store import Secrets, recipients_of_hosts
+from nixherd.trust.secrets.people import recipients_of_hosts
+from nixherd.trust.secrets.sops import operator
+from nixherd.trust.secrets.store import Secrets
 
 _SHOWN = 20  # mentions
 
@@ -42,6 +50,7 @@ class Options:
     remove_secrets: bool
     edit_generated: bool
     identity: str | None
+    give_up: bool
     secrets: str | None
     docs_file: str
     docs_template: str | None
@@ -78,6 +87,7 @@ class Plan:
 @click.option("--remove-secrets", is_flag=True, help="Also rules and secret files that no other machine uses.")
 @edit_generated_option
 @identity_option
+@give_up_option
 @standing("--secrets", "secrets_directory", None, "Only the secrets of the .sops.yaml there", metavar="DIR")
 @standing("--docs-file", "docs_file", "docs/machines.md", "The overview", metavar="FILE")
 @standing("--docs-template", "docs_template", None, "A template of your own for it", metavar="FILE")
@@ -216,8 +226,16 @@ def _planned(front: Front, changeset: Changeset, host: Host, options: Options, t
     guests = partings(lambda: front.client, fleet, retirement.guests, options.destroy, keep=options.keep_vm)
     if options.destroy and not guests:
         raise Usage(f"--destroy {options.destroy.vmid}: {host.id} has no guest in {DEFINITIONS}; leave it out")
-    sops = partial(operator, front.run, identity_file(options.identity))
-    stage(changeset, retirement.change, sops=sops, rotate=True, commit=options.commit, say=tell)
+    sops = partial(operator, front.run, options.identity)
+    stage(
+        changeset,
+        retirement.change,
+        sops=sops,
+        rotate=True,
+        give_up=options.give_up,
+        commit=options.commit,
+        say=tell,
+    )
     tell(f"evaluate the fleet without {host.id}")
     wrong = require_evaluates(front.evaluator, retirement.change.files, changeset.repository, changeset.scratch)
     return Plan(retirement, guests, [*duties_of(front.evaluator, front.fleet, host, retirement.guests), *wrong])

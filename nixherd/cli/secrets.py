@@ -16,11 +16,13 @@ from nixherd.cli.parameters import (
     commit_option,
     dry_run_option,
     edit_generated_option,
+    give_up_option,
     identity_option,
     json_option,
     standing,
     together,
 )
+from nixherd.cli.secret_rows import for_people, readers
 from nixherd.cli.secrets_edit import edit as edit_file
 from nixherd.fleet.changeset import Done, changing, interrupted
 from nixherd.fleet.models import Fleet
@@ -31,9 +33,10 @@ from nixherd.trust.recipients import trusted, with_rekeys
 from nixherd.trust.retire import imported
 from nixherd.trust.secrets.files import Format
 from nixherd.trust.secrets.keys import Recipient
-from nixherd.trust.secrets.rules import CONFIG, Rule, Unknown
-from nixherd.trust.secrets.sops import identity_file, operator
-from nixherd.trust.secrets.store import Secrets, recipient_of_host
+from nixherd.trust.secrets.people import recipient_of_host, recipients_of_hosts
+from nixherd.trust.secrets.rules import CONFIG, Rule
+from nixherd.trust.secrets.sops import operator
+from nixherd.trust.secrets.store import Secrets
 
 Change = Callable[[Wanted], Wanted]
 _ALL_RIGHT = "nothing to do: every file is encrypted for whom its rule names"
@@ -73,6 +76,7 @@ _changes = together(
     identity_option,
     click.option("--rotate", is_flag=True, help="New data keys for files that somebody leaves."),
     edit_generated_option,
+    give_up_option,
     commit_option,
     click.option("--message", metavar="TEXT", help="The commit's message."),
     dry_run_option,
@@ -90,13 +94,13 @@ def status(front: Front, /, machines: bool) -> int:
     wrong = {rekey.path: ", ".join(rekey.names) for rekey in plan.rekeys}
     for path, file in secrets.files.items():
         store = secrets.require_store(path)
-        rule, keys = store.rules.rule_of(file.path), file.encrypted.recipients if file.encrypted else ()
-        state = f"unknown: {rule.why}" if isinstance(rule, Unknown) else file.problem or wrong.get(path)
+        rule = store.rules.rule_of(file.path)
+        state = f"unknown: {plan.unknown[path]}" if path in plan.unknown else file.problem or wrong.get(path)
         row: dict[str, Any] = {"file": path, "format": str(Format.of(path)), "config": store.config}
         state = state or ("ok" if file.encrypted and rule else "no rule" if rule is None else "not encrypted")
         row |= {
             "rule": rule.number if isinstance(rule, Rule) else None,
-            "recipients": [people.name(key) for key in keys],
+            **readers(people, file.encrypted),
         }
         rows.append({**row, "state": state})
     hosts, findings = _hosts(front.fleet, secrets), [*plan.findings, *left_behind(front.fleet, secrets)]
@@ -107,13 +111,15 @@ def status(front: Front, /, machines: bool) -> int:
     bad = bool(plan.rekeys or findings)
     if front.wants_json:
         others = _others(front.fleet, secrets)
-        show_json({"drift": bad, "files": rows, "hosts": hosts, "others": others, "findings": findings})
+        show_json(
+            {"drift": bad, "files": rows, "hosts": hosts, "others": others, "findings": findings, "notes": plan.notes}
+        )
     else:
         columns = _COLUMNS if len(secrets.stores) == 1 else ("file", "format", "config", *_COLUMNS[2:])
-        show_rows(rows, columns, front.as_json, empty="no secret files")
+        show_rows(for_people(rows), columns, front.as_json, empty="no secret files")
         if machines:
             show_rows(hosts, ("host", "rules", "machine"), front.as_json)
-        narrate(findings)
+        narrate([*findings, *plan.notes])
         if plan.rekeys:
             number = len(plan.rekeys)
             differ, them = ("differs", "it") if number == 1 else ("differ", "them")
@@ -138,11 +144,12 @@ def _compare(front: Front, rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _hosts(fleet: Fleet, secrets: Secrets) -> list[dict[str, Any]]:
-    rows = []
+    rows, ids = [], recipients_of_hosts(fleet)
     for host in fleet.hosts.values():
         recipient = recipient_of_host(host)
         all_rules = ((store.config, rule) for store in secrets.stores for rule in store.rules.rules)
-        joined = [f"{config}:{rule.number}" for config, rule in all_rules if recipient in rule.recipients]
+        named = [(config, rule) for config, rule in all_rules if host.id in map(ids.get, rule.recipients)]
+        joined = [f"{config}:{rule.number}" for config, rule in named]
         rows.append({"host": host.id, "recipient": recipient.value if recipient else None, "rules": joined})
     return rows
 
@@ -170,7 +177,13 @@ def plan(front: Front) -> int:
     plan = secrets.plan(front.fleet)
     findings = [*plan.findings, *left_behind(front.fleet, secrets)]
     rekeys = [
-        {"file": each.path, **{name: [key.value for key in getattr(each, name)] for name in ("added", "removed")}}
+        {
+            "file": each.path,
+            **{name: [key.value for key in getattr(each, name)] for name in ("added", "removed")},
+            "groups": [[key.value for key in group] for group in each.groups],
+            "threshold": each.threshold,
+            "differs": each.names,
+        }
         for each in plan.rekeys
     ]
     lines = (f"would encrypt {rekey}" for rekey in plan.rekeys)
@@ -281,7 +294,7 @@ def _carry_out(
             secrets = pool.submit(load)  # while Nix evaluates
             result = change(Wanted(front.fleet, secrets.result()))
         text = message or "\n".join([subject, "", *(f"- {step}" for step in result.steps)]).strip()
-        sops = partial(operator, front.run, identity_file(identity))
+        sops = partial(operator, front.run, identity)
         done = publish(changeset, result, text, sops=sops, say=tell, **how)
         front.wrote = front.wrote or bool(done.paths)
     _show(front, result, done, offered())

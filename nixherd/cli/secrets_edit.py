@@ -10,7 +10,7 @@ from nixherd.cli.front import Front
 from nixherd.cli.output import progress
 from nixherd.fleet.changeset import Changeset, Done, changing
 from nixherd.trust.secrets.editing import Editing, chosen
-from nixherd.trust.secrets.sops import identity_file, nobody, operator
+from nixherd.trust.secrets.sops import nobody, operator
 from nixherd.trust.secrets.store import Secrets
 
 
@@ -28,7 +28,10 @@ def edit(front: Front, secrets: Secrets, file: str, *, identity: str | None, mes
             front.wrote = changeset.resume(tell) is not None
         editing = Editing.of(secrets, path)
         changeset.require_committable([path], commit=commit)
-        sops = operator(front.run, identity_file(identity)) if editing.encrypted else nobody(front.run)
+        if editing.encrypted:
+            sops = operator(front.run, identity).sops(editing.encrypted.recipients)
+        else:
+            sops = nobody(front.run, editing.rule.recipients)
         content = editing.edited(front.run, sops, changeset.staged, is_terminal=is_terminal(sys.stdin))
         if content is None:
             _show(front, editing, None, [f"{path}: was not changed"])

@@ -21,8 +21,9 @@ from nixherd.pyinfra_glue.installing import machine_for, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange
 from nixherd.trust.enrol import Wanted, publish
 from nixherd.trust.joining import Admission
-from nixherd.trust.secrets.sops import as_host, identity_file, operator
-from nixherd.trust.secrets.store import Secrets, look_at_secrets, recipients_of_hosts
+from nixherd.trust.secrets.people import recipients_of_hosts
+from nixherd.trust.secrets.sops import as_host, operator
+from nixherd.trust.secrets.store import Secrets, look_at_secrets
 from nixherd.trust.templating import Values, render, render_foreign
 
 _STEPS = "\n\n{% for step in steps %}- {{ step }}\n{% endfor %}"
@@ -60,14 +61,15 @@ def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str, befor
         changeset.resume(host.log)
         fleet = load_fleet(root)
         files = change(Wanted(fleet, secrets_of(host, fleet)))
-        key_file = identity_file(host.data.get("age_identity"))
+        identity = host.data.get("age_identity")
         done = publish(
             changeset,
             files,
             _message(host, subject, files),
-            sops=lambda: operator(run, key_file),
+            sops=lambda: operator(run, identity),
             as_host=as_host(run, context_of(host).keys, host.data.host_id),
             rotate=flag_of("rotate_removed", host.data.get("rotate_removed", False)),
+            give_up=flag_of("give_up", host.data.get("give_up", False)),
             commit=flag_of("commit", host.data.get("commit", True)),
             say=host.log,
         )

@@ -10,6 +10,7 @@ import base64
 import functools
 import hashlib
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterable
 
@@ -50,6 +51,21 @@ def identity_of(private_openssh: str) -> str:
 def is_recipient(text: str) -> bool:
     """Whether it is an age recipient, its checksum included."""
     return _RECIPIENT.fullmatch(text) is not None and _polymod(_values(text)) == 1
+
+
+def recipient_of_identity(text: str) -> str:
+    """The recipient of an age identity, `AGE-SECRET-KEY-1…`. ValueError where it is damaged."""
+    from nacl.bindings import crypto_scalarmult_base
+
+    lower = text.lower()
+    if not is_bech32(lower) or not lower.startswith(f"{IDENTITY_PREFIX}1"):
+        raise ValueError("it is mistyped or cut off")
+    return _encode(RECIPIENT_PREFIX, crypto_scalarmult_base(_decoded(lower)))
+
+
+def recipient_of_nobody() -> str:
+    """A recipient that is made at random: nobody has its identity."""
+    return _encode(RECIPIENT_PREFIX, secrets.token_bytes(32))
 
 
 def is_bech32(text: str) -> bool:
@@ -95,6 +111,15 @@ def _encode(prefix: str, data: bytes) -> str:
     check = _polymod([*_expanded(prefix), *words, 0, 0, 0, 0, 0, 0]) ^ 1
     words += [check >> 5 * place & 31 for place in reversed(range(6))]
     return f"{prefix}1{''.join(_CHARACTERS[word] for word in words)}"
+
+
+def _decoded(text: str) -> bytes:
+    number = 0
+    words = text.rpartition("1")[2][:-6]
+    for letter in words:
+        number = number << 5 | _CHARACTERS.index(letter)
+    length = len(words) * 5 // 8
+    return (number >> len(words) * 5 % 8).to_bytes(length, "big")
 
 
 def _values(text: str) -> list[int]:

@@ -22,11 +22,12 @@ from nixherd.fleet.load import Leaf, require_exactly
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
 from nixherd.nix.edit import NixText
 from nixherd.trust import templating
+from nixherd.trust.secrets.comparing import Rekey
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.placeholders import NewFile
 from nixherd.trust.secrets.rules import Rules, parse_rules
-from nixherd.trust.secrets.sops import Sops
-from nixherd.trust.secrets.store import Rekey, Secrets, Store
+from nixherd.trust.secrets.sops import AsOperator, Sops
+from nixherd.trust.secrets.store import Secrets, Store
 
 OVERVIEW_BEGIN = f"<!-- nixherd: what follows is generated from hosts.nix and {DEFINITIONS} -->"
 OVERVIEW_END = "<!-- nixherd: end -->"
@@ -156,15 +157,17 @@ def stage(
     changeset: Changeset,
     change: Wanted,
     *,
-    sops: Callable[[], Sops] | None = None,
+    sops: Callable[[], AsOperator] | None = None,
     as_host: Sops | None = None,
     rotate: bool = False,
+    give_up: bool = False,
     commit: bool = True,
     say: Say,
 ) -> None:
     """Make all of it beside the fleet's files, and verify it. FleetError when anything is not as it should be.
 
     `sops` makes the identity that can decrypt the files now; `as_host` is that of the host, while its key is here.
+    With `give_up` whoever runs it may be unable to decrypt them afterwards.
     """
     with ThreadPoolExecutor(1) as pool:
         committable = pool.submit(changeset.require_committable, change.paths, commit=commit)
@@ -184,7 +187,8 @@ def stage(
                 rekeys = [each for each in change.rekeys if each.config == store.config]
                 new = [each for each in change.created if each.config == store.config]
                 if rekeys or new:
-                    store.stage(changeset.staged, change.rules_text(store), rekeys, program, new=new, rotate=rotate)
+                    text, how = change.rules_text(store), {"rotate": rotate, "give_up": give_up}
+                    store.stage(changeset.staged, text, rekeys, program, new=new, **how)
                 readable = [each.path for each in rekeys if change.host_key in each.recipients]
                 readable += [each.path for each in new if change.host_key in each.recipients]
                 if as_host is not None and readable:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from nixherd.base.errors import FleetError, Usage
 from nixherd.nix.declared import Declared, DeclaredSecret
 from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.rules import Rule, Rules, Unknown
-from nixherd.trust.secrets.store import People, Secrets, Store
+from nixherd.trust.secrets.store import Secrets, Store
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from nixherd.trust.recipients import NotARecipient, meant, namesakes, with_rekey
 from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.key_names import is_key
 from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.places import from_top
 from nixherd.trust.secrets.rules import Rule
-from nixherd.trust.secrets.store import People, Secrets, Store
+from nixherd.trust.secrets.store import Secrets, Store
 
 _COMMITS = 200  # the latest ones that changed a .sops.yaml
 

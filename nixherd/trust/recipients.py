@@ -21,9 +21,10 @@ from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.files import Format
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.keys import age as age_key
+from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.placeholders import NewFile, document
 from nixherd.trust.secrets.rules import Rules
-from nixherd.trust.secrets.store import People, Store
+from nixherd.trust.secrets.store import Store
 
 _SHOWN = 5  # files that differ
 

@@ -233,7 +233,7 @@ def answer(self, command, print_output=False, print_input=False, **arguments):
     return next(turn) % 2 == 0, CommandOutput(lines)
 
 FleetConnector.connect = lambda self: None
-FleetConnector.run_shell_command = answer
+FleetConnector.run_shell_command = FleetConnector.send = answer
 from pyinfra_cli.main import main
 sys.argv[0] = "pyinfra"
 main()

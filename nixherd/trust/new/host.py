@@ -21,10 +21,11 @@ from nixherd.ssh.age import is_recipient
 from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.files import read_file
 from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.rules import Unknown
 from nixherd.trust.secrets.sops import Sops
-from nixherd.trust.secrets.store import People, Store
 from nixherd.trust.secrets.store import Secrets as AllSecrets
+from nixherd.trust.secrets.store import Store
 
 _Q35 = MappingProxyType({"cpu": "host", "machine": "q35"})
 _NESTING = MappingProxyType({"unprivileged": True, "features": {"nesting": True}})

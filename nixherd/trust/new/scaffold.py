@@ -277,7 +277,7 @@ def scaffold(
     if host.secrets:
         secrets = plan_secrets(AllSecrets.load(root, edit_generated=edit_generated), fleet, host, recipients)
         say(f"encrypt {secrets.path} for {', '.join(secrets.names)}")
-        encrypted = encrypt_secrets(nobody(run), secrets, host.secrets, scratch / "secrets-staged")
+        encrypted = encrypt_secrets(nobody(run, secrets.recipients), secrets, host.secrets, scratch / "secrets-staged")
         contents |= {secrets.config: secrets.rules, secrets.path: encrypted}
     say(f"evaluate {HOSTS} and {DEFINITIONS} before and after")
     intended = {leaf: value for entry in edits for leaf, value in entry.intended.items()}

@@ -61,6 +61,10 @@ class Encrypted:
     threshold: int = 1
     encrypts_nothing: bool = False
 
+    def groups_are(self, groups: Sequence[Group]) -> bool:
+        """Whether it has these key groups, in this order."""
+        return [*map(set, self.groups)] == [*map(set, groups)]
+
     @property
     def recipients(self) -> tuple[Recipient, ...]:
         """Everybody in any group, each once."""

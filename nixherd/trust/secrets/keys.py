@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
+from nixherd.base.ssh_keys import parse_public_key
 from nixherd.ssh.age import is_bech32, is_recipient
 
 _SSH_TYPES = ("ssh-ed25519", "ssh-rsa")
@@ -22,6 +23,9 @@ _AZURE = re.compile(r"(https://[^/]+)/keys/([^/]+)(?:/([^/]*))?")
 _VAULT_PATH = re.compile(r"/v\d+/[^/]+/[^/]+/[^/]+")
 _VAULT_PREFIXED = re.compile(r"/[^/]+/v\d+/[^/]+/[^/]+/[^/]+")
 _ROLE = "+arn:"
+_FINGERPRINT = re.compile(
+    r"(?:0[xX])?(?:[0-9A-Fa-f]{8}|[0-9A-Fa-f]{16}|[0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})!?"
+)
 
 
 class Kind(StrEnum):
@@ -49,6 +53,11 @@ class Recipient:
         if self.kind is not Kind.AGE or self.value.startswith(_POST_QUANTUM):
             return None
         return found["name"] if (found := _PLUGIN.fullmatch(self.value)) else None
+
+    @property
+    def is_plugin(self) -> bool:
+        """Whether some plugin may be needed, as sops before 3.12 needs one for what is post-quantum."""
+        return self.kind is Kind.AGE and self.value.startswith("age1") and not self.is_x25519
 
     @property
     def is_ssh(self) -> bool:
@@ -107,9 +116,12 @@ def _checked(key: Recipient) -> Recipient:
         if not (is_recipient(key.value) if key.is_x25519 else is_bech32(key.value)):
             raise ValueError(f"{key.value} is not an age recipient: mistyped or cut off")
     elif key.value.startswith("ssh-"):
-        words = key.value.split()
-        if words[0] not in _SSH_TYPES or len(words) < 2:
-            raise ValueError(f"{key.value} is not an SSH key that can be an age recipient: {' or '.join(_SSH_TYPES)}")
+        try:
+            kind = parse_public_key(key.value).type
+        except ValueError as error:
+            raise ValueError(f"{key.value} is not an SSH key: {error}") from None
+        if kind not in _SSH_TYPES:
+            raise ValueError(f"{key.value}: an SSH key that is an age recipient is {' or '.join(_SSH_TYPES)}")
     else:
         raise ValueError(f"{key.value!r} is not an age recipient: they begin with age1 or ssh-")
     return key
@@ -169,6 +181,23 @@ def vault_uri(uri: str) -> Recipient:
         raise ValueError(f"hc_vault: {uri!r} is not https://ADDRESS/v1/ENGINE/keys/KEY")
     words = parts.path.strip("/").split("/")
     return vault(f"{parts.scheme}://{parts.netloc}", "/".join(words[1:-2]), words[-1])
+
+
+def guess(text: str) -> Recipient:
+    """The recipient that stands alone, as in a list of keys, by its form."""
+    text = text.strip()
+    if text.startswith("arn:"):
+        return kms_arn(text, "")
+    if text.startswith("projects/"):
+        return gcp_kms(text)
+    if _FINGERPRINT.fullmatch(text.replace(" ", "")):
+        return pgp(text)
+    if text.startswith("https://"):
+        try:
+            return azure_url(text) if _AZURE.fullmatch(text) else vault_uri(text)
+        except ValueError:
+            pass
+    return age(text)
 
 
 def unknown_because(keys: Iterable[Recipient]) -> str | None:

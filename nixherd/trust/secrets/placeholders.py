@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from nixherd.trust.secrets.files import Format
+from nixherd.trust.secrets.files import Encrypted, Format
 from nixherd.trust.secrets.keys import Recipient
 
 _BYTES = 24
@@ -29,6 +29,10 @@ class NewFile:
     keys: tuple[str, ...]
     recipients: frozenset[Recipient]
     names: str
+
+    def is_done(self, file: Encrypted | None) -> bool:
+        """Whether the file is as it is to be."""
+        return file is not None and set(file.recipients) == self.recipients
 
     def __str__(self) -> str:
         what = (

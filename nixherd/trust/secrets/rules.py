@@ -1,10 +1,17 @@
-"""Who may read a secret file, by `.sops.yaml`: its creation rules, as sops reads them (config/config.go). Pure."""
+"""Who may read a secret file, by `.sops.yaml`: its creation rules, as sops reads them (config/config.go). Pure.
+
+A path_regex is an expression of Go's regexp, which is RE2's syntax but for a few words; the first rule that matches is
+a file's, and which that is depends on the engine.
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from typing import Any
+
+import re2
 
 from nixherd.trust.secrets import keys
 from nixherd.trust.secrets.key_names import key_names, named_key
@@ -12,6 +19,12 @@ from nixherd.trust.secrets.keys import Group, Recipient
 from nixherd.trust.secrets.yaml_tree import compose, load_yaml
 
 CONFIG = ".sops.yaml"
+
+_OPTIONS = re2.Options()
+_OPTIONS.log_errors = False
+# Classes that Go knows by more names than RE2, and sizes of programs, which each counts for itself.
+_ONLY_HERE = re.compile(r"invalid character class range: \\[pP]|pattern too large")
+_ESCAPED = re.compile(r"\\Q.*?(?:\\E|\Z)|\\(.)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +45,12 @@ class Rule:
         """Everybody in any group, each once."""
         return tuple(dict.fromkeys(chain.from_iterable(self.groups)))
 
-    def matches(self, path: str) -> bool:
-        """`path` is relative to the configuration's directory."""
-        return self.path_regex is None or re.search(self.path_regex, path) is not None
+    def matches(self, path: str) -> bool | None:
+        """Whether the rule matches; None where that cannot be told here. `path` is relative to its directory."""
+        if self.path_regex is None:
+            return True
+        expression = _compiled(self.path_regex)
+        return None if isinstance(expression, Unknown) else expression.search(path) is not None
 
     def is_named_after(self, host_id: str) -> bool:
         """Whether a host's id is in its path_regex, as a whole word: dev is not dev2."""
@@ -61,7 +77,15 @@ class Rules:
 
     def rule_of(self, path: str) -> Rule | Unknown | None:
         """Return the first rule that matches, as sops does; Unknown where an earlier one cannot be judged here."""
-        return next((rule for rule in self.rules if rule.matches(path)), None)
+        if any("\ud800" <= letter <= "\udfff" for letter in path):
+            return Unknown("its name is not UTF-8")
+        for rule in self.rules:
+            matches = rule.matches(path)
+            if matches is None:
+                return Unknown(f"{rule.label}: {rule.problem}")
+            if matches:
+                return rule
+        return None
 
     @property
     def recipients(self) -> tuple[Recipient, ...]:
@@ -89,17 +113,30 @@ def _rule(number: int, entry: Any) -> Rule:
     where = f"rule {number}"
     if not isinstance(entry, Mapping):
         raise ValueError(f"{where} is not a mapping; write `- path_regex: …` with `age: …` or `key_groups: …` below it")
-    pattern = entry.get("path_regex") or None
     try:
-        re.compile(pattern or "")
-    except (re.error, TypeError) as error:
-        raise ValueError(f"{where}: path_regex {pattern!r} is not a regular expression: {error}") from None
-    try:
+        pattern = _text(entry, "path_regex") or None
+        expression = _compiled(pattern or "")
         groups = tuple(_groups(entry))
         threshold = _threshold(entry, len(groups))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    return Rule(number, pattern, groups, threshold, keys.unknown_because(chain.from_iterable(groups)))
+    problem = expression.why if isinstance(expression, Unknown) else _problem(groups, threshold)
+    return Rule(number, pattern, groups, threshold, problem)
+
+
+@lru_cache(1024)
+def _compiled(pattern: str) -> Any:
+    """Return the expression, or Unknown. ValueError for what sops refuses."""
+    try:
+        compiled = re2.compile(pattern, _OPTIONS)
+    except re2.error as error:
+        why = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
+        if _ONLY_HERE.search(why):
+            return Unknown(f"only sops can tell what its path_regex matches ({why}); write it in another way")
+        raise ValueError(f"path_regex {pattern!r} is not a regular expression: {why}") from None
+    if any(found[1] == "C" for found in _ESCAPED.finditer(pattern)):
+        raise ValueError(f"path_regex {pattern!r} is not a regular expression: invalid escape sequence: \\C")
+    return compiled
 
 
 def _threshold(entry: Mapping[str, Any], groups: int) -> int:
@@ -107,6 +144,15 @@ def _threshold(entry: Mapping[str, Any], groups: int) -> int:
     if not isinstance(given, str) or not given.isdecimal():
         raise ValueError(f"shamir_threshold {given!r} is not a number")
     return (int(given) or groups) if groups > 1 else 1
+
+
+def _problem(groups: Sequence[Group], threshold: int) -> str | None:
+    """Why sops does not encrypt by the rule."""
+    if len(groups) > 1 and not all(groups):
+        return f"key group {[bool(group) for group in groups].index(False) + 1} is empty, and sops refuses that"
+    if len(groups) > 1 and not 2 <= threshold <= len(groups):
+        return f"shamir_threshold {threshold} of {len(groups)} key groups: sops takes 2 to {len(groups)}"
+    return keys.unknown_because(chain.from_iterable(groups))
 
 
 def _groups(entry: Mapping[str, Any]) -> Iterator[Group]:

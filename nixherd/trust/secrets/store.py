@@ -6,7 +6,7 @@ to the directory of the `.sops.yaml` that the file belongs to, as a `path_regex`
 
 import os
 import posixpath
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,74 +15,32 @@ from pathlib import Path
 from nixherd.base.errors import Finding, FleetError, Severity, Usage
 from nixherd.base.files import sync
 from nixherd.base.names import many
-from nixherd.fleet.models import Fleet, Host
+from nixherd.fleet.models import Fleet
 from nixherd.fleet.tree import Tree, opened
-from nixherd.ssh.age import recipient_of
+from nixherd.trust.secrets.comparing import Rekey, compare
 from nixherd.trust.secrets.files import read_file
 from nixherd.trust.secrets.generated import LINK, configuration, made_by, says_so
-from nixherd.trust.secrets.keys import Recipient, age
+from nixherd.trust.secrets.keeping import prove_kept, require_kept
+from nixherd.trust.secrets.people import People, recipients_of_hosts
 from nixherd.trust.secrets.placeholders import NewFile
 from nixherd.trust.secrets.places import MISNAMED, Layout, from_fleet, from_top, nearest
 from nixherd.trust.secrets.reading import Reading, SecretFile, holds_encrypted
-from nixherd.trust.secrets.rules import CONFIG, Rules, Unknown, parse_rules
-from nixherd.trust.secrets.sops import Sops, cores
-
-
-@dataclass(frozen=True, slots=True)
-class People:
-    """What recipients are called: hosts by hosts.nix, everybody else by what `.sops.yaml` calls them."""
-
-    hosts: Mapping[Recipient, str]
-    """by recipient, the host's id"""
-    others: Mapping[str, str] = field(default_factory=dict)
-    """by a recipient's value, the name there; hosts may be among them"""
-
-    @classmethod
-    def of(cls, fleet: Fleet, rules: Rules) -> "People":
-        return cls(recipients_of_hosts(fleet), rules.names)
-
-    def host(self, recipient: Recipient) -> str | None:
-        """The id of the host that this is the key of, in any form."""
-        return self.hosts.get(recipient)
-
-    def name(self, recipient: Recipient) -> str:
-        return self.hosts.get(recipient) or self.others.get(recipient.value) or recipient.label
-
-
-def recipients_of_hosts(fleet: Fleet) -> dict[Recipient, str]:
-    """By age recipient, the id of each host whose key is known and can be one."""
-    hosts = fleet.hosts.values()
-    return {recipient: host.id for host in hosts if (recipient := recipient_of_host(host)) is not None}
-
-
-def recipient_of_host(host: Host) -> Recipient | None:
-    """The age recipient of the host's key; None where that is not known, or of a kind that cannot be one."""
-    key = host.public_key
-    return age(recipient_of(key)) if key is not None and key.startswith("ssh-ed25519 ") else None
-
-
-@dataclass(frozen=True, slots=True)
-class Rekey:
-    """A file whose recipients are not those that its rule names, in `config`. Shown as it is done."""
-
-    path: str
-    config: str
-    added: tuple[Recipient, ...]
-    removed: tuple[Recipient, ...]
-    recipients: frozenset[Recipient]
-    names: tuple[str, ...]
-    """`+dev`, `-old`, in that order"""
-
-    def __str__(self) -> str:
-        return f"{self.path}: {', '.join(self.names)}"
+from nixherd.trust.secrets.rules import CONFIG, Rule, Rules, Unknown, parse_rules
+from nixherd.trust.secrets.sops import AsOperator, nobody
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be encrypted anew, and what is wrong and no run can mend."""
+    """What is to be encrypted anew, and what is wrong and no run can mend.
+
+    `unknown` says of a file, by its path, why it cannot be judged here; that is a finding as well. `notes` is what is
+    good to know.
+    """
 
     rekeys: tuple[Rekey, ...]
     findings: tuple[str, ...]
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def path_of(directory: str, file: str, prefix: str = "") -> str:
@@ -93,15 +51,16 @@ def path_of(directory: str, file: str, prefix: str = "") -> str:
 def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile], prefix: str = "") -> Plan:
     """`secrets` is the directory of `.sops.yaml`; `prefix` that of the fleet, from its repository's top."""
     config = path_of(secrets, CONFIG, prefix)
-    rekeys, findings = [], list[str]()
+    rekeys, findings, unknown = [], list[str](), dict[str, str]()
     used = set[int]()
     for file in sorted(files, key=lambda each: each.path):
         rule, where = rules.rule_of(file.path), path_of(secrets, file.path, prefix)
-        if isinstance(rule, Unknown):
-            findings.append(f"{where}: unknown: {rule.why}")
-            continue
-        if rule is not None:
+        if isinstance(rule, Rule):
             used.add(rule.number)
+        if isinstance(rule, Unknown) or (rule is not None and rule.problem):
+            unknown[where] = rule.why if isinstance(rule, Unknown) else f"{rule.label}: {rule.problem}"
+            findings.append(f"{where}: unknown: {unknown[where]}")
+            continue
         if file.problem is not None:
             findings.append(f"{where}: cannot be read: {file.problem}")
         elif rule is None:
@@ -114,22 +73,29 @@ def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile]
             if file.encrypted.encrypts_nothing and not file.is_empty:
                 why = "what its rule says is to be encrypted is not in it (encrypted_regex?)"
                 findings.append(f"{where}: nothing in it is encrypted: {why}; correct that, and encrypt it anew")
-            present, intended = file.encrypted.recipients, rule.recipients
-            added = tuple(key for key in intended if key not in present)
-            removed = tuple(key for key in present if key not in intended)
-            if added or removed:
-                names = (*(f"+{people.name(key)}" for key in added), *(f"-{people.name(key)}" for key in removed))
-                rekeys.append(Rekey(where, config, added, removed, frozenset(intended), names))
+            if rekey := compare(where, config, file.encrypted, rule, people):
+                rekeys.append(rekey)
     for rule in rules.rules:
         if rule.number not in used:
             findings.append(f"{config}: {rule.label} matches no file")
         if not rule.recipients:
             findings.append(f"{config}: {rule.label} names nobody who could decrypt")
     for recipient in rules.recipients:
-        if recipient not in people.hosts and recipient.value not in people.others:
+        if not people.knows(recipient):
             remedy = "give it an anchor or a comment, or remove it"
             findings.append(f"{config}: {recipient.value} is not a host and nobody's; {remedy}")
-    return Plan(tuple(rekeys), tuple(findings))
+    return Plan(tuple(rekeys), tuple(findings), unknown, tuple(_notes(config, rules, people)))
+
+
+def _notes(config: str, rules: Rules, people: People) -> Iterator[str]:
+    """Hosts that are recipients by an SSH key itself, which sops-nix does not look for (its importAgeSSHKeys)."""
+    for rule in rules.rules:
+        named = {people.hosts.get(key): key for key in rule.recipients if not key.is_ssh}
+        for key in rule.recipients:
+            host = people.hosts.get(key)
+            if key.is_ssh and host is not None and host not in named:
+                opens = "sops-nix opens that only where sops.environment.SOPS_AGE_SSH_PRIVATE_KEY_FILE is the host key"
+                yield f"{config}: {rule.label} names {host} by its SSH key itself; {opens}, or name its age key as well"
 
 
 @dataclass(frozen=True)
@@ -196,35 +162,61 @@ class Store:
         staged: Path,
         text: str,
         rekeys: Collection[Rekey],
-        sops: Sops,
+        operator: AsOperator,
         *,
         new: Collection[NewFile] = (),
         rotate: bool,
+        give_up: bool = False,
     ) -> None:
         """Encrypt copies of the files below `staged`, and new ones, at the paths that they have from the fleet's.
 
-        Each is read back: its recipients are those that the rules name. With `rotate` those that somebody is removed
-        from get a new data key. FleetError, with `staged` to be thrown away, otherwise.
+        Each is read back: its key groups are those of its rule; and the operator can decrypt it, or has said to
+        `give_up`. With `rotate` those that somebody is removed from get a new data key. FleetError, with `staged` to be
+        thrown away, otherwise.
         """
         config = self.staged_config(staged)
         staged.mkdir(parents=True, exist_ok=True)
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_bytes(text.encode())
-
-        def one(share: Sequence[Rekey]) -> None:
-            self._copy(staged, share)
-            sops.update_keys(staged, config, [rekey.path for rekey in share])
-            if rotated := [rekey.path for rekey in share if rotate and rekey.removed]:
-                sops.rotate(staged, config, rotated)
-            self._read_back(staged, share)
-
-        with ThreadPoolExecutor(cores()) as pool:
-            list(pool.map(one, filter(None, (list(rekeys)[start :: cores()] for start in range(cores())))))
+        if rekeys:
+            self._encrypt_anew(staged, rekeys, operator, rotate=rotate, give_up=give_up)
         for each in new:
             copy = _inside(staged, each.path)
             copy.parent.mkdir(parents=True, exist_ok=True)
+            sops = nobody(operator.run, each.recipients)
             copy.write_bytes(sops.encrypt(staged, config, each.path, each.text, each.format))
         self._read_back(staged, new)
+
+    def _encrypt_anew(
+        self, staged: Path, rekeys: Collection[Rekey], operator: AsOperator, *, rotate: bool, give_up: bool
+    ) -> None:
+        config = self.staged_config(staged)
+        before = {self.path(file.path): file.encrypted for file in self.files if file.encrypted}
+        doubtful = set() if give_up else require_kept(operator.who, before, rekeys)
+        sops = operator.sops({key for rekey in rekeys for key in (*before[rekey.path].recipients, *rekey.recipients)})
+
+        def one(share: Sequence[Rekey]) -> None:
+            self._copy(staged, share)
+            paths = [rekey.path for rekey in share]
+            sops.update_keys(staged, config, paths)
+            if thresholds := dict(self._thresholds(staged, share)):
+                sops.set_threshold(staged, config, thresholds)
+                sops.decrypt(staged, config, [*thresholds])  # all keys of a group have the same part
+            if rotated := [rekey.path for rekey in share if rotate and rekey.removed]:
+                sops.rotate(staged, config, rotated)
+            self._read_back(staged, share)
+            prove_kept(sops, staged, config, [path for path in paths if path in doubtful and path not in thresholds])
+
+        shares = [list(rekeys)[start :: sops.processes] for start in range(sops.processes)]
+        with ThreadPoolExecutor(sops.processes) as pool:
+            list(pool.map(one, filter(None, shares)))
+
+    def _thresholds(self, staged: Path, rekeys: Sequence[Rekey]) -> Iterator[tuple[str, int]]:
+        """Those of files that now have their rule's key groups, and take another number of them."""
+        for rekey in rekeys:
+            back = read_file(rekey.path, _inside(staged, rekey.path).read_bytes()) if len(rekey.groups) > 1 else None
+            if back is not None and back.threshold != rekey.threshold:
+                yield rekey.path, rekey.threshold
 
     def _copy(self, staged: Path, rekeys: Sequence[Rekey]) -> None:
         for rekey in rekeys:
@@ -240,8 +232,7 @@ class Store:
         for file in files:
             copy = _inside(staged, file.path)
             sync(copy)  # here, where another process of sops is at work meanwhile
-            back = read_file(file.path, copy.read_bytes())
-            if back is None or set(back.recipients) != file.recipients:
+            if not file.is_done(read_file(file.path, copy.read_bytes())):
                 what = f"sops encrypted it for others than {self.config} names"
                 raise FleetError(f"{file.path}: {what}; nothing was changed, see which rule matches it")
 
@@ -380,7 +371,10 @@ class Secrets:
         people = self.people(fleet, rules)
         plans = [store.plan(people, (rules or {}).get(store.config)) for store in self.stores]
         findings = [*self.findings, *(finding for each in plans for finding in each.findings)]
-        return Plan(tuple(rekey for each in plans for rekey in each.rekeys), tuple(dict.fromkeys(findings)))
+        unknown = {path: why for each in plans for path, why in each.unknown.items()}
+        notes = tuple(note for each in plans for note in each.notes)
+        rekeys = tuple(rekey for each in plans for rekey in each.rekeys)
+        return Plan(rekeys, tuple(dict.fromkeys(findings)), unknown, notes)
 
 
 def look_at_secrets(root: Path, fleet: Fleet) -> tuple[list[str], str]:

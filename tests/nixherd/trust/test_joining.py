@@ -8,9 +8,10 @@ from nixherd.base.errors import FleetError, Usage
 from nixherd.nix.declared import Declared, DeclaredSecret, Identity
 from nixherd.trust.joining import Admission, Joined, called, joined, named, require_covered
 from nixherd.trust.secrets.files import Encrypted
+from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.reading import SecretFile
 from nixherd.trust.secrets.rules import Rules, parse_rules
-from nixherd.trust.secrets.store import People, Secrets, Store
+from nixherd.trust.secrets.store import Secrets, Store
 from tests.nixherd.trust.secrets.keys import key
 
 ADMIN, BOB, DOC1, IGP = (key(name).recipient for name in ("admin", "bob", "doc1", "igp"))

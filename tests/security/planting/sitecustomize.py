@@ -217,7 +217,8 @@ def stand_in(module: Any) -> None:
         return answer([f"{key}={value}" for key, value in {**names, "booted": OLD, "sudo": "root", **kernel}.items()])
 
     connector = module.FleetConnector
-    connector._try_once, connector.forced, connector.run_shell_command = arrive, forced, run
+    connector._try_once, connector.forced = arrive, forced
+    connector.send = connector.run_shell_command = run
     connector.connected = property(lambda self: self.place is not None)
 
 
