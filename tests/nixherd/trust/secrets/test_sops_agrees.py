@@ -79,7 +79,7 @@ def test_the_same_rule_is_chosen_and_the_same_expressions_refused(
         reached = int(refused[1])  # sops compiles only those that it comes to
         if done.returncode == 0:
             earlier = parse_rules(yaml.safe_dump({"creation_rules": rules[: reached - 1]})).rule_of(path)
-            assert isinstance(earlier, Rule)
+            assert earlier is not None  # it may be one that cannot be judged here
         else:
             assert "can not compile regexp" in done.stderr
         return
