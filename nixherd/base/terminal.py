@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import time
 import traceback
@@ -20,6 +21,12 @@ from nixherd.base.files import state_home
 # separators of lines and paragraphs.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _KEPT = frozenset("\n\t")
+# Private keys, as age and SSH write them: whoever put one where a public one belongs does not find it in a log as well.
+_PRIVATE = re.compile(
+    r"(AGE-SECRET-KEY-)(?:PQ-)?1[A-Z0-9]{6,}|(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?:-----END [A-Z ]*-----|\Z)",
+    re.IGNORECASE | re.DOTALL,
+)
+_MAY_BE_PRIVATE = re.compile("secret-key-|private key-", re.IGNORECASE)
 
 
 GRACE = 2.0  # seconds in which most things come to pass, and nothing needs to be said
@@ -32,8 +39,13 @@ _SHOWN = 300  # characters of an exception's own text
 
 
 def visible(text: object) -> str:
-    r"""The text with every character that is not text as its escape (`\x1b`, `\u202e`); lines and tabs stay."""
+    r"""The text with every character that is not text as its escape (`\x1b`, `\u202e`); lines and tabs stay.
+
+    Of a private key only the beginning is shown.
+    """
     words = str(text)
+    if _MAY_BE_PRIVATE.search(words):
+        words = _PRIVATE.sub(lambda found: f"{found[1] or found[2]}…", words)
     if words.isascii() and words.isprintable():
         return words
     return "".join(character if _is_text(character) else _escaped(character) for character in words)
@@ -208,7 +220,8 @@ def line_of(error: OSError) -> str:
     """What the system shown, and of which file."""
     if error.strerror is None:
         return str(error)
-    return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    is_named = bool(error.filename) and not isinstance(error.filename, int)  # a number is an open file
+    return f"{os.fsdecode(error.filename)}: {error.strerror}" if is_named else error.strerror
 
 
 def _kept(error: BaseException, what: str) -> str:

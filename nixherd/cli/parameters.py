@@ -135,6 +135,15 @@ commit_option = click.option(
     callback=_standing("commit", usual=True),
     help="One commit of what changed; else as group data's commit says, else one.",
 )
+
+
+def _message(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        raise click.BadParameter("it is empty; write what is done, or leave it out")
+    return value
+
+
+message_option = click.option("--message", metavar="TEXT", callback=_message, help="The commit's message.")
 edit_generated_option = click.option(
     "--edit-generated",
     is_flag=True,

@@ -20,6 +20,7 @@ from nixherd.cli.parameters import (
     give_up_option,
     identity_option,
     json_option,
+    message_option,
     standing,
     together,
 )
@@ -37,6 +38,7 @@ from nixherd.trust.secrets.files import Format
 from nixherd.trust.secrets.identities import Opens, Operator
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.people import recipient_of_host, recipients_of_hosts
+from nixherd.trust.secrets.places import Layout, chosen_place
 from nixherd.trust.secrets.rules import CONFIG, Rule
 from nixherd.trust.secrets.sops import operator
 from nixherd.trust.secrets.store import Secrets
@@ -83,7 +85,7 @@ _changes = together(
     edit_generated_option,
     give_up_option,
     commit_option,
-    click.option("--message", metavar="TEXT", help="The commit's message."),
+    message_option,
     dry_run_option,
 )
 
@@ -225,6 +227,8 @@ def init(front: Front, /, name: str | None, persons: tuple[str, ...], replace_un
     not known: those of the others are made.
     """
     directory, identity = click.get_current_context().meta["secrets"], options["identity"]
+    if directory is not None:
+        chosen_place(front.root, Layout.of(front.root).prefix, directory)
     hosts = [host.id for host in front.fleet.hosts.values()]
     declared = [front.evaluator.declared(hosts, host) for host in hosts]
 
@@ -256,7 +260,7 @@ def add_host(
     def joined(change: Wanted) -> Wanted:
         declared = change.fleet.hosts.get(host)
         if declared is None:
-            raise Usage(f"hosts.nix has no host {host}; it has {', '.join(sorted(change.fleet.hosts))}")
+            raise Usage(f"hosts.nix has no host {host or repr(host)}; it has {', '.join(sorted(change.fleet.hosts))}")
         if declared.public_key is None:
             raise Usage(f"hosts.nix: {host}.publicKey is a placeholder; enroll the host (deploys/enroll.py) instead")
         secrets = front.evaluator.declared((host,), host)
@@ -299,7 +303,7 @@ def remove_host(front: Front, /, hosts: tuple[str, ...], remove_secrets: bool, *
 @json_option
 @identity_option
 @commit_option
-@click.option("--message", metavar="TEXT", help="The commit's message.")
+@message_option
 @dry_run_option
 @pass_front
 def edit(front: Front, /, file: str, **options: Any) -> None:

@@ -20,8 +20,8 @@ def people_of(who: Operator, name: str | None, persons: Sequence[str]) -> dict[s
     found: dict[str, Recipient] = {}
     mine = sorted({key for each in who.identities for key in each.recipients if key.is_x25519}, key=str)
     given = {str(guess(text.partition("=")[2]).value) for text in persons}
+    base = require_name(getpass.getuser() if name is None else name)
     for number, key in enumerate(key for key in mine if key.value not in given):
-        base = require_name(name or getpass.getuser())
         found[f"{base}-{number + 1}" if number else base] = key
     for text in persons:
         person, _, key_text = text.partition("=")
@@ -38,7 +38,10 @@ def _key(text: str, key_text: str) -> Recipient:
     key = guess(key_text)
     try:
         if key.kind is Kind.AGE:
-            [key] = age_keys(key_text)
+            keys = age_keys(key_text)
+            if len(keys) != 1:
+                raise ValueError("it has several keys, and a person has one" if keys else "the key is missing")
+            key = keys[0]
     except ValueError as error:
         raise Usage(f"--person {text}: {error}; write NAME=KEY") from None
     if key.kind not in (Kind.AGE, Kind.PGP):

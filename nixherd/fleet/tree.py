@@ -65,10 +65,11 @@ class Tree:
                 return None
             except OSError as error:
                 raise self._wrong(path, directory, name, error) from error
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
+                os.close(handle)
+                raise FleetError(f"{self.root / path}: is not a file, or a very large one; only files are used")
             with os.fdopen(handle, "rb") as file:
-                status = os.fstat(handle)
-                if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
-                    raise FleetError(f"{self.root / path}: is not a file, or a very large one; only files are used")
                 return file.read()
 
     def stat(self, path: str) -> os.stat_result | None:

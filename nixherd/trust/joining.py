@@ -204,7 +204,7 @@ def _named(rules: Mapping[str, Rules], given: str) -> tuple[str, Rule]:
         if found:
             which = "; ".join(f"{where}: {rule.label}" for where, rule in found)
             raise Usage(f"rule {given} is several: {which}; name it by its whole path_regex, or as FILE:NUMBER")
-    raise Usage(f".sops.yaml has no rule {given}; there are {labels(rules)}")
+    raise Usage(f".sops.yaml has no rule {given or repr(given)}; there are {labels(rules)}")
 
 
 # Keys by name
@@ -219,7 +219,8 @@ def called(people: People, rules: Mapping[str, Rules], given: str) -> Recipient:
         return found[0]
     if found:
         raise Usage(f"{given} is what {len(found)} keys are called: {', '.join(key.value for key in found)}; name one")
-    raise Usage(f"nobody is called {given} in {' or '.join(rules)}; there are {', '.join(map(people.name, known))}")
+    names = ", ".join(map(people.name, known))
+    raise Usage(f"nobody is called {given or repr(given)} in {' or '.join(rules)}; there are {names}")
 
 
 # Readers

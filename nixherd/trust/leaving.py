@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from nixherd.base.errors import FleetError
+from nixherd.base.ssh_keys import same_key
 from nixherd.fleet.git import Repository
-from nixherd.fleet.models import Fleet
+from nixherd.fleet.models import HOSTS, Fleet, Host
 from nixherd.trust.enrol import Wanted
 from nixherd.trust.former import is_former, once_pinned
 from nixherd.trust.recipients import NotARecipient, meant, namesakes, with_rekeys
 from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.key_names import is_key
-from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.keys import Recipient, age_keys
 from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.places import from_top
 from nixherd.trust.secrets.rules import Rule
@@ -56,6 +57,8 @@ def leave(change: Wanted, names: Sequence[str], *, remove: bool) -> Leaving:
     """
     keys, known_before = dict[str, frozenset[Recipient]](), list[str]()
     for name in names:
+        if (host := change.fleet.hosts.get(name)) is not None:
+            require_own_key(change.fleet, host, names)
         try:
             keys[name] = frozenset(meant(change, name))
         except NotARecipient:
@@ -84,9 +87,31 @@ def leave(change: Wanted, names: Sequence[str], *, remove: bool) -> Leaving:
     return Leaving(with_rekeys(change, gone), tuple(rules), tuple(sorted(known)))
 
 
+def require_own_key(fleet: Fleet, host: Host, leaving: Collection[str] = ()) -> None:
+    """FleetError where hosts.nix has a host's key a second time, for another one that does not leave as well."""
+    for other in fleet.hosts.values():
+        if other.id == host.id or other.id in leaving or not (host.public_key and other.public_key):
+            continue
+        if same_key(other.public_key, host.public_key):
+            shared = f"{HOSTS}: {other.id} has the host key of {host.id}, and would lose its secrets with it"
+            raise FleetError(f"{shared}; each machine needs its own")
+
+
+def _is_whole_key(text: str) -> bool:
+    """Whether it is a key of some kind, neither mistyped nor cut off as far as that can be told."""
+    if text.startswith(("age1", "ssh-")):
+        try:
+            return len(age_keys(text)) == 1
+        except ValueError:
+            return False
+    return is_key(text)
+
+
 def _was_known(change: Wanted, name: str) -> bool:
     """Whether this was a recipient, or could have been one: a host's id, a key, or what an earlier commit has."""
-    if name in change.fleet.hosts or is_key(name):
+    if not name:
+        return False
+    if name in change.fleet.hosts or _is_whole_key(name):
         return True
     repository = Repository.around(change.root)
     if repository is None:

@@ -216,7 +216,9 @@ def meant(change: Wanted, given: str) -> Iterator[Recipient]:
         yield called(people, rules, given)
     else:
         everybody = sorted({people.name(key) for each in rules.values() for key in each.recipients})
-        raise NotARecipient(f"{given} is not a recipient in {' or '.join(rules)}; there are {', '.join(everybody)}")
+        raise NotARecipient(
+            f"{given or repr(given)} is not a recipient in {' or '.join(rules)}; there are {', '.join(everybody)}"
+        )
 
 
 # Files
@@ -238,6 +240,10 @@ def with_rekeys(change: Wanted, keys: Collection[Recipient] | None = None) -> Wa
     meant = tuple(
         rekey for rekey in rekeys if rekey.path in changed or {*rekey.added, *rekey.removed} & set(keys or ())
     )
+    if nobodys := next((rekey for rekey in meant if not rekey.recipients), None):
+        raise FleetError(
+            f"{nobodys.path}: its rule in {nobodys.config} names nobody who could decrypt it; name somebody"
+        )
     seen = {rekey.path: change.secrets.content(rekey.path) for rekey in meant}
     notes = change.notes
     if others := [rekey.path for rekey in rekeys if rekey not in meant]:

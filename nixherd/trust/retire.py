@@ -15,14 +15,13 @@ from tree_sitter import Node
 
 from nixherd.base.errors import FleetError
 from nixherd.base.names import many
-from nixherd.base.ssh_keys import same_key
 from nixherd.fleet import tree
 from nixherd.fleet.git import Repository
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
 from nixherd.nix.syntax import parse, walk
 from nixherd.trust.enrol import Wanted, overview_of, render_overview
 from nixherd.trust.former import known_keys
-from nixherd.trust.leaving import OwnRule, without_rules
+from nixherd.trust.leaving import OwnRule, require_own_key, without_rules
 from nixherd.trust.recipients import keys_of, namesakes, untrusted
 from nixherd.trust.secrets.files import read_file
 from nixherd.trust.secrets.rules import CONFIG, parse_rules
@@ -111,7 +110,7 @@ def _without_secrets(
     """With the host's keys out of every rule, its own rules as asked, and the files that it knows and that stay."""
     if not change.secrets:
         return change, (), ()
-    _require_own_key(change.fleet, host)
+    require_own_key(change.fleet, host)
     alone, known = list[OwnRule](), set[str]()
     for store in change.secrets.stores:
         change, rules, files = without_rules(change, store, {host.id: known_keys(change.fleet, host.id)}, remove=remove)
@@ -146,13 +145,6 @@ def _require_no_other_store(change: Wanted, host: Host, texts: Mapping[str, byte
             outside = f"outside of {' and '.join(change.secrets.configs) or 'a directory with a .sops.yaml'}"
             remedy = "leave --secrets out, or take it out by hand first (sops updatekeys, sops rotate)"
             raise FleetError(f"{path}: {host.id} is a recipient there, {outside}; {remedy}")
-
-
-def _require_own_key(fleet: Fleet, host: Host) -> None:
-    for other in fleet.hosts.values():
-        if other.id != host.id and host.public_key and other.public_key and same_key(other.public_key, host.public_key):
-            shared = f"{HOSTS}: {other.id} has the host key of {host.id}, and would lose its secrets with it"
-            raise FleetError(f"{shared}; each machine needs its own")
 
 
 def _require_unused(rules: Sequence[OwnRule], after: Mapping[str, bytes]) -> None:

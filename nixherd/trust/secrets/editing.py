@@ -17,7 +17,7 @@ from nixherd.base.files import write_whole
 from nixherd.base.process import foreground, run
 from nixherd.base.run import Run
 from nixherd.trust.secrets.files import Encrypted, Format, read_file
-from nixherd.trust.secrets.rules import Rule, Unknown
+from nixherd.trust.secrets.rules import CONFIG, Rule, Unknown
 from nixherd.trust.secrets.sops import Sops, explained
 from nixherd.trust.secrets.store import Secrets, Store
 
@@ -49,6 +49,10 @@ class Editing:
     @classmethod
     def of(cls, secrets: Secrets, path: str) -> "Editing":
         """FleetError where no rule matches it, or it is plain text."""
+        if (secrets.root / path).is_dir():
+            raise Usage(f"{path}: is a directory; name a file in it")
+        if posixpath.basename(path) == CONFIG:
+            raise Usage(f"{path}: is not a secret; change it in an editor, then `nixherd secrets apply`")
         store = secrets.require_store(path)
         rule = store.rules.rule_of(store.below(path))
         if isinstance(rule, Unknown):
@@ -164,6 +168,8 @@ def chosen(secrets: Secrets, given: str) -> str:
     That is an absolute path, or one from the current directory, the fleet's, or one with a `.sops.yaml`, or below
     `secrets`: the first where there is such a file, else the first that has a rule. Usage for one elsewhere.
     """
+    if not given:
+        raise Usage("'' names no file; write the path of a secret file")
     root = secrets.root.resolve()
     top = root
     for _ in Path(secrets.prefix).parts:
@@ -175,6 +181,8 @@ def chosen(secrets: Secrets, given: str) -> str:
     paths = [os.path.relpath(place, root) for place in whole if place.is_relative_to(top) and place != top]
     if not paths:
         raise Usage(f"{given}: is outside of {top}")
+    if any(".git" in Path(path).parts for path in paths):
+        raise Usage(f"{given}: is git's own; no secret is there")
     known = [path for path in paths if os.path.lexists(root / path)]
     ruled = [path for path in paths if (store := secrets.store_of(path)) and store.rules.rule_of(store.below(path))]
     in_store = [path for path in paths if secrets.store_of(path)]

@@ -11,9 +11,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from nixherd.trust.secrets.keys import IN_FILES, Group, Recipient, age, of_entry
-from nixherd.trust.secrets.yaml_tree import load_yaml
+from nixherd.trust.secrets.yaml_tree import load_yaml, require_merged
 
-_CONFLICT = re.compile(r"^(?:<{7}|={7}|>{7})(?: .*)?$", re.MULTILINE)
+_VALUE = re.compile(rb"ENC\[AES256_GCM,data:[A-Za-z0-9+/=]*,iv:[A-Za-z0-9+/=]+,tag:")
+_DIGITS = 9
 _ENCRYPTED = "ENC[AES256_GCM,"
 # What sops writes at the end of a YAML file when all of the keys are age keys: read at a glance, 200 files a tenth of a
 # second earlier. The parser reads whatever is not exactly so.
@@ -79,10 +80,20 @@ def read_file(path: str | PurePosixPath, content: bytes) -> Encrypted | None:
         if Format.of(path) is Format.BINARY:
             return None
         raise ValueError("it is not UTF-8 text") from None
-    if conflict := _CONFLICT.search(text):
-        raise ValueError(f"line {text.count(chr(10), 0, conflict.start()) + 1}: a merge was left unfinished there")
-    sops = _READERS[Format.of(path)](text)
-    return sops if sops is None or isinstance(sops, Encrypted) else _metadata(sops, text)
+    require_merged(text)
+    try:
+        sops = _READERS[Format.of(path)](text)
+        found = sops if sops is None or isinstance(sops, Encrypted) else _metadata(sops, text)
+    except RecursionError:
+        raise ValueError("it has lists in lists, too deep to be read") from None
+    if found is None and was_encrypted(path, content):
+        raise ValueError("it is cut off: values are encrypted, and what sops writes at its end is missing; restore it")
+    return found
+
+
+def was_encrypted(path: str | PurePosixPath, content: bytes) -> bool:
+    """Whether sops has encrypted values in it; what it writes at the end may be missing."""
+    return Format.of(path) is not Format.BINARY and _VALUE.search(content) is not None
 
 
 def _yaml(text: str) -> Mapping[str, Any] | Encrypted | None:
@@ -98,7 +109,7 @@ def _canonical(text: str) -> Encrypted | None:
 
 def _json(text: str) -> Mapping[str, Any] | None:
     try:
-        return _tree(json.loads(text))
+        return _tree(json.loads(text, parse_int=str))
     except ValueError as error:
         raise ValueError(f"it is not JSON: {error}") from None
 
@@ -106,7 +117,7 @@ def _json(text: str) -> Mapping[str, Any] | None:
 def _binary(text: str) -> Mapping[str, Any] | None:
     """Encrypted it is JSON with `data` and `sops`; what it was before may be anything."""
     try:
-        return _tree(json.loads(text))
+        return _tree(json.loads(text, parse_int=str))
     except ValueError:
         return None
 
@@ -161,7 +172,7 @@ def _listed(node: Any) -> Any:
     """Lists for what has numbers for keys; the lines stand in any order."""
     if not isinstance(node, dict):
         return node
-    if node and all(key.isdecimal() for key in node):
+    if node and all(key.isdecimal() and len(key) <= _DIGITS for key in node):
         return [_listed(node[key]) for key in sorted(node, key=int)]
     return {key: _listed(value) for key, value in node.items()}
 
@@ -172,8 +183,8 @@ def _metadata(sops: Mapping[str, Any], text: str) -> Encrypted | None:
     groups = [_group(sops)] if any(_list(sops.get(word)) for word in IN_FILES) else []
     groups = groups or [_group(group) for group in _list(sops.get("key_groups"))]
     threshold = str(sops.get("shamir_threshold") or 0)
-    if not threshold.isdecimal():
-        raise ValueError(f"its metadata has the threshold {threshold!r}")
+    if not threshold.isdecimal() or len(threshold) > _DIGITS:
+        raise ValueError(f"its metadata has the threshold {threshold[:_DIGITS]!r}")
     needed = (int(threshold) or len(groups)) if len(groups) > 1 else 1
     return Encrypted(tuple(groups), needed, _encrypts_nothing(text))
 

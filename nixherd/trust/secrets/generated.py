@@ -36,7 +36,10 @@ def configuration(root: Path, layout: Layout, config: str, tree: Tree) -> tuple[
     """What a `.sops.yaml` says, and why it is not one to edit, where it is a link."""
     if not (root / config).is_symlink():
         return tree.read(config), None
-    target = (root / config).resolve()
+    try:
+        target = (root / config).resolve(strict=True)
+    except (OSError, RuntimeError):  # RuntimeError: a link to itself
+        raise ValueError(f"is a link to {(root / config).readlink()}, where nothing is; make it a file") from None
     if target.is_file() and str(target).startswith(_STORE):
         return target.read_bytes(), f"{LINK} {target}"  # whoever made the link, everybody may read what is there
     top = root.resolve()

@@ -3,12 +3,13 @@
 import enum
 import os
 import re
+import stat
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from nixherd.base.errors import FleetError
+from nixherd.base.errors import FleetError, Usage
 from nixherd.base.files import expanded
 from nixherd.base.process import run
 from nixherd.base.ssh_keys import pair_of, parse_public_key
@@ -54,11 +55,13 @@ class Identity:
     def read(cls, path: Path) -> "Identity":
         """FleetError says what is wrong with the file."""
         try:
-            text, mode = path.read_text(errors="surrogateescape"), path.stat().st_mode & 0o777
+            if not stat.S_ISREG(found := path.stat().st_mode):  # a pipe is empty when sops reads it as well
+                raise FleetError(f"{path}: is not a file; name the file with your age identities or your SSH key")
+            text, mode = path.read_text(errors="surrogateescape"), found & 0o777
         except FileNotFoundError:
             raise missing(path) from None
         except OSError as error:
-            raise FleetError(f"{path}: cannot be read as an age identity: {error}") from None
+            raise FleetError(f"{path}: cannot be read as an age identity: {error.strerror}") from None
         if mode & 0o077:
             raise FleetError(f"{path}: others may read this identity (mode {mode:04o}); chmod 600 it")
         if _PEM.search(text):
@@ -68,7 +71,7 @@ class Identity:
         plugins = frozenset(found[1].lower() for found in _PLUGIN.finditer(text))
         if not SECRET.search(text) and not plugins:
             raise FleetError(f"{path}: holds no age identity (a line AGE-SECRET-KEY-1…)")
-        return cls(path, None, frozenset(_recipients(text)), plugins)
+        return cls(path, None, frozenset(_recipients(path, text)), plugins)
 
 
 def missing(path: Path) -> FleetError:
@@ -76,12 +79,15 @@ def missing(path: Path) -> FleetError:
     return FleetError(f"{path}: no age identity there; make one with age-keygen, or name yours (SOPS_AGE_KEY_FILE)")
 
 
-def _recipients(text: str) -> Iterator[Recipient]:
-    for found in SECRET.finditer(text):
+def _recipients(path: Path, text: str) -> Iterator[Recipient]:
+    for number, line in enumerate(text.splitlines(), 1):
+        found = SECRET.search(line) if not line.lstrip().startswith("#") else None
+        if found is None or "-PQ-" in found[0].upper():  # whose recipients cannot be told here
+            continue
         try:
             yield age(recipient_of_identity(found[0]))
-        except ValueError:  # post-quantum, or damaged: sops says
-            continue
+        except ValueError as error:
+            raise FleetError(f"{path}: line {number}: {error}, and age reads none of the file; mend it") from None
 
 
 def _of_ssh(path: Path, text: str) -> Identity:
@@ -116,8 +122,10 @@ class Operator:
 
     @classmethod
     def of(cls, given: str | os.PathLike[str] | None) -> "Operator":
-        """FleetError for a useless identity that is given."""
-        if given:
+        """FleetError for a useless identity that is given, Usage for what is not a path."""
+        if given is not None:
+            if not (isinstance(given, (str, os.PathLike)) and os.fspath(given)):
+                raise Usage(f"{given!r} names no identity; write the path of its file (--identity, age_identity)")
             return cls((Identity.read(expanded(given).absolute()),), is_given=True)
         found, problem = [], None
         named, usual = os.environ.get("SOPS_AGE_KEY_FILE"), expanded(USUAL).absolute()

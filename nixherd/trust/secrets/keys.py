@@ -122,6 +122,9 @@ def _checked(key: Recipient) -> Recipient:
             raise ValueError(f"{key.value} is not an SSH key: {error}") from None
         if kind not in _SSH_TYPES:
             raise ValueError(f"{key.value}: an SSH key that is an age recipient is {' or '.join(_SSH_TYPES)}")
+    elif "PRIVATE KEY" in key.value or "SECRET-KEY" in key.value.upper():
+        why = "whoever could read it has it: make a new one, and write its public half (age-keygen -y, ssh-keygen -y)"
+        raise ValueError(f"a private key stands where a recipient belongs; {why}")
     else:
         raise ValueError(f"{key.value!r} is not an age recipient: they begin with age1 or ssh-")
     return key
@@ -212,28 +215,38 @@ def unknown_because(keys: Iterable[Recipient]) -> str | None:
 
 
 def of_entry(word: str, entry: Mapping[str, Any]) -> Recipient:
-    """Return the key of an entry in a file's metadata, below the word of its kind. KeyError for what it lacks."""
+    """Return the key of an entry in a file's metadata, below the word of its kind. KeyError for what it lacks.
+
+    ValueError where a part of it is something else than sops writes.
+    """
 
     def text(name: str) -> str:
         return str(entry.get(name) or "")
 
+    def needed(name: str) -> str:
+        if entry.get(name) is None:
+            raise KeyError(name)
+        return str(entry[name])
+
     match word:
         case "age":
-            return age(str(entry["recipient"]))
+            return age(needed("recipient"))
         case "pgp":
-            return Recipient(Kind.PGP, str(entry["fp"]))
+            return Recipient(Kind.PGP, needed("fp"))
         case "kms":
             context = entry.get("context") or {}
+            if not isinstance(context, Mapping):
+                raise ValueError("its metadata has a kms entry whose context is not a mapping")
             pairs = {str(key): str(value or "") for key, value in context.items()}
-            return kms(str(entry["arn"]), text("role"), pairs, text("aws_profile"))
+            return kms(needed("arn"), text("role"), pairs, text("aws_profile"))
         case "gcp_kms":
-            return gcp_kms(str(entry["resource_id"]))
+            return gcp_kms(needed("resource_id"))
         case "hckms":
-            return Recipient(Kind.HCKMS, str(entry["key_id"]))
+            return Recipient(Kind.HCKMS, needed("key_id"))
         case "azure_kv":
-            return azure(str(entry["vault_url"]), str(entry["name"]), text("version"))
+            return azure(needed("vault_url"), needed("name"), text("version"))
         case _:
-            return vault(str(entry["vault_address"]), text("engine_path"), str(entry["key_name"]))
+            return vault(needed("vault_address"), text("engine_path"), needed("key_name"))
 
 
 IN_FILES = ("kms", "gcp_kms", "hckms", "azure_kv", "hc_vault", "pgp", "age")

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from nixherd.base.errors import Usage
 from nixherd.fleet.git import Repository
 from nixherd.trust.secrets.rules import CONFIG
 
@@ -66,6 +67,24 @@ class Layout:
     def files_of(self, directory: str) -> Sequence[str]:
         """Those that belong to the `.sops.yaml` of a directory."""
         return self.belonging.get(directory, ())
+
+
+def chosen_place(root: Path, prefix: str, directory: str) -> str:
+    """A directory, as given from the fleet's, from the repository's top. Usage for one that can hold no secrets."""
+    if posixpath.isabs(directory) or posixpath.normpath(f"{prefix or '.'}/{directory}").startswith(".."):
+        raise Usage(f"{directory}: is not a directory of the fleet's repository; write it from the fleet's own")
+    if ".git" in directory.split("/"):
+        raise Usage(f"{directory}: is git's own; no secret is there")
+    if (root / directory).is_file():
+        raise Usage(f"{directory}: is a file; name the directory with the {CONFIG}")
+    return from_top(directory, prefix)
+
+
+def ignored(root: Path, layout: Layout) -> Iterator[str]:
+    """A line for a `.sops.yaml` at the usual place that git ignores, with its whole directory."""
+    place = from_top("secrets", layout.prefix)
+    if place not in (*layout.directories, *layout.submodules) and os.path.lexists(root / "secrets" / CONFIG):
+        yield f"secrets/{CONFIG}: git ignores it, so no flake has what is there; take it out of .gitignore"
 
 
 def nearest(path: str, directories: Collection[str]) -> str | None:

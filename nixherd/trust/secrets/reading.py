@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nixherd.base.errors import FleetError
 from nixherd.fleet.tree import Tree
-from nixherd.trust.secrets.files import Encrypted, Format, read_file
+from nixherd.trust.secrets.files import Encrypted, Format, read_file, was_encrypted
 from nixherd.trust.secrets.places import Layout, from_fleet
 from nixherd.trust.secrets.rules import Rule, Rules
 from nixherd.trust.secrets.yaml_tree import load_yaml
@@ -79,12 +79,14 @@ class Reading:
         except FleetError as error:
             shown = self.root / from_fleet(path, self.layout.prefix)
             problem = str(error).removeprefix(f"{shown}: ")
+            if isinstance(error.__cause__, PermissionError):  # what it is is not known: it may be encrypted
+                return SecretFile(below, problem=str(error.__cause__.strerror)) if is_meant else None
             return SecretFile(below, problem=problem, is_foreign=True) if is_meant else None
         if content is None:  # git knows it, and it is gone
             return None
         if path.endswith(".nix"):
             self.nix.append(content)
-        is_likely = _is_likely(content)
+        is_likely = _is_likely(content) or (is_meant and was_encrypted(below, content))
         if not (is_likely or is_meant):
             return None
         contents[below] = content
@@ -138,7 +140,7 @@ def _has_no_value(path: str, content: bytes) -> bool:
     text = content.decode(errors="replace")
     match Format.of(path):
         case Format.YAML | Format.JSON | Format.BINARY:
-            document = load_yaml(text) if Format.of(path) is Format.YAML else json.loads(text)
+            document = load_yaml(text) if Format.of(path) is Format.YAML else json.loads(text, parse_int=str)
             return not any(_has_values(value) for key, value in document.items() if key != "sops")
         case Format.DOTENV:
             return not any(line.partition("=")[2] for line in text.splitlines() if not line.startswith(("sops_", "#")))

@@ -16,9 +16,10 @@ import re2
 from nixherd.trust.secrets import keys
 from nixherd.trust.secrets.key_names import key_names, named_key
 from nixherd.trust.secrets.keys import Group, Recipient
-from nixherd.trust.secrets.yaml_tree import compose, load_yaml
+from nixherd.trust.secrets.yaml_tree import compose, load_yaml, require_merged
 
 CONFIG = ".sops.yaml"
+_DIGITS, _SHOWN = 9, 20  # of a number; of what is none
 
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False
@@ -102,9 +103,11 @@ class Rules:
 
 def parse_rules(text: str) -> Rules:
     """ValueError says what is wrong, and in which line."""
+    require_merged(text)
     document = load_yaml(text)
     if not isinstance(document, Mapping) or not isinstance(document.get("creation_rules"), list):
-        raise ValueError("the list creation_rules is missing; sops would find no rule for any file")
+        remedy = "write one, of `- path_regex: …` with keys (docs/secrets.md)"
+        raise ValueError(f"the list creation_rules is missing; sops would find no rule for any file; {remedy}")
     found = (_rule(number, entry) for number, entry in enumerate(document["creation_rules"], 1))
     return Rules(tuple(found), key_names(text, compose(text)))
 
@@ -141,8 +144,8 @@ def _compiled(pattern: str) -> Any:
 
 def _threshold(entry: Mapping[str, Any], groups: int) -> int:
     given = entry.get("shamir_threshold") or "0"
-    if not isinstance(given, str) or not given.isdecimal():
-        raise ValueError(f"shamir_threshold {given!r} is not a number")
+    if not isinstance(given, str) or not given.isdecimal() or len(given) > _DIGITS:
+        raise ValueError(f"shamir_threshold {str(given)[:_SHOWN]!r} is not a number of key groups")
     return (int(given) or groups) if groups > 1 else 1
 
 
@@ -208,7 +211,7 @@ def _words(entry: Mapping[str, Any], name: str) -> list[str]:
 def _texts(entry: Mapping[str, Any], name: str) -> Sequence[str]:
     value = entry.get(name) or []
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise ValueError(f"{name} is neither a list nor a text")
+        raise ValueError(f"{name} is neither a text nor a list of texts")
     return value
 
 

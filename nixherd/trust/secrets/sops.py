@@ -4,6 +4,7 @@ sops looks around for keys and configurations (its environment, HOME, the direct
 configuration that it is to use, and of the environment what the keys at hand need.
 """
 
+import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -28,6 +29,7 @@ _TIMEOUT = 600.0
 _NO_DATA_KEY = "Failed to get the data key"
 _GPG = re.compile(r"gpg: ((?!encrypted with)[^\n]*(?:failed|error|No )[^\n]*)")
 _PLUGIN_SAYS = re.compile(r'msg="age: (.*)"')
+_LOGGED = re.compile(r'level=(?:error|fatal) msg=("(?:[^"\\]|\\["\\nt])*")')
 _SYNCING = re.compile(r"Syncing keys for file (.+)")
 
 
@@ -129,7 +131,7 @@ def _first_wrong(stderr: str, directory: Path) -> str | None:
     for line in stderr.splitlines():
         if begun := _SYNCING.search(line):
             current = os.path.relpath(begun[1], directory)
-        elif re.search(r"(?i)level=error|error|failed", line):
+        elif re.search(r"(?i)level=error|error|failed|panic: ", line):
             return current
     return None
 
@@ -145,7 +147,9 @@ def explained(stderr: str, verb: str, hint: str | None = None) -> str:
         if "GnuPG binary error" in text and (why := _GPG.findall(text)):
             return f"no key that is here decrypts it; gpg: {why[-1].strip()}"
         return "this identity is not one of its recipients; use one that can decrypt it (SOPS_AGE_KEY_FILE)"
-    return f"sops {verb}: {reason(text, 'no word')}"
+    words = reason(text, "no word")
+    logged = _LOGGED.search(words)
+    return f"sops {verb}: {json.loads(logged[1]) if logged else words}"
 
 
 def operator(run: Run, given: str | os.PathLike[str] | None) -> "AsOperator":

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from nixherd.base.errors import Finding, FleetError, Severity, Usage
+from nixherd.base.errors import Finding, FleetError, Severity
 from nixherd.base.files import sync
 from nixherd.base.names import many
 from nixherd.fleet.models import Fleet
@@ -23,7 +23,7 @@ from nixherd.trust.secrets.generated import LINK, configuration, made_by, says_s
 from nixherd.trust.secrets.keeping import prove_kept, require_kept
 from nixherd.trust.secrets.people import People, recipients_of_hosts
 from nixherd.trust.secrets.placeholders import NewFile
-from nixherd.trust.secrets.places import MISNAMED, Layout, from_fleet, from_top, nearest
+from nixherd.trust.secrets.places import MISNAMED, Layout, chosen_place, from_fleet, from_top, ignored, nearest
 from nixherd.trust.secrets.reading import Reading, SecretFile, holds_encrypted
 from nixherd.trust.secrets.rules import CONFIG, Rule, Rules, Unknown, parse_rules
 from nixherd.trust.secrets.sops import AsOperator, nobody
@@ -127,6 +127,9 @@ class Store:
             assert content is not None, "it was there"
             text = content.decode()
             parsed = parse_rules(text)
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise FleetError(f"{root / config}: line {line}: is not UTF-8 text; save it as such") from None
         except ValueError as error:
             raise FleetError(f"{root / config}: {error}") from None
         files, contents = Reading(root, layout, directory, parsed, tree).done()
@@ -265,9 +268,7 @@ class Secrets:
         layout = Layout.of(root)
         chosen = layout.directories
         if directory is not None:
-            if posixpath.isabs(directory) or posixpath.normpath(f"{layout.prefix or '.'}/{directory}").startswith(".."):
-                raise Usage(f"{directory}: is not a directory of the fleet's repository; write it from the fleet's own")
-            chosen = (from_top(directory, layout.prefix),)
+            chosen = (chosen_place(root, layout.prefix, directory),)
             if chosen[0] not in layout.directories:
                 remedy = "it names who may decrypt which files (docs/secrets.md)"
                 raise FleetError(f"{root / directory / CONFIG}: missing; {remedy}")
@@ -282,7 +283,7 @@ class Secrets:
                     broken[from_fleet(each, layout.prefix)] = str(error)  # a template, an example
         misnamed = [path for path in layout.files if posixpath.basename(path) == MISNAMED]
         findings = [f"{from_fleet(path, layout.prefix)}: sops does not read it; call it {CONFIG}" for path in misnamed]
-        findings += broken.values()
+        findings += [*broken.values(), *ignored(root, layout)]
         submodules = tuple(from_fleet(path, layout.prefix) for path in layout.submodules)
         nix = tuple(from_fleet(path, layout.prefix) for path in layout.files if path.endswith(".nix"))
         return cls(

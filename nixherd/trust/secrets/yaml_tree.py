@@ -3,6 +3,7 @@
 sops reads keys as texts: a fingerprint of digits is not a number, and a date is not a date.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,10 @@ import yaml
 
 # libyaml where PyYAML was built with it: ten times as fast, with the same marks.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_CONFLICT = re.compile(r"^(?:<{7}|={7}|>{7})(?: .*)?\r?$", re.MULTILINE)
+_ANCHOR = re.compile(r"&[^\s,\]}]+")
+_ALIAS = re.compile(r"\*([^\s,\]}]+)")
+_DEEP = "it has lists in lists, too deep to be read"
 _TAGS = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
 
 
@@ -18,6 +23,14 @@ class _TextLoader(LOADER):  # type: ignore[misc]
     """Reads every scalar but null as the text that is written there."""
 
 
+def _refused(loader: Any, node: yaml.Node) -> Any:
+    tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+    what = f"the tag {tag} is not read; write the value alone"
+    raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+
+
+for _tag in ("int", "float", "bool", "timestamp", "binary"):  # where somebody writes it, as nothing here implies it
+    _TextLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _refused)
 _TextLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag in _TAGS]
     for first, resolvers in LOADER.yaml_implicit_resolvers.items()
@@ -31,11 +44,34 @@ def load_yaml(text: str) -> Any:
         return loader.get_data() if loader.check_data() else None
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ValueError(f"{line}{error.problem or 'no YAML'}") from None
+        raise ValueError(f"{line}{_problem(text, error)}") from None
+    except RecursionError:
+        raise ValueError(_DEEP) from None
     except yaml.YAMLError as error:
         raise ValueError(f"it is not YAML: {str(error).splitlines()[0]}") from None
     finally:
         loader.dispose()
+
+
+def _problem(text: str, error: yaml.MarkedYAMLError) -> str:
+    """What the parser says, in words where it has none for people."""
+    mark = error.problem_mark
+    if error.problem == "second occurrence" and mark is not None:
+        found = _ANCHOR.match(text, mark.index)
+        return f"the anchor {found[0] if found else ''} stands here a second time; give each key a name of its own"
+    if mark is not None and text[mark.index : mark.index + 1] == "\t":
+        return "a tab, where YAML takes spaces only"
+    if isinstance(error, (yaml.scanner.ScannerError, yaml.parser.ParserError)):
+        return f"no YAML: {error.problem}; correct it there"
+    if mark is not None and (alias := _ALIAS.match(text, mark.index)):
+        return f"found undefined alias *{alias[1]}: no &{alias[1]} is above it"
+    return error.problem or "no YAML"
+
+
+def require_merged(text: str) -> None:
+    """ValueError where git left the marks of a conflict in it."""
+    if found := _CONFLICT.search(text):
+        raise ValueError(f"line {text.count(chr(10), 0, found.start()) + 1}: a merge was left unfinished there")
 
 
 @dataclass(eq=False)
@@ -104,7 +140,10 @@ def compose(text: str, *, alone: bool = False) -> Tree:
         raise ValueError("another YAML document follows, which sops does not read")
     anchors: dict[str, Node] = {}
     waiting = iter(nodes)
-    root = _node(next(waiting), waiting, anchors)
+    try:
+        root = _node(next(waiting), waiting, anchors)
+    except RecursionError:
+        raise ValueError(_DEEP) from None
     if root.pairs is None:
         raise ValueError("it is not a mapping")
     return Tree(root, anchors)
