@@ -25,7 +25,7 @@ from nixherd.trust import templating
 from nixherd.trust.secrets.comparing import Rekey
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.placeholders import NewFile
-from nixherd.trust.secrets.rules import Rules, parse_rules
+from nixherd.trust.secrets.rules import Rule, Rules, parse_rules
 from nixherd.trust.secrets.sops import AsOperator, Sops
 from nixherd.trust.secrets.store import Secrets, Store
 
@@ -189,11 +189,17 @@ def stage(
                 if rekeys or new:
                     text, how = change.rules_text(store), {"rotate": rotate, "give_up": give_up}
                     store.stage(changeset.staged, text, rekeys, program, new=new, **how)
-                readable = [each.path for each in rekeys if change.host_key in each.recipients]
-                readable += [each.path for each in new if change.host_key in each.recipients]
+                paths = [*(each.path for each in rekeys), *(each.path for each in new)]
+                readable = [path for path in paths if _opens_alone(change, store, path)]
                 if as_host is not None and readable:
                     as_host.decrypt(changeset.staged, store.staged_config(changeset.staged), readable)
         committable.result()
+
+
+def _opens_alone(change: Wanted, store: Store, path: str) -> bool:
+    """Whether the key that joins is all that its file takes: of several key groups one may not suffice."""
+    rule = change.rules()[store.config].rule_of(store.below(path))
+    return isinstance(rule, Rule) and change.host_key is not None and rule.opens_to({change.host_key})
 
 
 def render_overview(fleet: Fleet, template: str | None = None) -> str:

@@ -107,6 +107,10 @@ def _joining(change: Wanted, host: Host, recipient: Recipient, admission: Admiss
             text = rules_edit.add_rule(text, path, whole, comment=f"{host.id}'s own.")
             steps.append(f"has a rule for {missing.path}, which {_names(people, missing.readers)} can read as well")
         change = change.edited(store.config, text.encode(), f"{store.config}: {host.id} {', and '.join(steps)}")
+    for config, each in change.rules().items():
+        joined_now = {rule.number for rule in found.rules[config]}
+        closed = (rule for rule in each.rules if rule.number in joined_now and not rule.opens_to({recipient}))
+        change = replace(change, notes=(*change.notes, *(f"{config}: {rule.not_alone(host.id)}" for rule in closed)))
     for missing in found.missing:
         if not admission.creates:
             change = replace(change, notes=(*change.notes, f"{host.id}: {missing.remedy(people)}"))

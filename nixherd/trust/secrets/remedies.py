@@ -190,6 +190,9 @@ def _of_file(situation: Situation, path: str, user: str | None) -> Closed | None
         return Closed(path, CLOSED, f"`nixherd secrets status` says what is not known of {path}, mend that")
     if rule is None:
         return Closed(path, CLOSED, f"`{situation.join} --create`")
+    if recipient in rule.recipients and not rule.opens_to(keys):
+        step = f"name its key in {rule.threshold} key groups of that rule, or declare a file of another one"
+        return Closed(path, rule.not_alone(host.id), step)
     if recipient in rule.recipients:
         return Closed(path, CLOSED, APPLY)
     raw = (host.public_key or "").split()[:2]

@@ -5,7 +5,7 @@ a file's, and which that is depends on the engine.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
@@ -56,6 +56,15 @@ class Rule:
     def is_named_after(self, host_id: str) -> bool:
         """Whether a host's id is in its path_regex, as a whole word: dev is not dev2."""
         return re.search(rf"(?<![\w-]){re.escape(host_id)}(?![\w-])", self.path_regex or "") is not None
+
+    def opens_to(self, keys: Collection[Recipient]) -> bool:
+        """Whether these keys alone decrypt its files: they are in as many key groups as a file takes."""
+        return sum(not keys_of_group.isdisjoint(keys) for keys_of_group in map(set, self.groups)) >= self.threshold
+
+    def not_alone(self, host_id: str) -> str:
+        """What is to be known of a host whose keys do not decrypt its files alone."""
+        what = f"{self.label} takes keys of {self.threshold} groups together, and {host_id} is in fewer"
+        return f"{what}: its key alone opens none of that rule's files"
 
     @property
     def label(self) -> str:

@@ -88,7 +88,7 @@ def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile]
 
 
 def _notes(config: str, rules: Rules, people: People) -> Iterator[str]:
-    """Hosts that are recipients by an SSH key itself, which sops-nix does not look for (its importAgeSSHKeys)."""
+    """Hosts that cannot open what they are recipients of: sops-nix looks for no SSH keys (its importAgeSSHKeys)."""
     for rule in rules.rules:
         named = {people.hosts.get(key): key for key in rule.recipients if not key.is_ssh}
         for key in rule.recipients:
@@ -96,6 +96,9 @@ def _notes(config: str, rules: Rules, people: People) -> Iterator[str]:
             if key.is_ssh and host is not None and host not in named:
                 opens = "sops-nix opens that only where sops.environment.SOPS_AGE_SSH_PRIVATE_KEY_FILE is the host key"
                 yield f"{config}: {rule.label} names {host} by its SSH key itself; {opens}, or name its age key as well"
+        for host in dict.fromkeys(people.hosts[key] for key in rule.recipients if key in people.hosts):
+            if not rule.opens_to([key for key in rule.recipients if people.hosts.get(key) == host]):
+                yield f"{config}: {rule.not_alone(host)}"
 
 
 @dataclass(frozen=True)

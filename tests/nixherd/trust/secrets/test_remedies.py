@@ -1,6 +1,7 @@
 """Which files are closed to a machine, and which command opens them; on files that the real sops has encrypted."""
 
 import functools
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from nixherd.trust.secrets.remedies import Situation, findings, making, opens
 from nixherd.trust.secrets.store import Secrets
 from tests.nix_cli import environment
 from tests.nixherd.trust.secrets.keys import key
-from tests.nixherd.trust.secrets.repositories import git, nobodys, repository
+from tests.nixherd.trust.secrets.repositories import git, nobodys, repository, sops
 
 DEV, ADMIN = key("dev").age, key("admin").age
 GPG = pgp("0123456789ABCDEF0123456789ABCDEF01234567")
@@ -98,6 +99,23 @@ def test_a_raw_ssh_key_is_one_that_sops_nix_cannot_open(advice: Advice, fleet: P
     assert advice("secrets/ssh_key_raw.yaml").startswith(
         f"{why}: secrets/ssh_key_raw.yaml; `nixherd secrets add-host dev`"
     )
+
+
+@pytest.mark.nix
+def test_where_a_file_takes_more_keys_than_the_hosts_encrypting_anew_does_not_help(advice: Advice, fleet: Path) -> None:
+    groups = [{"age": [key("admin").recipient]}, {"age": [key("igp").recipient, key("dev").recipient]}]
+    rule = {"path_regex": "^both", "shamir_threshold": 2, "key_groups": groups}
+    (fleet / "both").mkdir()
+    (fleet / "both/.sops.yaml").write_text(json.dumps({"creation_rules": [rule]}))
+    (fleet / "both/both.yaml").write_text("a: b\n")
+    sops(fleet / "both", "encrypt", "--in-place", "both.yaml")
+    git(fleet, "add", "-A")
+    why = "rule 1 (^both) takes keys of 2 groups together, and {0} is in fewer: "
+    why += "its key alone opens none of that rule's files"
+    step = "name its key in 2 key groups of that rule, or declare a file of another one, then `nixherd deploy dev`"
+    assert advice("both/both.yaml") == f"{why.format('dev')}: both/both.yaml; {step}"
+    notes = Secrets.load(fleet).plan(load_fleet(fleet)).notes
+    assert notes == tuple(f"both/.sops.yaml: {why.format(host)}" for host in ("igp", "dev"))
 
 
 @pytest.mark.nix
