@@ -17,7 +17,7 @@ from nixherd.base.files import write_whole
 from nixherd.base.process import foreground, run
 from nixherd.base.run import Run
 from nixherd.trust.secrets.files import Encrypted, Format, read_file
-from nixherd.trust.secrets.rules import Rule, Unknown
+from nixherd.trust.secrets.rules import CONFIG, Rule, Unknown
 from nixherd.trust.secrets.sops import Sops, explained
 from nixherd.trust.secrets.store import Secrets, Store
 
@@ -48,7 +48,9 @@ class Editing:
 
     @classmethod
     def of(cls, secrets: Secrets, path: str) -> "Editing":
-        """FleetError where no rule matches it, or it is plain text."""
+        """FleetError where no rule matches it, or it is plain text; Usage for a `.sops.yaml`."""
+        if posixpath.basename(path) == CONFIG:
+            raise Usage(f"{path}: says who may decrypt what, and is not encrypted itself; edit it as it is")
         store = secrets.require_store(path)
         rule = store.rules.rule_of(store.below(path))
         if isinstance(rule, Unknown):
@@ -119,6 +121,8 @@ class _Editor:
             self.words = shlex.split(given)
         except ValueError as error:
             raise Usage(f"$EDITOR is {given!r}, which cannot be read: {error}") from None
+        if not self.words and not is_terminal:
+            raise Usage("no editor: set EDITOR to a program that needs no terminal, or run this in one")
         if not self.words:
             found = next((name for name in _EDITORS if shutil.which(name)), None)
             if found is None:
