@@ -38,7 +38,10 @@ def _key(text: str, key_text: str) -> Recipient:
     key = guess(key_text)
     try:
         if key.kind is Kind.AGE:
-            [key] = age_keys(key_text)
+            found = age_keys(key_text)
+            if len(found) != 1:
+                raise ValueError("that is not one key")
+            [key] = found
     except ValueError as error:
         raise Usage(f"--person {text}: {error}; write NAME=KEY") from None
     if key.kind not in (Kind.AGE, Kind.PGP):
