@@ -65,8 +65,10 @@ class Editing:
 
     @property
     def encrypted(self) -> Encrypted | None:
+        if not (self.before and self.before.strip()):  # which JSON cannot be
+            return None
         try:
-            return read_file(self.path, self.before or b"")
+            return read_file(self.path, self.before)
         except ValueError as error:
             raise FleetError(f"{self.path}: cannot be read: {error}") from None
 

@@ -280,3 +280,12 @@ def test_without_a_terminal_an_editor_is_named(
     assert run(["--fleet", str(fleet), "secrets", "edit", "secrets/common.yaml"]) == 2
     assert contents(fleet) == before
     assert "no editor: set EDITOR to a program that needs no terminal" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["sub/new.json", "sub/new.ini", "sub/new.env", "sub/new"])
+def test_a_new_file_of_every_format(edit: Edit, fleet: Path, name: str) -> None:
+    texts = {"sub/new.json": '{"a": "b"}', "sub/new.ini": "[a]\nb = c", "sub/new.env": "A=b", "sub/new": "a"}
+    done = edit(f"printf '%s\\n' '{texts[name]}' > \"$1\"", f"secrets/{name}")
+    assert done.status == 0, done.err
+    assert "ENC[" in (fleet / "secrets" / name).read_text()
+    assert git(fleet, "status", "--porcelain") == ""
