@@ -62,6 +62,7 @@ def leave(change: Wanted, names: Sequence[str], *, remove: bool) -> Leaving:
             if not _was_known(change, name):
                 raise
             known_before.append(f"{name} is not a recipient")
+            keys[name] = frozenset()  # its rule and file may be there
     change = replace(change, notes=(*change.notes, *known_before))
     gone = frozenset(chain.from_iterable(keys.values()))
     rules, known = list[OwnRule](), set[str]()

@@ -215,7 +215,7 @@ def meant(change: Wanted, given: str) -> Iterator[Recipient]:
         raise Usage(
             f"{given}: nothing says that {keys}, which is called so, is the host's key; name the key to remove it"
         )
-    elif names:
+    elif names or given in {people.name(key) for key in there if not people.host(key)}:
         yield called(people, rules, given)
     else:
         everybody = sorted({people.name(key) for each in rules.values() for key in each.recipients})

@@ -72,6 +72,9 @@ def test_several_hosts_leave_with_one_commit(secrets: Any, fleet: Path) -> None:
     again = secrets("remove-host", "igp", "doc1", "--json")
     assert (again.status, again.json["steps"], again.json["changed"]) == (0, [], False)
     assert again.json["notes"] == ["igp is not a recipient", "doc1 is not a recipient"]
+    assert "--remove-secrets has it go" in done.json["offered"][0]
+    assert secrets("remove-host", "igp", "doc1", "--remove-secrets").status == 0
+    assert not (fleet / "secrets" / "igp.yaml").exists()
     assert "nobody is not a recipient in secrets/.sops.yaml; there are admin" in secrets("remove-host", "nobody").err
 
 
@@ -174,3 +177,14 @@ def test_a_fingerprint_is_meant_in_every_form(secrets: Any, fleet: Path) -> None
         planned = secrets("remove-host", given, "--dry-run", "--json")
         assert planned.status == 0, planned.err
         assert planned.json["files"] == ["secrets/.sops.yaml"]
+
+
+def test_an_ssh_key_is_meant_by_its_comment_as_status_has_it(secrets: Any, fleet: Path) -> None:
+    path = fleet / "secrets" / ".sops.yaml"
+    recipient = f"{' '.join(key('other').public.split()[:2])} me@home"
+    rule = f"  - path_regex: ^later\n    age: [{key('admin').recipient}, {recipient}]\n"
+    path.write_text(path.read_text() + rule)
+    git(fleet, "commit", "-qam", "an SSH key")
+    planned = secrets("remove-host", "me@home", "--dry-run", "--json")
+    assert planned.status == 0, planned.err
+    assert planned.json["files"] == ["secrets/.sops.yaml"]
