@@ -37,6 +37,12 @@ def known_keys(fleet: Fleet, host_id: str) -> frozenset[Recipient]:
     return frozenset(form for key in (*_pinned(fleet, host_id), *_in_commits(fleet, host_id)) for form in forms_of(key))
 
 
+def keys_of_others(fleet: Fleet, host_id: str) -> frozenset[Recipient]:
+    """Return the keys, bare, that hosts.nix pins for other hosts now."""
+    others = (host.public_key for host in fleet.hosts.values() if host.id != host_id and host.public_key)
+    return frozenset(form for key in others for form in forms_of(key))
+
+
 def _pinned(fleet: Fleet, host_id: str) -> Iterator[str]:
     host = fleet.hosts.get(host_id)
     if host is not None and host.public_key:

@@ -10,7 +10,7 @@ from nixherd.base.ssh_keys import same_key
 from nixherd.fleet.git import Repository
 from nixherd.fleet.models import HOSTS, Fleet, Host
 from nixherd.trust.enrol import Wanted
-from nixherd.trust.former import is_former, once_pinned
+from nixherd.trust.former import is_former, known_keys, once_pinned
 from nixherd.trust.recipients import NotARecipient, meant, namesakes, with_rekeys
 from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.key_names import is_key
@@ -65,6 +65,7 @@ def leave(change: Wanted, names: Sequence[str], *, remove: bool) -> Leaving:
             if not _was_known(change, name):
                 raise
             known_before.append(f"{name} is not a recipient")
+            keys[name] = frozenset()  # its rule and file may be there
     change = replace(change, notes=(*change.notes, *known_before))
     gone = frozenset(chain.from_iterable(keys.values()))
     rules, known = list[OwnRule](), set[str]()
@@ -140,8 +141,11 @@ def without_rules(
     people = change.secrets.people(change.fleet, change.rules())
     known = {store.path(file.path) for file in store.files if file.encrypted and keys & set(file.encrypted.recipients)}
     alone, numbers = list[OwnRule](), set[int]()  # `numbers`: of those that go
+    machines = {name for name in leaving if _is_machine(change.fleet, name, by_name[name])}
     for rule in rules.rules:
-        if any(_is_own(rule, name, by_name[name], people, change.fleet) for name in leaving):
+        owners = {name for name in leaving if _is_own(rule, name, by_name[name], people, change.fleet)}
+        # what a person shares with others is theirs as well
+        if owners & machines or (owners and keys >= set(rule.recipients)):
             files = tuple(store.path(file.path) for file in store.files if rules.rule_of(file.path) == rule)
             others = tuple(people.name(key) for key in rule.recipients if key not in keys)
             alone.append(OwnRule(rule.label, files, others, remove))
@@ -159,6 +163,11 @@ def without_rules(
         for path in chain.from_iterable(each.files for each in alone):
             change = change.removed([path], f"remove {path}")
     return change, alone, known
+
+
+def _is_machine(fleet: Fleet, name: str, keys: Collection[Recipient]) -> bool:
+    """Whether this is a host, or was one."""
+    return name in fleet.hosts or is_former(fleet, name) or any(key.bare in once_pinned(fleet) for key in keys)
 
 
 def _is_own(rule: Rule, name: str, keys: Collection[Recipient], people: People, fleet: Fleet) -> bool:
@@ -187,7 +196,15 @@ def left_behind(fleet: Fleet, secrets: Secrets) -> Iterator[str]:
                 continue
             name = people.others.get(key.value)
             if key.bare in pinned or (name and name not in fleet.hosts and is_former(fleet, name)):
+                if name and _is_pinned(fleet, name) and key.bare in known_keys(fleet, name):
+                    what = f"{key.value} was {name}'s key, and hosts.nix pins another"
+                    yield f"{store.config}: {what}; `nixherd secrets add-host {name}`"
+                    continue
                 given = name if name and name not in fleet.hosts else key.value
                 called = f"{name} ({key.label})" if name else key.value
                 remedy = f"`nixherd secrets remove-host {given if ' ' not in given else repr(given)}`"
                 yield f"{store.config}: {called} was a host of hosts.nix and is none now; {remedy}"
+
+
+def _is_pinned(fleet: Fleet, name: str) -> bool:
+    return name in fleet.hosts and fleet.hosts[name].public_key is not None

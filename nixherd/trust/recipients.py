@@ -15,11 +15,11 @@ from nixherd.nix.commands import nix_string
 from nixherd.nix.edit import NixText
 from nixherd.ssh import age
 from nixherd.trust.enrol import Wanted
-from nixherd.trust.former import forms_of, known_keys
+from nixherd.trust.former import forms_of, keys_of_others, known_keys
 from nixherd.trust.joining import Admission, Missing, called, joined, require_covered
 from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.files import Format
-from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.keys import Recipient, guess
 from nixherd.trust.secrets.keys import age as age_key
 from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.placeholders import NewFile, document
@@ -163,7 +163,7 @@ def _people(change: Wanted) -> People:
 
 def keys_of(change: Wanted, store: Store, host_id: str) -> list[Recipient]:
     """The recipients in a `.sops.yaml` that are known to be a host's."""
-    known = known_keys(change.fleet, host_id)
+    known = known_keys(change.fleet, host_id) - keys_of_others(change.fleet, host_id)
     return [key for key in change.rules()[store.config].known if key.bare in known]
 
 
@@ -201,22 +201,25 @@ def meant(change: Wanted, given: str) -> Iterator[Recipient]:
 
     Usage when there is none, or which is meant is not known.
     """
-    known = known_keys(change.fleet, given)
+    known, others = known_keys(change.fleet, given), keys_of_others(change.fleet, given)
     rules, people = change.rules(), _people(change)
     encrypted = (file.encrypted for file in change.secrets.files.values() if file.encrypted)
     there = {key for each in rules.values() for key in each.known} | {
         key for each in encrypted for key in each.recipients
     }
-    if found := [key for key in there if key.bare in known]:
+    if found := [key for key in there if key.bare in known - others]:
         yield from found
-    elif same := [key for key in there if given in (key.value, key.bare.value)]:
+    elif shared := sorted((key for key in there if key.bare in known), key=str):
+        what = f"{shared[0].value} is the host key of {people.host(shared[0].bare)} as well, and would leave with it"
+        raise Usage(f"{given}: {what}; give the other a key of its own, or name the key to remove it")
+    elif same := [key for key in there if given in (key.value, key.bare.value) or key.bare == guess(given).bare]:
         yield from same
     elif (names := namesakes(change, given)) and given in change.fleet.hosts:
         keys = ", ".join(key.value for _, key in names)
         raise Usage(
             f"{given}: nothing says that {keys}, which is called so, is the host's key; name the key to remove it"
         )
-    elif names:
+    elif names or given in {people.name(key) for key in there if not people.host(key)}:
         yield called(people, rules, given)
     else:
         everybody = sorted({people.name(key) for each in rules.values() for key in each.recipients})

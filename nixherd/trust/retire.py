@@ -20,7 +20,7 @@ from nixherd.fleet.git import Repository
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
 from nixherd.nix.syntax import parse, walk
 from nixherd.trust.enrol import Wanted, overview_of, render_overview
-from nixherd.trust.former import known_keys
+from nixherd.trust.former import keys_of_others, known_keys
 from nixherd.trust.leaving import OwnRule, require_own_key, without_rules
 from nixherd.trust.recipients import keys_of, namesakes, untrusted
 from nixherd.trust.secrets.files import read_file
@@ -112,8 +112,9 @@ def _without_secrets(
         return change, (), ()
     require_own_key(change.fleet, host)
     alone, known = list[OwnRule](), set[str]()
+    leaving = known_keys(change.fleet, host.id) - keys_of_others(change.fleet, host.id)
     for store in change.secrets.stores:
-        change, rules, files = without_rules(change, store, {host.id: known_keys(change.fleet, host.id)}, remove=remove)
+        change, rules, files = without_rules(change, store, {host.id: leaving}, remove=remove)
         alone += rules
         known |= files
     if any(keys_of(change, store, host.id) for store in change.secrets.stores):

@@ -165,10 +165,17 @@ def started(change: Wanted, start: Start) -> Wanted:
     if old is not None and not _is_replaced(
         old, start, [path for path in declared if path not in change.secrets.files]
     ):
-        return change
+        there = {key.bare for key in old.rules.known}
+        left = [name for name, key in start.people.items() if key.bare not in there]
+        note = f"{old.config} is there already, and was not given {', '.join(left)}; write the key into its rules"
+        return replace(change, notes=(*change.notes, f"{note}, then `nixherd secrets apply`")) if left else change
     directory = old.directory if old is not None else start.directory or directory_of(tuple(declared.values()))
     files = {old.path(file.path): file for file in old.files} if old is not None else {}
     kept = {path: file for path, file in files.items() if path not in start.unreadable}
+    in_the_way = (path for path in declared if path not in files and (change.current(path) or b"").strip())
+    if not start.replaces and (lost := next(in_the_way, None)):
+        remedy = f"move it away, and give its values to `nixherd secrets edit {lost}` afterwards"
+        raise Usage(f"{lost}: is there, no {CONFIG} is for it, and what is in it would be lost; {remedy}")
     if wrong := next((f"{path}: cannot be read: {file.problem}" for path, file in kept.items() if file.problem), None):
         raise FleetError(f"{wrong}; mend it, or move it away")
     readers = {path: declared[path].hosts if path in declared else () for path in sorted({*declared, *kept})}

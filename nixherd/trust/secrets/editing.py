@@ -48,7 +48,7 @@ class Editing:
 
     @classmethod
     def of(cls, secrets: Secrets, path: str) -> "Editing":
-        """FleetError where no rule matches it, or it is plain text."""
+        """FleetError where no rule matches it, or it is plain text; Usage for what is not a secret."""
         if (secrets.root / path).is_dir():
             raise Usage(f"{path}: is a directory; name a file in it")
         if posixpath.basename(path) == CONFIG:
@@ -67,8 +67,10 @@ class Editing:
 
     @property
     def encrypted(self) -> Encrypted | None:
+        if not (self.before and self.before.strip()):  # which JSON cannot be
+            return None
         try:
-            return read_file(self.path, self.before or b"")
+            return read_file(self.path, self.before)
         except ValueError as error:
             raise FleetError(f"{self.path}: cannot be read: {error}") from None
 
@@ -123,6 +125,8 @@ class _Editor:
             self.words = shlex.split(given)
         except ValueError as error:
             raise Usage(f"$EDITOR is {given!r}, which cannot be read: {error}") from None
+        if not self.words and not is_terminal:
+            raise Usage("no editor: set EDITOR to a program that needs no terminal, or run this in one")
         if not self.words:
             found = next((name for name in _EDITORS if shutil.which(name)), None)
             if found is None:

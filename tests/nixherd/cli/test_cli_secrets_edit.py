@@ -12,6 +12,7 @@ import pytest
 
 from nixherd.cli.main import run
 from tests.nixherd.cli.conftest import Ended
+from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.places import at_the_top
 from tests.nixherd.trust.secrets.repositories import contents, git, identity_of, nobodys, recipients, repository, sops
 
@@ -257,3 +258,34 @@ def test_killed_in_the_editor_nothing_has_happened_and_the_next_run_works(edit: 
     assert done.status == 0, done.err
     assert not Path(begun.read_text().strip()).exists()
     assert [each.name for each in fleet.parent.glob("state/nixherd/.trees/*/*")] == ["lock"]
+
+
+@pytest.mark.parametrize("name", ["secrets/.sops.yaml", "sub/.sops.yaml", ".sops.yaml"])
+def test_the_rules_are_no_secret(edit: Edit, fleet: Path, name: str) -> None:
+    (fleet / ".sops.yaml").write_text(f"creation_rules:\n  - age: {key('admin').recipient}\n")
+    git(fleet, "add", "-A")
+    git(fleet, "commit", "-qm", "a rule for everything")
+    before = contents(fleet)
+    done = edit("echo a: 1 > $1", name)
+    assert done.status == 2
+    assert f"{name}: is not a secret; change it in an editor" in done.err
+    assert (contents(fleet), calls(fleet)) == (before, 0)
+
+
+def test_without_a_terminal_an_editor_is_named(
+    fleet: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("EDITOR", raising=False)
+    before = contents(fleet)
+    assert run(["--fleet", str(fleet), "secrets", "edit", "secrets/common.yaml"]) == 2
+    assert contents(fleet) == before
+    assert "no editor: set EDITOR to a program that needs no terminal" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["sub/new.json", "sub/new.ini", "sub/new.env", "sub/new"])
+def test_a_new_file_of_every_format(edit: Edit, fleet: Path, name: str) -> None:
+    texts = {"sub/new.json": '{"a": "b"}', "sub/new.ini": "[a]\nb = c", "sub/new.env": "A=b", "sub/new": "a"}
+    done = edit(f"printf '%s\\n' '{texts[name]}' > \"$1\"", f"secrets/{name}")
+    assert done.status == 0, done.err
+    assert "ENC[" in (fleet / "secrets" / name).read_text()
+    assert git(fleet, "status", "--porcelain") == ""

@@ -161,3 +161,23 @@ def test_nobody_is_there(secrets: Any, fleet: Path, monkeypatch: pytest.MonkeyPa
     assert refused.status == 2
     assert "nobody is there to encrypt for" in refused.err
     assert "age-keygen" in refused.err
+
+
+def test_what_is_there_in_plain_text_is_not_lost(secrets: Any, fleet: Path) -> None:
+    empty(fleet)
+    (fleet / "secrets").mkdir()
+    (fleet / "secrets" / "dev.yaml").write_text("api_token: mine\n")
+    before = contents(fleet)
+    done = secrets("init", "--name", "me")
+    assert (done.status, contents(fleet)) == (2, before)
+    assert "secrets/dev.yaml: is there, no .sops.yaml is for it, and what is in it would be lost" in done.err
+
+
+def test_a_person_who_is_not_written_is_named(secrets: Any, fleet: Path) -> None:
+    empty(fleet)
+    assert secrets("init", "--name", "me").status == 0
+    done = secrets("init", "--name", "me", "--person", f"dan={key('admin').recipient}", "--json")
+    assert (done.status, done.json["changed"]) == (0, False)
+    [note] = done.json["notes"]
+    assert "is there already, and was not given dan; write the key into its rules, then `nixherd secrets apply`" in note
+    assert "--person x: that is not one key; write NAME=KEY" in secrets("init", "--person", "x").err

@@ -72,6 +72,9 @@ def test_several_hosts_leave_with_one_commit(secrets: Any, fleet: Path) -> None:
     again = secrets("remove-host", "igp", "doc1", "--json")
     assert (again.status, again.json["steps"], again.json["changed"]) == (0, [], False)
     assert again.json["notes"] == ["igp is not a recipient", "doc1 is not a recipient"]
+    assert "--remove-secrets has it go" in done.json["offered"][0]
+    assert secrets("remove-host", "igp", "doc1", "--remove-secrets").status == 0
+    assert not (fleet / "secrets" / "igp.yaml").exists()
     assert "nobody is not a recipient in secrets/.sops.yaml; there are admin" in secrets("remove-host", "nobody").err
 
 
@@ -126,3 +129,62 @@ def test_a_host_that_is_none_any_more_is_found_and_removed(secrets: Any, fleet: 
     assert (again.status, again.json["changed"]) == (0, False), again.err
     assert recipients(fleet) == {name: who - {"igp"} for name, who in BEFORE.items()}
     assert secrets("status", "--json").status == 0
+
+
+def test_a_host_with_another_key_now_is_not_said_to_be_gone(secrets: Any, fleet: Path) -> None:
+    text = (fleet / "hosts.nix").read_text()
+    (fleet / "hosts.nix").write_text(text.replace(key("igp").public, key("other").public))
+    git(fleet, "commit", "-qam", "igp is installed anew")
+    [finding] = [each for each in secrets("status", "--json").json["findings"] if "igp" in each]
+    assert "was igp's key, and hosts.nix pins another" in finding
+    assert finding.endswith("; `nixherd secrets add-host igp`")
+
+
+def test_the_key_of_another_host_does_not_leave_with_a_host(secrets: Any, fleet: Path) -> None:
+    text = (fleet / "hosts.nix").read_text()
+    (fleet / "hosts.nix").write_text(text.replace('publicKey = "placeholder"', f'publicKey = "{key("igp").public}"'))
+    git(fleet, "commit", "-qam", "dev is a clone of igp")
+    before = contents(fleet)
+    found = secrets("remove-host", "dev")
+    assert found.status == 2
+    assert f"dev: {key('igp').recipient} is the host key of igp as well" in found.err
+    (fleet / "hosts.nix").write_text(text.replace('publicKey = "placeholder"', f'publicKey = "{key("dev").public}"'))
+    git(fleet, "commit", "-qam", "dev has a key of its own")
+    assert secrets("remove-host", "dev").status == 2  # that it had before is igp's
+    assert recipients(fleet) == BEFORE
+    assert {**contents(fleet), "hosts.nix": b""} == {**before, "hosts.nix": b""}
+
+
+def test_what_people_share_stays_when_one_of_them_leaves(secrets: Any, fleet: Path) -> None:
+    path = fleet / "secrets" / ".sops.yaml"
+    text = path.read_text().replace("keys:", f"keys:\n  - &bob {key('other').recipient}", 1)
+    admin = key("admin").recipient
+    path.write_text(text.replace(f"age: {admin}", f"age: {admin},{key('other').recipient}"))
+    git(fleet, "commit", "-qam", "bob")
+    assert secrets("apply").status == 0
+    done = secrets("remove-host", "bob", "--remove-secrets", "--json")
+    assert (done.status, done.json["offered"]) == (0, []), done.err
+    assert recipients(fleet) == BEFORE
+
+
+def test_a_fingerprint_is_meant_in_every_form(secrets: Any, fleet: Path) -> None:
+    path, print_ = fleet / "secrets" / ".sops.yaml", "0123456789ABCDEF0123456789ABCDEF01234567"
+    path.write_text(
+        path.read_text() + f"  - path_regex: ^later\n    age: {key('admin').recipient}\n    pgp: {print_}\n"
+    )
+    git(fleet, "commit", "-qam", "a PGP key")
+    for given in (print_.lower(), f"0x{print_}", " ".join(print_[at : at + 4] for at in range(0, 40, 4))):
+        planned = secrets("remove-host", given, "--dry-run", "--json")
+        assert planned.status == 0, planned.err
+        assert planned.json["files"] == ["secrets/.sops.yaml"]
+
+
+def test_an_ssh_key_is_meant_by_its_comment_as_status_has_it(secrets: Any, fleet: Path) -> None:
+    path = fleet / "secrets" / ".sops.yaml"
+    recipient = f"{' '.join(key('other').public.split()[:2])} me@home"
+    rule = f"  - path_regex: ^later\n    age: [{key('admin').recipient}, {recipient}]\n"
+    path.write_text(path.read_text() + rule)
+    git(fleet, "commit", "-qam", "an SSH key")
+    planned = secrets("remove-host", "me@home", "--dry-run", "--json")
+    assert planned.status == 0, planned.err
+    assert planned.json["files"] == ["secrets/.sops.yaml"]
