@@ -35,7 +35,7 @@ set -eu
 umask 077
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
-python3 "$(ls /nix/store/*-ssh_to_age.py | head -n 1)" /etc/ssh/ssh_host_ed25519_key >"$place/identity"
+python3 "$(ls /nix/store/*/bin/ssh_to_age.py | head -n 1)" /etc/ssh/ssh_host_ed25519_key >"$place/identity"
 while read -r name content; do
   printf %s "$content" | base64 -d >"$place/$name"
   if SOPS_AGE_KEY_FILE="$place/identity" HOME="$place" sops decrypt "$place/$name" >"$place/plain" 2>/dev/null; then

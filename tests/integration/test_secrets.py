@@ -113,7 +113,7 @@ def test_secrets_are_where_they_belong_and_nowhere_else(
 def test_the_search_would_have_found_them(tmp_path: Path) -> None:
     planted = [secrets.token_urlsafe(24) for _ in range(2)]
     with watched(pattern(*map(str.encode, planted))) as seen:
-        subprocess.run(["sh", "-c", "sleep 0.2", planted[0]], env={**os.environ, "PLANTED": planted[1]}, check=True)
+        subprocess.run(["sh", "-c", "sleep 1", planted[0]], env={**os.environ, "PLANTED": planted[1]}, check=True)
     assert {line.partition(":")[0] for line in seen} == {"cmdline", "environ"}
     for number in range(3):
         (tmp_path / f"{number}").write_bytes(base64.b64encode(b"x" * number + planted[0].encode() + b" and more"))
