@@ -9,14 +9,24 @@ from nixherd.pyinfra_glue.hosts import executing, fleet_host
 from nixherd.pyinfra_glue.installing import is_installed, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 from nixherd.pyinfra_glue.proving_secrets import Proof, declared_of, report
-from nixherd.trust.recipients import with_rekeys
+from nixherd.trust.enrol import Wanted
+from nixherd.trust.recipients import unmet, with_rekeys
 
 
 @operation()
 def updatekeys() -> Change | NoChange:
-    """Encrypt every secret file for whom its rule names, all or none, with one commit. Works on the fleet's files."""
+    """Encrypt every secret file for whom its rule names, all or none, with one commit. Works on the fleet's files.
+
+    A file that is plain text, or whose rule cannot be judged, fails the host.
+    """
+
+    def applied(files: Wanted) -> Wanted:
+        if left := unmet(files):
+            raise FleetError(f"{', '.join(left)}: not known to be as their rules say; see `nixherd secrets status`")
+        return with_rekeys(files)
+
     otherwise = "every secret file is encrypted for whom its rule names"
-    return changed_files(host, with_rekeys, "secrets: as .sops.yaml says", otherwise=otherwise)
+    return changed_files(host, applied, "secrets: as .sops.yaml says", otherwise=otherwise)
 
 
 @operation()

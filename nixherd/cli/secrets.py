@@ -32,10 +32,11 @@ from nixherd.fleet.models import Fleet
 from nixherd.trust.enrol import Wanted, publish
 from nixherd.trust.joining import Admission
 from nixherd.trust.leaving import OwnRule, leave, left_behind
-from nixherd.trust.recipients import trusted, with_rekeys
+from nixherd.trust.recipients import trusted, unmet, with_rekeys
 from nixherd.trust.retire import imported
-from nixherd.trust.secrets.files import Format
+from nixherd.trust.secrets.files import Encrypted, Format
 from nixherd.trust.secrets.identities import Opens, Operator
+from nixherd.trust.secrets.keeping import require_kept
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.people import recipient_of_host, recipients_of_hosts
 from nixherd.trust.secrets.places import Layout, chosen_place
@@ -189,6 +190,10 @@ def plan(front: Front) -> int:
     secrets = _load(front)()
     plan = secrets.plan(front.fleet)
     findings = [*plan.findings, *left_behind(front.fleet, secrets)]
+    try:
+        require_kept(Operator.of(None), _encrypted(secrets), plan.rekeys)
+    except FleetError as error:
+        findings.append(f"`apply` would be refused: {error}")
     rekeys = [
         {
             "file": each.path,
@@ -209,9 +214,22 @@ def plan(front: Front) -> int:
 @secrets.command()
 @_changes
 @pass_front
-def apply(front: Front, /, **options: Any) -> None:
-    """Encrypt every file for whom its rule names, all or none, and commit that."""
-    _carry_out(front, with_rekeys, "secrets: as .sops.yaml says", **options)
+def apply(front: Front, /, **options: Any) -> int:
+    """Encrypt every file for whom its rule names, all or none, and commit that.
+
+    Status 1 when some are not known to be that afterwards: what is plain text, or has a rule that cannot be judged.
+    """
+    left: tuple[str, ...] = ()
+
+    def applied(change: Wanted) -> Wanted:
+        nonlocal left
+        change = with_rekeys(change)
+        left = unmet(change)
+        notes = [f"{path}: is not known to be as its rule says; `nixherd secrets status` says why" for path in left]
+        return replace(change, notes=(*change.notes, *notes))
+
+    _carry_out(front, applied, "secrets: as .sops.yaml says", **options)
+    return Exit.FAILED if left else Exit.DONE
 
 
 @secrets.command()
@@ -334,6 +352,8 @@ def _carry_out(
     load = _load(front, edit_generated=edit_generated, everywhere=everywhere)
     if front.dry_run:
         result = change(Wanted(front.fleet, load()))
+        if not how["give_up"]:
+            require_kept(Operator.of(identity), _encrypted(result.secrets), result.rekeys)
         _show(front, result, None, offered())
         return
     with changing(front.root) as changeset, progress("secrets") as tell:
@@ -360,6 +380,11 @@ def _show(front: Front, change: Wanted, done: Done | None, offered: list[str]) -
     front.show({**document, "notes": change.notes}, lines)
     if not front.wants_json:
         narrate([*change.notes, *offered])
+
+
+def _encrypted(secrets: Secrets) -> dict[str, Encrypted]:
+    """What each encrypted file is now, by its path."""
+    return {path: file.encrypted for path, file in secrets.files.items() if file.encrypted}
 
 
 def _findings(front: Front, change: Wanted) -> bool:

@@ -23,7 +23,7 @@ from nixherd.trust.secrets.keys import Recipient, guess
 from nixherd.trust.secrets.keys import age as age_key
 from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.placeholders import NewFile, document
-from nixherd.trust.secrets.rules import Rules
+from nixherd.trust.secrets.rules import Rule, Rules
 from nixherd.trust.secrets.store import Store
 
 _SHOWN = 5  # files that differ
@@ -258,6 +258,15 @@ def with_rekeys(change: Wanted, keys: Collection[Recipient] | None = None) -> Wa
         which = f"{', '.join(others[:_SHOWN])}{more}"
         notes = (*notes, f"not encrypted for whom the rules name, and left so: {which}; see `nixherd secrets plan`")
     return replace(change, rekeys=meant, seen={**seen, **change.seen}, notes=notes)
+
+
+def unmet(change: Wanted) -> tuple[str, ...]:
+    """The files that are not known to be encrypted for whom their rules name, whatever is encrypted anew."""
+    rules, unknown = change.rules(), change.secrets.plan(change.fleet, change.rules()).unknown
+    plain = (path for path, file in change.secrets.files.items() if file.encrypted is None)
+    stores = ((path, change.secrets.require_store(path)) for path in plain)
+    named = [path for path, store in stores if isinstance(rules[store.config].rule_of(store.below(path)), Rule)]
+    return tuple(sorted({*unknown, *named}))
 
 
 def _is_changed(change: Wanted, rules: Mapping[str, Rules], path: str) -> bool:

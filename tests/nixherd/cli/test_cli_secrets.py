@@ -326,3 +326,25 @@ def test_a_fleet_below_its_repositorys_top(secrets: Any, fleet: Path, capfd: pyt
     assert run(["--fleet", str(below_top), "secrets", "--directory", "..", "remove-host", "doc1", "--json"]) == 0
     assert "../.sops.yaml" in Ended(0, *capfd.readouterr()).json["files"]
     assert git(below_top, "status", "--porcelain") == ""
+
+
+def test_what_apply_refuses_is_not_promised(secrets: Any, fleet: Path) -> None:
+    """Whoever is out of a rule could not decrypt any more: dry run and plan say so as well."""
+    rule(fleet, "          - *admin\n", "")
+    before = contents(fleet)
+    refused = secrets("apply")
+    assert refused.status == 4
+    dry, planned = secrets("apply", "--dry-run"), secrets("plan", "--json")
+    assert (dry.status, planned.status) == (4, 1)
+    for text in (refused.err, dry.err, "; ".join(planned.json["findings"])):
+        assert "you could no longer decrypt what you can decrypt now" in text
+    assert contents(fleet) == before
+    assert secrets("apply", "--dry-run", "--give-up").status == 0
+
+
+def test_files_that_apply_cannot_mend_are_no_success(secrets: Any, fleet: Path) -> None:
+    (fleet / "secrets" / "dev.yaml").write_text("api_token: plain\n")
+    git(fleet, "commit", "-qam", "plain")
+    done = secrets("apply", "--json")
+    assert (done.status, done.json["changed"]) == (1, False)
+    assert any("secrets/dev.yaml: is not known to be as its rule says" in note for note in done.json["notes"])
