@@ -180,4 +180,4 @@ def test_a_person_who_is_not_written_is_named(secrets: Any, fleet: Path) -> None
     assert (done.status, done.json["changed"]) == (0, False)
     [note] = done.json["notes"]
     assert "is there already, and was not given dan; write the key into its rules, then `nixherd secrets apply`" in note
-    assert "--person x: that is not one key; write NAME=KEY" in secrets("init", "--person", "x").err
+    assert "--person x: the key is missing; write NAME=KEY" in secrets("init", "--person", "x").err
