@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pyinfra.api.host import Host
 
-from nixherd.base.errors import FleetError, Refused
+from nixherd.base.errors import FleetError, NotSent, Refused, Unforeseen
 from nixherd.base.process import Completed
 from nixherd.base.reasons import reason
 from nixherd.base.ssh_keys import HOST_KEY, HOST_KEY_FILE
@@ -55,9 +55,22 @@ def machine_of(host: Host, verb: str | None = None) -> MachineState | None:
             require_installable(context_of(host).fleet, fleet_host(host).id, verb)
         connector.reach()  # here its reason is one line of this host; in a fact, pyinfra shows a traceback
     try:
-        return state_in(host, machine_for(host).run(machine_script(), deadline=ANSWER_DEADLINE))
+        return state_in(host, _look_at(host))
     except Unasked:
         return None
+
+
+def _look_at(host: Host) -> Completed:
+    """Ask the machine; once more where the connection broke meanwhile, since that only looks."""
+    machine = machine_for(host)
+    try:
+        return machine.run(machine_script(), deadline=ANSWER_DEADLINE)
+    except OSError as error:
+        if isinstance(error, NotSent | Unforeseen) or not executing(host):
+            raise
+        connector_of(host).drop()
+        connector_of(host).reach()
+        return machine.run(machine_script(), deadline=ANSWER_DEADLINE)
 
 
 def state_in(host: Host, done: Completed) -> MachineState:
