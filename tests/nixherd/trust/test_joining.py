@@ -97,7 +97,7 @@ def test_rules_are_named_by_number_expression_or_a_part(given: list[str | int], 
     [
         ("nosuch", r".sops.yaml has no rule nosuch; there are secrets/.sops.yaml: rule 1 \(\^common\)"),
         (9, ".sops.yaml has no rule 9"),
-        ("", ".sops.yaml has no rule ;"),
+        ("", ".sops.yaml has no rule '';"),
         ("yaml", r"rule yaml is several: secrets/.sops.yaml: rule 2 .*; secrets/.sops.yaml: rule 3 .*; name it by its"),
     ],
 )
