@@ -1,6 +1,7 @@
 """Edits of `.sops.yaml`: what was meant, every other byte as it was, refused where it cannot be done like that."""
 
 import difflib
+import re
 
 import pytest
 import yaml
@@ -22,7 +23,11 @@ MANY = examples(500)
 def test_whatever_is_added_replaced_and_removed_nothing_else_changes(sample: tuple[str, list[int]]) -> None:
     text, rules = sample
     before = parse_rules(text)
-    added = add(text, DEV_KEY, "dev", rules, beside=[key("doc1").age])
+    try:
+        added = add(text, DEV_KEY, "dev", rules, beside=[key("doc1").age])
+    except CannotEdit:  # a comment would no longer name the one key before it
+        assert re.search(r"^ *age: age1\w+ +#", text, re.MULTILINE), text
+        return
     after = parse_rules(added)
     assert [set(rule.recipients) for rule in after.rules] == [{*rule.recipients, DEV_KEY} for rule in before.rules]
     assert only_insertions(text, added)
