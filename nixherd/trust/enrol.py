@@ -189,17 +189,20 @@ def stage(
                 if rekeys or new:
                     text, how = change.rules_text(store), {"rotate": rotate, "give_up": give_up}
                     store.stage(changeset.staged, text, rekeys, program, new=new, **how)
-                paths = [*(each.path for each in rekeys), *(each.path for each in new)]
-                readable = [path for path in paths if _opens_alone(change, store, path)]
-                if as_host is not None and readable:
+                if as_host is not None:
+                    paths = [*(each.path for each in rekeys), *(each.path for each in new)]
+                    readable = _opens_alone(change, store, paths)
                     as_host.decrypt(changeset.staged, store.staged_config(changeset.staged), readable)
         committable.result()
 
 
-def _opens_alone(change: Wanted, store: Store, path: str) -> bool:
-    """Whether the key that joins is all that its file takes: of several key groups one may not suffice."""
-    rule = change.rules()[store.config].rule_of(store.below(path))
-    return isinstance(rule, Rule) and change.host_key is not None and rule.opens_to({change.host_key})
+def _opens_alone(change: Wanted, store: Store, paths: Iterable[str]) -> list[str]:
+    """The files for which the key that joins is all that they take: of several key groups one may not suffice."""
+    rules, key = change.rules()[store.config], change.host_key
+    of_files = ((path, rules.rule_of(store.below(path))) for path in paths)
+    if key is None:
+        return []
+    return [path for path, rule in of_files if isinstance(rule, Rule) and rule.opens_to({key})]
 
 
 def render_overview(fleet: Fleet, template: str | None = None) -> str:
