@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from nixherd.base.errors import FleetError
+from nixherd.base.errors import FAILURES
 from nixherd.base.files import write_whole
 from nixherd.base.terminal import is_terminal, say, worded
 from nixherd.cli.front import Front
@@ -49,7 +49,7 @@ def _publish(
     try:
         with progress("secrets") as tell:
             return changeset.publish({editing.path: editing.before}, message, commit=commit, say=tell)
-    except (FleetError, OSError) as error:
+    except FAILURES as error:
         # somebody's work is in it
         kept = front.run.state_directory / "edited" / editing.path.replace("/", "_")
         write_whole(kept, content.decode())

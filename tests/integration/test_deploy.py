@@ -258,7 +258,7 @@ def test_a_killed_run_leaves_one_system_or_the_other_and_the_next_one_converges(
         before = fleet.machine("dev")
         with fleet.lab.under_way("nixherd", "deploy", "dev", *DEADLINES) as run:
             run.until(lambda line, begins=f"dev: {stage}": line.startswith(begins))  # type: ignore[misc]
-        until(lambda: not _under_way(fleet), 40, "the machine decides")
+        until(lambda: _decided(fleet), 40, "the machine decides")
         now = fleet.machine("dev")
         assert now.current in (before.current, now.profile), stage
         assert (now.current == before.current) == (now.profile == before.profile), stage
@@ -285,17 +285,18 @@ def test_a_run_that_was_killed_is_ended_by_the_next_one(fleet: Fleet) -> None:
     assert now.current != before.current
 
 
-def _under_way(fleet: Fleet) -> bool:
-    """Whether the machine is at work; also where it does not answer."""
+def _state(fleet: Fleet) -> str:
+    """That of the machine's last deployment; a machine that does not answer has neither of the states below."""
     state = "sudo tail -n 1 /run/nixherd/deploy/current/state 2>/dev/null || echo nothing"
-    return fleet.on("dev", state, check=False).output.strip() in (
-        "",
-        "armed",
-        "activating",
-        "proving",
-        "keeping",
-        "reverting",
-    )
+    return fleet.on("dev", state, check=False).output.strip()
+
+
+def _under_way(fleet: Fleet) -> bool:
+    return _state(fleet) in ("armed", "activating", "proving", "keeping", "reverting")
+
+
+def _decided(fleet: Fleet) -> bool:
+    return _state(fleet) in ("nothing", "kept", "reverted", "refused")
 
 
 def test_an_interrupted_run_reports_what_it_knows(fleet: Fleet) -> None:
@@ -308,7 +309,7 @@ def test_an_interrupted_run_reports_what_it_knows(fleet: Fleet) -> None:
     assert ended.status == 130, ended.output
     assert "Traceback" not in ended.output
     assert "dev  unknown: the run ended while it was at activate; the machine decides by itself, see `" in ended.output
-    until(lambda: not _under_way(fleet), 40, "the machine decides")
+    until(lambda: _decided(fleet), 40, "the machine decides")
     assert fleet.machine("dev") == before
 
 

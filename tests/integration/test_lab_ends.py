@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,15 @@ def doomed(tmp_path: Path) -> Iterator[Lab]:
     lab("down")
 
 
-def namespaces_of(lab: Lab) -> set[str]:
+@contextmanager
+def namespaces_of(lab: Lab) -> Iterator[set[str]]:
+    """Those of the running lab, by number; held open, so that no other lab is given their numbers when they end."""
     pid = Running.require(lab.places).pid
-    return {str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in ("net", "pid")}
+    with ExitStack() as held:
+        places = [Path(f"/proc/{pid}/ns/{kind}") for kind in ("net", "pid")]
+        for place in places:
+            held.enter_context(place.open())
+        yield {str(place.readlink()) for place in places}
 
 
 def traces(lab: Lab, namespaces: set[str]) -> list[str]:
@@ -49,19 +56,18 @@ def traces(lab: Lab, namespaces: set[str]) -> list[str]:
 def test_nothing_stays(doomed: Lab, how: str, row: str) -> None:
     with doomed.provisioning() as run:
         run.until(starts(row))
-        namespaces = namespaces_of(doomed)
-        until(lambda: any("nspawn" in trace for trace in traces(doomed, namespaces)), 20, "the search finds it")
-        if how == "SIGKILL":
-            os.kill(Running.require(doomed.places).pid, signal.SIGKILL)
-        else:
-            doomed("down")
-        until(lambda: run.process.poll() is not None, 20, "what ran in the lab ends with it")
-    until(lambda: not traces(doomed, namespaces), 20, "the end of all that was the lab")
+        with namespaces_of(doomed) as namespaces:
+            until(lambda: any("nspawn" in trace for trace in traces(doomed, namespaces)), 20, "the search finds it")
+            if how == "SIGKILL":
+                os.kill(Running.require(doomed.places).pid, signal.SIGKILL)
+            else:
+                doomed("down")
+            until(lambda: run.process.poll() is not None, 20, "what ran in the lab ends with it")
+            until(lambda: not traces(doomed, namespaces), 20, "the end of all that was the lab")
     assert how == "SIGKILL" or cgroups(doomed.places) == []
     doomed("up")
     assert doomed.api("/nodes/prom/qemu")
-    namespaces = namespaces_of(doomed)  # by number, which another lab's may be as soon as ours are gone
-    ours = traces(doomed, namespaces)
-    assert ours
-    doomed("down")
-    assert (cgroups(doomed.places), {*ours} & {*traces(doomed, namespaces)}) == ([], set())
+    with namespaces_of(doomed) as namespaces:
+        assert traces(doomed, namespaces)
+        doomed("down")
+        assert (cgroups(doomed.places), traces(doomed, namespaces)) == ([], [])

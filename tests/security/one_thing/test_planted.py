@@ -15,6 +15,7 @@ from nixherd.base.terminal import worded
 from tests import nix_cli
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
+from tests.nixherd.trust.secrets.keys import key
 from tests.security.one_thing.conftest import BAD, ROOT, Ended, Place, deploy, reboot
 from tests.security.planting.sitecustomize import ERRORS, guarded
 
@@ -162,6 +163,21 @@ def retire_with_a_guest(place: Place) -> Ended:
     return retire(place)
 
 
+def edit_a_secret(place: Place) -> Ended:
+    """What somebody has written is kept, encrypted, whatever hinders its being published."""
+    (place.directory / ".sops.yaml").write_text(f"creation_rules:\n  - age: {key('anybody').recipient}\n")
+    editor = place.directory.parent / "editor"
+    editor.write_text("#!/bin/sh\necho 'token: hunter2' > \"$1\"\n")
+    editor.chmod(0o755)
+    ended = place.nixherd("secrets", "edit", "new.yaml", "--no-commit", EDITOR=str(editor))
+    [kept] = (place.state / "nixherd" / "fleet" / "edited").iterdir()
+    assert f"what was written is kept, encrypted, in {kept}" in ended.err
+    assert "ENC[" in kept.read_text()
+    kept.unlink()
+    assert not (place.directory / "new.yaml").exists()
+    return ended
+
+
 def complete(place: Place) -> Ended:
     words = {"_NIXHERD_COMPLETE": "bash_complete", "COMP_WORDS": "nixherd vm start ", "COMP_CWORD": "3"}
     return place.nixherd(**words)
@@ -192,6 +208,7 @@ SCENARIOS = {
     "nixherd/cli/publish.py:_built:1": Scenario(publish, "host_id"),
     "nixherd/cli/publish.py:_built:2": Scenario(publish, "config.host_id"),
     "nixherd/cli/publish.py:publish:1": Scenario(publish, "host_id"),
+    "nixherd/cli/secrets_edit.py:_publish:1": Scenario(edit_a_secret),
     "nixherd/cli/run_pyinfra.py:despite:1": Scenario(reboot, "what == 'stdout' and 'a'", harmless=True),
     "nixherd/cli/run_pyinfra.py:run_pyinfra.child:1": Scenario(reboot),
     "nixherd/cli/retire.py:_publish:1": Scenario(retire),
