@@ -7,19 +7,6 @@ A machine on which something goes wrong goes back by itself to the system that r
 switch (the default), boot, test or dry-activate; docs/deploying.md has all that can be said.
 """
 
-from pyinfra import host
+from nixherd.deploys import deploy
 
-from nixherd.deploy.options import wave_label
-from nixherd.pyinfra_glue.deploy_file import deploy_file
-from nixherd.pyinfra_glue.engine import waves
-from operations import deployment
-
-deploy_file("deploy", rollout=True, from_flake=True)
-
-deployment.reach(name="reach: what runs there")
-deployment.evaluate(name="evaluate: what the flake says")
-deployment.build(name="build: what is to come")
-deployment.show(name="show: what changes")
-deployment.copy(name="copy: what is missing there")
-for wave in host.loop(waves(host)):
-    deployment.activate(name=f"activate: {wave_label(wave)}: switch, prove, keep or go back", wave=wave)
+deploy()

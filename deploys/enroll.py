@@ -7,9 +7,6 @@ Before provisioning it generates the machine's host key, so that the machine dec
 Everything is verified before any file is replaced, and ends in one commit (`--data commit=False`: in none).
 """
 
-from nixherd.pyinfra_glue.deploy_file import deploy_file
-from operations import trust
+from nixherd.deploys import enroll
 
-deploy_file("enroll", by_hypervisor=True)
-
-trust.enroll(name="enroll: key, recipient, secret files, hosts.nix, commit")
+enroll()

@@ -7,16 +7,6 @@ The hypervisor alone is asked: no machine needs to answer. Guests that may not b
 left alone; what cannot be done is said, and fails its host. `--data snapshot=keep` or `remove` takes a snapshot before.
 """
 
-from pyinfra import host
+from nixherd.deploys import vms
 
-from nixherd.pyinfra_glue.deploy_file import deploy_file
-from operations import proxmox
-
-deploy_file("vms", asks_machines=False)
-
-proxmox.drift(name="drift: what is left alone")
-proxmox.apply(
-    name="apply: as declared",
-    allow_reboot=host.data.get("allow_reboot", False),
-    snapshot=host.data.get("snapshot"),
-)
+vms()

@@ -5,8 +5,8 @@ import shlex
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
-from facts.base import Fact
 from nixherd.base.ssh_keys import HOST_KEY_FILE, parse_public_key
+from nixherd.facts.base import Fact
 from nixherd.ssh.age import is_recipient, recipient_of
 
 

@@ -5,9 +5,9 @@ from typing import ClassVar
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
-from facts.base import Fact
 from nixherd.base.terminal import one_line
 from nixherd.deploy.running import Generation
+from nixherd.facts.base import Fact
 from nixherd.nix.commands import is_store_path
 
 

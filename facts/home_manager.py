@@ -2,10 +2,10 @@
 
 from typing_extensions import override
 
-from facts.base import Fact
-from facts.generations import ProfileGenerations
 from nixherd.base.answers import values_of
 from nixherd.deploy.running import HOME_PROFILE, home_script, parse_home
+from nixherd.facts.base import Fact
+from nixherd.facts.generations import ProfileGenerations
 
 
 class Home(Fact[dict[str, str | None] | None]):

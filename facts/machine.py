@@ -2,8 +2,8 @@
 
 from typing_extensions import override
 
-from facts.base import Fact
 from nixherd.deploy.running import MachineState, machine_script, parse_machine
+from nixherd.facts.base import Fact
 
 
 class Machine(Fact[MachineState | None]):

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
-from facts.base import Fact
+from nixherd.facts.base import Fact
 from nixherd.nix import commands as nix
 from nixherd.nix.builder import closure_listing, parse_listing
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from typing_extensions import override
 
-from facts.base import Fact
-from facts.generations import ProfileGenerations
 from nixherd.base.answers import values_of
 from nixherd.deploy import protocol as activation
 from nixherd.deploy.running import LEADS, PROFILE, REVISION, parse_system, reboot_for, system_script
+from nixherd.facts.base import Fact
+from nixherd.facts.generations import ProfileGenerations
 from nixherd.fleet.revisions import of_running
 
 

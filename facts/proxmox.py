@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
-from facts.base import Fact
+from nixherd.facts.base import Fact
 from nixherd.pyinfra_glue.connector import ApiQuery
 
 T = TypeVar("T")

@@ -13,8 +13,8 @@ from typing import Any
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
-from facts.base import Fact
 from nixherd.base.answers import below, values_of
+from nixherd.facts.base import Fact
 from nixherd.proxmox.node import states
 from nixherd.proxmox.node.kernel import order
 

@@ -6,7 +6,7 @@ from typing import TypedDict
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
-from facts.base import Fact
+from nixherd.facts.base import Fact
 
 _SALT = re.compile(r"[0-9a-f]*")
 _LINE = re.compile(r"([0-7]+) (\S+) (\S+) (\d+) ([0-9a-f]{64}) (/.*)")  # mode, owner, group, size, hash, path

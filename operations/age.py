@@ -6,10 +6,10 @@ from pathlib import PurePosixPath
 
 from pyinfra import host
 
-from facts.age import Recipient
 from nixherd.base.errors import FleetError, Usage
 from nixherd.base.ssh_keys import HOST_KEY
 from nixherd.deploy.machine import output_of
+from nixherd.facts.age import Recipient
 from nixherd.pyinfra_glue.engine import PyinfraMachine
 from nixherd.pyinfra_glue.hosts import connector_of, executing, fleet_host
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation

@@ -2,9 +2,9 @@
 
 from pyinfra import host
 
-from facts.home_manager import Generations
 from nixherd.deploy.rollout import Target
 from nixherd.deploy.running import chosen, require_store_path
+from nixherd.facts.home_manager import Generations
 from nixherd.pyinfra_glue.engine import begin_reached, switch_to
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from pyinfra import host
 
-from facts.nixos import Generations
 from nixherd.base.errors import FleetError, NotWell, Usage
 from nixherd.deploy import build as building
 from nixherd.deploy.health import unwell
@@ -25,6 +24,7 @@ from nixherd.deploy.options import HERE, Goal
 from nixherd.deploy.plan import checks_of
 from nixherd.deploy.rollout import Planned, Target
 from nixherd.deploy.running import PROFILE, chosen, has_it, require_store_path
+from nixherd.facts.nixos import Generations
 from nixherd.fleet import tree
 from nixherd.proxmox.permission import require_installable
 from nixherd.pyinfra_glue import installing

@@ -99,7 +99,9 @@ class Tree:
         return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body)
 
     def _path(self, module: str) -> Path:
-        return self.directory.joinpath(*module.split("."))
+        inside = self.directory / self.library / module.split(".")[0]
+        is_inside = module.split(".")[0] in BESIDE and inside.exists() and not inside.is_symlink()
+        return (inside.parent if is_inside else self.directory).joinpath(*module.split("."))
 
 
 def read(directory: Path) -> Tree:
@@ -107,16 +109,21 @@ def read(directory: Path) -> Tree:
     project = tomllib.loads((directory / "pyproject.toml").read_text())["project"]
     library = project["name"]
     packages = (library, *(name for name in BESIDE if (directory / name).is_dir()))
-    argv = [sys.executable, "-I", str(Path(__file__).with_name("imports.py")), str(directory), *packages]
+    linked = [name for name in BESIDE if (directory / library / name).exists()]
+    read = [name for name in packages if name not in linked]
+    argv = [sys.executable, "-I", str(Path(__file__).with_name("imports.py")), str(directory), *read]
     graph = json.loads(subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout)
-    return Tree(
-        directory,
-        library,
-        packages,
-        tuple(graph["modules"]),
-        frozenset(map(tuple, graph["imports"])),
-        frozenset(map(tuple, graph["typing_only"])),
-    )
+
+    def short(module: str) -> str:
+        """The name below the library of what it has links to, as in trees without them."""
+        below = module.removeprefix(f"{library}.")
+        return below if below.split(".")[0] in linked else module
+
+    def edges(name: str) -> frozenset[Edge]:
+        return frozenset((short(importer), short(imported)) for importer, imported in graph[name])
+
+    modules = tuple(sorted(map(short, graph["modules"])))
+    return Tree(directory, library, packages, modules, edges("imports"), edges("typing_only"))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from nixherd.fleet.groups import said_for_all
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.load import load_fleet, require_directory
 from nixherd.fleet.models import Fleet, GuestType, Vm
+from nixherd.fleet.place import fleet_around, operators_data, tree_data
 from nixherd.fleet.revisions import Tree
 from nixherd.nix.evaluator import Evaluator
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from nixherd.proxmox.steps import Steps
 
 T = TypeVar("T")
-CHECKOUT = Path(__file__).parents[2]
 DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
 
 
@@ -52,7 +52,11 @@ class Front:
     @classmethod
     def of_environment(cls) -> "Front":
         """Read the environment, else the defaults; options overrule both."""
-        return cls(fleet_path=os.environ.get("FLEET") or "fleet", token_file=os.environ.get("PROXMOX_TOKEN_FILE"))
+        try:
+            place = os.environ.get("FLEET") or str(fleet_around())
+        except OSError:  # the current directory is gone
+            place = "fleet"
+        return cls(fleet_path=place, token_file=os.environ.get("PROXMOX_TOKEN_FILE"))
 
     @cached_property
     def definitions(self) -> "Definitions":
@@ -145,9 +149,20 @@ class Front:
         except ValueError as error:
             raise Usage(f"group_data/all.py: task_deadline={error}") from None
 
+    @cached_property
+    def tree_data(self) -> dict[str, dict[str, Any]]:
+        """What group data in the fleet's directory say, by group."""
+        return tree_data(self.directory)
+
     def standing(self, name: str) -> Any:
-        """Give the value that group_data/all.py sets for all hosts; None where it sets none."""
-        return next(reversed(list(said_for_all(name, [CHECKOUT / "group_data"]))), None)
+        """Give the value that group_data/all.py sets for all hosts, the operator's first; None where none does."""
+        defaults, *operators = operators_data()
+        values = [
+            *said_for_all(name, [defaults]),
+            *filter(lambda value: value is not None, [self.tree_data.get("all", {}).get(name)]),
+            *said_for_all(name, operators),
+        ]
+        return values[-1] if values else None
 
     def read_back(self, what: str) -> Fleet:
         """Load the fleet's files after a change. FleetError, beginning with `what`, where they do not load."""

@@ -8,12 +8,13 @@ import click
 from nixherd.base.errors import Exit, worst
 from nixherd.base.files import expanded
 from nixherd.base.terminal import say
-from nixherd.cli.front import CHECKOUT, Front, pass_front
+from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate
 from nixherd.cli.parameters import SECONDS, json_option
 from nixherd.deploy import commit_policy as commits_gate
 from nixherd.deploy.commit_policy import Gate
 from nixherd.fleet.load import load_fleet
+from nixherd.fleet.place import operators_data
 from nixherd.gate.lock.combine import TreeGate, markdown_of
 from nixherd.gate.lock.run import BRANCH, Ended, Wanted, update
 
@@ -69,7 +70,7 @@ def update_command(front: Front, /, gate: str | None, gate_deadline: float, summ
 def _must_be_signed(fleet: Path) -> bool:
     """Whether hosts.nix or group data require signed commits of the fleet in this directory."""
     by_hosts = (fleet / "hosts.nix").exists() and commits_gate.required_by_hosts(load_fleet(fleet))
-    return Gate.of(fleet, {}, [CHECKOUT / "group_data"], by_hosts=by_hosts, notes=False) is not None
+    return Gate.of(fleet, {}, operators_data(), by_hosts=by_hosts, notes=False) is not None
 
 
 def _ended(ended: Ended) -> str:

@@ -51,7 +51,7 @@ class Lazy(click.Group):
 
 @click.group(cls=Lazy, epilog=_EXITS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="nixherd", prog_name="nixherd")
-@click.option("--fleet", metavar="DIR", help="The fleet's flake; else $FLEET, else ./fleet.")
+@click.option("--fleet", metavar="DIR", help="The fleet's flake; else $FLEET, else the one around here.")
 @click.option("--token-file", metavar="FILE", help="The API token; else $PROXMOX_TOKEN_FILE, else the usual place.")
 @pass_front
 def cli(front: Front, fleet: str | None, token_file: str | None) -> None:

@@ -72,7 +72,7 @@ class Guest(click.ParamType):  # type: ignore[type-arg]
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         root = ctx.find_root()
-        names = _completions(str(root.params.get("fleet") or os.environ.get("FLEET") or "fleet"))
+        names = _completions(str(root.params.get("fleet") or Front.of_environment().fleet_path))
         return [CompletionItem(name) for name in names if name.startswith(incomplete.lower())]
 
 

@@ -11,12 +11,13 @@ from nixherd.base.errors import FAILURES, Exit, FleetError, Usage
 from nixherd.base.files import expanded, write_whole
 from nixherd.base.process import run
 from nixherd.base.terminal import say, worded
-from nixherd.cli.front import CHECKOUT, Front, pass_front
+from nixherd.cli.front import Front, pass_front
 from nixherd.cli.parameters import PAIR, json_option, standing
 from nixherd.deploy import commit_policy as gate
 from nixherd.deploy.commit_policy import Gate
 from nixherd.fleet.git import Repository
 from nixherd.fleet.groups import check_selection, groups_of, separate
+from nixherd.fleet.place import operators_data
 from nixherd.nix import commands as nix
 from nixherd.nix.builder import Builder
 from nixherd.nix.commands import Evaluated
@@ -80,7 +81,7 @@ def _through_the_gate(front: Front, data: Sequence[str]) -> None:
     given = dict(pair.partition("=")[::2] for pair in data)
     if unknown := sorted(given.keys() - set(gate.DATA_KEYS)):
         raise Usage(f"--data {unknown[0]}: publish takes only {', '.join(gate.DATA_KEYS)}")
-    group_data = [CHECKOUT / "group_data"]
+    group_data = operators_data()
     front.require(Gate.of(front.root, given, group_data, notes=True))
     if front.gate is None and gate.required_by_hosts(front.fleet):
         front.require(Gate.of(front.root, given, group_data, by_hosts=True, notes=True))

@@ -12,7 +12,7 @@ import click
 from nixherd.base.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.base.names import HOST_ID, is_a, many
 from nixherd.base.terminal import say, worded
-from nixherd.cli.front import CHECKOUT, Front, pass_front
+from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import Say, confirm, progress
 from nixherd.cli.parameters import (
     VMID,
@@ -26,6 +26,7 @@ from nixherd.cli.parameters import changing as changing_options
 from nixherd.fleet import signatures
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
 from nixherd.fleet.models import DEFINITIONS, Fleet, Host
+from nixherd.fleet.place import operators_data
 from nixherd.proxmox.guest.adopt import Fate, Parting, partings
 from nixherd.proxmox.guest.destroy import DestroyGuest
 from nixherd.proxmox.guest.identity import label
@@ -220,7 +221,7 @@ def _planned(front: Front, changeset: Changeset, host: Host, options: Options, t
         remove_secrets=options.remove_secrets,
         docs=options.docs_file,
         template=options.docs_template,
-        beside=sorted((CHECKOUT / "group_data").glob("*.py")),
+        beside=[file for each in operators_data() for file in sorted(each.glob("*.py"))],
     )
     tell(f"look for the guest of {host.id}")
     guests = partings(lambda: front.client, fleet, retirement.guests, options.destroy, keep=options.keep_vm)

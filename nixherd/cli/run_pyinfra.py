@@ -16,9 +16,10 @@ from nixherd.base.errors import FAILURES, Exit, FleetError, Undecided
 from nixherd.base.files import write_whole
 from nixherd.base.process import Completed, interrupt_all, run
 from nixherd.base.terminal import is_terminal, one_line, say, say_text, visible_values, worded
-from nixherd.cli.front import CHECKOUT, Front
+from nixherd.cli.front import Front
 from nixherd.cli.output import console
 from nixherd.deploy.report import JOURNAL, Journal, entries, new_directory, parsed
+from nixherd.fleet.place import PROJECT, project_data, write_tree_data
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,6 +81,8 @@ def run_deploys(
     words = ["--dry" if dry else "-y", "--parallel", str(PARALLEL), "inventory.py", *files]
     options = [("--limit", host) for host in hosts] + [("--exclude", host) for host in exclude]
     options += [("--data", pair) for pair in (f"journal={directory}", *data)]
+    beside = (write_tree_data(front.tree_data, directory), *project_data())
+    options += [("--group-data", str(each)) for each in beside if each]
     output, interrupted = run_pyinfra(front, [*words, *chain.from_iterable(options)], directory, **how)
     return Ended(directory, output, interrupted, list(entries(directory)))
 
@@ -191,14 +194,14 @@ def run_pyinfra(
     `stream` is given each line of its output; without it, the journal in `directory` is followed. `meanwhile` says
     what goes on after an interruption.
     """
-    argv = [str(Path(sys.executable).with_name("pyinfra")), *words]
+    argv = [*_program(), *words]
     env = {"FLEET": str(front.directory), "PROXMOX_TOKEN_FILE": str(front.token_path)}
     env |= {"NO_COLOR": "1", "PYINFRA_PROGRESS": "off"}
     ended: list[Completed | FleetError] = []
 
     def child() -> None:
         try:
-            ended.append(run(argv, cwd=CHECKOUT, env=env, check=False, input=input, stream=stream))
+            ended.append(run(argv, cwd=PROJECT, env=env, check=False, input=input, stream=stream))
         except FAILURES as error:
             ended.append(worded(error, "running pyinfra"))
         finally:
@@ -224,6 +227,17 @@ def run_pyinfra(
     if isinstance(ended[0], FleetError):
         raise ended[0]
     return ended[0], interrupted
+
+
+def _program() -> list[str]:
+    """The pyinfra that is installed with us; without a program beside our Python, as on NixOS, its modules."""
+    beside = Path(sys.executable).with_name("pyinfra")
+    if beside.exists():
+        return [str(beside)]
+    script = (
+        f"import sys; sys.path[:] = {sys.path!r}; sys.argv[0] = 'pyinfra'; from pyinfra_cli.main import main; main()"
+    )
+    return [sys.executable, "-c", script]
 
 
 def own_error(done: Completed) -> str | None:

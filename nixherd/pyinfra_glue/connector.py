@@ -172,8 +172,8 @@ class PinnedConnector(SSHConnector):
 
     @override
     @staticmethod
-    def make_names_data(name: str) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
-        yield name, {}, []
+    def make_names_data(name: str | None = None) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+        yield str(name), {}, []
 
     @property
     def context(self) -> Context:

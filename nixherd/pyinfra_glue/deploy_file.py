@@ -1,24 +1,31 @@
-"""What a deploy file is: it says so itself, in one call.
+"""What a deploy file is: what it calls says so, a function of `nixherd.deploys` or `deploy_file` itself.
 
-    deploy_file("deploy", rollout=True, from_flake=True)
+    @workflow("deploy", rollout=True, from_flake=True)          deploy_file("deploy", rollout=True, from_flake=True)
+    def deploy() -> None: ...
 
-pyinfra connects before it runs a deploy file, so whoever reads the inventory looks for that call in the text of the
+pyinfra connects before it runs a deploy file, so whoever reads the inventory looks for those calls in the text of the
 files that were named, and of those that they include. A name decides nothing: a path may be written in many ways, and
 an operator's own deploy file may include ours.
 """
 
 import ast
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import wraps
+from importlib import import_module
 from pathlib import Path
+from typing import ParamSpec
 
 from pyinfra import host
+from pyinfra.api import deploy as pyinfra_deploy
+from pyinfra.api.arguments_typed import PyinfraOperation
 from pyinfra.api.exceptions import PyinfraError
 
 from nixherd.base.errors import Usage
 
-_INCLUDE, _DECLARE = "include", "deploy_file"
+_INCLUDE, _DECLARE, _WORKFLOWS = "include", "deploy_file", "nixherd.deploys."
+P = ParamSpec("P")
 
 
 class OtherInventory(Usage, PyinfraError):
@@ -44,6 +51,22 @@ class DeployFile:
     by_hypervisor: bool = False
     asks_machines: bool = True
     for_nodes: bool = False
+
+
+def workflow(step: str, **flags: bool) -> Callable[[Callable[P, None]], PyinfraOperation[P]]:
+    """Make a function of rows a deploy of pyinfra that declares what it is; see `DeployFile`."""
+    declaration = DeployFile(step, **flags)
+
+    def decorate(function: Callable[P, None]) -> PyinfraOperation[P]:
+        @wraps(function)
+        def rows(*args: P.args, **arguments: P.kwargs) -> None:
+            deploy_file(step, **flags)
+            function(*args, **arguments)
+
+        rows.declares = declaration  # type: ignore[attr-defined]
+        return pyinfra_deploy(step)(rows)
+
+    return decorate
 
 
 def deploy_file(step: str, **flags: bool) -> None:
@@ -74,9 +97,11 @@ def require_order(problem: str | None) -> None:
 def declared(words: Sequence[str]) -> Mapping[str, list[DeployFile]]:
     """By deploy file, in the order in which they run, what each declares, with those that it includes.
 
-    Empty where the words run something else. A file that cannot be read or is not Python declares nothing; pyinfra
-    says what is wrong with it.
+    A function of `nixherd.deploys` that is named alone counts as a file. Empty where the words run something else. A
+    file that cannot be read or is not Python declares nothing; pyinfra says what is wrong with it.
     """
+    if words and (function := _workflow(words[0].replace(":", "."))):
+        return {words[0]: [function]}
     return {file: [each for each in _read(Path(file)) if each] for file in _files(words)}
 
 
@@ -90,23 +115,69 @@ def _files(words: Sequence[str]) -> Sequence[str]:
 
 
 def _read(path: Path, including: frozenset[str] = frozenset()) -> Iterator[DeployFile | None]:
-    """Yield what a file and those that it includes declare, in the order of the text; None for one without."""
+    """Yield what a file and those that it includes declare, in the order of the text; None for an operator's own.
+
+    That is one that neither declares itself what it is nor consists of calls of `nixherd.deploys` alone.
+    """
     real = os.path.realpath(path)
     if real in including:
         return
     try:
-        calls = list(_calls(ast.parse(path.read_bytes(), str(path))))
+        tree = ast.parse(path.read_bytes(), str(path))
     except (OSError, SyntaxError, ValueError):
-        calls = []
-    if not any(_name(call) == _DECLARE for call in calls):
+        tree = ast.Module([], [])
+    calls, imported = list(_calls(tree)), _imported(tree)
+    workflows = {call: declares for call in calls if (declares := _workflow(_dotted(call.func, imported)))}
+    if not any(_name(call) == _DECLARE for call in calls) and not _only_calls(tree, workflows):
         yield None
     for call in calls:
-        if _name(call) == _DECLARE:
+        if call in workflows:
+            yield workflows[call]
+        elif _name(call) == _DECLARE:
             yield _parsed(path, call)
         elif _name(call) == _INCLUDE and (included := _text(call)):
             # as pyinfra: beside the file with `./`, else below the directory that it runs in
             place = path.parent if included.startswith("./") else Path.cwd()
             yield from _read(place / included, including | {real})
+
+
+def _imported(tree: ast.AST) -> dict[str, str]:
+    """By the name that a file uses, the whole name of what it imports anywhere."""
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names |= {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {each.asname: each.name for each in node.names if each.asname}
+            names |= {first: first for each in node.names if not each.asname for first in [each.name.split(".")[0]]}
+    return names
+
+
+def _dotted(function: ast.expr, imported: Mapping[str, str]) -> str:
+    """The whole name of a function that is called, "" where that is computed."""
+    if isinstance(function, ast.Name):
+        return imported.get(function.id, "")
+    if isinstance(function, ast.Attribute) and (parent := _dotted(function.value, imported)):
+        return f"{parent}.{function.attr}"
+    return ""
+
+
+def _workflow(name: str) -> DeployFile | None:
+    """What a function of `nixherd.deploys` declares; None for any other name."""
+    if not name.startswith(_WORKFLOWS):
+        return None
+    module, _, function = name.rpartition(".")
+    try:
+        return getattr(getattr(import_module(module), function), "declares", None)
+    except (ImportError, AttributeError):
+        return None  # pyinfra says so
+
+
+def _only_calls(tree: ast.Module, workflows: Mapping[ast.Call, DeployFile]) -> bool:
+    """Whether a file has nothing but calls of `nixherd.deploys`, beside its docstring and imports."""
+    others = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
+    values = [node.value if isinstance(node, ast.Expr) else node for node in others]
+    return bool(workflows) and all(value in workflows or isinstance(value, ast.Constant) for value in values)
 
 
 def _name(call: ast.Call) -> str:

@@ -17,7 +17,7 @@ With `local` among the host's data it is the machine that we run on, and its she
 import json
 import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
@@ -48,6 +48,7 @@ from nixherd.locate import reach
 from nixherd.locate.reach import Absent, Epoch, Look, Place
 from nixherd.pyinfra_glue import connector, proving
 from nixherd.pyinfra_glue.connector import ApiQuery, NotFound, Stranger, Unasked, Unwelcome, is_one
+from nixherd.pyinfra_glue.inventory import inventory_beside, named_by_connector
 from nixherd.pyinfra_glue.reaching import MachineConnector
 from nixherd.pyinfra_glue.ssh_client import DeadConnection, PinnedClient
 from nixherd.ssh.destination import Destination
@@ -64,6 +65,11 @@ DEFAULT_DEADLINE = 300.0  # seconds for a machine to come up
 
 class FleetConnector(MachineConnector):
     """One per host."""
+
+    @override
+    @staticmethod
+    def make_names_data(name: str | None = None) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+        return named_by_connector("fleet", name, inventory_beside)
 
     @property
     def deadline(self) -> float:

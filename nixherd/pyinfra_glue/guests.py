@@ -36,7 +36,7 @@ def operation_of(verb: type[Verb]) -> Any:
 
     signature = Signature(list(_parameters(verb)))
     body.__name__ = body.__qualname__ = verb.name
-    body.__module__, body.__doc__ = "operations.proxmox", verb.__doc__
+    body.__module__, body.__doc__ = "nixherd.operations.proxmox", verb.__doc__
     body.__signature__ = signature  # type: ignore[attr-defined]
     return operation(is_idempotent=verb.idempotent)(body)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from nixherd.base.errors import FAILURES, Usage, exit_of
+from nixherd.base.errors import FAILURES, Exit, Usage, exit_of
 from nixherd.base.files import expanded, fleet_root
 from nixherd.base.run import Run
 from nixherd.base.terminal import keep_streams, require_text, say, say_error, worded
@@ -29,6 +29,7 @@ from nixherd.fleet.groups import (
     separate,
 )
 from nixherd.fleet.models import Fleet
+from nixherd.fleet.place import OF_THE_TREE, PROJECT, fleet_around, personal_data
 from nixherd.fleet.revisions import Tree
 from nixherd.nix.evaluator import Evaluator, Flake, Source, lock_flake
 from nixherd.proxmox.hypervisor import Definitions, Hypervisor
@@ -46,17 +47,20 @@ _NOT_IN_ROLLOUTS = {
     "no_wait": "a wave begins when the one before is proven: give hosts `wave`",
     "fail_percent": "say max_fail=10%, which counts machines",
 }
+_READ = "nixherd.inventory"  # in the meta of pyinfra's invocation: what was read in it
 _DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
 
 
-def inventory_beside(file: str) -> dict[str, list[Entry]]:
-    """The groups of an inventory file: FLEET's hosts, or those of the `fleet/` beside it.
+def inventory_beside(file: str, only: str = "*") -> dict[str, list[Entry]]:
+    """The groups of an inventory file: FLEET's hosts, or those of the fleet that is around it or in `fleet/` there.
 
     Every host is `@fleet/ID`. Its data are `context` (shared by the whole run), `host_id`, `must_answer`: true for
     `exec`, `fact` and deployments, so that a machine which is not there is a failure, unless this run makes it first,
     and `api_only`: true where the hypervisor alone is asked, so that no machine needs to answer. `may_install`: true
     where a machine is installed or enrolled, so that the hypervisor says where its guests are, and vouches for them.
     `steps`: what the deploy files that run declare (`nixherd.pyinfra_glue.deploy_file`).
+
+    `only` selects hosts beside what --limit does: a group, or a pattern.
 
     Whatever is wrong with the fleet or with what was asked of it ends the program here, before anything is
     connected.
@@ -84,7 +88,7 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
         for warning in fleet.warnings:
             say(warning, err=True)
         groups = groups_of(fleet)
-        selected = _selected(groups, options)
+        selected = _selected(groups, options) & check_selection([only], groups, "@fleet")
         if not selected:
             raise Usage("no host is left to work on; the fleet, --limit and --exclude leave none")
         _check_deployments(here, options, fleet, selected)
@@ -107,7 +111,12 @@ def inventory_beside(file: str) -> dict[str, list[Entry]]:
             if data_said(options, "journal") or (is_rollout and not options.get("dry")):
                 run.journal = _journal(fleet, selected, options, files)
     inventory: dict[str, list[Entry]] = {name: [f"@fleet/{id}" for id in ids] for name, ids in groups.items()}
-    data = {"context": shared, **_asked(words, files), **({"without_order": problem} if problem else {})}
+    data = {
+        **for_all([personal_data()]),
+        "context": shared,
+        **_asked(words, files),
+        **({"without_order": problem} if problem else {}),
+    }
     inventory["all"] = [(f"@fleet/{id}", {**data, "host_id": id}) for id in fleet.hosts]
     return inventory
 
@@ -117,6 +126,39 @@ def _source(fleet: Fleet, flake: Flake | None, gate: Gate | None) -> Callable[[]
     if flake:
         return lambda: flake
     return gate.verify if gate else partial(Tree, fleet.path)
+
+
+def named_by_connector(
+    kind: str, name: str | None, read: Callable[[str, str], dict[str, list[Entry]]]
+) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+    """Yield what `@fleet` or `@fleet/PATTERN` stands for: hosts by name, data and groups.
+
+    In an inventory file that called `read`, and outside of pyinfra's command line, it is the host of that name alone.
+    Otherwise the fleet around the current directory is read, once a run.
+    """
+    context = click.get_current_context(silent=True)
+    known: dict[str, Any] = context.meta if context else {_READ: None}
+    if _READ not in known:
+        known[_READ] = read(str(Path.cwd() / "inventory.py"), name or "*")
+    if known[_READ] is None:
+        yield str(name), {}, []
+        return
+    prefix = f"@{kind}/"
+    ids = {
+        group: [str(_name_of(each)).removeprefix(prefix) for each in each_of] for group, each_of in known[_READ].items()
+    }
+    try:
+        chosen = check_selection([name], ids, f"@{kind}") if name else set(ids["all"])
+    except Usage as error:
+        say_error(error)
+        raise SystemExit(int(Exit.USAGE)) from None
+    for entry, data in known[_READ]["all"]:
+        if (host_id := entry.removeprefix(prefix)) in chosen:
+            yield host_id, {**data}, [group for group, members in ids.items() if host_id in members and group != "all"]
+
+
+def _name_of(entry: Entry) -> str:
+    return entry if isinstance(entry, str) else entry[0]
 
 
 @contextmanager
@@ -131,6 +173,7 @@ def or_end(what: str, file: str) -> Iterator[tuple[click.Context | None, dict[st
         if context:
             keep_streams()
             require_text(sys.argv[1:])
+            context.meta.setdefault(_READ, None)
         yield context, options, Path(file).resolve().parent
     except FAILURES as error:
         failure = worded(error, f"{what} for pyinfra {' '.join(options.get('operations') or ())}")
@@ -139,8 +182,9 @@ def or_end(what: str, file: str) -> Iterator[tuple[click.Context | None, dict[st
 
 
 def fleet_directory(here: Path) -> Path:
-    """FLEET's directory, or `fleet/` beside the inventory."""
-    return fleet_root(os.environ.get("FLEET") or here / "fleet")
+    """FLEET's directory, or the fleet that is around the inventory; around us for the one that is installed."""
+    is_installed = here == PROJECT.resolve()
+    return fleet_root(os.environ.get("FLEET") or fleet_around(None if is_installed else here))
 
 
 def _gate(here: Path, options: dict[str, Any], place: Path, *, by_hosts: bool = False) -> Gate | None:
@@ -153,13 +197,18 @@ def _gate(here: Path, options: dict[str, Any], place: Path, *, by_hosts: bool = 
     gate = Gate.of(place, options_set, standing, by_hosts=by_hosts, notes=not options.get("dry"))
     if gate and data_said(options, "flake"):
         raise Usage("flake=…: require_signed looks at the commits of a checkout; clone it, and deploy from there")
+    if gate and any(Path(each).name == OF_THE_TREE for each in options.get("group_data") or ()):
+        raise Usage(
+            "require_signed: group_data in the fleet's directory is not what was signed; say it in hosts.nix, or in "
+            f"{personal_data()}/all.py"
+        )
     return gate
 
 
 def _asked(words: Sequence[str], files: Sequence[DeployFile]) -> dict[str, Any]:
     """What the words on the command line ask of the machines."""
     first, *rest = [word for word in words if "=" not in word] or [""]
-    named = rest if first == "fact" else [first]
+    named = [word.removeprefix("nixherd.") for word in (rest if first == "fact" else [first])]
     by_api = bool(named) and all(word.startswith(_OF_THE_API) for word in named)
     # a machine that this run makes before it deploys to it is not there when it begins
     begins = next((each for each in files if each.rollout or each.makes_machines), None)
@@ -253,5 +302,5 @@ def token_file_of(here: Path, options: dict[str, Any]) -> str:
 
 
 def _group_data(here: Path, more: Iterable[str]) -> list[Path]:
-    """Where pyinfra looks for group data, later ones first in rank."""
-    return list(dict.fromkeys([Path.cwd() / "group_data", here / "group_data", *map(Path, more)]))
+    """Where pyinfra looks for group data, and where the operator's own are, later ones first in rank."""
+    return list(dict.fromkeys([Path.cwd() / "group_data", here / "group_data", *map(Path, more), personal_data()]))

@@ -4,7 +4,7 @@ Its host key is never learnt: the operator names it (`--data host_key=`), or has
 connection of ours no ssh_config is read on it; what is taken from one is what docs/ssh.md lists.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -30,7 +30,15 @@ from nixherd.pyinfra_glue import cli
 from nixherd.pyinfra_glue.connector import PinnedConnector, Stranger, Unwelcome, destination_of
 from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.deploy_file import declared
-from nixherd.pyinfra_glue.inventory import Entry, data_said, fleet_directory, or_end, parsed_data, token_file_of
+from nixherd.pyinfra_glue.inventory import (
+    Entry,
+    data_said,
+    fleet_directory,
+    named_by_connector,
+    or_end,
+    parsed_data,
+    token_file_of,
+)
 from nixherd.pyinfra_glue.ssh_client import DeadConnection, WatchedTransport
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.ssh_config import Configuration, config_options, known_hosts_files
@@ -40,6 +48,11 @@ CONNECT_TIMEOUT = 10.0  # seconds for TCP, and for each part of the handshake
 
 class NodeConnector(PinnedConnector):
     """One per node."""
+
+    @override
+    @staticmethod
+    def make_names_data(name: str | None = None) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+        return named_by_connector("node", name, nodes_beside)
 
     @override
     def connect(self) -> None:
@@ -133,11 +146,11 @@ _FACTS = "facts.proxmox_host."
 _ONE = ("host_key", "ssh_hostname")
 
 
-def nodes_beside(file: str) -> dict[str, list[Entry]]:
+def nodes_beside(file: str, only: str = "*") -> dict[str, list[Entry]]:
     """The nodes as `@node/NAME`, in the group `nodes`. Their data are `context`, `host_id`, `node` and `address`.
 
     Nodes are logged in to by what is named here and nothing else: `exec`, other deploys and other facts end the
-    program, and so does a run that names no node.
+    program, and so does a run that names no node. `only` is one that `@node/NAME` names.
     """
     with or_end("reading the nodes", file) as (context, options, here):
         if context:
@@ -146,7 +159,7 @@ def nodes_beside(file: str) -> dict[str, list[Entry]]:
         definitions = Definitions.load(fleet_directory(here))
         nodes = nodes_of(definitions.fleet)
         if context:
-            check_selection_of_nodes(nodes, options)
+            check_selection_of_nodes(nodes, {**options, **({} if only == "*" else {"limit": [only]})})
         fleet, run = definitions.fleet, Run(definitions.fleet.id)
         hypervisor = Hypervisor(fleet, expanded(token_file_of(here, options)), definitions)
         shared = Context.of(Evaluator(fleet, run, partial(Tree, fleet.path)), hypervisor)
@@ -176,7 +189,11 @@ def check_words(words: Sequence[str]) -> None:
     are_for_nodes = [bool(each) and all(file.for_nodes for file in each) for each in files.values()]
     if plain == ["debug-inventory"] or (are_for_nodes and all(are_for_nodes)):
         return
-    if plain[:1] == ["fact"] and plain[1:] and all(word.startswith(_FACTS) for word in plain[1:]):
+    if (
+        plain[:1] == ["fact"]
+        and plain[1:]
+        and all(word.removeprefix("nixherd.").startswith(_FACTS) for word in plain[1:])
+    ):
         return
     raise Usage(
         f"{' '.join(words)}: nodes.py is for deploys/proxmox_host.py and for facts of {_FACTS.rstrip('.')} alone; "

@@ -7,9 +7,9 @@ from pyinfra import host
 from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
 
-from facts.proxmox_host import Dkms, Node
 from nixherd.base.errors import FleetError, Refused, Usage
 from nixherd.base.reasons import failure
+from nixherd.facts.proxmox_host import Dkms, Node
 from nixherd.proxmox.node.kernel import version_of
 from nixherd.proxmox.node.passthrough import Passthrough, read
 from nixherd.proxmox.node.states import LOG, NodeState

@@ -8,8 +8,10 @@ from functools import partial
 from pyinfra import host
 from pyinfra.operations import apt
 
-from facts.proxmox_host import Boot, Dkms, Kernels, Modules, Pci
 from nixherd.base.errors import FleetError, Refused
+from nixherd.facts.proxmox_host import Boot, Dkms, Kernels, Modules, Pci
+from nixherd.operations.proxmox_host import asking
+from nixherd.operations.proxmox_host.asking import ask, require_node, settings_of
 from nixherd.proxmox.node import passthrough, states
 from nixherd.proxmox.node.kernel import (
     Loader,
@@ -27,8 +29,6 @@ from nixherd.proxmox.node.kernel import (
 from nixherd.proxmox.node.states import LOG, NOTES, VENDOR_RESET, VFIO
 from nixherd.pyinfra_glue.hosts import executing
 from nixherd.pyinfra_glue.operation import Change, Commands, NoChange, operation
-from operations.proxmox_host import asking
-from operations.proxmox_host.asking import ask, require_node, settings_of
 
 _NEWEST = ("proxmox-default-kernel", "linux-image-amd64", "linux-image-arm64")
 

@@ -6,9 +6,11 @@ from functools import partial
 from pyinfra import host
 from pyinfra.api.host import Host
 
-from facts.proxmox_host import Boot, Dkms, Modules, Pci
 from nixherd.base.errors import FleetError, Usage
+from nixherd.facts.proxmox_host import Boot, Dkms, Modules, Pci
 from nixherd.fleet.models import DEFINITIONS, GuestType, Vm
+from nixherd.operations.proxmox_host.asking import ask, node_of_host, require_node, settings_of, source_version
+from nixherd.operations.proxmox_host.changing import edited
 from nixherd.proxmox.answers import PciMapping
 from nixherd.proxmox.guest.observe import find
 from nixherd.proxmox.node import passthrough, status
@@ -16,8 +18,6 @@ from nixherd.proxmox.node.kernel import loader_of, words_for
 from nixherd.proxmox.node.mapping import Devices, Given, Line, compare, names_of, slots_of, slots_wanted_of
 from nixherd.pyinfra_glue.hosts import context_of, executing
 from nixherd.pyinfra_glue.operation import NoChange, operation
-from operations.proxmox_host.asking import ask, node_of_host, require_node, settings_of, source_version
-from operations.proxmox_host.changing import edited
 
 
 @operation(require=require_node)

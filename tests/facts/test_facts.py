@@ -15,11 +15,11 @@ import pytest
 import yaml
 from pyinfra.api.exceptions import FactProcessError
 
-from facts.age import HostKey, Recipient
-from facts.home_manager import Home
-from facts.machine import Machine
-from facts.nixos import CurrentSystem, FailedUnits, Generations, LastDeployment, NeedsReboot, Running
-from facts.sops import Secrets
+from nixherd.facts.age import HostKey, Recipient
+from nixherd.facts.home_manager import Home
+from nixherd.facts.machine import Machine
+from nixherd.facts.nixos import CurrentSystem, FailedUnits, Generations, LastDeployment, NeedsReboot, Running
+from nixherd.facts.sops import Secrets
 
 HERE = Path(__file__).parent
 CASES = [pytest.param(path, id=f"{path.parent.name}-{path.stem}") for path in sorted(HERE.glob("*.*/*.yaml"))]
@@ -28,7 +28,7 @@ CASES = [pytest.param(path, id=f"{path.parent.name}-{path.stem}") for path in so
 @pytest.mark.parametrize("path", CASES)
 def test_case(path: Path) -> None:
     module, _, name = path.parent.name.partition(".")
-    fact = getattr(importlib.import_module(f"facts.{module}"), name)()
+    fact = getattr(importlib.import_module(f"nixherd.facts.{module}"), name)()
     case = yaml.safe_load(path.read_text())
     if "command" in case:
         assert fact.command() == case["command"]

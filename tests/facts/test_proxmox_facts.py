@@ -7,8 +7,8 @@ import pytest
 from pyinfra.api.exceptions import FactProcessError, PyinfraError
 from pyinfra.api.facts import get_fact
 
-from facts import proxmox
 from nixherd.base.errors import Exit
+from nixherd.facts import proxmox
 from nixherd.fleet.models import VmidRange
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401  (fixtures)
 from tests.nixherd.proxmox.dev import MAC, begin

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pyinfra.api.exceptions import FactProcessError
 
-from facts.proxmox_host import Boot, Dkms, Kernels, Modules, Node, Pci
+from nixherd.facts.proxmox_host import Boot, Dkms, Kernels, Modules, Node, Pci
 from nixherd.proxmox.node.states import GRUB
 
 

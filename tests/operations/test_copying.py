@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from nixherd.operations import nix as operations
 from nixherd.pyinfra_glue.hosts import connector_of
 from nixherd.ssh.destination import Sudo, told
-from operations import nix as operations
 from tests.integration.test_secrets import files_with, pattern, watched
 from tests.nix_cli import environment, nix
 from tests.nixherd.proxmox.conftest import Emulator

@@ -8,8 +8,8 @@ import pytest
 from lab.start import PRIVILEGES
 from nixherd.base.errors import Exit
 from nixherd.fleet.models import Origin, Vm
+from nixherd.operations import proxmox
 from nixherd.proxmox.config import VmConfig
-from operations import proxmox
 from tests.nixherd.proxmox.conftest import Emulator, granted
 from tests.nixherd.proxmox.dev import begin
 from tests.runs import Outcome, Perform

@@ -9,7 +9,7 @@ import pytest
 from nixherd.base.errors import Exit
 from nixherd.deploy.report import Journal, entries
 from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
-from operations import proxmox
+from nixherd.operations import proxmox
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import Perform, evaluates_to, vm
 from tests.shared import Shared

@@ -23,8 +23,8 @@ from nixherd.fleet.git import Repository
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
 from nixherd.nix.evaluator import Evaluator
+from nixherd.operations import deployment, nixos
 from nixherd.pyinfra_glue import installing
-from operations import deployment, nixos
 from tests.nixherd.deploy.scripted import BEFORE, CONFIG, NEW, OLD, SHARED, THIRD, Scripted, rolled_out, system
 
 SEEN, MEANT = THIRD, NEW

@@ -9,7 +9,7 @@ import pytest
 
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.declared import Declared, DeclaredSecret
-from operations import proxmox, sops, trust
+from nixherd.operations import proxmox, sops, trust
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.trust.secrets.repositories import contents, git, identity_of, nobodys, repository
 from tests.runs import Outcome, Said, connected, evaluates_to, perform

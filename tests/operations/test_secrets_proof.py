@@ -11,7 +11,7 @@ import pytest
 from nixherd.base.ssh_keys import HOST_KEY, KeyPair
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.declared import Declared, DeclaredSecret, DeclaredTemplate, Identity
-from operations import sops
+from nixherd.operations import sops
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import git, identity_of, nobodys, repository

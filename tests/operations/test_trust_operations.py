@@ -9,7 +9,7 @@ import pytest
 
 from nixherd.base.ssh_keys import KeyPair, generate_ed25519
 from nixherd.fleet.load import load_fleet
-from operations import age, sops, trust
+from nixherd.operations import age, sops, trust
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import (

@@ -44,6 +44,8 @@ _OTHERS = (
     *("hypothesis.strategies", "jinja2", "nacl.bindings", "paramiko", "pathspec", "proxmoxer", "pytest", "requests"),
     *("rich.console", "rich.live", "rich.progress", "rich.table", "tree_sitter_nix", "urllib3", "yaml"),
 )
+# What a deployment's files name.
+_NAMED = ("deploys", "facts", "operations")
 _LARGEST = 4 << 20  # bytes of a request
 _USERS_PAUSE = 500  # milliseconds
 
@@ -72,13 +74,15 @@ def _preload(program: str) -> Callable[[], Any]:
     script = "pyinfra_cli.main" if program == "pyinfra" else "nixherd.cli.main"
     if program == "pyinfra":
         importlib.import_module("pyinfra.api.connectors").get_all_connectors()
-        left_out = "nixherd.cli"
+        left_out = {"cli", *_NAMED}
     else:
-        left_out = "nixherd.pyinfra_glue"  # they import pyinfra, which patches
+        left_out = {"pyinfra_glue", *_NAMED}  # they import pyinfra, which patches
     package = importlib.import_module("nixherd")
-    for module in pkgutil.walk_packages(package.__path__, "nixherd."):
-        if not module.name.startswith(left_out):
-            importlib.import_module(module.name)
+    for room in pkgutil.iter_modules(package.__path__, "nixherd."):
+        if room.name.removeprefix("nixherd.") not in left_out:
+            path = importlib.import_module(room.name).__path__
+            for module in pkgutil.walk_packages(path, f"{room.name}."):
+                importlib.import_module(module.name)
     main: Callable[[], Any] = importlib.import_module(script).main
     return main
 

@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import operations
+from nixherd import operations
 from nixherd.base.errors import ApiError
 from nixherd.base.terminal import one_line, say, visible, visible_values
 from nixherd.cli.main import cli, run
@@ -243,7 +243,7 @@ main()
 def found_operations() -> dict[str, Callable[..., Any]]:
     """Every operation of `operations/`, by its dotted name."""
     found = {}
-    for module in pkgutil.walk_packages(operations.__path__, "operations."):
+    for module in pkgutil.walk_packages(operations.__path__, "nixherd.operations."):
         for name, each in vars(importlib.import_module(module.name)).items():
             if hasattr(each, "_inner") and each.__module__ == module.name:
                 found[f"{module.name}.{name}"] = each
@@ -267,7 +267,7 @@ def test_every_operation(tmp_path: Path, make_fleet: Callable[..., Path]) -> Non
     every = found_operations()
     assert len(every) > 50
     # what works on what the one before has found is done in its order, on one host
-    steps = {"operations.deployment": "deploy", "operations.rebooting": "reboot"}
+    steps = {"nixherd.operations.deployment": "deploy", "nixherd.operations.rebooting": "reboot"}
     hosts_of = {name: steps.get(name.rpartition(".")[0], f"op{number}") for number, name in enumerate(every)}
     entry = 'hostname = "{0}"; user = "root"; publicKey = "placeholder"; homeFile = ./hosts/caddy/home.nix;'
     hosts = (

@@ -8,10 +8,10 @@ import pytest
 
 from nixherd.base.files import fleet_root
 from nixherd.base.process import Completed
-from nixherd.cli import front as front_module
 from nixherd.cli import run_pyinfra
 from nixherd.cli.front import Front
 from nixherd.cli.main import cli, run
+from nixherd.fleet import place
 from nixherd.fleet.schema import FIELDS, OPERATORS, Place
 from tests.nixherd.cli.test_cli_deploying import FakePyinfra, begun, end, pyinfra  # noqa: F401  (fixture)
 
@@ -68,7 +68,8 @@ def test_pyinfra_is_told_what_was_said_and_no_more(
 
 
 def test_what_group_data_says_holds_where_nothing_was_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(front_module, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(place, "PROJECT", tmp_path)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PROXMOX_TOKEN_FILE", raising=False)
     front = Front.of_environment()
     assert (front.timeout, front.token_path.name) == (3600.0, "proxmox-token")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from facts.nixos import NeedsReboot
 from nixherd.base.errors import FleetError, NeedsBoot, NotBegun, Refused, Undecided
 from nixherd.base.process import Completed
 from nixherd.deploy import activate as module
@@ -17,6 +16,7 @@ from nixherd.deploy.protocol import LOOK, PARTS, Kind, part
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.rollout import Built, Changes, Planned, Reached, Target
 from nixherd.deploy.running import PENDING, Running, ask_running
+from nixherd.facts.nixos import NeedsReboot
 from nixherd.fleet.health_checks import Check
 from tests.nixherd.deploy.scripted import NEW, OLD, REVISION, THIRD, Sandbox, Scripted, answers, rolled_out
 from tests.runs import DESCRIBED

@@ -14,6 +14,7 @@ from nixherd.cli.front import Front
 from nixherd.cli.vm import vm as VM
 from nixherd.cli.vm_change import command_of
 from nixherd.fleet.models import Fleet, Vm
+from nixherd.operations import proxmox
 from nixherd.proxmox.guest.disks import ResizeDisk
 from nixherd.proxmox.guest.lifecycle import RebootGuest
 from nixherd.proxmox.guest.snapshots import Action, Reversible
@@ -21,7 +22,6 @@ from nixherd.proxmox.guest.verb import Guest, Verb, argument, flag, option
 from nixherd.proxmox.guest.verbs import COMMANDS, VERBS
 from nixherd.proxmox.steps import Start, Steps
 from nixherd.pyinfra_glue.guests import operation_of
-from operations import proxmox
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
 
@@ -90,7 +90,7 @@ def test_what_is_typed_reaches_the_verb(words: list[str], action: NudgeGuest) ->
 
 def test_one_class_is_an_operation() -> None:
     body = operation_of(NudgeGuest)._inner
-    assert (body.__name__, body.__module__) == ("nudge", "operations.proxmox")
+    assert (body.__name__, body.__module__) == ("nudge", "nixherd.operations.proxmox")
     assert body.__doc__ == NudgeGuest.__doc__
     assert str(inspect.signature(body)) == "(size, gently=True, tool=None, snapshot=None)"
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pyinfra.api.host import Host
 
-from facts.nixos import BootedSystem, CurrentSystem, Generations
 from nixherd.base.ssh_keys import KeyPair, generate_ed25519
 from nixherd.deploy.report import Journal, entries
+from nixherd.facts.nixos import BootedSystem, CurrentSystem, Generations
 from nixherd.pyinfra_glue.connector import NoShell
 from nixherd.pyinfra_glue.fleet import FleetConnector
 from tests.nixherd.proxmox.conftest import Emulator

@@ -24,7 +24,7 @@ OURS = {
     "enroll": [DeployFile("enroll", by_hypervisor=True)],
     "install": [DeployFile("install", **MAKES)],
     "post_provision": [DeployFile("post-provision", by_hypervisor=True)],
-    "provision": [DeployFile("provision", **MAKES), DeployFile("install", **MAKES)],
+    "provision": [DeployFile("provision", **MAKES)],
     "proxmox_host": [DeployFile("proxmox-host", for_nodes=True)],
     "reboot": [DeployFile("reboot", rollout=True)],
     "secrets_check": [DeployFile("secrets-check")],

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyinfra.api.exceptions import FactProcessError
 
-from facts.base import Fact
 from nixherd.base.errors import ApiError, DeadlineExceeded, FleetError
 from nixherd.deploy import protocol as activation
+from nixherd.facts.base import Fact
 from nixherd.fleet.models import GuestType
 from nixherd.nix.log import BuildProgress
 from nixherd.proxmox import wire
@@ -114,7 +114,7 @@ def test_whatever_a_machine_says_is_a_standing_or_an_error(text: str) -> None:
 FACTS = [
     each
     for module in pkgutil.iter_modules([str(ROOT / "facts")])
-    for each in vars(importlib.import_module(f"facts.{module.name}")).values()
+    for each in vars(importlib.import_module(f"nixherd.facts.{module.name}")).values()
     if isinstance(each, type) and issubclass(each, Fact) and "abstract" not in vars(each)
 ]
 

@@ -117,7 +117,8 @@ def plant() -> None:
 
 def is_place(name: str) -> bool:
     place: str = PLANTED["place"]
-    return place.startswith(f"{name.replace('.', '/')}.py:")
+    file = re.sub(r"^nixherd/(?=(operations|facts)/)", "", name.replace(".", "/"))  # which are links there
+    return place.startswith(f"{file}.py:")
 
 
 class Hook(importlib.abc.MetaPathFinder):

@@ -10,7 +10,6 @@ from typing import Any, cast
 import pytest
 
 from nixherd.base.errors import FleetError, Refused, Usage
-from nixherd.cli.front import CHECKOUT
 from nixherd.cli.main import run
 from nixherd.deploy import plan
 from nixherd.deploy.commit_policy import Gate
@@ -26,6 +25,8 @@ from tests.security.tree_signed.conftest import FLAKE, HOSTS, Tree, evaluator_of
 from tests.shared import Shared
 
 pytestmark = pytest.mark.nix
+
+CHECKOUT = Path(__file__).parents[3]
 
 
 def test_what_is_evaluated_is_the_commit_that_was_verified(tree: Tree) -> None:

@@ -8,15 +8,15 @@ import pytest
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 
-from facts.machine import Machine as Machine_
-from facts.nixos import FailedUnits
 from nixherd.base.errors import Exit, NotSent, Refused
+from nixherd.facts.machine import Machine as Machine_
+from nixherd.facts.nixos import FailedUnits
 from nixherd.fleet.models import Access
 from nixherd.locate import reach
 from nixherd.locate.reach import NotInstalled
+from nixherd.operations import nixos
 from nixherd.pyinfra_glue.engine import PyinfraMachine
 from nixherd.pyinfra_glue.installing import machine_of
-from operations import nixos
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.pyinfra_glue.connector.conftest import SYSTEMS, Machine, connector_of, installing, new_key
 from tests.runs import Said, executing, perform, vm
