@@ -113,6 +113,25 @@ def copy() -> Change | NoChange:
 
 
 @operation()
+def copied() -> Change | NoChange:
+    """End the rollout with what was copied being in the machine's store, read back from there; nothing is activated."""
+    _, host_run = current(host)
+    if host_run.is_over:
+        return NoChange(f"{host_run.id}: {host_run.outcome}")
+    value = host_run.copied
+    if isinstance(value, PlannedToPull):
+        host_run.end(Outcome.UNCHANGED, "it pulls by itself")
+        return NoChange(f"{host_run.id} pulls by itself")
+    if isinstance(value, Planned) and value.revision_only:
+        host_run.end(Outcome.UNCHANGED, "it has it already")
+        return NoChange(f"{host_run.id} has it already")
+    if not executing(host):
+        host_run.end(Outcome.PLANNED)
+    prove = partial(copying.prove_copied, host_run, value.config.toplevel)
+    return Change(f"find {value.config.toplevel} in the store of {host_run.id}", prove, changes=False)
+
+
+@operation()
 def activate(wave: int) -> Change | NoChange:
     """Activate it under the machine's own guard, prove that it runs, and keep it; or have the machine go back.
 

@@ -16,7 +16,7 @@ def activated(generation: str) -> Change | NoChange:
     Args:
         generation: its store path.
     """
-    return switch_to(Target(require_store_path("generation", generation)), *begin_reached(host))
+    return switch_to(host, Target(require_store_path("generation", generation)), *begin_reached(host))
 
 
 @operation()
@@ -28,4 +28,4 @@ def rollback(generation: int | None = None) -> Change | NoChange:
     """
     begun = begin_reached(host)
     entry = chosen(host.get_fact(Generations), generation)
-    return switch_to(Target(entry["path"], generation=entry["number"]), *begun)
+    return switch_to(host, Target(entry["path"], generation=entry["number"]), *begun)

@@ -60,7 +60,7 @@ def activated(system: str, goal: str = "switch", generation: int | None = None) 
     target = Target(require_store_path("system", system), generation=generation)
     if goal not in (Goal.SWITCH, Goal.TEST, Goal.BOOT):
         raise Usage(f"goal={goal} is not one of switch, test, boot")
-    return switch_to(target, *begin_reached(host, goal=goal))
+    return switch_to(host, target, *begin_reached(host, goal=goal))
 
 
 @operation()
@@ -70,7 +70,7 @@ def profile(system: str) -> Change | NoChange:
     Args:
         system: its store path.
     """
-    return switch_to(Target(require_store_path("system", system)), *begin_reached(host, goal=Goal.BOOT))
+    return switch_to(host, Target(require_store_path("system", system)), *begin_reached(host, goal=Goal.BOOT))
 
 
 @operation()
@@ -82,7 +82,7 @@ def rollback(generation: int | None = None) -> Change | NoChange:
     """
     begun = begin_reached(host, goal=Goal.SWITCH)
     entry = chosen(host.get_fact(Generations), generation)
-    return switch_to(Target(entry["path"], generation=entry["number"]), *begun)
+    return switch_to(host, Target(entry["path"], generation=entry["number"]), *begun)
 
 
 @operation()

@@ -70,7 +70,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # As long as the rest of them, each.
-_FLEETS = {"test_deploy": "fleet-deployed", "test_deploy_choices": "fleet-deployed", "security": "fleet-attacked"}
+_FLEETS = {
+    "test_deploy": "fleet-deployed",
+    "test_everyday": "fleet-deployed",
+    "test_deploy_choices": "fleet-deployed",
+    "security": "fleet-attacked",
+}
 
 
 MASTER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY operator"

@@ -3,9 +3,7 @@
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from getpass import getpass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,17 @@ import click
 from nixherd.base.errors import Exit, Usage
 from nixherd.base.names import human
 from nixherd.base.process import run
-from nixherd.base.terminal import is_terminal, say
+from nixherd.base.terminal import say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate
-from nixherd.cli.parameters import data_option, json_option, together, whole_seconds
+from nixherd.cli.parameters import (
+    ask_sudo_password_option,
+    data_option,
+    json_option,
+    sudo_password,
+    together,
+    whole_seconds,
+)
 from nixherd.cli.run_pyinfra import own_error, run_deploys
 from nixherd.deploy.options import LONGEST, Goal
 from nixherd.deploy.report import JOURNAL, HostReport, Outcome, Report, entries, report, runs
@@ -34,7 +39,7 @@ _selection = together(
     click.option("--flake", metavar="REF[#HOST]", help="Any flake reference, without a checkout."),
     data_option,
     click.option("--local", is_flag=True, default=None, help="The machine that this runs on, which needs no SSH."),
-    click.option("--ask-sudo-password", is_flag=True, help="Of machines where sudo asks; read from stdin when piped."),
+    ask_sudo_password_option,
     json_option,
 )
 
@@ -91,6 +96,20 @@ def plan(front: Front, /, **options: Any) -> int:
     return rollout(front, DEPLOY, dry=True, **options)
 
 
+@click.command(epilog="nixherd copy nixos")
+@_selection
+@_dirty
+@click.option("--dry-run", is_flag=True, help="Show what would be copied, copy nothing.")
+@pass_front
+def copy(front: Front, /, **options: Any) -> int:
+    """Copy to hosts what they are to run, so that a deployment later is short. Activates nothing.
+
+    Nothing holds it there: a machine's next garbage collection may take it.
+    """
+    dry = options.pop("dry_run")
+    return rollout(front, COPY, dry=dry, **options)
+
+
 @click.command()
 @_selection
 @click.option("--dry-run", is_flag=True, help="Show who needs one and why, reboot nobody.")
@@ -107,23 +126,25 @@ def reboot(front: Front, /, **options: Any) -> int:
     return rollout(front, REBOOT, dry=dry, **options)
 
 
-DEPLOY, REBOOT = "deploys/deploy.py", "deploys/reboot.py"
+COPY, DEPLOY, REBOOT = (["deploys/copy.py"], ["deploys/deploy.py"], ["deploys/reboot.py"])
 
 
-def rollout(front: Front, deploy_file: str, hosts: Sequence[str], *, dry: bool, **options: Any) -> int:
-    """Run a rollout to its end and report it; return the status. `options` are host data by name, None: not given."""
+def rollout(front: Front, words: Sequence[str], hosts: Sequence[str], *, dry: bool, **options: Any) -> int:
+    """Run a rollout, which the words for pyinfra are, to its end and report it; return the status.
+
+    `options` are host data by name, None: not given.
+    """
     exclude, data = options.pop("exclude"), options.pop("data")
     if flake := options.pop("flake"):
         reference, _, host = flake.partition("#")
         hosts, data = [*hosts, *([host] if host else [])], (*data, f"flake={reference}")
     if options.get("local") and not hosts:
         hosts = [os.uname().nodename]
-    password = _password() if options.pop("ask_sudo_password") else None
-    data = data if password is None else (*data, "sudo_password=stdin")
+    typed = sudo_password(options.pop("ask_sudo_password"))
+    data = (*data, *typed.data)
     given = {name: value for name, value in options.items() if value is not None}
     pairs = [f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in given.items()]
-    typed = None if password is None else f"{password}\n"
-    ended = run_deploys(front, [deploy_file], hosts, [*pairs, *data], dry=dry, exclude=exclude, input=typed)
+    ended = run_deploys(front, words, hosts, [*pairs, *data], dry=dry, exclude=exclude, input=typed.line)
     result = report(ended.entries)
     if not result.hosts and not ended.interrupted:
         return ended.not_begun()
@@ -163,13 +184,6 @@ def _failed_last(front: Front) -> list[str]:
         if is_ours and not is_plan:
             return [each.host for each in last.hosts if each.outcome.exit is not Exit.DONE]
     raise Usage(f"{front.directory}: no deployment of this fleet is on record here")
-
-
-def _password() -> str:
-    """Read one line, typed unseen or piped."""
-    if is_terminal(sys.stdin):
-        return getpass("sudo's password on the machines: ")
-    return sys.stdin.readline().rstrip("\n")
 
 
 # For people

@@ -34,8 +34,10 @@ class Lazy(click.Group):
     groups: ClassVar = {
         **{name: name for name in ("lock", "new", "publish", "retire", "secrets", "template", "token", "vm")},
         **dict.fromkeys(("check", "fmt", "hooks", "lint"), "check"),
-        **dict.fromkeys(("deploy", "plan", "reboot"), "deploy"),
+        **dict.fromkeys(("copy", "deploy", "plan", "reboot"), "deploy"),
         **dict.fromkeys(("provision", "post-provision"), "provision"),
+        **dict.fromkeys(("build", "eval", "hosts", "repl"), "flake"),
+        **dict.fromkeys(("exec", "ssh", "fact", "generations", "rollback", "gc"), "machines"),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -45,7 +47,8 @@ class Lazy(click.Group):
         if cmd_name not in self.groups:
             return super().get_command(ctx, cmd_name)
         module = import_module(f"nixherd.cli.{self.groups[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(module, name, None) or getattr(module, f"{name}_")  # exec is Python's own
         return command
 
 

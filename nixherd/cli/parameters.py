@@ -4,7 +4,10 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from getpass import getpass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +17,7 @@ from click.shell_completion import CompletionItem
 from nixherd.base.errors import FAILURES
 from nixherd.base.files import fleet_root
 from nixherd.base.names import LONGEST, parse_seconds, parse_size
+from nixherd.base.terminal import is_terminal
 from nixherd.cli.front import Front
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -101,6 +105,29 @@ def _completions(directory: str) -> list[str]:
 guest = click.argument("guest", type=Guest())
 
 
+@dataclass(frozen=True)
+class SudoPassword:
+    """How a run is told sudo's password: in a line on its stdin, of which host data speak."""
+
+    line: str | None = field(default=None, repr=False)
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        return ("sudo_password=stdin",) if self.line else ()
+
+
+def sudo_password(ask: bool) -> SudoPassword:
+    """Read it where it is to be asked for: typed unseen, or piped."""
+    if not ask:
+        return SudoPassword()
+    if is_terminal(sys.stdin):
+        return SudoPassword(getpass("sudo's password on the machines: ") + "\n")
+    return SudoPassword(sys.stdin.readline().rstrip("\n") + "\n")
+
+
+ask_sudo_password_option = click.option(
+    "--ask-sudo-password", is_flag=True, help="Of machines where sudo asks; read from stdin when piped."
+)
 data_option = click.option("--data", multiple=True, type=PAIR, help="Host data, as pyinfra takes it.")
 
 

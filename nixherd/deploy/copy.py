@@ -23,6 +23,7 @@ from nixherd.base.waiting import Stalled, Watch
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, look_at_nix, output_of
 from nixherd.deploy.options import Engine
 from nixherd.deploy.protocol import Kind, hold
+from nixherd.deploy.report import Outcome
 from nixherd.deploy.rollout import Built, Copied, HostRun, Planned
 from nixherd.deploy.running import require_root
 from nixherd.fleet.models import Access
@@ -147,6 +148,12 @@ def copy(host_run: HostRun) -> None:
         foreseen(error, f"{host_run.id}: copying it")
         raise NotBegun(f"{host_run.id}: it cannot be copied: {error}") from error
     host_run.value = Copied(built)
+
+
+def prove_copied(host_run: HostRun, toplevel: str) -> None:
+    """End this host with a system in its machine's store, as the store there says. FleetError where it is not."""
+    copy_towards(host_run.machine, lambda to: nix.path_there(toplevel, to), ANSWER_DEADLINE)
+    host_run.end(Outcome.COPIED, toplevel)
 
 
 def copy_closure(

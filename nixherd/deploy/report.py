@@ -94,7 +94,7 @@ class Journal:
             self._ended -= {host} if event == "begin" else set()
             try:
                 self._append(line.encode())
-                if event not in ("begin", "found", "said", "warning", "step"):
+                if event not in ("begin", "found", "said", "warning", "step", "nothing", "made"):
                     os.fdatasync(self._handle)
             except OSError as error:
                 error.filename = str(self.directory / JOURNAL)
@@ -152,6 +152,7 @@ class Outcome(StrEnum):
     UNCHANGED_NOT_WELL = "unchanged, not well", Exit.FAILED
     REVISION_ONLY = "revision only", Exit.DONE
     PLANNED = "planned", Exit.DONE
+    COPIED = "copied", Exit.DONE
     DEPLOYED = "deployed", Exit.DONE
     DEPLOYED_NOT_WELL = "deployed, not well", Exit.FAILED
     PENDING_REBOOT = "pending reboot", Exit.DONE

@@ -134,6 +134,24 @@ def duties(flake: str, host_id: str) -> list[str]:
     return _eval(f"{flake}#nixosConfigurations", f"{_QUESTIONS}.duties {nix_string(host_id)}")
 
 
+def evaluate_option(flake: str, configurations: str, path: Sequence[str]) -> list[str]:
+    """Evaluate an option's value: `path` is the configuration's name and the parts of the option's."""
+    host_id, *parts = path
+    name = ".".join(parts)
+    missing = f"throw ({nix_string(f'{host_id}: {name} is not an option; not there: ')} + n)"
+    step = f"s: n: if builtins.isAttrs s && s ? ${{n}} then s.${{n}} else {missing}"
+    names = " ".join(nix_string(part) for part in parts)
+    return _eval(
+        f"{flake}#{configurations}", f"all: builtins.foldl' ({step}) all.${{{nix_string(host_id)}}}.config [{names}]"
+    )
+
+
+def repl(flake: str, configurations: str | None = None, path: Sequence[str] = ()) -> list[str]:
+    """Open a prompt on a flake, or on the configuration whose name `path` is."""
+    place = ".".join((configurations, *map(nix_string, path))) if configurations else ""
+    return [*NIX, "repl", "--no-write-lock-file", f"{flake}#{place}" if place else flake]
+
+
 _QUESTIONS = (
     f"(({_DESCRIBE}) {{ mark = {nix_string(HOST_MARK)}; rootAccess = ({_ROOT_ACCESS}); declared = ({_DECLARED}); }})"
 )
@@ -312,6 +330,11 @@ def copy(
     options = ["--no-check-sigs", *(["--substitute-on-destination"] if substitute else [])]
     argv = [*NIX, "copy", *options, "--to", store, *paths]
     return argv, {"NIX_SSHOPTS": to.nix_sshopts}
+
+
+def path_there(path: str, at: Remote) -> tuple[list[str], dict[str, str]]:
+    """Print a path of a machine's store, where it has it: argv and environment."""
+    return [*NIX, "path-info", "--store", at.url, path], {"NIX_SSHOPTS": at.nix_sshopts}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from nixherd.deploy.build import builder_of
 from nixherd.deploy.copy import copy_closure
 from nixherd.deploy.machine import ANSWER_DEADLINE, COMMAND_DEADLINE, Machine
 from nixherd.deploy.options import USUAL, Goal, Options
-from nixherd.deploy.report import Journal, new_directory
+from nixherd.deploy.report import Journal, Outcome, new_directory
 from nixherd.deploy.rollout import HostRun, Reached, Rollout, Target, operator
 from nixherd.deploy.running import ask_running, has_it
 from nixherd.fleet.load import load_fleet
@@ -183,11 +183,14 @@ def begin_reached(host: Host, **changes: Any) -> tuple[Rollout, HostRun, Reached
     return rollout, host_run, reached
 
 
-def switch_to(target: Target, rollout: Rollout, host_run: HostRun, reached: Reached) -> Change | NoChange:
+def switch_to(host: Host, target: Target, rollout: Rollout, host_run: HostRun, reached: Reached) -> Change | NoChange:
     """Activate a system, or a home, that the machine has, as far as the row's goal goes."""
     goal = host_run.options.goal
     if has_it(reached.running, target.system, goal):
+        host_run.end(Outcome.UNCHANGED, f"{target.system} is there")
         return NoChange(f"{host_run.id}: {target.system} is there")
+    if not executing(host):
+        host_run.end(Outcome.PLANNED, f"{goal} to {target.system}")
     return Change(f"{goal} to {target.system}", partial(activate, rollout, host_run, target, reached.running))
 
 

@@ -41,6 +41,12 @@ Entry = str | tuple[str, dict[str, Any]]
 
 # Operations and facts that ask the hypervisor alone, or nobody.
 _OF_THE_API = ("operations.gate.", "operations.proxmox.", "facts.proxmox.")
+# Those that have nothing to do where the installed system does not answer.
+_OF_MACHINES = (
+    "operations.home_manager.",
+    "operations.machines.",
+    *(f"operations.nixos.{name}" for name in ("activated", "copied", "gc", "profile", "rollback")),
+)
 # pyinfra's own ideas of order and failure, and what a deployment has instead.
 _NOT_IN_ROLLOUTS = {
     "serial": "a deployment goes in waves: give hosts `wave`, `canary` or `role`",
@@ -210,10 +216,11 @@ def _asked(words: Sequence[str], files: Sequence[DeployFile]) -> dict[str, Any]:
     first, *rest = [word for word in words if "=" not in word] or [""]
     named = [word.removeprefix("nixherd.") for word in (rest if first == "fact" else [first])]
     by_api = bool(named) and all(word.startswith(_OF_THE_API) for word in named)
+    asks_machines = first in ("exec", "fact") or first.startswith(_OF_MACHINES)
     # a machine that this run makes before it deploys to it is not there when it begins
     begins = next((each for each in files if each.rollout or each.makes_machines), None)
     return {
-        "must_answer": (first in ("exec", "fact") and not by_api) or bool(begins and begins.rollout),
+        "must_answer": (asks_machines and not by_api) or bool(begins and begins.rollout),
         "api_only": by_api or (bool(files) and not any(each.asks_machines for each in files)),
         "may_install": any(each.by_hypervisor for each in files),
         "makes_machines": any(each.makes_machines for each in files),

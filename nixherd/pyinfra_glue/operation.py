@@ -81,12 +81,15 @@ def operation(
 
 def _planned(host: Host, planned: Change | NoChange) -> Commands:
     """Say what is to be done, or why nothing is."""
+    note = context.run.journal.note if (context := _context(host)) else None
     if isinstance(planned, NoChange):
         host.noop(planned.reason)
+        if note:
+            note("nothing", host.data.host_id, text=planned.reason)
         return
     host.log(planned.summary)
-    if context := _context(host):
-        context.run.journal.note("step", host.data.host_id, text=planned.summary, planned=not executing(host))
+    if note:
+        note("step", host.data.host_id, text=planned.summary, planned=not executing(host))
     yield FunctionCommand(_make, (planned,), {})
 
 
@@ -106,6 +109,7 @@ def _make(state: State, host: Host, change: Change) -> bool:
         return False
     if change.changes:
         run.touched.add(host_id)
+    run.journal.note("made", host_id, text=change.summary)
     return True
 
 

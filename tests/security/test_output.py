@@ -129,7 +129,7 @@ ARGUMENTS = {
     "guest": "dev", "guests": "dev", "hosts": "dev", "host": "dev", "disk": "scsi0", "size": "80G", "storage": "tank",
     "target": "prom", "vmid": "110", "archive": "local:backup/vzdump-qemu-110-2026_01_01-00_00_00.vma.zst",
     "shell": "bash", "range": "production", "file": "a.yaml", "directory": "/nonexistent",
-    "snapname": "clean", "paths": "hosts.nix", "only": "nixpkgs", "names": "dev",
+    "snapname": "clean", "paths": "hosts.nix", "only": "nixpkgs", "names": "dev", "attribute": "networking.hostName",
     "upid": "UPID:prom:0002A2CB:00052A4E:6B03F0ED:qmclone:9002:nixherd@pve!lab:",
 }  # fmt: skip
 

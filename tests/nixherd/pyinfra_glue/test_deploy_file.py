@@ -27,6 +27,7 @@ OURS = {
     "provision": [DeployFile("provision", **MAKES)],
     "proxmox_host": [DeployFile("proxmox-host", for_nodes=True)],
     "reboot": [DeployFile("reboot", rollout=True)],
+    "copy": [DeployFile("copy", rollout=True, from_flake=True)],
     "secrets_check": [DeployFile("secrets-check")],
     "vms": [DeployFile("vms", asks_machines=False)],
 }

@@ -1,0 +1,142 @@
+"""`nixherd hosts`, `build`, `eval` and `repl`: what the fleet's files and its flake say, without a machine."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from nixherd.base.errors import FAILURES, Exit, Usage, worst
+from nixherd.base.process import foreground
+from nixherd.base.terminal import worded
+from nixherd.cli.front import Front, pass_front
+from nixherd.cli.machines import only_one
+from nixherd.cli.output import Say, narrate, progress, show_json, show_rows
+from nixherd.cli.parameters import json_option
+from nixherd.fleet.groups import check_selection, groups_of, separate
+from nixherd.nix import commands as nix
+from nixherd.nix.builder import Builder
+from nixherd.nix.commands import Evaluated
+
+_PART = re.compile(r"[A-Za-z_][A-Za-z0-9_'-]*|\"[^\"\\$\n]*\"")
+_COLUMNS = ("host", "kind", "hostname", "user", "addresses", "guest", "vmid", "tags", "key")
+
+
+@click.command()
+@click.argument("hosts", nargs=-1, metavar="[HOST|GROUP]...")
+@click.option("--groups", is_flag=True, help="The groups, with the hosts in each.")
+@json_option
+@pass_front
+def hosts(front: Front, /, hosts: Sequence[str], groups: bool) -> None:
+    """List the fleet's hosts, as its files have them; no machine and no hypervisor is asked."""
+    front.guarded = False
+    by_group = groups_of(front.fleet)
+    chosen = _chosen(front, hosts)
+    if groups:
+        rows = [{"group": name, "hosts": [id for id in ids if id in chosen]} for name, ids in by_group.items()]
+        show_rows([row for row in rows if row["hosts"]], ("group", "hosts"), front.as_json)
+        return
+    show_rows([_row(front, host_id) for host_id in chosen], _COLUMNS, front.as_json, "the fleet has no host")
+
+
+def _row(front: Front, host_id: str) -> dict[str, Any]:
+    host, vm = front.fleet.hosts[host_id], front.fleet.vm_of(host_id)
+    return {
+        "host": host_id,
+        "kind": "nixos" if host.is_nixos else "home",
+        "hostname": host.hostname,
+        "user": host.user,
+        "addresses": list(host.addresses or ()),
+        "guest": vm.name if vm else None,
+        "vmid": vm.vmid if vm else None,
+        "tags": list(host.tags),
+        "key": "pinned" if front.keys.pinned(host_id) else "none",
+    }
+
+
+def _chosen(front: Front, names: Sequence[str]) -> list[str]:
+    groups = groups_of(front.fleet)
+    chosen = check_selection(separate(names, groups), groups, "HOST") if names else {*front.fleet.hosts}
+    return [host_id for host_id in front.fleet.hosts if host_id in chosen]
+
+
+@click.command(epilog="nixherd build web01")
+@click.argument("hosts", nargs=-1, metavar="[HOST|GROUP]...")
+@click.option("--eval-only", is_flag=True, help="Name what would be built, and build nothing.")
+@json_option
+@pass_front
+def build(front: Front, /, hosts: Sequence[str], eval_only: bool) -> int:
+    """Build what hosts are to run, here: all of them, or those named. Copies nothing, activates nothing.
+
+    They are evaluated and built together; a host that cannot be is named, and the others go on.
+    """
+    front.guarded = False
+    chosen = _chosen(front, hosts)
+    if not chosen:
+        raise Usage("the fleet has no host; add one to hosts.nix")
+    with progress("build") as tell:
+        rows = [*_built(front, chosen, tell, eval_only=eval_only)]
+    lines = (f"{row['host']}: {row['why'] or row['system']}" for row in rows)
+    front.show({"fleet": str(front.root), "hosts": rows}, lines)
+    return int(worst(Exit.DONE if row["why"] is None else Exit.REMOTE for row in rows))
+
+
+def _built(front: Front, ids: Sequence[str], tell: Say, *, eval_only: bool) -> Iterator[dict[str, Any]]:
+    """Evaluate and build the hosts; a row for each, `why` it failed."""
+    builder, configs, failed = Builder(front.evaluator), dict[str, Evaluated](), dict[str, str]()
+    tell(f"evaluating {len(ids)} hosts")
+    for host_id in ids:
+        try:
+            configs[host_id] = front.evaluator.evaluate(ids, host_id)
+        except FAILURES as error:
+            failed[host_id] = str(worded(error, f"{host_id}: evaluating it"))
+    derivations = {host_id: [config.toplevel_drv] for host_id, config in configs.items()}
+    if not eval_only:
+        tell(f"building {len(derivations)} hosts")
+    for host_id in derivations:
+        try:
+            if not eval_only:
+                builder.realise(derivations, host_id)
+        except FAILURES as error:
+            failed[host_id] = str(worded(error, f"{host_id}: building it"))
+    for host_id in ids:
+        system = configs[host_id].toplevel if host_id in configs else None
+        yield {
+            "host": host_id,
+            "system": system,
+            "built": host_id not in failed and not eval_only,
+            "why": failed.get(host_id),
+        }
+
+
+@click.command("eval", epilog="nixherd eval web01 networking.firewall.allowedTCPPorts")
+@click.argument("host")
+@click.argument("attribute", metavar="[OPTION]", default="")
+@pass_front
+def eval_(front: Front, host: str, attribute: str) -> None:
+    """Show what an option of a host's configuration is, as JSON: HOST services.openssh.enable."""
+    front.guarded = False
+    text = front.evaluator.ask(nix.evaluate_option(front.evaluator.flake, *_configuration(front, host, attribute)))
+    show_json(json.loads(text))
+
+
+def _configuration(front: Front, host: str, attribute: str = "") -> tuple[str, list[str]]:
+    """The flake's configuration of a host, and the parts of an option's name. Usage for what is none."""
+    host_id = only_one(front, host)
+    parts = _PART.findall(attribute)
+    if ".".join(parts) != attribute:
+        raise Usage(f"{attribute}: is not an option's name; write one like services.openssh.enable")
+    names = [part.strip('"') for part in parts]
+    return nix.configurations(is_nixos=front.fleet.hosts[host_id].is_nixos), [host_id, *names]
+
+
+@click.command(epilog="nixherd repl web01")
+@click.argument("host", default="")
+@pass_front
+def repl(front: Front, host: str) -> int:
+    """Open Nix's own prompt on the fleet's flake; with HOST on its configuration (`config`, `options`, `pkgs`)."""
+    front.guarded = False
+    argv = nix.repl(front.evaluator.flake, *(_configuration(front, host) if host else ()))
+    narrate(["leave it with :q"])
+    return foreground(argv, {})
