@@ -27,9 +27,10 @@ from nixherd.cli.run_pyinfra import Ended, own_error, run_deploys
 from nixherd.deploy.options import LONGEST
 from nixherd.fleet.groups import check_selection, groups_of, separate
 
-EXECUTE, WAY, GC = "operations.machines.execute", "operations.machines.way", "operations.nixos.gc"
-ROLLBACK = {"nixos": "operations.nixos.rollback", "home_manager": "operations.home_manager.rollback"}
-GENERATIONS = {"nixos": "facts.nixos.Generations", "home_manager": "facts.home_manager.Generations"}
+EXECUTE, WAY = "nixherd.operations.machines.execute", "nixherd.operations.machines.way"
+GC = "nixherd.operations.nixos.gc"
+ROLLBACK = {kind: f"nixherd.operations.{kind}.rollback" for kind in ("nixos", "home_manager")}
+GENERATIONS = {kind: f"nixherd.facts.{kind}.Generations" for kind in ("nixos", "home_manager")}
 
 _selection = together(
     click.argument("hosts", nargs=-1, required=True, metavar="HOST|GROUP..."),
@@ -84,7 +85,7 @@ def exec_(
         words.append(f"answers={json.dumps(answers)}")
         typed = sudo_password(ask_sudo_password)
         told = [*data, *typed.data]
-        ended = run_deploys(front, words, hosts, told, dry=front.dry_run, exclude=exclude, input=typed.line)
+        ended = _run(front, words, hosts, told, dry=front.dry_run, exclude=exclude, input=typed.line)
         rows = [{**row, **_answer(Path(answers), row["host"])} for row in rows_of(ended, dry=front.dry_run)]
     return _report(front, ended, {"command": line}, rows, _answers(rows))
 
@@ -117,7 +118,7 @@ def ssh(front: Front, host: str, data: Sequence[str]) -> int:
     """
     host_id = only_one(front, host)
     directory = front.run.state_directory / host_id / "ssh"
-    ended = run_deploys(front, [WAY, f"directory={json.dumps(str(directory))}"], [host_id], data, dry=False)
+    ended = _run(front, [WAY, f"directory={json.dumps(str(directory))}"], [host_id], data, dry=False)
     found = next((entry for entry in ended.entries if "config" in entry), None)
     if found is None:
         rows = rows_of(ended, dry=False)
@@ -163,7 +164,7 @@ Told = Mapping[str, Mapping[str, Any]]
 def _ask(
     front: Front, facts: Sequence[str], hosts: Sequence[str], data: Sequence[str], exclude: Sequence[str]
 ) -> tuple[Ended, Told]:
-    ended = run_deploys(front, ["--json", "fact", *facts], hosts, data, dry=False, exclude=exclude)
+    ended = _run(front, ["--json", "fact", *facts], hosts, data, dry=False, exclude=exclude)
     try:
         told = json.loads(ended.output.stdout)
     except ValueError:
@@ -204,7 +205,7 @@ def generations(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], d
 
 @click.command(epilog="nixherd rollback web01\n\nnixherd rollback web01 --generation 41")
 @_selection
-@click.option("--generation", type=click.IntRange(1), metavar="NUMBER", help="By default the one before the current.")
+@click.option("--generation", type=click.IntRange(1, 999_999), metavar="NUMBER", help="By default the one before the current.")
 @ask_sudo_password_option
 @dry_run_option
 @pass_front
@@ -245,7 +246,7 @@ def gc(
     """Delete old generations of machines, and what nothing needs then. What runs and what boots next stays."""
     typed = sudo_password(ask_sudo_password)
     words, told = [GC, f"older_than={older_than}"], [*data, *typed.data]
-    ended = run_deploys(front, words, hosts, told, dry=front.dry_run, exclude=exclude, input=typed.line)
+    ended = _run(front, words, hosts, told, dry=front.dry_run, exclude=exclude, input=typed.line)
     return _report(front, ended, {"older_than": older_than}, rows_of(ended, dry=front.dry_run))
 
 
@@ -264,6 +265,11 @@ def _by_kind(front: Front, hosts: Sequence[str], exclude: Sequence[str]) -> dict
 
 
 # The run and its result
+
+
+def _run(front: Front, words: Sequence[str], hosts: Sequence[str], data: Sequence[str], **how: Any) -> Ended:
+    front.root  # noqa: B018  a fleet that does not exist is said before anything is started
+    return run_deploys(front, words, hosts, data, **how)
 
 
 def rows_of(ended: Ended, *, dry: bool) -> list[dict[str, Any]]:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from nixherd.deploys.machines import install, provision
     from nixherd.deploys.nodes import proxmox_host
     from nixherd.deploys.quality import check
-    from nixherd.deploys.rolling import deploy, reboot
+    from nixherd.deploys.rolling import copy, deploy, reboot
     from nixherd.deploys.trusted import enroll, post_provision, secrets_check
 
 # Each is imported when it is named: most of a run's start is importing.
 _MODULES = {
     **dict.fromkeys(("install", "provision"), "machines"),
-    **dict.fromkeys(("deploy", "reboot"), "rolling"),
+    **dict.fromkeys(("copy", "deploy", "reboot"), "rolling"),
     **dict.fromkeys(("enroll", "post_provision", "secrets_check"), "trusted"),
     "check": "quality",
     "proxmox_host": "nodes",
@@ -30,6 +30,7 @@ _MODULES = {
 }
 __all__ = [
     "check",
+    "copy",
     "deploy",
     "enroll",
     "install",

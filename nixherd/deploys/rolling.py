@@ -20,6 +20,16 @@ def deploy() -> None:
         deployment.activate(name=f"activate: {wave_label(wave)}: switch, prove, keep or go back", wave=wave)
 
 
+@workflow("copy", rollout=True, from_flake=True)
+def copy() -> None:
+    """Copy to machines what they are to run, so that a deployment later is short; activate nothing."""
+    deployment.reach(name="reach: what runs there")
+    deployment.evaluate(name="evaluate: what the flake says")
+    deployment.build(name="build: what is to come")
+    deployment.copy(name="copy: what is missing there")
+    deployment.copied(name="copied: read back from the machine's store")
+
+
 @workflow("reboot", rollout=True)
 def reboot() -> None:
     """Reboot who needs it, one of a role at a time, each proven by another boot_id and the checks as before."""

@@ -216,7 +216,7 @@ def _asked(words: Sequence[str], files: Sequence[DeployFile]) -> dict[str, Any]:
     first, *rest = [word for word in words if "=" not in word] or [""]
     named = [word.removeprefix("nixherd.") for word in (rest if first == "fact" else [first])]
     by_api = bool(named) and all(word.startswith(_OF_THE_API) for word in named)
-    asks_machines = first in ("exec", "fact") or first.startswith(_OF_MACHINES)
+    asks_machines = first in ("exec", "fact") or first.removeprefix("nixherd.").startswith(_OF_MACHINES)
     # a machine that this run makes before it deploys to it is not there when it begins
     begins = next((each for each in files if each.rollout or each.makes_machines), None)
     return {

@@ -17,6 +17,10 @@ with click.Context(cli, obj=Front("fleet")) as _ctx:
 # The words that each command needs so that it gets as far as loading the fleet.
 NEEDED = {
     "check": ["--only", "definitions"],
+    "eval": ["dev", "networking.hostName"],
+    "exec": ["dev", "--", "true"],
+    "fact": ["dev", "--fact", "facts.nixos.Running"],
+    **{name: ["dev"] for name in ("gc", "generations", "rollback", "ssh")},
     "hooks install": [],
     "lock update": [],
     "new": ["web", "--yes"],
@@ -45,7 +49,7 @@ NEEDED = {
     "vm diff": [],
 }
 # What loads no fleet; of a rollout pyinfra says it (tests/integration/wrong_inputs.py).
-WITHOUT_FLEET = {"completion", "token add", "token show", "deploy", "plan", "reboot"}
+WITHOUT_FLEET = {"completion", "token add", "token show", "copy", "deploy", "plan", "reboot"}
 GUESTS = {name for name, command in COMMANDS.items() if name.startswith("vm ") and {"guest", "guests"} & {
     each.name for each in command.params
 }}  # fmt: skip
