@@ -205,7 +205,9 @@ def generations(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], d
 
 @click.command(epilog="nixherd rollback web01\n\nnixherd rollback web01 --generation 41")
 @_selection
-@click.option("--generation", type=click.IntRange(1, 999_999), metavar="NUMBER", help="By default the one before the current.")
+@click.option(
+    "--generation", type=click.IntRange(1, 999_999), metavar="NUMBER", help="By default the one before the current."
+)
 @ask_sudo_password_option
 @dry_run_option
 @pass_front
