@@ -25,6 +25,7 @@ _CANONICAL = re.compile(
 )
 _LABEL = re.compile(r"- recipient: (\S+)")
 _STEP = re.compile(r"__(map|list)_")
+_BEFORE_SECTIONS = "\0"  # an INI file may begin without a section
 
 
 class Format(StrEnum):
@@ -38,8 +39,9 @@ class Format(StrEnum):
 
     @classmethod
     def of(cls, path: str | PurePosixPath) -> "Format":
-        """By the extension, as sops does; whatever has none of these is binary."""
-        return _BY_EXTENSION.get(PurePosixPath(path).suffix, cls.BINARY)
+        """By the end of its name, as sops does, so `.env` is a dotenv file; whatever has none of these is binary."""
+        name = PurePosixPath(path).name
+        return next((kind for ending, kind in _BY_EXTENSION.items() if name.endswith(ending)), cls.BINARY)
 
 
 _BY_EXTENSION = {
@@ -129,13 +131,17 @@ def _dotenv(text: str) -> Mapping[str, Any] | None:
 
 
 def _ini(text: str) -> Mapping[str, Any] | None:
-    parser = configparser.RawConfigParser(strict=False, allow_no_value=True, delimiters=("=",))
+    parser = configparser.RawConfigParser(
+        strict=False, allow_no_value=True, delimiters=("=",), default_section=_BEFORE_SECTIONS
+    )
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     try:
-        parser.read_string(text)
+        parser.read_string(f"[{_BEFORE_SECTIONS}]\n{text}")
     except configparser.Error as error:
         raise ValueError(f"it is not an INI file: {str(error).splitlines()[0]}") from None
-    return _unflattened(dict(parser["sops"])) if parser.has_section("sops") else None
+    if not parser.has_section("sops"):
+        return None
+    return _unflattened({key: parser["sops"][key] for key in parser["sops"] if key not in parser.defaults()})
 
 
 _READERS = {

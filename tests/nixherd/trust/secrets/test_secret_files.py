@@ -16,10 +16,11 @@ PAIR = (ADMIN.age, DOC1.age)
 
 
 @pytest.mark.nix
-@pytest.mark.parametrize("name", [*SECRETS, "plain.txt", "x.yml"])
+@pytest.mark.parametrize("name", [*SECRETS, "plain.txt", "x.yml", ".env", ".yaml", ".json", ".ini", "flat.ini"])
 def test_every_format_says_who_can_decrypt_it(name: str, tmp_path: Path) -> None:
     path = tmp_path / Path(name).name
-    path.write_text(SECRETS.get(name, "a: b\n"))
+    others = {".env": "A=b\n", ".json": '{"a": "b"}\n', ".ini": "a = b\n", "flat.ini": "a = b\n[part]\nc = d\n"}
+    path.write_text({**SECRETS, **others}.get(name, "a: b\n"))
     assert read_file(path.name, path.read_bytes()) is None
     sops(tmp_path, "encrypt", "--in-place", "--age", f"{ADMIN.recipient},{DOC1.recipient}", path.name)
     assert read_file(path.name, path.read_bytes()) == Encrypted((PAIR,))
@@ -43,7 +44,8 @@ def test_key_groups_are_read_as_well(name: str, tmp_path: Path) -> None:
     ("name", "format"),
     [
         *(("a.yaml", "yaml"), ("b/a.yml", "yaml"), ("a.json", "json"), ("a.env", "dotenv"), ("a.ini", "ini")),
-        *(("ssh_key_a", "binary"), ("a.yaml.bak", "binary")),
+        *(("ssh_key_a", "binary"), ("a.yaml.bak", "binary"), ("A.YAML", "binary"), ("b.env/a", "binary")),
+        *((".env", "dotenv"), ("b/.yaml", "yaml"), (".json", "json"), (".ini", "ini"), ("prod..env", "dotenv")),
     ],
 )
 def test_formats_are_told_by_their_extension(name: str, format: str) -> None:
@@ -57,7 +59,7 @@ def test_formats_are_told_by_their_extension(name: str, format: str) -> None:
         ("a.yaml", b"a: b\n<<<<<<< HEAD\nc: d\n", "line 2: a merge was left unfinished there"),
         ("a.env", b"A=1\n=======\n>>>>>>> other\n", "line 2: a merge was left unfinished"),
         ("a.json", b"{", "it is not JSON"),
-        ("a.ini", b"nothing\n[x", "it is not an INI file"),
+        ("a.ini", b"[x]\n= y", "it is not an INI file"),
         ("a.yaml", b"\xff\xfe", "it is not UTF-8 text"),
         ("a.yaml", b"sops:\n  mac: x\n  age:\n  - enc: y\n", "an age entry without a recipient"),
     ],
