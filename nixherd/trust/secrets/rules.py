@@ -16,6 +16,7 @@ import re2
 from nixherd.trust.secrets import keys
 from nixherd.trust.secrets.key_names import key_names, named_key
 from nixherd.trust.secrets.keys import Group, Recipient
+from nixherd.trust.secrets.refused import require_taken
 from nixherd.trust.secrets.yaml_tree import compose, load_yaml, require_merged
 
 CONFIG = ".sops.yaml"
@@ -25,6 +26,10 @@ _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False
 # Classes that Go knows by more names than RE2, and sizes of programs, which each counts for itself.
 _ONLY_HERE = re.compile(r"invalid character class range: \\[pP]|pattern too large")
+_WHAT_IS_ENCRYPTED = (
+    *("unencrypted_suffix", "encrypted_suffix", "unencrypted_regex", "encrypted_regex"),
+    *("unencrypted_comment_regex", "encrypted_comment_regex"),
+)
 _ESCAPED = re.compile(r"\\Q.*?(?:\\E|\Z)|\\(.)", re.DOTALL)
 
 
@@ -117,8 +122,10 @@ def parse_rules(text: str) -> Rules:
     if not isinstance(document, Mapping) or not isinstance(document.get("creation_rules"), list):
         remedy = "write one, of `- path_regex: …` with keys (docs/secrets.md)"
         raise ValueError(f"the list creation_rules is missing; sops would find no rule for any file; {remedy}")
-    found = (_rule(number, entry) for number, entry in enumerate(document["creation_rules"], 1))
-    return Rules(tuple(found), key_names(text, compose(text)))
+    found = tuple(_rule(number, entry) for number, entry in enumerate(document["creation_rules"], 1))
+    tree = compose(text)
+    require_taken(text, tree)
+    return Rules(found, key_names(text, tree))
 
 
 def _rule(number: int, entry: Any) -> Rule:
@@ -132,7 +139,7 @@ def _rule(number: int, entry: Any) -> Rule:
         threshold = _threshold(entry, len(groups))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    problem = expression.why if isinstance(expression, Unknown) else _problem(groups, threshold)
+    problem = expression.why if isinstance(expression, Unknown) else _problem(entry, groups, threshold)
     return Rule(number, pattern, groups, threshold, problem)
 
 
@@ -158,8 +165,10 @@ def _threshold(entry: Mapping[str, Any], groups: int) -> int:
     return (int(given) or groups) if groups > 1 else 1
 
 
-def _problem(groups: Sequence[Group], threshold: int) -> str | None:
+def _problem(entry: Mapping[str, Any], groups: Sequence[Group], threshold: int) -> str | None:
     """Why sops does not encrypt by the rule."""
+    if len(chosen := [name for name in _WHAT_IS_ENCRYPTED if entry.get(name)]) > 1:
+        return f"it has {' and '.join(chosen)}, and sops takes one of these"
     if len(groups) > 1 and not all(groups):
         return f"key group {[bool(group) for group in groups].index(False) + 1} is empty, and sops refuses that"
     if len(groups) > 1 and not 2 <= threshold <= len(groups):

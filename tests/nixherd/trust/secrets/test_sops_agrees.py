@@ -92,6 +92,46 @@ def test_the_same_rule_is_chosen_and_the_same_expressions_refused(
     assert found.recipients == rule.recipients
 
 
+# What sops takes no rule from
+
+RULE = f"creation_rules:\n- path_regex: ^a\n  age: {key('admin').recipient}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{RULE}creation_rules: []\n", "line 4: creation_rules is there twice in one mapping"),
+        (f"{RULE}  age: {key('doc1').recipient}\n", "line 4: age is there twice"),
+        (f"x: 1\n{RULE}x: 2\n", "line 5: x is there twice"),
+        (f"{RULE}- path_regex: ^b\n  foo: 1\n  foo: 2\n", "line 6: foo is there twice"),
+        (f"x: &x {{a: 1}}\n{RULE}  <<: *x\n  <<: *x\n", "line 6: << is there twice"),
+        (f"{RULE}  mac_only_encrypted: maybe\n", "line 4: mac_only_encrypted is not true or false"),
+        (f'{RULE}  mac_only_encrypted: "true"\n', "line 4: mac_only_encrypted is not"),
+        (f'{RULE}  shamir_threshold: "2"\n', "line 4: shamir_threshold is a text"),
+        (f"{RULE}stores: 3\n", "line 4: stores is not a mapping"),
+        (f"{RULE}destination_rules: x\n", "line 4: destination_rules is not a list"),
+        (f"{RULE}  mac_only_encrypted: on\nstores:\ndestination_rules: ~\n", None),
+        (f"{RULE}  unencrypted_suffix: ''\n  encrypted_regex: ^x\nx: {{a: 1, a: 2}}\n", None),
+        (f"{RULE}  unencrypted_suffix: _u\n  encrypted_regex: ^x\n", "rule 1"),
+    ],
+)
+def test_a_file_that_sops_refuses_is_not_one_whose_secrets_are_right(
+    text: str, words: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / ".sops.yaml").write_text(text)
+    done = sops(
+        tmp_path, "--config", ".sops.yaml", "encrypt", "--filename-override", "a.yaml", "/dev/stdin", input="a: 1\n"
+    )
+    assert (done.returncode == 0) == (words is None), done.stderr
+    if words is not None and words.startswith("line"):
+        with pytest.raises(ValueError, match=f"^{words}"):
+            parse_rules(text)
+        return
+    rule = parse_rules(text).rule_of("a.yaml")
+    assert isinstance(rule, Rule)
+    assert (rule.problem is None) == (words is None)
+
+
 # What differs
 
 KEYS: dict[str, list[Any]] = {
