@@ -18,7 +18,7 @@ from nixherd.trust.secrets.environment import PLUGIN, has_gpg
 from nixherd.trust.secrets.files import Encrypted
 from nixherd.trust.secrets.keys import Group, Kind, Recipient, age
 
-USUAL = "~/.config/sops/age/keys.txt"
+USUAL = "sops/age/keys.txt"  # below XDG_CONFIG_HOME
 SECRET = re.compile(r"AGE-SECRET-KEY-(?:PQ-)?1[A-Z0-9]+", re.IGNORECASE)
 _PLUGIN = re.compile(r"AGE-PLUGIN-([A-Z0-9+._-]+)-1[A-Z0-9]+", re.IGNORECASE)
 _LOCKED = ("-----BEGIN AGE ENCRYPTED FILE-----", "age-encryption.org/")
@@ -72,6 +72,12 @@ class Identity:
         if not SECRET.search(text) and not plugins:
             raise FleetError(f"{path}: holds no age identity (a line AGE-SECRET-KEY-1…)")
         return cls(path, None, frozenset(_recipients(path, text)), plugins)
+
+
+def _usual() -> Path:
+    """Where sops looks for identities by itself; a relative XDG_CONFIG_HOME is none, by its specification."""
+    given = os.environ.get("XDG_CONFIG_HOME", "")
+    return (Path(given) if given.startswith("/") else expanded("~/.config").absolute()) / USUAL
 
 
 def missing(path: Path) -> FleetError:
@@ -128,7 +134,7 @@ class Operator:
                 raise Usage(f"{given!r} names no identity; write the path of its file (--identity, age_identity)")
             return cls((Identity.read(expanded(given).absolute()),), is_given=True)
         found, problem = [], None
-        named, usual = os.environ.get("SOPS_AGE_KEY_FILE"), expanded(USUAL).absolute()
+        named, usual = os.environ.get("SOPS_AGE_KEY_FILE"), _usual()
         try:
             if named:
                 found.append(Identity.read(expanded(named).absolute()))

@@ -7,7 +7,7 @@ import pytest
 from nixherd.base.errors import FleetError
 from nixherd.trust.secrets import keys
 from nixherd.trust.secrets.files import Encrypted
-from nixherd.trust.secrets.identities import Identity, Opens, Operator, _secret_keys
+from nixherd.trust.secrets.identities import UNREAD, Identity, Opens, Operator, _secret_keys
 from nixherd.trust.secrets.keys import Group
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.kinds import rsa_key, token
@@ -112,3 +112,17 @@ def test_the_list_of_gpg() -> None:
     ]
     assert found[1].is_meant_by("AAAA0001")
     assert not found[1].is_meant_by("0001")
+
+
+def test_where_sops_looks_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SOPS_AGE_KEY_FILE", *UNREAD):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    usual, other = tmp_path / ".config", tmp_path / "elsewhere"
+    for place, name in ((usual, "admin"), (other, "doc1")):
+        (place / "sops/age").mkdir(parents=True)
+        identity(place / "sops/age", key(name).identity)
+        (place / "sops/age/identity").rename(place / "sops/age/keys.txt")
+    for given, opened in (("", ADMIN), ("elsewhere", ADMIN), (str(other), DOC1)):
+        monkeypatch.setenv("XDG_CONFIG_HOME", given)
+        assert [key for key in (ADMIN, DOC1) if Operator.of(None).has(key) is YES] == [opened]
