@@ -17,6 +17,7 @@ from nixherd.trust.secrets.rules import CONFIG
 # What sops warns of and does not read.
 MISNAMED = ".sops.yml"
 _GITLINK = "160000"
+_SKIPPED = "S"
 
 
 def from_fleet(path: str, prefix: str) -> str:
@@ -34,7 +35,7 @@ class Layout:
     """A repository's files: all paths are from its top, `prefix` the one of the fleet's directory.
 
     `directories` are those with a `.sops.yaml`, `submodules` those of other repositories; `belonging` the files that
-    are nearest to each of the directories.
+    are nearest to each of the directories; `absent` those that git has and a sparse checkout leaves out.
     """
 
     prefix: str
@@ -42,6 +43,7 @@ class Layout:
     directories: tuple[str, ...]
     submodules: tuple[str, ...] = ()
     belonging: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
+    absent: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, root: Path) -> "Layout":
@@ -51,9 +53,9 @@ class Layout:
         """
         repository = Repository.around(root)
         if repository is None:
-            files, submodules = tuple(_walk(root)), tuple[str, ...]()
+            files, submodules, absent = tuple(_walk(root)), tuple[str, ...](), frozenset[str]()
         else:
-            files, submodules = _listed(repository)
+            files, submodules, absent = _listed(repository)
         top, prefix = (repository.top, repository.prefix.rstrip("/")) if repository else (root, "")
         inner = _with_parents(map(posixpath.dirname, files))
         # git may ignore it where something makes it
@@ -62,7 +64,7 @@ class Layout:
         for path in files:
             if (place := nearest(path, frozenset(directories))) is not None:
                 belonging.setdefault(place, []).append(path)
-        return cls(prefix, files, tuple(directories), submodules, belonging)
+        return cls(prefix, files, tuple(directories), submodules, belonging, absent)
 
     def files_of(self, directory: str) -> Sequence[str]:
         """Those that belong to the `.sops.yaml` of a directory."""
@@ -108,17 +110,22 @@ def _with_parents(directories: Iterable[str]) -> set[str]:
     return found
 
 
-def _listed(repository: Repository) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The files that git knows or could know, and the directories of other repositories in this one."""
+def _listed(repository: Repository) -> tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]:
+    """The files that git knows or could know, the directories of other repositories in this one, and what is left out.
+
+    The last are of the first: a sparse checkout has not made them.
+    """
     whole = replace(repository, directory=repository.top, prefix="")
-    rows = whole.read("ls-files", "--cached", "--stage", "-z").stdout.split("\0")[:-1]
-    known = {path: columns.split(" ")[0] for columns, _, path in (row.partition("\t") for row in rows)}
+    rows = whole.read("ls-files", "--cached", "--stage", "-t", "-z").stdout.split("\0")[:-1]
+    columns = {path: words.split(" ") for words, _, path in (row.partition("\t") for row in rows)}
+    known = {path: mode for path, (_, mode, *_) in columns.items()}
+    absent = frozenset(path for path, (tag, *_) in columns.items() if tag == _SKIPPED)
     others = whole.read("ls-files", "--others", "--exclude-standard", "-z").stdout.split("\0")[:-1]
     files = {path for path, mode in known.items() if mode != _GITLINK}
     files |= {path for path in others if not path.endswith("/")}
     submodules = {path for path, mode in known.items() if mode == _GITLINK}
     submodules |= {path.rstrip("/") for path in others if path.endswith("/")}  # a repository that git does not enter
-    return tuple(sorted(files)), tuple(sorted(submodules))
+    return tuple(sorted(files)), tuple(sorted(submodules)), absent
 
 
 def _walk(root: Path) -> Iterator[str]:

@@ -17,6 +17,7 @@ from nixherd.trust.secrets.yaml_tree import load_yaml
 # Beside the secrets people keep notes, public keys, programs, Nix expressions, and what age itself has encrypted.
 _NO_SECRETS = (".md", ".nix", ".pub", ".example", ".lock", ".sh", ".py", ".age", ".gpg", ".asc")
 _NOTES = re.compile(r"(?i)(README|LICEN[CS]E|COPYING)\b.*|\.git.*|\.?sops\.ya?ml|\.editorconfig|\.envrc")
+_ABSENT = "git has it, and this sparse checkout has not; `git sparse-checkout disable`, or add its directory"
 # No file is called so: a rule for it is for every file of its kind, and says nothing of what is a secret.
 _ANY = tuple(f"{place}zqxjv{suffix}" for place in ("", "zqxjv/") for suffix in ("", ".yaml", ".yml", ".json", ".env"))
 
@@ -82,6 +83,8 @@ class Reading:
             if isinstance(error.__cause__, PermissionError):  # what it is is not known: it may be encrypted
                 return SecretFile(below, problem=str(error.__cause__.strerror)) if is_meant else None
             return SecretFile(below, problem=problem, is_foreign=True) if is_meant else None
+        if content is None and path in self.layout.absent and isinstance(self.rules.rule_of(below), Rule):
+            return SecretFile(below, problem=_ABSENT, is_foreign=not is_meant)
         if content is None:  # git knows it, and it is gone
             return None
         if path.endswith(".nix"):

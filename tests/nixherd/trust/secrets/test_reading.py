@@ -124,3 +124,16 @@ def test_a_file_that_is_gone_is_none(fleet: Path) -> None:
     (fleet / "secrets" / "common.env").unlink()
     assert "secrets/common.env" not in Secrets.load(fleet).files
     assert "secrets/dev.yaml" in Secrets.load(fleet).files
+
+
+def test_what_a_sparse_checkout_leaves_out_is_not_known_to_be_right(fleet: Path) -> None:
+    write(fleet, "secrets/notes.md", "what is here\n")
+    git(fleet, "add", "-A")
+    git(fleet, "commit", "-qm", "notes")
+    git(fleet, "sparse-checkout", "set", "--no-cone", "/*", "!secrets/common.*", "!secrets/notes.md")
+    assert not (fleet / "secrets" / "common.yaml").exists()
+    assert [each.partition(": git has it, and this sparse checkout has not")[0] for each in findings(fleet)] == [
+        f"secrets/common.{ending}: cannot be read" for ending in ("env", "yaml")
+    ]
+    with pytest.raises(FleetError, match=r"common\.env: cannot be read: git has it"):
+        with_rekeys(Wanted(load_fleet(fleet), Secrets.load(fleet)))
