@@ -75,12 +75,14 @@ class Missing:
 class Joined:
     """`rules` to join, by configuration; what is `missing` for the rest; and `notes` on what else is to be known.
 
-    `homeless` are declared files that no `.sops.yaml` is for, with why.
+    `homeless` are declared files that no `.sops.yaml` is for, with why; `plain` those that sops has not encrypted, with
+    what helps.
     """
 
     rules: Mapping[str, tuple[Rule, ...]]
     missing: tuple[Missing, ...] = ()
     homeless: Mapping[str, str] = field(default_factory=dict)
+    plain: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -102,8 +104,9 @@ def joined(secrets: Secrets, people: People, rules: Mapping[str, Rules], host_id
         if not found or admission.rules is None:
             raise Usage(f"{what}; correct that, or name rules with --rule (data secrets_rules): {labels(rules)}")
         return Joined(_sorted(found), notes=(what,))
-    missing, homeless, notes = list[Missing](), dict[str, str](), [*_elsewhere(declared.of_system, host_id)]
-    for path, of_file in _by_file(declared.of_system).items():
+    missing, homeless, plain = list[Missing](), dict[str, str](), dict[str, str]()
+    notes = [*_elsewhere(declared.of_system, host_id)]
+    for path, of_file in _by_file(secrets, declared.of_system).items():
         store = secrets.store_of(path)
         if store is None:
             homeless[path] = secrets.why_homeless(path)
@@ -117,11 +120,14 @@ def joined(secrets: Secrets, people: People, rules: Mapping[str, Rules], host_id
         if rule is None or not exists:
             readers, why = (rule.recipients, "") if rule else readers_of(store, people, secrets, path)
             missing.append(Missing(path, store, rule, exists, of_file, readers, why))
+        if exists and (problem := _why_plain(secrets, path, rule)):
+            plain[path] = problem
     if not declared.secrets and admission.rules is None:
         notes.append(f"{host_id} declares no secrets: it joins no rule; --rule (data secrets_rules) names one")
     notes += _of_homes(secrets, rules, declared)
     notes += _not_by_host_key(declared, host_id)
-    return Joined(_sorted(found), tuple(missing), homeless, tuple(notes))
+    notes += (f"{path}, which {host_id} declares, {what}" for path, what in plain.items())
+    return Joined(_sorted(found), tuple(missing), homeless, plain, tuple(notes))
 
 
 def _rule(
@@ -138,16 +144,37 @@ def _exists(secrets: Secrets, path: str) -> bool:
     return path in secrets.files or os.path.lexists(secrets.root / path)
 
 
+def _why_plain(secrets: Secrets, path: str, rule: Rule | None) -> str | None:
+    """Why nobody decrypts a file that is there, and what to do; None for one that sops has encrypted."""
+    file = secrets.files.get(path)
+    if file is not None and not file.is_foreign:  # what is wrong with it otherwise stands in the way by itself
+        return None
+    if file is not None and file.problem is not None:
+        return f"cannot be read: {file.problem}"
+    if rule is None:
+        return f"is not encrypted; move it away, and give its values to `nixherd secrets edit {path}` afterwards"
+    return "is not encrypted; `sops encrypt --in-place` it, and change what was in it"
+
+
 def _sorted(found: Mapping[str, Mapping[int, Rule]]) -> dict[str, tuple[Rule, ...]]:
     return {config: tuple(each for _, each in sorted(numbered.items())) for config, numbered in found.items()}
 
 
-def _by_file(secrets: Iterable[DeclaredSecret]) -> dict[str, tuple[DeclaredSecret, ...]]:
+def _by_file(secrets: Secrets, declared: Iterable[DeclaredSecret]) -> dict[str, tuple[DeclaredSecret, ...]]:
+    """What is declared by file; for a link that leads to a secret of this repository, by that."""
     found = defaultdict[str, list[DeclaredSecret]](list)
-    for secret in secrets:
+    for secret in declared:
         if secret.file is not None:
-            found[secret.file].append(secret)
+            found[_without_links(secrets, secret.file)].append(secret)
     return {path: tuple(found[path]) for path in sorted(found)}
+
+
+def _without_links(secrets: Secrets, path: str) -> str:
+    try:
+        real = os.path.relpath((secrets.root / path).resolve(), secrets.root.resolve())
+    except (OSError, RuntimeError):  # RuntimeError: a link to itself
+        return path
+    return real if real in secrets.files else path
 
 
 def _elsewhere(secrets: Sequence[DeclaredSecret], host_id: str) -> Iterator[str]:
@@ -157,7 +184,7 @@ def _elsewhere(secrets: Sequence[DeclaredSecret], host_id: str) -> Iterator[str]
 
 def _of_homes(secrets: Secrets, rules: Mapping[str, Rules], declared: Declared) -> Iterator[str]:
     """What homes declare and nobody could decrypt: they do so with people's keys, never with the host's."""
-    for path, of_file in _by_file(declared.of_homes).items():
+    for path, of_file in _by_file(secrets, declared.of_homes).items():
         users = " and ".join(sorted({str(secret.user) for secret in of_file}))
         store = secrets.store_of(path)
         rule = rules[store.config].rule_of(store.below(path)) if store else None
@@ -247,7 +274,10 @@ def readers_of(store: Store, people: People, secrets: Secrets, path: str) -> tup
 
 
 def require_covered(found: Joined, people: People, host_id: str, admission: Admission) -> None:
-    """Usage for a file that the host declares and that no rule is for, with what to do; unless rules are named."""
+    """Usage for a file that the host declares and that is in plain text, or no rule is for, with what to do.
+
+    Not where rules are named.
+    """
     if found.homeless and admission.rules is None:
         files = "; ".join(f"{path}, {why}" for path, why in found.homeless.items())
         remedy = "make one there, or name rules with --rule (data secrets_rules)"
@@ -255,6 +285,9 @@ def require_covered(found: Joined, people: People, host_id: str, admission: Admi
     without = [each for each in found.missing if each.rule is None]
     if without and admission.rules is None and not admission.creates:
         raise Usage(f"{host_id}: {'; '.join(each.remedy(people) for each in without)}")
+    if found.plain and admission.rules is None:
+        files = "; ".join(f"{path}, which {what}" for path, what in found.plain.items())
+        raise Usage(f"{host_id} declares {files}")
     unclear = [each for each in without if not each.readers]
     if unclear and admission.creates:
         raise FleetError(f"{host_id}: {'; '.join(each.remedy(people) for each in unclear)}")

@@ -16,6 +16,7 @@ from tests.nixherd.trust.secrets.repositories import (
     WITH_DEV,
     contents,
     git,
+    hosts,
     identity_of,
     nobodys,
     recipients,
@@ -348,3 +349,32 @@ def test_files_that_apply_cannot_mend_are_no_success(secrets: Any, fleet: Path) 
     done = secrets("apply", "--json")
     assert (done.status, done.json["changed"]) == (1, False)
     assert any("secrets/dev.yaml: is not known to be as its rule says" in note for note in done.json["notes"])
+
+
+@pytest.mark.parametrize("creates", [False, True])
+def test_a_declared_file_in_plain_text_is_not_one_that_the_host_is_given(
+    secrets: Any, fleet: Path, creates: bool
+) -> None:
+    if creates:
+        rule(fleet, r"^dev\.yaml$", "^other")
+    (fleet / "secrets" / "dev.yaml").write_text("api_token: xyzzy\n")
+    (fleet / "hosts.nix").write_text(hosts(key("dev").public))
+    git(fleet, "commit", "-qam", "by mistake")
+    before = contents(fleet)
+    done = secrets("add-host", "dev", *(["--create"] if creates else []))
+    helps = "move it away" if creates else "`sops encrypt --in-place` it"
+    assert done.status == 2
+    assert f"dev declares secrets/dev.yaml, which is not encrypted; {helps}" in done.err
+    assert contents(fleet) == before
+
+
+def test_a_declared_link_is_the_secret_that_it_leads_to(secrets: Any, fleet: Path) -> None:
+    (fleet / "secrets" / "dev.yaml").rename(fleet / "secrets" / "ssh_key_dev.yaml")
+    (fleet / "secrets" / "dev.yaml").symlink_to("ssh_key_dev.yaml")
+    (fleet / "hosts.nix").write_text(hosts(key("dev").public))
+    git(fleet, "add", "-A")
+    git(fleet, "commit", "-qm", "a link")
+    done = secrets("add-host", "dev", "--json")
+    assert done.status == 0, done.err
+    assert "encrypt secrets/ssh_key_dev.yaml: +dev" in done.json["steps"]
+    assert sops(fleet / "secrets", "decrypt", "dev.yaml", identity="dev").stdout == "api_token: xyzzy\n"
