@@ -21,6 +21,8 @@ from nixherd.trust.secrets.keys import Group, Kind, Recipient, age
 USUAL = "sops/age/keys.txt"  # below XDG_CONFIG_HOME
 SECRET = re.compile(r"AGE-SECRET-KEY-(?:PQ-)?1[A-Z0-9]+", re.IGNORECASE)
 _PLUGIN = re.compile(r"AGE-PLUGIN-([A-Z0-9+._-]+)-1[A-Z0-9]+", re.IGNORECASE)
+# A line as age takes it: nothing else may stand in it, not even a blank.
+_LINE = re.compile(r"(?:AGE-SECRET-KEY-(?:PQ-)?1|AGE-PLUGIN-[A-Z0-9+._-]+-1)[A-Z0-9]+")
 _LOCKED = ("-----BEGIN AGE ENCRYPTED FILE-----", "age-encryption.org/")
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 _SHORT_ID = 8  # digits
@@ -86,12 +88,15 @@ def missing(path: Path) -> FleetError:
 
 
 def _recipients(path: Path, text: str) -> Iterator[Recipient]:
-    for number, line in enumerate(text.splitlines(), 1):
-        found = SECRET.search(line) if not line.lstrip().startswith("#") else None
-        if found is None or "-PQ-" in found[0].upper():  # whose recipients cannot be told here
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.removesuffix("\r")
+        if not line or line.startswith("#"):
             continue
         try:
-            yield age(recipient_of_identity(found[0]))
+            if not _LINE.fullmatch(line):
+                raise ValueError("is neither an identity alone nor a comment")
+            if line.startswith("AGE-SECRET-KEY-1"):  # of the others the recipients cannot be told here
+                yield age(recipient_of_identity(line))
         except ValueError as error:
             raise FleetError(f"{path}: line {number}: {error}, and age reads none of the file; mend it") from None
 

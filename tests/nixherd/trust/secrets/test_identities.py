@@ -126,3 +126,15 @@ def test_where_sops_looks_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for given, opened in (("", ADMIN), ("elsewhere", ADMIN), (str(other), DOC1)):
         monkeypatch.setenv("XDG_CONFIG_HOME", given)
         assert [key for key in (ADMIN, DOC1) if Operator.of(None).has(key) is YES] == [opened]
+
+
+@pytest.mark.parametrize("text", ["  {}\n", "key: {}\n", "{} # mine\n", "\ufeff{}\n", "{}\n  \n", "# x\n # y\n{}\n"])
+def test_what_age_reads_nothing_of_opens_nothing(text: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        FleetError, match=r"line \d: is neither an identity alone nor a comment, and age reads none"
+    ) as error:
+        identity(tmp_path, text.format(key("admin").identity))
+    assert "AGE-SECRET-KEY" not in str(error.value)
+    with pytest.raises(FleetError, match="line 1: "):
+        identity(tmp_path, key("admin").identity.lower())
+    assert identity(tmp_path, f"# x\r\n\r\n{key('admin').identity}\r\n").recipients == {ADMIN}
