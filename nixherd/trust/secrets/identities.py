@@ -166,12 +166,17 @@ class Operator:
 
     @cached_property
     def pgp_keys(self) -> tuple["PgpKey", ...]:
-        """The secret keys that gpg has; empty where it cannot be asked."""
+        """The secret keys that gpg has; empty where there is none, or it does not say."""
+        return self._listed or ()
+
+    @cached_property
+    def _listed(self) -> tuple["PgpKey", ...] | None:
+        """The same; None where it does not say."""
         if not has_gpg():
             return ()
         program = os.environ.get("SOPS_GPG_EXEC") or "gpg"
         done = run([program, "--batch", "--no-tty", "--with-colons", "--list-secret-keys"], timeout=60, check=False)
-        return tuple(_secret_keys(done.stdout)) if done.status == 0 else ()
+        return tuple(_secret_keys(done.stdout)) if done.status == 0 else None
 
     def has(self, key: Recipient) -> Opens:
         """Whether what is encrypted to a key can be decrypted, by what is known without trying."""
@@ -181,7 +186,9 @@ class Operator:
         if any(bare in each.recipients for each in identities):
             return Opens.YES
         if key.kind is Kind.PGP:
-            return Opens.YES if any(each.is_meant_by(bare.value) for each in self.pgp_keys) else Opens.NO
+            if any(each.is_meant_by(bare.value) for each in self.pgp_keys):
+                return Opens.YES
+            return Opens.UNKNOWN if self._listed is None else Opens.NO
         if key.kind is not Kind.AGE or any(each.is_locked for each in identities):
             return Opens.UNKNOWN
         if not self.is_given and any(os.environ.get(name) for name in UNREAD):

@@ -138,3 +138,11 @@ def test_what_age_reads_nothing_of_opens_nothing(text: str, tmp_path: Path) -> N
     with pytest.raises(FleetError, match="line 1: "):
         identity(tmp_path, key("admin").identity.lower())
     assert identity(tmp_path, f"# x\r\n\r\n{key('admin').identity}\r\n").recipients == {ADMIN}
+
+
+@pytest.mark.parametrize(("program", "has"), [("/bin/false", UNKNOWN), ("/nowhere/gpg", NO), ("/bin/true", NO)])
+def test_a_gpg_that_says_nothing_is_not_one_without_keys(
+    program: str, has: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOPS_GPG_EXEC", program)
+    assert Operator((), is_given=True).has(keys.pgp("A" * 40)) is has
