@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from nixherd.base.errors import FleetError, Usage
+from nixherd.fleet.git import Repository
 from nixherd.fleet.load import Leaf
 from nixherd.fleet.models import HOSTS, Host
 from nixherd.nix.commands import nix_string
@@ -257,7 +258,15 @@ def with_rekeys(change: Wanted, keys: Collection[Recipient] | None = None) -> Wa
         more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         which = f"{', '.join(others[:_SHOWN])}{more}"
         notes = (*notes, f"not encrypted for whom the rules name, and left so: {which}; see `nixherd secrets plan`")
+    notes = (*notes, *_not_committed(change, {rekey.config for rekey in meant if rekey.config not in change.files}))
     return replace(change, rekeys=meant, seen={**seen, **change.seen}, notes=notes)
+
+
+def _not_committed(change: Wanted, configs: Collection[str]) -> Iterator[str]:
+    """A note for each `.sops.yaml` that files are encrypted by, and that the commit of these has otherwise."""
+    repository = Repository.around(change.root) if configs else None
+    for path in repository.changed(configs) if repository is not None else ():
+        yield f"{path}: has changes that are not committed; commit it as well, or the files are not as it says there"
 
 
 def unmet(change: Wanted) -> tuple[str, ...]:

@@ -378,3 +378,15 @@ def test_a_declared_link_is_the_secret_that_it_leads_to(secrets: Any, fleet: Pat
     assert done.status == 0, done.err
     assert "encrypt secrets/ssh_key_dev.yaml: +dev" in done.json["steps"]
     assert sops(fleet / "secrets", "decrypt", "dev.yaml", identity="dev").stdout == "api_token: xyzzy\n"
+
+
+def test_rules_that_nobody_committed_are_said_to_be_missing_from_the_commit(secrets: Any, fleet: Path) -> None:
+    path = fleet / "secrets" / ".sops.yaml"
+    path.write_text(path.read_text().replace("          - *igp\n", ""))
+    note = "secrets/.sops.yaml: has changes that are not committed; commit it as well"
+    assert note in secrets("apply", "--dry-run", "--table").err
+    done = secrets("apply", "--table")
+    assert (done.status, done.err.count(note)) == (0, 1)
+    assert git(fleet, "status", "--porcelain") == " M secrets/.sops.yaml\n"
+    rule(fleet, "    age: ", "    age:  ")
+    assert note not in secrets("apply", "--table").err
