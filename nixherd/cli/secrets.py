@@ -368,7 +368,8 @@ def _carry_out(
     _show(front, result, done, offered())
     if not how["rotate"] and any(rekey.removed for rekey in result.rekeys):
         text = "whoever was removed may have kept what the files held and their data keys"
-        say(f"{text}; change the secrets, and use --rotate for new data keys", err=True)
+        remedy = "`sops rotate --in-place FILE` gives a file a new one, as --rotate would have"
+        say(f"{text}; change the secrets; {remedy}", err=True)
 
 
 def _show(front: Front, change: Wanted, done: Done | None, offered: list[str]) -> None:
