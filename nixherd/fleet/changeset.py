@@ -13,6 +13,7 @@ put at its path later, a new clone for instance, has none.
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import stat
 import time
@@ -104,6 +105,10 @@ class Changeset:
         if added and (ignored := self.repository.ignored(added)):
             raise FleetError(f"{self.root / ignored[0]}: git ignores it; it cannot be committed, see .gitignore")
         if commit:
+            if unseen := self.repository.overlooked(paths):
+                how = "git update-index --no-assume-unchanged --no-skip-worktree"
+                what = f"git was told not to look at it, and would not commit it; `{how} {shlex.quote(unseen[0])}`"
+                raise FleetError(f"{self.root / unseen[0]}: {what}")
             self.repository.require_able()
 
     def stage(self, path: str, content: bytes) -> None:

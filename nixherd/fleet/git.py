@@ -141,6 +141,11 @@ class Repository:
         submodules = [each.path for each in known if each.is_submodule]
         return found + [f"{each}/{path}" for each in submodules for path in self._changed_below(each)]
 
+    def overlooked(self, paths: Sequence[str]) -> list[str]:
+        """Those that git was told not to look at (assume-unchanged, skip-worktree): it would not commit them."""
+        listed = self.read("ls-files", "-v", "--stage", "-z", "--", *paths).stdout.split("\0")[:-1]
+        return [each.path for each in map(_Known.parse, listed) if each.is_overlooked]
+
     def _changed_unseen(self, known: "Sequence[_Known]") -> list[str]:
         """Those that git was told not to look at (assume-unchanged, skip-worktree), and that are there and differ."""
         present = [each for each in known if (self.directory / each.path).is_file()]

@@ -100,6 +100,16 @@ def test_a_hook_that_refuses_brings_them_back(fleet: Path) -> None:
     assert git(fleet, "status", "--porcelain", "--ignored") == ""
 
 
+@pytest.mark.parametrize("flag", ["assume-unchanged", "skip-worktree"])
+def test_what_git_would_not_commit_is_not_changed(fleet: Path, flag: str) -> None:
+    git(fleet, "update-index", f"--{flag}", "hosts.nix")
+    with (
+        changing(fleet) as changes,
+        pytest.raises(FleetError, match=r"hosts\.nix: git was told not to look at it.*update-index --no-assume-unch"),
+    ):
+        changes.require_committable(["hosts.nix"], commit=True)
+
+
 def test_without_a_commit_git_knows_that_they_are_gone_and_what_is_not_gits_stays(fleet: Path) -> None:
     (fleet / "hosts/web/notes").write_text("mine\n")
     change(fleet, commit=False)
