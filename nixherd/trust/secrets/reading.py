@@ -18,6 +18,7 @@ from nixherd.trust.secrets.yaml_tree import load_yaml
 _NO_SECRETS = (".md", ".nix", ".pub", ".example", ".lock", ".sh", ".py", ".age", ".gpg", ".asc")
 _NOTES = re.compile(r"(?i)(README|LICEN[CS]E|COPYING)\b.*|\.git.*|\.?sops\.ya?ml|\.editorconfig|\.envrc")
 _ABSENT = "git has it, and this sparse checkout has not; `git sparse-checkout disable`, or add its directory"
+_OF_LFS = b"version https://git-lfs.github.com/spec/"
 # No file is called so: a rule for it is for every file of its kind, and says nothing of what is a secret.
 _ANY = tuple(f"{place}zqxjv{suffix}" for place in ("", "zqxjv/") for suffix in ("", ".yaml", ".yml", ".json", ".env"))
 
@@ -89,6 +90,8 @@ class Reading:
             return None
         if path.endswith(".nix"):
             self.nix.append(content)
+        if is_meant and content.startswith(_OF_LFS):
+            return SecretFile(below, problem="what is here is Git LFS' pointer to it; `git lfs pull`")
         is_likely = _is_likely(content) or (is_meant and was_encrypted(below, content))
         if not (is_likely or is_meant):
             return None

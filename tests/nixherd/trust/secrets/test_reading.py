@@ -137,3 +137,11 @@ def test_what_a_sparse_checkout_leaves_out_is_not_known_to_be_right(fleet: Path)
     ]
     with pytest.raises(FleetError, match=r"common\.env: cannot be read: git has it"):
         with_rekeys(Wanted(load_fleet(fleet), Secrets.load(fleet)))
+
+
+def test_a_pointer_of_git_lfs_is_not_plain_text(fleet: Path) -> None:
+    write(fleet, "secrets/common.yaml", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    pull = "secrets/common.yaml: cannot be read: what is here is Git LFS' pointer to it; `git lfs pull`"
+    assert findings(fleet) == (pull,)
+    with pytest.raises(FleetError, match="Git LFS' pointer"):
+        with_rekeys(Wanted(load_fleet(fleet), Secrets.load(fleet)))
