@@ -36,7 +36,7 @@ from nixherd.trust.recipients import trusted, unmet, with_rekeys
 from nixherd.trust.retire import imported
 from nixherd.trust.secrets.files import Encrypted, Format
 from nixherd.trust.secrets.identities import Opens, Operator
-from nixherd.trust.secrets.keeping import require_kept
+from nixherd.trust.secrets.keeping import require_kept, require_opened
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.people import recipient_of_host, recipients_of_hosts
 from nixherd.trust.secrets.places import Layout, chosen_place
@@ -352,8 +352,10 @@ def _carry_out(
     load = _load(front, edit_generated=edit_generated, everywhere=everywhere)
     if front.dry_run:
         result = change(Wanted(front.fleet, load()))
+        who, encrypted = Operator.of(identity), _encrypted(result.secrets)
+        require_opened(who, encrypted, result.rekeys)
         if not how["give_up"]:
-            require_kept(Operator.of(identity), _encrypted(result.secrets), result.rekeys)
+            require_kept(who, encrypted, result.rekeys)
         _show(front, result, None, offered())
         return
     with changing(front.root) as changeset, progress("secrets") as tell:

@@ -7,7 +7,7 @@ from nixherd.base.errors import FleetError
 from nixherd.trust.secrets.comparing import Rekey
 from nixherd.trust.secrets.files import Encrypted
 from nixherd.trust.secrets.identities import Opens, Operator
-from nixherd.trust.secrets.sops import Sops
+from nixherd.trust.secrets.sops import NO_RECIPIENT, Sops
 
 _SHOWN = 5  # files that a refusal names
 
@@ -21,6 +21,12 @@ def require_kept(who: Operator, before: Mapping[str, Encrypted], rekeys: Collect
     if lost := [path for path, each in found.items() if each is Opens.NO]:
         raise _locked_out(lost)
     return {path for path, each in found.items() if each is Opens.UNKNOWN}
+
+
+def require_opened(who: Operator, before: Mapping[str, Encrypted], rekeys: Collection[Rekey]) -> None:
+    """FleetError where it is certain that somebody cannot decrypt a file, which is needed to encrypt it anew."""
+    if closed := sorted(rekey.path for rekey in rekeys if who.reads(before[rekey.path]) is Opens.NO):
+        raise FleetError(f"{closed[0]}: {NO_RECIPIENT}")
 
 
 def prove_kept(sops: Sops, directory: Path, config: Path, files: Sequence[str]) -> None:

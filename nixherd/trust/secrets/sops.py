@@ -27,6 +27,7 @@ from nixherd.trust.secrets.keys import Kind, Recipient
 
 _TIMEOUT = 600.0
 _NO_DATA_KEY = "Failed to get the data key"
+NO_RECIPIENT = "this identity is not one of its recipients; use one that can decrypt it (SOPS_AGE_KEY_FILE)"
 _GPG = re.compile(r"gpg: ((?!encrypted with)[^\n]*(?:failed|error|No )[^\n]*)")
 _PLUGIN_SAYS = re.compile(r'msg="age: (.*)"')
 _LOGGED = re.compile(r'level=(?:error|fatal) msg=("(?:[^"\\]|\\["\\nt])*")')
@@ -146,7 +147,7 @@ def explained(stderr: str, verb: str, hint: str | None = None) -> str:
             return f"no key that is here decrypts it; {hint}"
         if "GnuPG binary error" in text and (why := _GPG.findall(text)):
             return f"no key that is here decrypts it; gpg: {why[-1].strip()}"
-        return "this identity is not one of its recipients; use one that can decrypt it (SOPS_AGE_KEY_FILE)"
+        return NO_RECIPIENT
     words = reason(text, "no word")
     logged = _LOGGED.search(words)
     return f"sops {verb}: {json.loads(logged[1]) if logged else words}"

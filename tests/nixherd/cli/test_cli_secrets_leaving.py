@@ -188,3 +188,10 @@ def test_an_ssh_key_is_meant_by_its_comment_as_status_has_it(secrets: Any, fleet
     planned = secrets("remove-host", "me@home", "--dry-run", "--json")
     assert planned.status == 0, planned.err
     assert planned.json["files"] == ["secrets/.sops.yaml"]
+
+
+def test_what_a_dry_run_promises_is_done(secrets: Any, fleet: Path) -> None:
+    other = ("remove-host", "igp", "--identity", str(identity_of(fleet.parent, "other")))
+    for words in (other, (*other, "--dry-run")):
+        refused = secrets(*words)
+        assert (refused.status, "this identity is not one of its recipients" in refused.err) == (4, True)
