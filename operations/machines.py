@@ -57,13 +57,13 @@ def way(directory: str) -> Change:
     """Write down how OpenSSH comes to the machine where it answers now: an ssh_config and the pinned keys.
 
     Args:
-        directory: where `config` and `known_hosts` are written; made, for the operator alone.
+        directory: in which HOST/config and HOST/known_hosts are written; made, for the operator alone.
     """
     machine, journal = PyinfraMachine(host), context_of(host).run.journal
 
     def make() -> None:
         connector_of(host).reach()
-        kept = keep(machine.copy_to(), directory)
-        journal.note("found", machine.id, target=kept.target, config=str(kept.config))
+        kept = keep(machine.copy_to(), Path(directory) / machine.id)
+        journal.note("found", machine.id, target=kept.target, address=kept.address, config=str(kept.config))
 
     return Change(f"write down the way to {machine.id}", make, changes=False)

@@ -32,12 +32,12 @@ def hosts(front: Front, /, hosts: Sequence[str], groups: bool) -> None:
     """List the fleet's hosts, as its files have them; no machine and no hypervisor is asked."""
     front.guarded = False
     by_group = groups_of(front.fleet)
-    chosen = _chosen(front, hosts)
+    selected = chosen(front, hosts)
     if groups:
-        rows = [{"group": name, "hosts": [id for id in ids if id in chosen]} for name, ids in by_group.items()]
+        rows = [{"group": name, "hosts": [id for id in ids if id in selected]} for name, ids in by_group.items()]
         show_rows([row for row in rows if row["hosts"]], ("group", "hosts"), front.as_json)
         return
-    show_rows([_row(front, host_id) for host_id in chosen], _COLUMNS, front.as_json, "the fleet has no host")
+    show_rows([_row(front, host_id) for host_id in selected], _COLUMNS, front.as_json, "the fleet has no host")
 
 
 def _row(front: Front, host_id: str) -> dict[str, Any]:
@@ -55,10 +55,11 @@ def _row(front: Front, host_id: str) -> dict[str, Any]:
     }
 
 
-def _chosen(front: Front, names: Sequence[str]) -> list[str]:
+def chosen(front: Front, names: Sequence[str]) -> list[str]:
+    """The ids of the hosts that are meant, all where nobody is named. Usage for a name of nobody."""
     groups = groups_of(front.fleet)
-    chosen = check_selection(separate(names, groups), groups, "HOST") if names else {*front.fleet.hosts}
-    return [host_id for host_id in front.fleet.hosts if host_id in chosen]
+    selected = check_selection(separate(names, groups), groups, "HOST") if names else {*front.fleet.hosts}
+    return [host_id for host_id in front.fleet.hosts if host_id in selected]
 
 
 @click.command(epilog="nixherd build web01")
@@ -72,11 +73,11 @@ def build(front: Front, /, hosts: Sequence[str], eval_only: bool) -> int:
     They are evaluated and built together; a host that cannot be is named, and the others go on.
     """
     front.guarded = False
-    chosen = _chosen(front, hosts)
-    if not chosen:
+    selected = chosen(front, hosts)
+    if not selected:
         raise Usage("the fleet has no host; add one to hosts.nix")
     with progress("build") as tell:
-        rows = [*_built(front, chosen, tell, eval_only=eval_only)]
+        rows = [*_built(front, selected, tell, eval_only=eval_only)]
     lines = (f"{row['host']}: {row['why'] or row['system']}" for row in rows)
     front.show({"fleet": str(front.root), "hosts": rows}, lines)
     return int(worst(Exit.DONE if row["why"] is None else Exit.REMOTE for row in rows))

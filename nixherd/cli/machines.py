@@ -85,9 +85,9 @@ def exec_(
         words.append(f"answers={json.dumps(answers)}")
         typed = sudo_password(ask_sudo_password)
         told = [*data, *typed.data]
-        ended = _run(front, words, hosts, told, dry=front.dry_run, exclude=exclude, input=typed.line)
+        ended = run_for(front, words, hosts, told, dry=front.dry_run, exclude=exclude, input=typed.line)
         rows = [{**row, **_answer(Path(answers), row["host"])} for row in rows_of(ended, dry=front.dry_run)]
-    return _report(front, ended, {"command": line}, rows, _answers(rows))
+    return report_rows(front, ended, {"command": line}, rows, _answers(rows))
 
 
 def _answer(directory: Path, host: str) -> dict[str, Any]:
@@ -117,17 +117,22 @@ def ssh(front: Front, host: str, data: Sequence[str]) -> int:
     Its status is the command's, 255 where ssh itself fails.
     """
     host_id = only_one(front, host)
-    directory = front.run.state_directory / host_id / "ssh"
-    ended = _run(front, [WAY, f"directory={json.dumps(str(directory))}"], [host_id], data, dry=False)
-    found = next((entry for entry in ended.entries if "config" in entry), None)
-    if found is None:
+    ended, found = ways(front, [host_id], data)
+    if host_id not in found:
         rows = rows_of(ended, dry=False)
-        return _report(front, ended, {}, rows)
+        return report_rows(front, ended, {}, rows)
     # a person is there: ssh may ask for a passphrase, and make a terminal; whom it trusts is in the file
     person = ("-o", "BatchMode=no", "-o", "RequestTTY=auto", "-o", "EscapeChar=~")
     words = click.get_current_context().meta["words"]
     line = [_line()] if words else []
-    return foreground(["ssh", *person, "-F", found["config"], "--", found["target"], *line], {})
+    return foreground(["ssh", *person, "-F", found[host_id]["config"], "--", found[host_id]["target"], *line], {})
+
+
+def ways(front: Front, hosts: Sequence[str], data: Sequence[str]) -> tuple[Ended, dict[str, Mapping[str, Any]]]:
+    """Find machines where they answer now: by host its `target`, `address` and the `config` that leads there."""
+    directory = front.run.state_directory / "ssh"
+    ended = run_for(front, [WAY, f"directory={json.dumps(str(directory))}"], hosts, data, dry=False)
+    return ended, {entry["host"]: entry for entry in ended.entries if "config" in entry}
 
 
 def only_one(front: Front, name: str) -> str:
@@ -147,14 +152,15 @@ def fact(
     front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], facts: Sequence[str]
 ) -> int:
     """Ask machines for facts, of ours or of pyinfra's, one class after the other."""
-    ended, told = _ask(front, facts, hosts, data, exclude)
+    names = [f"nixherd.{name}" if name.startswith("facts.") else name for name in facts]
+    ended, told = _ask(front, names, hosts, data, exclude)
     rows = _told(ended, told)
     lines = (
         f"{row['host']}: {name}: {json.dumps(value, ensure_ascii=False)}"
         for row in rows
         for name, value in row["facts"].items()
     )
-    return _report(front, ended, {"facts": [*facts]}, rows, lines)
+    return report_rows(front, ended, {"facts": [*facts]}, rows, lines)
 
 
 Told = Mapping[str, Mapping[str, Any]]
@@ -164,7 +170,7 @@ Told = Mapping[str, Mapping[str, Any]]
 def _ask(
     front: Front, facts: Sequence[str], hosts: Sequence[str], data: Sequence[str], exclude: Sequence[str]
 ) -> tuple[Ended, Told]:
-    ended = _run(front, ["--json", "fact", *facts], hosts, data, dry=False, exclude=exclude)
+    ended = run_for(front, ["--json", "fact", *facts], hosts, data, dry=False, exclude=exclude)
     try:
         told = json.loads(ended.output.stdout)
     except ValueError:
@@ -176,7 +182,9 @@ def _told(ended: Ended, told: Told) -> list[dict[str, Any]]:
     """A row per host with its `facts`; one of which a fact is not known has not done."""
     rows = rows_of(ended, dry=False)
     for row in rows:
-        row["facts"] = {name: values[row["host"]] for name, values in told.items() if row["host"] in values}
+        row["facts"] = {
+            name.removeprefix("nixherd."): values[row["host"]] for name, values in told.items() if row["host"] in values
+        }
         if row["outcome"] == "unknown" and row["facts"] and len(row["facts"]) == len(told):
             row |= {"outcome": "done", "why": None, "exit": int(Exit.DONE)}
     return rows
@@ -248,8 +256,8 @@ def gc(
     """Delete old generations of machines, and what nothing needs then. What runs and what boots next stays."""
     typed = sudo_password(ask_sudo_password)
     words, told = [GC, f"older_than={older_than}"], [*data, *typed.data]
-    ended = _run(front, words, hosts, told, dry=front.dry_run, exclude=exclude, input=typed.line)
-    return _report(front, ended, {"older_than": older_than}, rows_of(ended, dry=front.dry_run))
+    ended = run_for(front, words, hosts, told, dry=front.dry_run, exclude=exclude, input=typed.line)
+    return report_rows(front, ended, {"older_than": older_than}, rows_of(ended, dry=front.dry_run))
 
 
 def _by_kind(front: Front, hosts: Sequence[str], exclude: Sequence[str]) -> dict[str, list[str]]:
@@ -269,7 +277,7 @@ def _by_kind(front: Front, hosts: Sequence[str], exclude: Sequence[str]) -> dict
 # The run and its result
 
 
-def _run(front: Front, words: Sequence[str], hosts: Sequence[str], data: Sequence[str], **how: Any) -> Ended:
+def run_for(front: Front, words: Sequence[str], hosts: Sequence[str], data: Sequence[str], **how: Any) -> Ended:
     front.root  # noqa: B018  a fleet that does not exist is said before anything is started
     return run_deploys(front, words, hosts, data, **how)
 
@@ -302,7 +310,7 @@ def _row(host: str, entries: Sequence[Mapping[str, Any]], ended: Ended, *, dry: 
     return {**row, "outcome": "unknown", "why": why, "exit": int(Exit.UNKNOWN)}
 
 
-def _report(
+def report_rows(
     front: Front, ended: Ended, more: Mapping[str, Any], rows: list[dict[str, Any]], lines: Iterable[str] = ()
 ) -> int:
     """Show what became of the hosts, the lines before it; return the worst of their statuses."""

@@ -32,10 +32,11 @@ class Lazy(click.Group):
     """Commands by their modules, each imported when it is called: imports take most of a command's time."""
 
     groups: ClassVar = {
+        "ssh-config": "ssh_config",
         **{name: name for name in ("lock", "new", "publish", "retire", "secrets", "template", "token", "vm")},
         **dict.fromkeys(("check", "fmt", "hooks", "lint"), "check"),
         **dict.fromkeys(("copy", "deploy", "plan", "reboot"), "deploy"),
-        **dict.fromkeys(("provision", "post-provision"), "provision"),
+        **dict.fromkeys(("enroll", "provision", "post-provision"), "provision"),
         **dict.fromkeys(("build", "eval", "hosts", "repl"), "flake"),
         **dict.fromkeys(("exec", "ssh", "fact", "generations", "rollback", "gc"), "machines"),
     }

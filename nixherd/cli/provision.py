@@ -1,6 +1,7 @@
 """`nixherd provision` and `post-provision`: the workflow's deploys in one run, and what is read back after them."""
 
 import ipaddress
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from nixherd.base.ssh_keys import same_key
 from nixherd.base.terminal import say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import declared, names_of
-from nixherd.cli.parameters import VMID, data_option, dry_run_option, json_option
+from nixherd.cli.machines import report_rows, rows_of, run_for
+from nixherd.cli.parameters import VMID, commit_option, data_option, dry_run_option, json_option, message_option
 from nixherd.cli.run_pyinfra import own_error, run_deploys
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
@@ -42,6 +44,42 @@ def provision(front: Front, /, names: Sequence[str], no_secrets: bool, data: Seq
     """
     guests = {(vm := _installable(front.fleet, name)).name: vm for name in names}
     return _run(front, (ENROLL, PROVISION, POST), [*guests.values()], _data(data, no_secrets=no_secrets))
+
+
+@click.command(epilog="nixherd enroll web01 --dry-run")
+@click.argument("hosts", nargs=-1, required=True, metavar="HOST|GROUP...")
+@click.option("--rule", "rules", multiple=True, metavar="RULE", help="A rule that it joins as well; may be repeated.")
+@click.option("--create", is_flag=True, help="Make the rules and files that are missing for what it declares.")
+@_no_secrets
+@commit_option
+@message_option
+@dry_run_option
+@data_option
+@json_option
+@pass_front
+def enroll(
+    front: Front,
+    /,
+    hosts: Sequence[str],
+    rules: Sequence[str],
+    create: bool,
+    no_secrets: bool,
+    commit: bool,
+    message: str | None,
+    data: Sequence[str],
+) -> int:
+    """Take machines into the fleet's trust, before they exist or after: key, age recipient, secret files, hosts.nix.
+
+    All of a host or nothing, verified before any file is replaced; one commit.
+    """
+    given = [f"commit={str(commit).lower()}", *([f"commit_message={json.dumps(message)}"] if message else [])]
+    given += [
+        *([f"secrets_rules={json.dumps([*rules])}"] if rules else []),
+        *(["secrets_create=true"] if create else []),
+    ]
+    told = [*given, *_data(data, no_secrets=no_secrets)]
+    ended = run_for(front, [ENROLL], hosts, told, dry=front.dry_run)
+    return report_rows(front, ended, {}, rows_of(ended, dry=front.dry_run))
 
 
 @click.command("post-provision")

@@ -1,6 +1,7 @@
 """What is done to machines on any day, by one command: exec, ssh, fact, generations, rollback, gc."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,8 +61,27 @@ def test_who_does_not_answer_is_unreachable(fleet: Fleet) -> None:
 def test_ssh_goes_where_it_answers_by_the_pinned_key(fleet: Fleet) -> None:
     ended = fleet.lab.run("nixherd", "ssh", "dev", "--", "hostname; exit 3", check=False)
     assert (ended.status, ended.output.splitlines()[-1]) == (3, "dev")
-    config = fleet.lab.run("sh", "-c", "cat $HOME/.local/state/nixherd/*/dev/ssh/config").output
+    config = fleet.lab.run("sh", "-c", "cat $HOME/.local/state/nixherd/*/ssh/dev/config").output
     assert "StrictHostKeyChecking yes" in config
+
+
+def test_other_programs_are_told_of_every_machine(fleet: Fleet) -> None:
+    config = fleet.lab.state / "ssh_config"
+    ended = fleet.lab.run(
+        "sh",
+        "-c",
+        f"nixherd ssh-config --find dev2 dev3 2>/dev/null >{config} && ssh -F {config} -o BatchMode=yes dev2 hostname",
+    )
+    assert ended.output == "dev2\n"
+    assert "Host dev3\n" in config.read_text()
+    known = next(line.split()[1] for line in config.read_text().splitlines() if "UserKnownHostsFile" in line)
+    assert {line.split()[0] for line in Path(known).read_text().splitlines()} >= {*OURS}
+
+
+def test_who_is_enrolled_is_left_alone(fleet: Fleet) -> None:
+    head = fleet.head
+    [row] = told(fleet, "enroll", "dev", "--json")["hosts"]
+    assert (row["outcome"], fleet.head) == ("unchanged", head)
 
 
 def test_facts_are_told_by_host(fleet: Fleet) -> None:

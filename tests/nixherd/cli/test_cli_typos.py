@@ -17,6 +17,7 @@ with click.Context(cli, obj=Front("fleet")) as _ctx:
 # The words that each command needs so that it gets as far as loading the fleet.
 NEEDED = {
     "check": ["--only", "definitions"],
+    "enroll": ["dev"],
     "eval": ["dev", "networking.hostName"],
     "exec": ["dev", "--", "true"],
     "fact": ["dev", "--fact", "facts.nixos.Running"],

@@ -1,0 +1,48 @@
+"""`nixherd ssh-config`: how other programs reach the fleet's machines, by their pinned keys."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from nixherd.base.errors import Exit
+from nixherd.base.files import write_whole
+from nixherd.base.terminal import say_text
+from nixherd.cli.flake import chosen
+from nixherd.cli.front import Front, pass_front
+from nixherd.cli.machines import ways
+from nixherd.cli.output import narrate
+from nixherd.cli.parameters import data_option
+from nixherd.locate.reach import addresses
+from nixherd.ssh.aliases import Alias, config, known_hosts
+
+
+@click.command(
+    "ssh-config", epilog="nixherd ssh-config > ~/.ssh/fleet.conf    # and `Include fleet.conf` in ~/.ssh/config"
+)
+@click.argument("hosts", nargs=-1, metavar="[HOST|GROUP]...")
+@click.option("--find", is_flag=True, help="Ask each machine first, and name the address at which it answers.")
+@data_option
+@pass_front
+def ssh_config(front: Front, /, hosts: Sequence[str], find: bool, data: Sequence[str]) -> int:
+    """Print an ssh_config with every machine by its id and alias, for other programs: pinned keys alone are accepted.
+
+    The keys are written to a known_hosts file of nixherd's, which it names. Your own ssh_config goes on to say through
+    which hosts, on which port and with which key.
+    """
+    front.guarded = False
+    place = front.run.state_directory / "ssh" / "known_hosts"
+    ids = chosen(front, hosts)
+    found: dict[str, Any] = ways(front, ids, data)[1] if find and ids else {}
+    write_whole(place, known_hosts(_alias(front, host_id, {}) for host_id in front.fleet.hosts))
+    narrate([f"the pinned keys are in {place}"])
+    if lost := [host_id for host_id in ids if find and host_id not in found]:
+        narrate([f"{', '.join(lost)}: not found; hosts.nix' own address is named"])
+    say_text(config((_alias(front, host_id, found.get(host_id, {})) for host_id in ids), place).rstrip("\n"))
+    return int(Exit.REMOTE if lost else Exit.DONE)
+
+
+def _alias(front: Front, host_id: str, found: Mapping[str, Any]) -> Alias:
+    host = front.fleet.hosts[host_id]
+    names = tuple(dict.fromkeys(name for name in (host.id, host.ssh_alias) if name))
+    return Alias(names, found.get("address") or [*addresses(host), host.id][0], host.user, front.keys.pinned(host_id))

@@ -1,0 +1,53 @@
+"""An ssh_config for other programs: every machine by its names, with its pinned key and no other. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nixherd.base.ssh_keys import known_hosts_line
+from nixherd.base.terminal import one_line
+from nixherd.ssh.destination import quoted
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A machine: its names, the first of which its key is kept under; where it is tried, as whom; its pinned key.
+
+    `key` is None where none is pinned: then nothing is written but a remark.
+    """
+
+    names: tuple[str, ...]
+    address: str
+    user: str
+    key: str | None
+
+
+def known_hosts(aliases: Iterable[Alias]) -> str:
+    """The pinned keys, each under its machine's first name."""
+    return "".join(f"{known_hosts_line(_kept_as(each), each.key)}\n" for each in aliases if each.key)
+
+
+def config(aliases: Iterable[Alias], known_hosts: Path) -> str:
+    """A block per machine. Usage where the path cannot be told to ssh."""
+    return "\n".join(_block(each, quoted(known_hosts)) for each in aliases)
+
+
+def _block(alias: Alias, known_hosts: str) -> str:
+    if alias.key is None:
+        return f"# {one_line(alias.names[0])}: no key is pinned for it in hosts.nix\n"
+    settings = {
+        "HostName": alias.address.replace("%", "%%"),
+        "User": alias.user,
+        "HostKeyAlias": _kept_as(alias),
+        "UserKnownHostsFile": known_hosts,
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        "UpdateHostKeys": "no",
+        "VerifyHostKeyDNS": "no",
+    }
+    lines = (f"  {name} {value}\n" for name, value in settings.items())
+    return f"Host {' '.join(alias.names)}\n{''.join(lines)}"
+
+
+def _kept_as(alias: Alias) -> str:
+    return alias.names[0].lower()  # OpenSSH looks for what it is told in lines that it has put into lower case
