@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from nixherd.fleet.load import load_fleet, require_directory
 from nixherd.fleet.models import Fleet, GuestType, Vm
 from nixherd.fleet.place import fleet_around, operators_data, tree_data
 from nixherd.fleet.revisions import Tree
+from nixherd.nix.declared import Declared
 from nixherd.nix.evaluator import Evaluator
 
 # What asks the hypervisor is imported where it is used: other commands start in half the time without it.
@@ -99,6 +100,11 @@ class Front:
         if self.verified:
             evaluator.source = self.verified
         return evaluator
+
+    def declared(self, without: Collection[str] = ()) -> Sequence[Declared]:
+        """Evaluate what each host declares of secrets, but for these."""
+        hosts = [host_id for host_id in self.fleet.hosts if host_id not in without]
+        return [self.evaluator.declared(hosts, host_id) for host_id in hosts]
 
     @cached_property
     def hypervisor(self) -> "Hypervisor":

@@ -125,7 +125,7 @@ def _run(front: Front, name: str, options: Options) -> None:
             if not front.dry_run:
                 front.run.claim(host.id)
             plan = _planned(front, changeset, host, options, tell)
-        _show_plan(front, plan)
+        _show_plan(front, plan, options)
         if front.dry_run:
             front.show(_document(plan, None))
             return
@@ -219,6 +219,7 @@ def _planned(front: Front, changeset: Changeset, host: Host, options: Options, t
         host.id,
         changeset.repository,
         remove_secrets=options.remove_secrets,
+        declared=partial(front.declared, without=[host.id]),
         docs=options.docs_file,
         template=options.docs_template,
         beside=[file for each in operators_data() for file in sorted(each.glob("*.py"))],
@@ -242,12 +243,13 @@ def _planned(front: Front, changeset: Changeset, host: Host, options: Options, t
     return Plan(retirement, guests, [*duties_of(front.evaluator, front.fleet, host, retirement.guests), *wrong])
 
 
-def _show_plan(front: Front, plan: Plan) -> None:
+def _show_plan(front: Front, plan: Plan, options: Options) -> None:
     """Show what a person decides by: on stdout, or on stderr where the result is JSON."""
     label, is_beside, retirement = plan.host.id, front.wants_json, plan.retirement
     lines: list[object] = [f"would {step}" for step in plan.steps]
     lines += [each for each in plan.guests if each.fate is not Fate.DESTROYED]
-    lines += [f"{rule}, stays; --remove-secrets has it go" for rule in retirement.rules if not rule.goes]
+    if not options.remove_secrets:
+        lines += [f"{rule}, stays; --remove-secrets has it go" for rule in retirement.rules]
     lines += [*retirement.stays, *(f"warning: {text}" for text in plan.warnings)]
     lines += [f"still named in {mention}" for mention in retirement.mentions[:_SHOWN]]
     if (more := len(retirement.mentions) - _SHOWN) > 0:

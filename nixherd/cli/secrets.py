@@ -24,11 +24,10 @@ from nixherd.cli.parameters import (
     standing,
     together,
 )
-from nixherd.cli.secret_rows import for_people, readers
+from nixherd.cli.secret_rows import for_people, hosts_of, others_of, readers
 from nixherd.cli.secrets_edit import edit as edit_file
 from nixherd.cli.secrets_init import people_of, unreadable
 from nixherd.fleet.changeset import Done, changing, interrupted
-from nixherd.fleet.models import Fleet
 from nixherd.trust.enrol import Wanted, publish
 from nixherd.trust.joining import Admission
 from nixherd.trust.leaving import OwnRule, leave, left_behind
@@ -37,8 +36,6 @@ from nixherd.trust.retire import imported
 from nixherd.trust.secrets.files import Encrypted, Format
 from nixherd.trust.secrets.identities import Opens, Operator
 from nixherd.trust.secrets.keeping import require_kept, require_opened
-from nixherd.trust.secrets.keys import Recipient
-from nixherd.trust.secrets.people import recipient_of_host, recipients_of_hosts
 from nixherd.trust.secrets.places import Layout, chosen_place
 from nixherd.trust.secrets.rules import CONFIG, Rule
 from nixherd.trust.secrets.sops import operator
@@ -117,14 +114,14 @@ def status(front: Front, /, machines: bool, identity: str | None) -> int:
             "you": _YOU[who.reads(file.encrypted)] if file.encrypted else None,
         }
         rows.append({**row, "state": state})
-    hosts, findings = _hosts(front.fleet, secrets), [*plan.findings, *left_behind(front.fleet, secrets)]
+    hosts, findings = hosts_of(front.fleet, secrets), [*plan.findings, *left_behind(front.fleet, secrets)]
     if machines:
         findings += _compare(front, hosts)
     if interrupted(front.root):
         findings.insert(0, "a run was interrupted while it published; `nixherd secrets apply` finishes it")
     bad = bool(plan.rekeys or findings)
     if front.wants_json:
-        others = _others(front.fleet, secrets)
+        others = others_of(front.fleet, secrets)
         show_json(
             {"drift": bad, "files": rows, "hosts": hosts, "others": others, "findings": findings, "notes": plan.notes}
         )
@@ -155,31 +152,6 @@ def _compare(front: Front, rows: list[dict[str, Any]]) -> list[str]:
             text = f"hosts.nix: {host.id}.publicKey is not the key that {scan.address} shows"
             findings.append(f"{text}; see whether it is that machine, and enroll it if its key is new")
     return findings
-
-
-def _hosts(fleet: Fleet, secrets: Secrets) -> list[dict[str, Any]]:
-    rows, ids = [], recipients_of_hosts(fleet)
-    for host in fleet.hosts.values():
-        recipient = recipient_of_host(host)
-        all_rules = ((store.config, rule) for store in secrets.stores for rule in store.rules.rules)
-        named = [(config, rule) for config, rule in all_rules if host.id in map(ids.get, rule.recipients)]
-        joined = [f"{config}:{rule.number}" for config, rule in named]
-        rows.append({"host": host.id, "recipient": recipient.value if recipient else None, "rules": joined})
-    return rows
-
-
-def _others(fleet: Fleet, secrets: Secrets) -> list[dict[str, Any]]:
-    """Everybody who is a recipient and no host."""
-    people, found = secrets.people(fleet), dict[Recipient, list[str]]()
-    for store in secrets.stores:
-        for rule in store.rules.rules:
-            for key in rule.recipients:
-                found.setdefault(key, []).append(f"{store.config}:{rule.number}")
-    others = ((key, joined) for key, joined in found.items() if people.host(key) is None)
-    return [
-        {"name": people.others.get(key.value), "recipient": key.value, "kind": str(key.kind), "rules": joined}
-        for key, joined in others
-    ]
 
 
 @secrets.command()
@@ -247,8 +219,7 @@ def init(front: Front, /, name: str | None, persons: tuple[str, ...], replace_un
     directory, identity = click.get_current_context().meta["secrets"], options["identity"]
     if directory is not None:
         chosen_place(front.root, Layout.of(front.root).prefix, directory)
-    hosts = [host.id for host in front.fleet.hosts.values()]
-    declared = [front.evaluator.declared(hosts, host) for host in hosts]
+    declared = front.declared()
 
     def begun(change: Wanted) -> Wanted:
         who = Operator.of(identity)
@@ -292,16 +263,17 @@ def add_host(
 @click.option("--remove-secrets", is_flag=True, help="Also rules and secret files that no other machine uses.")
 @_changes
 @pass_front
-def remove_host(front: Front, /, hosts: tuple[str, ...], remove_secrets: bool, **options: Any) -> None:
+def remove_host(front: Front, /, hosts: tuple[str, ...], remove_secrets: bool, **options: Any) -> int:
     """Remove recipients from .sops.yaml and every file; they may have kept what they could read before.
 
-    Each is a host's id, what a key is called that is not a host's, or a key. All of them go with one commit.
+    Each is a host's id, what a key is called that is not a host's, or a key. All of them go with one commit. Status 1
+    when secrets were to go and stay, as another host may declare them.
     """
     rules: tuple[OwnRule, ...] = ()
 
     def left(change: Wanted) -> Wanted:
         nonlocal rules
-        leaving = leave(change, hosts, remove=remove_secrets)
+        leaving = leave(change, hosts, remove=remove_secrets, declared=partial(front.declared, hosts))
         rules = leaving.rules
         gone = [path for rule in rules if rule.goes for path in rule.files]
         texts = {path: content for path in change.secrets.nix if (content := change.current(path))}
@@ -310,10 +282,11 @@ def remove_host(front: Front, /, hosts: tuple[str, ...], remove_secrets: bool, *
         return leaving.change
 
     def offered() -> list[str]:
-        return [f"{rule}, stays; --remove-secrets has it go" for rule in rules if not rule.goes]
+        return [f"{rule}, stays; --remove-secrets has it go" for rule in rules if not remove_secrets]
 
     subject = f"secrets: {', '.join(hosts)} {'leaves' if len(hosts) == 1 else 'leave'}"
     _carry_out(front, left, subject, offered, **options)
+    return Exit.FAILED if remove_secrets and not all(rule.goes for rule in rules) else Exit.DONE
 
 
 @secrets.command()

@@ -1,7 +1,7 @@
 """Recipients' way out of the secrets: their keys out of every rule and file, and the rules that were theirs alone."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -9,6 +9,7 @@ from nixherd.base.errors import FleetError
 from nixherd.base.ssh_keys import same_key
 from nixherd.fleet.git import Repository
 from nixherd.fleet.models import HOSTS, Fleet, Host
+from nixherd.nix.declared import Declared, files_of
 from nixherd.trust.enrol import Wanted
 from nixherd.trust.former import is_former, known_keys, once_pinned
 from nixherd.trust.recipients import NotARecipient, meant, namesakes, with_rekeys
@@ -17,10 +18,17 @@ from nixherd.trust.secrets.key_names import is_key
 from nixherd.trust.secrets.keys import Recipient, age_keys
 from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.places import from_top
-from nixherd.trust.secrets.rules import Rule
+from nixherd.trust.secrets.rules import Rule, Rules
 from nixherd.trust.secrets.store import Secrets, Store
 
 _COMMITS = 200  # the latest ones that changed a .sops.yaml
+Declarations = Callable[[], Sequence[Declared]]
+"""Evaluates what the hosts that stay declare: asked only where a rule and its files would go"""
+
+
+def nothing_declared() -> Sequence[Declared]:
+    """Nobody stays who could declare anything."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -49,11 +57,11 @@ class Leaving:
     known: tuple[str, ...]
 
 
-def leave(change: Wanted, names: Sequence[str], *, remove: bool) -> Leaving:
+def leave(change: Wanted, names: Sequence[str], *, remove: bool, declared: Declarations = nothing_declared) -> Leaving:
     """Without these recipients anywhere; with `remove` also without the rules and files that were for them alone.
 
     Each is a host's id, what a key is called that is not a host's, or a key; whoever has left before is noted. Usage
-    when one of them was never known.
+    when one of them was never known. `declared` is what the others declare.
     """
     keys, known_before = dict[str, frozenset[Recipient]](), list[str]()
     for name in names:
@@ -70,7 +78,7 @@ def leave(change: Wanted, names: Sequence[str], *, remove: bool) -> Leaving:
     gone = frozenset(chain.from_iterable(keys.values()))
     rules, known = list[OwnRule](), set[str]()
     for store in change.secrets.stores:
-        change, alone, files = without_rules(change, store, keys, remove=remove)
+        change, alone, files = without_rules(change, store, keys, remove=remove, declared=declared)
         rules += alone
         known |= files
     for store in change.secrets.stores:
@@ -128,12 +136,18 @@ def _was_known(change: Wanted, name: str) -> bool:
 
 
 def without_rules(
-    change: Wanted, store: Store, leaving: Mapping[str, Collection[Recipient]], *, remove: bool
+    change: Wanted,
+    store: Store,
+    leaving: Mapping[str, Collection[Recipient]],
+    *,
+    remove: bool,
+    declared: Declarations = nothing_declared,
 ) -> tuple[Wanted, list[OwnRule], set[str]]:
     """Without the rules of one store that are for one of these alone, as asked; `leaving` has their keys.
 
-    Returned are those, and the files that they know and that stay. FleetError where nobody could decrypt what a rule
-    that stays is for.
+    Returned are those, and the files that they know and that stay. A rule stays, which is noted, where it is not known
+    what another host declares. FleetError where one does declare a file of a rule that was to go, and where nobody
+    could decrypt what a rule that stays is for.
     """
     rules, names = change.rules()[store.config], " and ".join(leaving)
     by_name = {name: {key for key in rules.known if key in gone or key.bare in gone} for name, gone in leaving.items()}
@@ -148,8 +162,12 @@ def without_rules(
         if owners & machines or (owners and keys >= set(rule.recipients)):
             files = tuple(store.path(file.path) for file in store.files if rules.rule_of(file.path) == rule)
             others = tuple(people.name(key) for key in rule.recipients if key not in keys)
-            alone.append(OwnRule(rule.label, files, others, remove))
-            if remove:
+            why = _why_kept(store, rules, rule, declared()) if remove else None
+            alone.append(OwnRule(rule.label, files, others, remove and why is None))
+            if why is not None:
+                which = f"{rule.label} with {', '.join(files) or 'no file'}"
+                change = replace(change, notes=(*change.notes, f"{store.config}: {which} stays: {why}"))
+            elif remove:
                 numbers.add(rule.number)
                 known -= set(files)
     if keys:
@@ -163,6 +181,19 @@ def without_rules(
         for path in chain.from_iterable(each.files for each in alone):
             change = change.removed([path], f"remove {path}")
     return change, alone, known
+
+
+def _why_kept(store: Store, rules: Rules, rule: Rule, declared: Sequence[Declared]) -> str | None:
+    """Why a rule may not go, where what other hosts declare is not known. FleetError where one declares a file of it.
+
+    It may declare one that does not exist yet.
+    """
+    for each in declared:
+        for path in files_of(each.secrets):
+            if rules.rule_of(store.below(path)) == rule:
+                raise FleetError(f"{path}: {each.host_id} declares it, and it was to go; correct that first")
+    unknown = next((each for each in declared if each.problem), None)
+    return f"what {unknown.host_id} declares is not known: {unknown.problem}" if unknown is not None else None
 
 
 def _is_machine(fleet: Fleet, name: str, keys: Collection[Recipient]) -> bool:

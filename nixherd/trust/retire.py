@@ -21,7 +21,7 @@ from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
 from nixherd.nix.syntax import parse, walk
 from nixherd.trust.enrol import Wanted, overview_of, render_overview
 from nixherd.trust.former import keys_of_others, known_keys
-from nixherd.trust.leaving import OwnRule, require_own_key, without_rules
+from nixherd.trust.leaving import Declarations, OwnRule, nothing_declared, require_own_key, without_rules
 from nixherd.trust.recipients import keys_of, namesakes, untrusted
 from nixherd.trust.secrets.files import read_file
 from nixherd.trust.secrets.rules import CONFIG, parse_rules
@@ -66,19 +66,21 @@ def plan(
     repository: Repository | None,
     *,
     remove_secrets: bool = False,
+    declared: Declarations = nothing_declared,
     docs: str = "docs/machines.md",
     template: str | None = None,
     beside: Sequence[Path] = (),
 ) -> Retirement:
     """All of it. FleetError, CannotEdit among them, when a file cannot be changed like that.
 
-    `beside` are files outside of the fleet's repository that may name the host as well.
+    `beside` are files outside of the fleet's repository that may name the host as well; `declared` is what the hosts
+    that stay declare.
     """
     fleet, host = change.fleet, change.fleet.hosts[host_id]
     guests = tuple(vm for vm in fleet.vms.values() if vm.host_id == host_id)
     texts = _texts(change.root, repository)
     _require_no_other_store(change, host, texts)
-    change, rules, known = _without_secrets(change, host, remove=remove_secrets)
+    change, rules, known = _without_secrets(change, host, remove=remove_secrets, declared=declared)
     change = change.without(HOSTS, (host_id,), f"{HOSTS}: {host_id} goes")
     for vm in guests:
         change = change.without(DEFINITIONS, (str(vm.origin), vm.name), f"{DEFINITIONS}: {vm.attribute} goes")
@@ -105,7 +107,7 @@ def _names(host: Host) -> tuple[str, ...]:
 
 
 def _without_secrets(
-    change: Wanted, host: Host, *, remove: bool
+    change: Wanted, host: Host, *, remove: bool, declared: Declarations
 ) -> tuple[Wanted, tuple[OwnRule, ...], tuple[str, ...]]:
     """With the host's keys out of every rule, its own rules as asked, and the files that it knows and that stay."""
     if not change.secrets:
@@ -114,7 +116,7 @@ def _without_secrets(
     alone, known = list[OwnRule](), set[str]()
     leaving = known_keys(change.fleet, host.id) - keys_of_others(change.fleet, host.id)
     for store in change.secrets.stores:
-        change, rules, files = without_rules(change, store, {host.id: leaving}, remove=remove)
+        change, rules, files = without_rules(change, store, {host.id: leaving}, remove=remove, declared=declared)
         alone += rules
         known |= files
     if any(keys_of(change, store, host.id) for store in change.secrets.stores):

@@ -289,6 +289,26 @@ def test_a_guest_is_left_alone_where_the_hypervisor_is_away(retire: Any, fleet: 
     assert load_fleet(fleet).vms == {}
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_secret_file_that_another_host_declares_does_not_go(retire: Any, fleet: Path, is_known: bool) -> None:
+    """Its name is put together: no text says so."""
+    secret = '{ name = "x"; format = "yaml"; key = "x"; mode = "0400"; sopsFile = ./secrets + "/${"d" + "ev"}.yaml"; }'
+    what = secret if is_known else 'throw "the input was not fetched"'
+    change(fleet, "flake.nix", 'if id != "dev"', f'if id == "igp" then {{ x = {what}; }} else if id != "dev"')
+    before = contents(fleet)
+    done = retire("dev", *DESTROY, "--remove-secrets", "--yes", "--table")
+    if is_known:
+        assert "secrets/dev.yaml: igp declares it, and it was to go; correct that first" in done.err
+        assert contents(fleet) == before
+    else:
+        stays = (
+            "secrets/.sops.yaml: rule 2 (^dev\\.yaml$) with secrets/dev.yaml stays: what igp declares is not known: "
+        )
+        assert stays in done.out
+        assert "--remove-secrets has it go" not in done.out
+        assert recipients(fleet)["dev.yaml"] == {"admin"}
+
+
 def test_one_that_is_not_there_needs_no_word(retire: Any, fleet: Path, emulator: Emulator) -> None:  # noqa: F811
     emulator.control("reset")
     done = retire("dev", "--yes", "--json")

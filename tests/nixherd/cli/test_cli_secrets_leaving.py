@@ -195,3 +195,50 @@ def test_what_a_dry_run_promises_is_done(secrets: Any, fleet: Path) -> None:
     for words in (other, (*other, "--dry-run")):
         refused = secrets(*words)
         assert (refused.status, "this identity is not one of its recipients" in refused.err) == (4, True)
+
+
+# A file that a host which stays declares, where no text says so: its name is put together
+
+
+def declares(fleet: Path, nix: str) -> None:
+    """Igp's own file is declared by another host, in `nix` of its configuration."""
+    per_host(fleet)
+    path = fleet / "flake.nix"
+    path.write_text(path.read_text().replace('id != "dev"', 'id == "doc1" then {x = NIX;} else if id != "dev"'))
+    path.write_text(path.read_text().replace("NIX", nix))
+    git(fleet, "commit", "-qam", "doc1 has it as well")
+
+
+COMPUTED = """{
+  name = "x"; path = "/run/secrets/x"; format = "yaml"; key = "own"; mode = "0400";
+  sopsFile = ./secrets + "/${"i" + "gp"}.yaml";
+}"""
+
+
+@pytest.mark.parametrize("file", ["igp", "igp-of-tomorrow"])
+def test_a_file_that_a_host_which_stays_declares_does_not_go(secrets: Any, fleet: Path, file: str) -> None:
+    declares(fleet, COMPUTED.replace('"gp"}', f'"{file[1:]}"}}'))
+    rules = fleet / "secrets" / ".sops.yaml"
+    rules.write_text(rules.read_text().replace("^igp\\.yaml$", "^igp[a-z-]*\\.yaml$"))
+    git(fleet, "commit", "-qam", "a rule for more")
+    before = contents(fleet)
+    found = secrets("remove-host", "igp", "--remove-secrets")
+    assert f"secrets/{file}.yaml: doc1 declares it, and it was to go; correct that first" in found.err
+    assert found.status == 4
+    assert contents(fleet) == before
+
+
+def test_where_what_a_host_declares_is_not_known_its_rule_and_file_stay(secrets: Any, fleet: Path) -> None:
+    declares(fleet, 'throw "the input was not fetched"')
+    planned = secrets("remove-host", "igp", "--remove-secrets", "--dry-run")
+    assert planned.status == 1
+    assert "--remove-secrets has it go" not in planned.err
+    done = secrets("remove-host", "igp", "--remove-secrets", "--json")
+    why = "rule 5 (^igp\\.yaml$) with secrets/igp.yaml stays: what doc1 declares is not known: "
+    assert done.status == 1, done.err
+    [note] = done.json["notes"]
+    assert why in note
+    assert "sops.secrets.x.sopsFile cannot be evaluated" in note
+    assert done.json["offered"] == []
+    assert (fleet / "secrets" / "igp.yaml").exists()
+    assert sops(fleet / "secrets", "decrypt", "igp.yaml", identity="igp", check=False).returncode != 0
