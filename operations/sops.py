@@ -41,7 +41,8 @@ def decrypted(strict: bool = True) -> Change | NoChange:
     """
     is_strict, host_id = flag_of("strict", strict), fleet_host(host).id
     declared = declared_of(host)
-    others = f"; what {' and '.join(declared.others)} brings is not proven" if declared.others else ""
+    beside = [*declared.others, *(f"containers.{name}" for name in declared.containers)]
+    others = f"; what {' and '.join(beside)} brings is not proven" if beside else ""
     if not declared.secrets and not declared.templates and not declared.problem:
         return NoChange(f"{host_id} declares no secrets for sops-nix{others}")
     system = None

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import click
@@ -227,7 +228,9 @@ def init(front: Front, /, name: str | None, persons: tuple[str, ...], replace_un
         closed = unreadable(front.run, who, identity, change.secrets)
         start = Start(named, declared, directory, closed, replaces=replace_unreadable)
         change = started(change, start)
-        return replace(change, notes=(*change.notes, *unknown(declared)))
+        return replace(
+            change, notes=(*change.notes, *unknown(declared), *chain.from_iterable(each.unhandled for each in declared))
+        )
 
     _carry_out(front, begun, "secrets: begin", everywhere=True, **options)
     if unknown(declared):

@@ -82,8 +82,17 @@ let
     else if hasSops.value
     then [(ofSops {} user c.sops)]
     else [];
-in {
-  host = c: let
+
+  # By name; null where it cannot be evaluated.
+  inside = describe:
+    builtins.mapAttrs (_: object: let
+      tried = builtins.tryEval (let value = describe object; in builtins.deepSeq value value);
+    in
+      if tried.success
+      then tried.value
+      else null);
+
+  system = c: let
     users = set ((set (c.home-manager or {})).users or {});
   in {
     sops =
@@ -94,7 +103,16 @@ in {
       )
       ++ builtins.concatMap (user: home user users.${user}) (builtins.attrNames users);
     others = others c;
+    # One that is not of a configuration, but of a path, has none.
+    containers = inside (container: system (container.config or {})) (set (c.containers or {}));
   };
+in {
+  # A specialisation has the system's declarations, as it changes them.
+  host = c:
+    system c
+    // {
+      specialisations = inside (each: system each.configuration) (set (c.specialisation or {}));
+    };
   home = c: {
     sops = home (c.home.username or "") c;
     others = others c;

@@ -12,6 +12,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ class Declared:
 
     `problem` says why that is not all, or not known at all: then nothing follows from what is missing here.
     `symlinks` are by user the directory of a home's links; `others` the programs beside sops-nix that are to bring
-    secrets, such as agenix.
+    secrets, such as agenix. `specialisations` are by name what the system declares in each, with what it declares
+    anyway, and `containers` those containers that declare secrets for sops-nix inside, for keys of their own.
     """
 
     host_id: str
@@ -84,16 +86,38 @@ class Declared:
     symlinks: Mapping[str, str] = field(default_factory=dict)
     others: tuple[str, ...] = ()
     problem: str | None = None
+    specialisations: Mapping[str, "Declared"] = field(default_factory=dict)
+    containers: Mapping[str, "Declared"] = field(default_factory=dict)
+
+    @property
+    def all_secrets(self) -> tuple[DeclaredSecret, ...]:
+        """Those of the system and of its specialisations, each once."""
+        special = (secret for each in self.specialisations.values() for secret in each.secrets)
+        return tuple(dict.fromkeys((*self.secrets, *special)))
 
     @property
     def of_system(self) -> tuple[DeclaredSecret, ...]:
-        """The secrets that the machine decrypts itself, with its own key."""
-        return tuple(secret for secret in self.secrets if secret.user is None)
+        """The secrets that the machine decrypts itself, with its own key, in whichever specialisation."""
+        return tuple(secret for secret in self.all_secrets if secret.user is None)
 
     @property
     def of_homes(self) -> tuple[DeclaredSecret, ...]:
         """The secrets that people decrypt with their keys, when their homes are activated."""
-        return tuple(secret for secret in self.secrets if secret.user is not None)
+        return tuple(secret for secret in self.all_secrets if secret.user is not None)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of this repository that it declares, or a container of it does, each once, sorted."""
+        inside = chain(self.specialisations.values(), self.containers.values())
+        return tuple(sorted({*files_of(self.secrets), *chain.from_iterable(each.files for each in inside)}))
+
+    @property
+    def unhandled(self) -> tuple[str, ...]:
+        """What is unknown of containers, a line each."""
+        systems = (self, *self.specialisations.values())
+        names = dict.fromkeys(name for each in systems for name in each.containers)
+        why = "they are for the container's own key (docs/secrets.md)"
+        return tuple(f"{self.host_id}: containers.{name}: who decrypts its secrets is unknown: {why}" for name in names)
 
 
 def files_of(secrets: Sequence[DeclaredSecret]) -> tuple[str, ...]:
@@ -108,6 +132,20 @@ def parse(host_id: str, values: Mapping[str, Any] | None) -> Declared:
     """
     if values is None:
         return Declared(host_id)
+    found = _parsed(host_id, values)
+    specialisations, problems = dict[str, Declared](), [found.problem] if found.problem else []
+    for name, each in values.get("specialisations", {}).items():
+        if each is None:
+            problems.append(f"specialisation {name} cannot be evaluated")
+            continue
+        specialisations[str(name)] = special = _parsed(host_id, each)
+        if special.problem is not None and special.problem != found.problem:
+            problems.append(f"specialisation {name}: {special.problem}")
+    return replace(found, specialisations=specialisations, problem="; ".join(problems) or None)
+
+
+def _parsed(host_id: str, values: Mapping[str, Any]) -> Declared:
+    """Parse what is of one system, or home."""
     secrets, templates, identities, symlinks = list[DeclaredSecret](), list[DeclaredTemplate](), list[Identity](), {}
     problems = list[str]()
     for module in values["sops"]:
@@ -128,7 +166,10 @@ def parse(host_id: str, values: Mapping[str, Any] | None) -> Declared:
             symlinks[str(user)] = str(module["symlinks"]["defaultSymlinkPath"])
     others = tuple(map(str, values["others"]))
     problem = "; ".join(problems) or None
-    return Declared(host_id, tuple(secrets), tuple(templates), tuple(identities), symlinks, others, problem)
+    inside = {str(name): _parsed(host_id, each) for name, each in values.get("containers", {}).items() if each}
+    containers = {name: each for name, each in inside.items() if each.secrets}
+    whole = tuple(secrets), tuple(templates), tuple(identities), symlinks, others, problem
+    return Declared(host_id, *whole, containers=containers)
 
 
 def _unknown(where: str, names: Sequence[str], required: Sequence[str]) -> Iterator[str]:
@@ -204,7 +245,12 @@ class Source:
 
     def placed(self, declared: Declared) -> Declared:
         """With each secret's file as what it is below the fleet's directory, or where else it comes from."""
-        return replace(declared, secrets=tuple(map(self._placed, declared.secrets)))
+        return replace(
+            declared,
+            secrets=tuple(map(self._placed, declared.secrets)),
+            specialisations={name: self.placed(each) for name, each in declared.specialisations.items()},
+            containers={name: self.placed(each) for name, each in declared.containers.items()},
+        )
 
     def _placed(self, secret: DeclaredSecret) -> DeclaredSecret:
         if secret.origin is None:

@@ -231,7 +231,7 @@ class Evaluator:
 
     def _placed(self, declared: Declared) -> Declared:
         """With its files as they are below the fleet's directory; its `problem` says why that is not known."""
-        if not declared.secrets:
+        if not (declared.secrets or declared.specialisations or declared.containers):
             return declared
         try:
             with self._store_source as source:

@@ -22,7 +22,7 @@ def require_place_for_secrets(host: Host, declared: Declared | None = None) -> N
     """
     if host.data.get("secrets") == "none":
         return
-    if declared is not None and not (declared.secrets or declared.others or declared.problem):
+    if declared is not None and not (declared.all_secrets or declared.others or declared.problem):
         return
     fleet, host_id = context_of(host).fleet, fleet_host(host).id
     if secrets_of(host, fleet):
@@ -34,7 +34,7 @@ def require_place_for_secrets(host: Host, declared: Declared | None = None) -> N
 
 
 def _reasons(declared: Declared) -> Iterator[str]:
-    names = sorted({secret.name for secret in declared.secrets})
+    names = sorted({secret.name for secret in declared.all_secrets})
     if names:
         yield f"its configuration declares {many(len(names), 'secret')} ({some(names)})"
     if declared.others:

@@ -103,9 +103,9 @@ def joined(secrets: Secrets, people: People, rules: Mapping[str, Rules], host_id
         what = f"{host_id}: which secrets it declares is not known: {declared.problem}"
         if not found or admission.rules is None:
             raise Usage(f"{what}; correct that, or name rules with --rule (data secrets_rules): {labels(rules)}")
-        return Joined(_sorted(found), notes=(what,))
+        return Joined(_sorted(found), notes=(what, *declared.unhandled))
     missing, homeless, plain = list[Missing](), dict[str, str](), dict[str, str]()
-    notes = [*_elsewhere(declared.of_system, host_id)]
+    notes = [*declared.unhandled, *_elsewhere(declared.of_system, host_id)]
     for path, of_file in _by_file(secrets, declared.of_system).items():
         store = secrets.store_of(path)
         if store is None:
@@ -122,7 +122,7 @@ def joined(secrets: Secrets, people: People, rules: Mapping[str, Rules], host_id
             missing.append(Missing(path, store, rule, exists, of_file, readers, why))
         if exists and (problem := _why_plain(secrets, path, rule)):
             plain[path] = problem
-    if not declared.secrets and admission.rules is None:
+    if not declared.all_secrets and admission.rules is None:
         notes.append(f"{host_id} declares no secrets: it joins no rule; --rule (data secrets_rules) names one")
     notes += _of_homes(secrets, rules, declared)
     notes += _not_by_host_key(declared, host_id)

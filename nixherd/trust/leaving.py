@@ -9,7 +9,7 @@ from nixherd.base.errors import FleetError
 from nixherd.base.ssh_keys import same_key
 from nixherd.fleet.git import Repository
 from nixherd.fleet.models import HOSTS, Fleet, Host
-from nixherd.nix.declared import Declared, files_of
+from nixherd.nix.declared import Declared
 from nixherd.trust.enrol import Wanted
 from nixherd.trust.former import is_former, known_keys, once_pinned
 from nixherd.trust.recipients import NotARecipient, meant, namesakes, with_rekeys
@@ -189,7 +189,7 @@ def _why_kept(store: Store, rules: Rules, rule: Rule, declared: Sequence[Declare
     It may declare one that does not exist yet.
     """
     for each in declared:
-        for path in files_of(each.secrets):
+        for path in each.files:
             if rules.rule_of(store.below(path)) == rule:
                 raise FleetError(f"{path}: {each.host_id} declares it, and it was to go; correct that first")
     unknown = next((each for each in declared if each.problem), None)

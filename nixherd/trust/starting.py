@@ -50,7 +50,7 @@ def declared_files(declared: Iterable[Declared]) -> tuple[DeclaredFile, ...]:
     """The files of this repository that these configurations declare, sorted by path."""
     secrets, hosts = defaultdict[str, list[DeclaredSecret]](list), defaultdict[str, dict[str, None]](dict)
     for each in declared:
-        for secret in each.secrets:
+        for secret in each.all_secrets:
             if secret.file is not None:
                 secrets[secret.file].append(secret)
                 if secret.user is None:

@@ -130,6 +130,21 @@ FLAKE = """{
         home-manager.users.bob = throw "The option `nosuch' does not exist";
         home-manager.users.cay = { };
       };
+      special = machine { a = secret "a" { sopsFile = ./secrets/common.yaml; }; } {
+        specialisation.travel.configuration = (machine {
+          a = secret "a" { sopsFile = ./secrets/common.yaml; };
+          b = secret "b" { sopsFile = ./secrets/dev.yaml; };
+        } { home-manager.users.ann.sops = sops { k = secret "k" { sopsFile = ./secrets/text.yaml; }; }
+          // { defaultSymlinkPath = "/home/ann/s"; }; }).config;
+        specialisation.bad.configuration = throw "The option `nosuch' does not exist";
+        specialisation.half.configuration = (machine { c = secret "c" { sopsFile = lack "sopsFile"; }; } { }).config;
+      };
+      boxes = machine { } {
+        containers.db.config.sops = sops { d = secret "d" { sopsFile = ./secrets/dev.yaml; }; };
+        containers.plain.config = { };
+        containers.path.path = "/nix/store/x";
+        containers.unset.config = lack "config";
+      };
       broken = { config = throw "The option `nosuch' does not exist"; };
       worse = { config.sops.secrets = 1 + "a"; };
       agenix = { config.age.secrets.a.file = ./a.age; };
@@ -143,7 +158,7 @@ FLAKE = """{
   };
 }
 """
-HOSTS = ("none", "usual", "incomplete", "homes", "broken", "worse", "agenix", "clan", "nosuch")
+HOSTS = ("none", "usual", "incomplete", "homes", "special", "boxes", "broken", "worse", "agenix", "clan", "nosuch")
 
 
 class Hosts:
@@ -226,6 +241,31 @@ class TestByNix:
         alone = declared["ann@x"]
         assert alone.secrets == (secret,)
         assert alone.problem is None
+
+    def test_specialisations(self, declared: dict[str, Declared]) -> None:
+        found = declared["special"]
+        assert found.problem == (
+            "specialisation bad cannot be evaluated; specialisation half: sops.secrets.c.sopsFile cannot be evaluated: "
+            "set it, or sops.defaultSopsFile"
+        )
+        assert [secret.name for secret in found.secrets] == ["a"], "what is there whichever runs"
+        assert [(secret.name, secret.file) for secret in found.of_system] == [
+            ("a", "secrets/common.yaml"),
+            ("c", None),
+            ("b", "secrets/dev.yaml"),
+        ]
+        assert [(secret.user, secret.file) for secret in found.of_homes] == [("ann", "secrets/text.yaml")]
+        assert [each.path for each in found.specialisations["travel"].templates] == ["/etc/x", "/etc/x"]
+        assert found.files == ("secrets/common.yaml", "secrets/dev.yaml", "secrets/text.yaml")
+
+    def test_containers(self, declared: dict[str, Declared]) -> None:
+        found = declared["boxes"]
+        assert (found.problem, found.of_system) == (None, ())
+        assert found.files == ("secrets/dev.yaml",)
+        assert found.unhandled == (
+            "boxes: containers.db: who decrypts its secrets is unknown: they are for the container's own key "
+            "(docs/secrets.md)",
+        )
 
     def test_a_host_that_cannot_be_asked_says_why_and_leaves_the_others(self, declared: dict[str, Declared]) -> None:
         assert "The option `nosuch' does not exist" in str(declared["broken"].problem)

@@ -1,5 +1,6 @@
 """What a host joins follows from what it declares; nothing else is a reason."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,21 @@ def test_in_several_files_a_number_needs_the_file() -> None:
     ]
     with pytest.raises(Usage, match="rule 1 is several"):
         named(two, [1])
+
+
+def test_what_a_specialisation_declares_is_declared() -> None:
+    special = declares("secrets/dev.yaml")
+    assert numbers(of(replace(declares(), specialisations={"travel": special}))) == [3]
+    unknown = replace(declares("secrets/common.yaml"), problem="specialisation travel cannot be evaluated")
+    with pytest.raises(Usage, match="which secrets it declares is not known: specialisation travel cannot be eval"):
+        of(unknown)
+
+
+def test_containers_have_keys_of_their_own_and_that_is_said() -> None:
+    found = of(replace(declares("secrets/common.yaml"), containers={"db": declares("secrets/dev.yaml")}))
+    assert numbers(found) == [1]
+    [note] = [note for note in found.notes if "containers" in note]
+    assert note.startswith("dev: containers.db: who decrypts its secrets is unknown: ")
 
 
 def test_what_is_not_known_is_not_guessed() -> None:
