@@ -25,7 +25,7 @@ from nixherd.gate.files import Place, of_fleet
 from nixherd.gate.programs import MENDERS, mended, put_in_place
 from nixherd.gate.results import Result, Status, annotations, junit_xml, passed, sarif_log
 from nixherd.gate.tools import QUICK, TOOLS, Scope, require_known, run_all
-from nixherd.trust.secrets.store import look_at_secrets
+from nixherd.trust.findings import look_at_secrets
 
 _NAMES = ", ".join(TOOLS)
 _SAY = partial(say, err=True)

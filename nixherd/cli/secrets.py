@@ -30,8 +30,9 @@ from nixherd.cli.secrets_edit import edit as edit_file
 from nixherd.cli.secrets_init import people_of, unreadable
 from nixherd.fleet.changeset import Done, changing, interrupted
 from nixherd.trust.enrol import Wanted, publish
+from nixherd.trust.findings import findings_of
 from nixherd.trust.joining import Admission
-from nixherd.trust.leaving import OwnRule, leave, left_behind
+from nixherd.trust.leaving import OwnRule, leave
 from nixherd.trust.recipients import trusted, unmet, with_rekeys
 from nixherd.trust.retire import imported
 from nixherd.trust.secrets.files import Encrypted, Format
@@ -115,7 +116,7 @@ def status(front: Front, /, machines: bool, identity: str | None) -> int:
             "you": _YOU[who.reads(file.encrypted)] if file.encrypted else None,
         }
         rows.append({**row, "state": state})
-    hosts, findings = hosts_of(front.fleet, secrets), [*plan.findings, *left_behind(front.fleet, secrets)]
+    hosts, findings = hosts_of(front.fleet, secrets), findings_of(front.fleet, secrets, plan)
     if machines:
         findings += _compare(front, hosts)
     if interrupted(front.root):
@@ -162,7 +163,7 @@ def plan(front: Front) -> int:
     """Show what `apply` would do, and what it cannot mend; status 1 when there is any of that."""
     secrets = _load(front)()
     plan = secrets.plan(front.fleet)
-    findings = [*plan.findings, *left_behind(front.fleet, secrets)]
+    findings = findings_of(front.fleet, secrets, plan)
     try:
         require_kept(Operator.of(None), _encrypted(secrets), plan.rekeys)
     except FleetError as error:

@@ -20,9 +20,10 @@ from nixherd.pyinfra_glue.hosts import connector_of, context_of, executing, flee
 from nixherd.pyinfra_glue.installing import machine_for, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange
 from nixherd.trust.enrol import Wanted, publish
+from nixherd.trust.findings import look_at_secrets
 from nixherd.trust.joining import Admission
 from nixherd.trust.secrets.sops import as_host, operator
-from nixherd.trust.secrets.store import Secrets, look_at_secrets
+from nixherd.trust.secrets.store import Secrets
 from nixherd.trust.templating import Values, render, render_foreign
 
 _STEPS = "\n\n{% for step in steps %}- {{ step }}\n{% endfor %}"

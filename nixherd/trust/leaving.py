@@ -1,7 +1,7 @@
 """Recipients' way out of the secrets: their keys out of every rule and file, and the rules that were theirs alone."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -11,7 +11,7 @@ from nixherd.fleet.git import Repository
 from nixherd.fleet.models import HOSTS, Fleet, Host
 from nixherd.nix.declared import Declared
 from nixherd.trust.enrol import Wanted
-from nixherd.trust.former import is_former, known_keys, once_pinned
+from nixherd.trust.former import is_former, once_pinned
 from nixherd.trust.recipients import NotARecipient, meant, namesakes, with_rekeys
 from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.key_names import is_key
@@ -19,7 +19,7 @@ from nixherd.trust.secrets.keys import Recipient, age_keys
 from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.places import from_top
 from nixherd.trust.secrets.rules import Rule, Rules
-from nixherd.trust.secrets.store import Secrets, Store
+from nixherd.trust.secrets.store import Store
 
 _COMMITS = 200  # the latest ones that changed a .sops.yaml
 Declarations = Callable[[], Sequence[Declared]]
@@ -215,27 +215,3 @@ def _require_others(rules: Iterable[Rule], keys: Collection[Recipient], who: str
         if rule.recipients and set(rule.recipients) <= set(keys):
             remedy = "name somebody else there and `nixherd secrets apply`, or have it go with --remove-secrets"
             raise FleetError(f"{config}: nobody but {who} can decrypt what {rule.label} is for; {remedy}")
-
-
-def left_behind(fleet: Fleet, secrets: Secrets) -> Iterator[str]:
-    """Recipients that were hosts by an earlier hosts.nix and are none now, a line each with what removes them."""
-    people, pinned = secrets.people(fleet), once_pinned(fleet)
-    for store in secrets.stores:
-        encrypted = (file.encrypted.recipients for file in store.files if file.encrypted)
-        for key in dict.fromkeys((*store.rules.known, *chain.from_iterable(encrypted))):
-            if people.host(key):
-                continue
-            name = people.others.get(key.value)
-            if key.bare in pinned or (name and name not in fleet.hosts and is_former(fleet, name)):
-                if name and _is_pinned(fleet, name) and key.bare in known_keys(fleet, name):
-                    what = f"{key.value} was {name}'s key, and hosts.nix pins another"
-                    yield f"{store.config}: {what}; `nixherd secrets add-host {name}`"
-                    continue
-                given = name if name and name not in fleet.hosts else key.value
-                called = f"{name} ({key.label})" if name else key.value
-                remedy = f"`nixherd secrets remove-host {given if ' ' not in given else repr(given)}`"
-                yield f"{store.config}: {called} was a host of hosts.nix and is none now; {remedy}"
-
-
-def _is_pinned(fleet: Fleet, name: str) -> bool:
-    return name in fleet.hosts and fleet.hosts[name].public_key is not None

@@ -4,6 +4,7 @@ A key that is there already is a host's only where that is known: by hosts.nix a
 it is called. A person may have called a key after a laptop.
 """
 
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -74,7 +75,10 @@ def _in_place(
             if key == recipient or not (key in named or key.bare in known):
                 continue
             if key not in named and (other := people.host(key)) not in (None, host.id):
-                raise FleetError(f"{host.id}: {key.value} was its key once and is {other}'s now; name neither twice")
+                what = f"{host.id}: {key.value} was its key once and is {other}'s now"
+                steps = (f"remove-host {shlex.quote(key.value)}", f"add-host {host.id}", f"add-host {other}")
+                remedy = ", ".join(f"`nixherd secrets {step}`" for step in steps)
+                raise FleetError(f"{what}; {remedy}: then each decrypts what it declares")
             text = rules_edit.replace(change.rules_text(store), key, recipient)
             how = "has a new key" if key.is_x25519 else "is named by its age key, which sops-nix decrypts with"
             change = change.edited(store.config, text.encode(), f"{store.config}: {host.id} {how}")

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from nixherd.base.errors import Finding, FleetError, Severity
+from nixherd.base.errors import FleetError
 from nixherd.base.files import sync
-from nixherd.base.names import many
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.tree import Tree, opened
 from nixherd.trust.secrets.comparing import Rekey, compare
@@ -379,20 +378,3 @@ class Secrets:
         notes = tuple(note for each in plans for note in each.notes)
         rekeys = tuple(rekey for each in plans for rekey in each.rekeys)
         return Plan(rekeys, tuple(dict.fromkeys(findings)), unknown, notes)
-
-
-def look_at_secrets(root: Path, fleet: Fleet) -> tuple[list[str], str]:
-    """Find what is wrong with the files in `root`, and whose recipients differ from their rules; and say what was read.
-
-    Raises FleetError where the rules or the files cannot be read.
-    """
-    secrets = Secrets.load(root)
-    if not secrets:
-        return [*secrets.findings], f"no {CONFIG} was found"
-    plan = secrets.plan(fleet)
-    findings: list[str] = [*plan.findings]
-    for rekey in plan.rekeys:
-        what = f"its recipients are not those that its rule names: {', '.join(rekey.names)}"
-        remedy = "`nixherd secrets apply` encrypts it anew"
-        findings.append(Finding(Severity.ERROR, rekey.path, "", what, remedy))
-    return findings, many(len(secrets.files), "file")

@@ -1,5 +1,7 @@
 """`nixherd secrets remove-host`: several at once, what was theirs alone, and those whom hosts.nix no longer has."""
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +110,9 @@ def test_a_file_that_nix_names_does_not_go(secrets: Any, fleet: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["name", "key", "unnamed key"])
-def test_a_host_that_is_none_any_more_is_found_and_removed(secrets: Any, fleet: Path, how: str) -> None:
+def test_a_host_that_is_none_any_more_is_found_and_removed(
+    secrets: Any, fleet: Path, how: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     text = (fleet / "hosts.nix").read_text()
     begin = text.index("  # igp")
     (fleet / "hosts.nix").write_text(text[:begin] + text[text.index("  };\n", begin) + 5 :])
@@ -117,6 +121,9 @@ def test_a_host_that_is_none_any_more_is_found_and_removed(secrets: Any, fleet: 
         path.write_text(path.read_text().replace("&igp ", "").replace("*igp", key("igp").recipient))
     git(fleet, "commit", "-qam", "igp went")
     found = secrets("status", "--json")
+    capfd.readouterr()
+    assert run(["--fleet", str(fleet), "check", "--only", "secrets"]) == 1
+    assert capfd.readouterr().out.count("was a host of hosts.nix and is none now") == 1
     given = {"name": "igp", "key": key("igp").recipient, "unnamed key": key("igp").recipient}[how]
     called = "igp" if how != "unnamed key" else given
     [finding] = [each for each in found.json["findings"] if "was a host" in each]
@@ -129,6 +136,34 @@ def test_a_host_that_is_none_any_more_is_found_and_removed(secrets: Any, fleet: 
     assert (again.status, again.json["changed"]) == (0, False), again.err
     assert recipients(fleet) == {name: who - {"igp"} for name, who in BEFORE.items()}
     assert secrets("status", "--json").status == 0
+
+
+def test_hosts_with_one_key_are_found_and_what_that_says_helps(
+    secrets: Any, fleet: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hosts = fleet / "hosts.nix"
+    hosts.write_text(hosts.read_text().replace(key("igp").public, f"{key('doc1').public} copied"))
+    git(fleet, "commit", "-qam", "igp is a clone of doc1")
+    found = secrets("status", "--json")
+    [finding] = [each for each in found.json["findings"] if "publicKey" in each]
+    assert found.status == 1
+    assert finding.startswith("hosts.nix: doc1 and igp have one publicKey, and each of them decrypts what is for anoth")
+    assert run(["--fleet", str(fleet), "check", "--only", "secrets"]) == 1
+    assert "doc1 and igp have one publicKey" in capfd.readouterr().out
+    # what it says is done
+    hosts.write_text(hosts.read_text().replace(f"{key('doc1').public} copied", key("igp").public))
+    git(fleet, "commit", "-qam", "igp has a key of its own")
+    flake = fleet / "flake.nix"
+    flake.write_text(flake.read_text().replace('if id != "dev"', 'if id == "dev"'))
+    git(fleet, "commit", "-qam", "both declare secrets")
+    steps = re.findall(r"`nixherd secrets ([^`]+)`", finding)
+    assert [step.split()[0] for step in steps] == ["remove-host", "add-host", "add-host"]
+    for step in steps:
+        done = secrets(*shlex.split(step))
+        assert done.status == 0, done.err
+    assert recipients(fleet)["common.yaml"] == {"admin", "doc1", "igp"}
+    after = secrets("status", "--json")
+    assert not [each for each in after.json["findings"] if "publicKey" in each or "was " in each]
 
 
 def test_a_host_with_another_key_now_is_not_said_to_be_gone(secrets: Any, fleet: Path) -> None:
