@@ -54,25 +54,27 @@ class Editing:
         if posixpath.basename(path) == CONFIG:
             raise Usage(f"{path}: is not a secret; change it in an editor, then `nixherd secrets apply`")
         store = secrets.require_store(path)
-        rule = store.rules.rule_of(store.below(path))
+        rule, before = store.rules.rule_of(store.below(path)), secrets.read(path)
+        if not store.could_be_secret(path) and cls._is_plain(path, before):
+            remedy = f"name one below {store.usual_directory}, which is made if it does not exist"
+            raise Usage(f"{path}: is plain text, and not a secret; {remedy}")
         if isinstance(rule, Unknown):
             raise FleetError(f"{path}: which rule it has is not known: {rule.why}")
         if rule is None:
             raise FleetError(f"{path}: no creation rule matches it; add one to {store.config}")
-        editing = cls(store, path, rule, secrets.read(path))
-        if editing.before and editing.before.strip() and editing.encrypted is None:
+        editing = cls(store, path, rule, before)
+        if cls._is_plain(path, before):
             remedy = "`sops encrypt --in-place` it, and change what was in it"
             raise FleetError(f"{path}: is not encrypted; {remedy}")
         return editing
 
+    @staticmethod
+    def _is_plain(path: str, content: bytes | None) -> bool:
+        return bool(content and content.strip()) and _read(path, content) is None
+
     @property
     def encrypted(self) -> Encrypted | None:
-        if not (self.before and self.before.strip()):  # which JSON cannot be
-            return None
-        try:
-            return read_file(self.path, self.before)
-        except ValueError as error:
-            raise FleetError(f"{self.path}: cannot be read: {error}") from None
+        return _read(self.path, self.before)
 
     @property
     def step(self) -> str:
@@ -111,6 +113,15 @@ class Editing:
         if [set(group) for group in after.groups] != [set(group) for group in groups]:
             who = "those that could decrypt it before" if self.encrypted else f"those that {self.rule.label} names"
             raise FleetError(f"{self.path}: sops encrypted it for others than {who}; nothing was changed")
+
+
+def _read(path: str, content: bytes | None) -> Encrypted | None:
+    if not (content and content.strip()):  # which JSON cannot be
+        return None
+    try:
+        return read_file(path, content)
+    except ValueError as error:
+        raise FleetError(f"{path}: cannot be read: {error}") from None
 
 
 class _Editor:

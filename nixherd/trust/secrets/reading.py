@@ -40,6 +40,23 @@ class SecretFile:
 Kind = tuple[str, int]
 
 
+class Meaning:
+    """What the rules in a directory mean to be secrets. The directory and the fleet's are from the repository's top."""
+
+    def __init__(self, rules: Rules, directory: str, fleet: str) -> None:
+        self.rules = rules
+        self.catch_all = [rules.rule_of(path) for path in _ANY]
+        is_above = f"{fleet}/".startswith(f"{directory}/") or directory == "."
+        self.is_for_secrets = not is_above and "secret" in posixpath.basename(directory).lower()
+
+    def could_be(self, below: str) -> bool:
+        """Whether a file of this path could be a secret, in plain text or encrypted."""
+        if below.endswith(_NO_SECRETS) or _NOTES.fullmatch(posixpath.basename(below)):
+            return False
+        rule = self.rules.rule_of(below)
+        return self.is_for_secrets or (isinstance(rule, Rule) and rule not in self.catch_all)
+
+
 class Reading:
     """Reads the files that belong to one configuration, and tells which are secrets.
 
@@ -55,9 +72,7 @@ class Reading:
         self.top = root.resolve()
         for _ in Path(layout.prefix).parts:
             self.top = self.top.parent
-        self.catch_all = [rules.rule_of(path) for path in _ANY]
-        is_above = f"{layout.prefix}/".startswith(f"{directory}/") or directory == "."
-        self.is_for_secrets = not is_above and "secret" in posixpath.basename(directory).lower()
+        self.meaning = Meaning(rules, directory, layout.prefix)
 
     def done(self) -> tuple[tuple[SecretFile, ...], dict[str, bytes]]:
         """The secrets, and the contents of those that could be read, by path below the directory."""
@@ -71,7 +86,7 @@ class Reading:
     def _file(self, path: str, contents: dict[str, bytes]) -> SecretFile | None:
         """A file that may be a secret, its content put beside; None for any other."""
         below = posixpath.relpath(f"/{path}", f"/{self.directory}")
-        is_meant, place = self._is_meant(below), self.top / path
+        is_meant, place = self.meaning.could_be(below), self.top / path
         if place.is_symlink():  # what it leads to in this repository is looked at there
             if not is_meant or self.top in place.resolve().parents:
                 return None
@@ -107,17 +122,10 @@ class Reading:
             is_empty = _has_no_value(below, content)
         return SecretFile(below, encrypted, is_foreign=encrypted is None, is_empty=is_empty)
 
-    def _is_meant(self, below: str) -> bool:
-        """Whether a file of this path could be a secret, in plain text or encrypted."""
-        if below.endswith(_NO_SECRETS) or _NOTES.fullmatch(posixpath.basename(below)):
-            return False
-        rule = self.rules.rule_of(below)
-        return self.is_for_secrets or (isinstance(rule, Rule) and rule not in self.catch_all)
-
     def _is_wanted(self, file: SecretFile, beside: Collection[Kind]) -> bool:
         """Whether a file that sops has not written is taken for a secret."""
         name = posixpath.basename(file.path).encode()
-        is_called_so = self.is_for_secrets or "secret" in posixpath.dirname(file.path).lower()
+        is_called_so = self.meaning.is_for_secrets or "secret" in posixpath.dirname(file.path).lower()
         return is_called_so or self._kind(file.path) in beside or any(name in text for text in self.nix)
 
     def _kind(self, below: str) -> Kind:

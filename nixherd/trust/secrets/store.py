@@ -6,6 +6,7 @@ to the directory of the `.sops.yaml` that the file belongs to, as a `path_regex`
 
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from nixherd.trust.secrets.keeping import prove_kept, require_kept
 from nixherd.trust.secrets.people import People, recipients_of_hosts
 from nixherd.trust.secrets.placeholders import NewFile
 from nixherd.trust.secrets.places import MISNAMED, Layout, chosen_place, from_fleet, from_top, ignored, nearest
-from nixherd.trust.secrets.reading import Reading, SecretFile, holds_encrypted
+from nixherd.trust.secrets.reading import Meaning, Reading, SecretFile, holds_encrypted
 from nixherd.trust.secrets.rules import CONFIG, Rule, Rules, Unknown, parse_rules
 from nixherd.trust.secrets.sops import AsOperator, nobody
 
@@ -153,6 +154,18 @@ class Store:
     def path(self, file: str) -> str:
         """A file's path from the fleet's directory."""
         return path_of(self.directory, file, self.prefix)
+
+    def could_be_secret(self, path: str) -> bool:
+        """Whether a file of this path, from the fleet's directory, would be taken for a secret in plain text."""
+        directory = from_top(self.directory, self.prefix)
+        return Meaning(self.rules, directory, self.prefix).could_be(self.below(path))
+
+    @property
+    def usual_directory(self) -> str:
+        """Where its secrets are, or would be looked for: a directory, from the fleet's."""
+        places = Counter(posixpath.dirname(file.path) for file in self.files if file.encrypted)
+        usual = "" if "secret" in posixpath.basename(self.directory).lower() else "secrets"
+        return self.path(max(places, key=lambda place: (places[place], place), default=usual) or ".")
 
     def below(self, path: str) -> str:
         """A path from the fleet's directory as one below this one's, as rules see it."""

@@ -239,6 +239,32 @@ def test_files_that_are_not_edited(
     assert recipients(fleet)
 
 
+@pytest.mark.parametrize("regex", ["", "    path_regex: .*\n", "    path_regex: '(\\.yaml|LICENSE|lock|\\.json)$'\n"])
+def test_what_only_a_rule_for_every_file_matches_is_no_secret(edit: Edit, fleet: Path, regex: str) -> None:
+    """Encrypting a licence in place is no advice."""
+    git(fleet, "mv", "secrets/.sops.yaml", ".sops.yaml")
+    (fleet / ".sops.yaml").write_text(f"creation_rules:\n  - age: {key('admin').recipient}\n{regex}")
+    for name, text in {
+        "LICENSE": "Do as you like.\n",
+        "flake.lock": "{}\n",
+        "values.yaml": "a: 1\n",
+        "x.json": "{,",
+    }.items():
+        (fleet / name).write_text(text)
+        git(fleet, "add", "-A")
+        before = contents(fleet)
+        done = edit("true", name)
+        if name == "x.json":
+            assert "x.json: cannot be read" in done.err
+        else:
+            remedy = "name one below secrets, which is made if it does not exist"
+            assert f"{name}: is plain text, and not a secret; {remedy}" in done.err
+            assert (done.status, calls(fleet)) == (2, 0)
+        assert "sops encrypt" not in done.err
+        assert contents(fleet) == before
+    assert edit('echo "a: 1" > "$1"', "secrets/made.yaml", "--no-commit").status == 0, "what it said"
+
+
 def test_killed_in_the_editor_nothing_has_happened_and_the_next_run_works(edit: Edit, fleet: Path) -> None:
     before = contents(fleet)
     program = str(Path(sys.executable).with_name("nixherd"))
