@@ -38,7 +38,7 @@ from nixherd.trust.retire import imported
 from nixherd.trust.secrets.files import Encrypted, Format
 from nixherd.trust.secrets.identities import Opens, Operator
 from nixherd.trust.secrets.keeping import require_kept, require_opened
-from nixherd.trust.secrets.places import Layout, chosen_place
+from nixherd.trust.secrets.places import Layout, chosen_place, from_fleet
 from nixherd.trust.secrets.rules import CONFIG, Rule
 from nixherd.trust.secrets.sops import operator
 from nixherd.trust.secrets.store import Secrets
@@ -220,7 +220,8 @@ def init(front: Front, /, name: str | None, persons: tuple[str, ...], replace_un
     """
     directory, identity = click.get_current_context().meta["secrets"], options["identity"]
     if directory is not None:
-        chosen_place(front.root, Layout.of(front.root).prefix, directory)
+        prefix = Layout.of(front.root).prefix
+        directory = from_fleet(chosen_place(front.root, prefix, directory), prefix)
     declared = front.declared()
 
     def begun(change: Wanted) -> Wanted:

@@ -6,6 +6,7 @@ It is for a new fleet, and for one whose shipped examples its new owner cannot d
 import json
 import posixpath
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from nixherd.trust.secrets.files import Format
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.people import recipient_of_host
 from nixherd.trust.secrets.placeholders import NewFile, document
+from nixherd.trust.secrets.places import from_fleet, from_top
 from nixherd.trust.secrets.reading import SecretFile
 from nixherd.trust.secrets.rules import CONFIG, Rule, parse_rules
 from nixherd.trust.secrets.store import Secrets, Store
@@ -58,20 +60,27 @@ def declared_files(declared: Iterable[Declared]) -> tuple[DeclaredFile, ...]:
     return tuple(DeclaredFile(path, tuple(secrets[path]), tuple(hosts[path])) for path in sorted(secrets))
 
 
-def directory_of(files: Sequence[DeclaredFile]) -> str:
+def directory_of(files: Sequence[DeclaredFile], prefix: str = "") -> str:
     """The directory for `.sops.yaml`, from the fleet's: the innermost that has all the files; the usual one for none.
 
-    Usage where that is outside of the fleet's directory.
+    `prefix` is the fleet's from the top of its repository. Usage where that is outside of the fleet's directory.
     """
     if not files:
         return USUAL
-    found = posixpath.commonpath([posixpath.dirname(f"/{file.path}") for file in files]).lstrip("/") or "."
-    if any(file.path.startswith("../") for file in files):
-        outside = next(file.path for file in files if file.path.startswith("../"))
-        raise Usage(
-            f"{outside} is declared, outside of the fleet's directory: say where {CONFIG} is to be (--directory)"
-        )
+    found = _innermost([file.path for file in files], prefix)
+    if outside := next((file.path for file in files if file.path.startswith("../")), None):
+        what = f"{outside} is declared, outside of the fleet's directory, and {CONFIG} would be in {found}"
+        raise Usage(f"{what}; say that, or a directory above it: {_said(found)}")
     return found
+
+
+def _innermost(paths: Iterable[str], prefix: str) -> str:
+    tops = [posixpath.dirname(f"/{from_top(path, prefix)}") for path in paths]
+    return from_fleet(posixpath.commonpath(tops).lstrip("/") or ".", prefix)
+
+
+def _said(directory: str) -> str:
+    return f"`nixherd secrets --directory {shlex.quote(directory)} init`"
 
 
 def config_text(
@@ -169,7 +178,11 @@ def started(change: Wanted, start: Start) -> Wanted:
         left = [name for name, key in start.people.items() if key.bare not in there]
         note = f"{old.config} is there already, and was not given {', '.join(left)}; write the key into its rules"
         return replace(change, notes=(*change.notes, f"{note}, then `nixherd secrets apply`")) if left else change
-    directory = old.directory if old is not None else start.directory or directory_of(tuple(declared.values()))
+    directory = (
+        old.directory
+        if old is not None
+        else start.directory or directory_of(tuple(declared.values()), change.secrets.prefix)
+    )
     files = {old.path(file.path): file for file in old.files} if old is not None else {}
     kept = {path: file for path, file in files.items() if path not in start.unreadable}
     in_the_way = (path for path in declared if path not in files and (change.current(path) or b"").strip())
@@ -181,7 +194,7 @@ def started(change: Wanted, start: Start) -> Wanted:
     readers = {path: declared[path].hosts if path in declared else () for path in sorted({*declared, *kept})}
     hosts = {host.id: key for host in change.fleet.hosts.values() if (key := recipient_of_host(host)) is not None}
     used = {host: hosts[host] for host in sorted({*chain.from_iterable(readers.values())} & hosts.keys())}
-    rules = [(_below(path, directory), reading) for path, reading in readers.items()]
+    rules = [(_below(path, directory, readers, change.secrets.prefix), reading) for path, reading in readers.items()]
     text = config_text(start.people, used, rules)
     change = _without_unreadable(change, [path for path in files if path not in {*kept, *declared}])
     config, names = posixpath.normpath(f"{directory}/{CONFIG}"), ", ".join(_anchors([*start.people, *used]).values())
@@ -199,7 +212,8 @@ def _old_store(secrets: Secrets, directory: str | None) -> Store | None:
     if directory is not None:
         return next((store for store in secrets.stores if store.directory == directory), None)
     if len(secrets.stores) > 1:
-        raise Usage(f"there are {' and '.join(secrets.configs)}; say which is meant (--directory)")
+        ways = " or ".join(_said(store.directory) for store in secrets.stores)
+        raise Usage(f"there are {' and '.join(secrets.configs)}; say which is meant: {ways}")
     return next(iter(secrets.stores), None)
 
 
@@ -247,11 +261,12 @@ def _new_file(change: Wanted, file: DeclaredFile, config: str) -> NewFile:
     return NewFile(file.path, config, file_format, text, keys_of(file), frozenset(rule.recipients), names)
 
 
-def _below(path: str, directory: str) -> str:
+def _below(path: str, directory: str, paths: Iterable[str], prefix: str) -> str:
     """A file's path as a rule sees it. Usage for one that is outside of the directory."""
-    found = posixpath.relpath(f"/x/{path}", f"/x/{directory}")
+    found = posixpath.relpath(f"/{from_top(path, prefix)}", f"/{from_top(directory, prefix)}")
     if found.startswith("../"):
-        raise Usage(f"{path} is declared, and not below {directory}: say where {CONFIG} is to be (--directory)")
+        remedy = f"say where {CONFIG} is to be: {_said(_innermost(paths, prefix))}"
+        raise Usage(f"{path} is declared, and not below {directory}; {remedy}")
     return found
 
 

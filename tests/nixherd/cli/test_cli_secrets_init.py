@@ -173,6 +173,35 @@ def test_what_is_there_in_plain_text_is_not_lost(secrets: Any, fleet: Path) -> N
     assert "secrets/dev.yaml: is there, no .sops.yaml is for it, and what is in it would be lost" in done.err
 
 
+def test_where_files_are_above_the_fleet_it_says_which_directory_to_give(
+    fleet: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And that, done as it says it, is what helps."""
+    empty(fleet)
+    for name in ("hosts.nix", "hosts", "vms", "flake.nix"):
+        (fleet / "nix").mkdir(exist_ok=True)
+        git(fleet, "mv", name, f"nix/{name}")
+    flake = fleet / "nix" / "flake.nix"
+    flake.write_text(flake.read_text().replace("./secrets", "../secrets"))
+    git(fleet, "commit", "-qam", "below")
+    before = contents(fleet)
+
+    def secrets(*words: str) -> Ended:
+        return Ended(run(["--fleet", str(fleet / "nix"), "secrets", *words]), *capfd.readouterr())
+
+    for words in (("init",), ("--directory", ".", "init"), ("--directory", "secrets", "init")):
+        refused = secrets(*words)
+        assert refused.status == 2
+        assert len(refused.err.strip().splitlines()) == 1
+        assert "`nixherd secrets --directory ../secrets init`" in refused.err
+        assert contents(fleet) == before
+    done = secrets("--directory", "../secrets/", "init", "--name", "me", "--json")
+    assert done.status == 0, done.err
+    assert set(recipients(fleet)) == {"common.yaml", "dev.yaml"}
+    again = secrets("--directory", "../secrets/", "init", "--name", "me", "--json")
+    assert (again.status, again.json["changed"]) == (0, False), again.err
+
+
 def test_a_person_who_is_not_written_is_named(secrets: Any, fleet: Path) -> None:
     empty(fleet)
     assert secrets("init", "--name", "me").status == 0

@@ -1,5 +1,7 @@
 """The `.sops.yaml` that a fleet begins with: what its rules say, read by the parser, and what is refused."""
 
+import re
+
 import pytest
 
 from nixherd.base.errors import Usage
@@ -70,6 +72,16 @@ def test_the_configuration_is_where_all_files_are_below(paths: tuple[str, ...], 
     assert directory_of(declared_files([Declared("web", tuple(map(secret, paths)))])) == directory
 
 
-def test_a_file_outside_of_the_fleet_needs_a_word() -> None:
-    with pytest.raises(Usage, match="--directory"):
-        directory_of(declared_files([Declared("web", (secret("../secrets/a.yaml"),))]))
+@pytest.mark.parametrize(
+    ("paths", "directory"),
+    [
+        (("../secrets/a.yaml", "../secrets/b/c.yaml"), "../secrets"),
+        (("../secrets/a.yaml", "secrets/b.yaml"), ".."),
+        (("../secrets/a.yaml", "../../my secrets/b.yaml"), "../.."),
+        (("../../my secrets/a.yaml",), "'../../my secrets'"),
+    ],
+)
+def test_a_file_outside_of_the_fleet_needs_a_word_which_is_said(paths: tuple[str, ...], directory: str) -> None:
+    words = re.escape(f"`nixherd secrets --directory {directory} init`".replace("../..", "../.."))
+    with pytest.raises(Usage, match=words):
+        directory_of(declared_files([Declared("web", tuple(map(secret, paths)))]), "infra/nix")
