@@ -219,19 +219,21 @@ def named(rules: Mapping[str, Rules], given: Iterable[str | int]) -> list[tuple[
 
 def _named(rules: Mapping[str, Rules], given: str) -> tuple[str, Rule]:
     everyone = [(config, rule) for config, each in rules.items() for rule in each.rules]
-    config, _, rest = given.rpartition(":")
+    config, colon, rest = given.rpartition(":")
+    if not given.strip() or (colon and config in rules and not rest.strip()):
+        raise Usage(f"{given!r} names no rule; write its number or a part of its path_regex: {labels(rules)}")
     tries = [(everyone, given)]
     if config in rules:
         tries.insert(0, ([each for each in everyone if each[0] == config], rest))
     for candidates, text in tries:
         exact = [each for each in candidates if text in (str(each[1].number), each[1].path_regex)]
-        found = exact or [each for each in candidates if text and text in (each[1].path_regex or "")]
+        found = exact or [each for each in candidates if text in (each[1].path_regex or "")]
         if len(found) == 1:
             return found[0]
         if found:
             which = "; ".join(f"{where}: {rule.label}" for where, rule in found)
             raise Usage(f"rule {given} is several: {which}; name it by its whole path_regex, or as FILE:NUMBER")
-    raise Usage(f".sops.yaml has no rule {given or repr(given)}; there are {labels(rules)}")
+    raise Usage(f".sops.yaml has no rule {given}; there are {labels(rules)}")
 
 
 # Keys by name
@@ -247,7 +249,9 @@ def called(people: People, rules: Mapping[str, Rules], given: str) -> Recipient:
     if found:
         raise Usage(f"{given} is what {len(found)} keys are called: {', '.join(key.value for key in found)}; name one")
     names = ", ".join(map(people.name, known))
-    raise Usage(f"nobody is called {given or repr(given)} in {' or '.join(rules)}; there are {names}")
+    raise Usage(
+        f"nobody is called {given if given.strip() else repr(given)} in {' or '.join(rules)}; there are {names}"
+    )
 
 
 # Readers

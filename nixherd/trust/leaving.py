@@ -18,7 +18,7 @@ from nixherd.trust.secrets.key_names import is_key
 from nixherd.trust.secrets.keys import Recipient, age_keys
 from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.places import from_top
-from nixherd.trust.secrets.rules import Rule, Rules
+from nixherd.trust.secrets.rules import Rule, Rules, parse_rules
 from nixherd.trust.secrets.store import Store
 
 _COMMITS = 200  # the latest ones that changed a .sops.yaml
@@ -118,7 +118,7 @@ def _is_whole_key(text: str) -> bool:
 
 def _was_known(change: Wanted, name: str) -> bool:
     """Whether this was a recipient, or could have been one: a host's id, a key, or what an earlier commit has."""
-    if not name:
+    if not name.strip():
         return False
     if name in change.fleet.hosts or _is_whole_key(name):
         return True
@@ -130,9 +130,18 @@ def _was_known(change: Wanted, name: str) -> bool:
         ids = repository.reachable(f"--max-count={_COMMITS}", "HEAD", "--", store.config)
         place = from_top(store.config, change.secrets.prefix)
         texts = repository.contents([f"{id}:{place}" for id in ids], kind="blob").values()
-        if any(word.search(text) for text in texts):
+        if any(word.search(text) and _names(text, name) for text in texts):
             return True
     return False
+
+
+def _names(text: bytes, name: str) -> bool:
+    """Whether a `.sops.yaml` calls a key so; what cannot be read any more is believed to."""
+    try:
+        rules = parse_rules(text.decode())
+    except ValueError:
+        return True
+    return name in rules.names.values() or any(name in (key.value, key.label) for key in rules.known)
 
 
 def without_rules(

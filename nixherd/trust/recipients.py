@@ -228,9 +228,8 @@ def meant(change: Wanted, given: str) -> Iterator[Recipient]:
         yield called(people, rules, given)
     else:
         everybody = sorted({people.name(key) for each in rules.values() for key in each.recipients})
-        raise NotARecipient(
-            f"{given or repr(given)} is not a recipient in {' or '.join(rules)}; there are {', '.join(everybody)}"
-        )
+        given = given if given.strip() else repr(given)
+        raise NotARecipient(f"{given} is not a recipient in {' or '.join(rules)}; there are {', '.join(everybody)}")
 
 
 # Files

@@ -98,13 +98,21 @@ def test_rules_are_named_by_number_expression_or_a_part(given: list[str | int], 
     [
         ("nosuch", r".sops.yaml has no rule nosuch; there are secrets/.sops.yaml: rule 1 \(\^common\)"),
         (9, ".sops.yaml has no rule 9"),
-        ("", ".sops.yaml has no rule '';"),
+        ("", "'' names no rule; write its number"),
+        (" ", "' ' names no rule; write its number"),
         ("yaml", r"rule yaml is several: secrets/.sops.yaml: rule 2 .*; secrets/.sops.yaml: rule 3 .*; name it by its"),
     ],
 )
 def test_what_is_none_or_several_is_refused_with_all_of_them(given: str | int, words: str) -> None:
     with pytest.raises(Usage, match=words):
         of(declares(), rules=[given])
+
+
+def test_blanks_name_no_rule_that_has_one() -> None:
+    text = rules(("'my secrets/'", ADMIN), ("''", ADMIN))
+    for given in ("", " ", "secrets/.sops.yaml:", "secrets/.sops.yaml: "):
+        with pytest.raises(Usage, match=f"'{given}' names no rule; write its number or a part of its path_regex"):
+            named({"secrets/.sops.yaml": parse_rules(text)}, [given])
 
 
 def test_in_several_files_a_number_needs_the_file() -> None:
