@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from nixherd.base.errors import FleetError, Usage
 from nixherd.nix.declared import Declared, DeclaredSecret
 from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.keys import named as keys_named
 from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.rules import Rule, Rules, Unknown
 from nixherd.trust.secrets.store import Secrets, Store
@@ -242,7 +243,7 @@ def _named(rules: Mapping[str, Rules], given: str) -> tuple[str, Rule]:
 def called(people: People, rules: Mapping[str, Rules], given: str) -> Recipient:
     """Find the key that is meant by its text, or by what it is called. Usage where that is none or several."""
     known = dict.fromkeys(key for each in rules.values() for key in each.known)
-    found = [key for key in known if given in (key.value, key.bare.value)]
+    found = named_keys(known, given)
     found = found or [key for key in known if given in (people.name(key), people.others.get(key.value))]
     if len(found) == 1:
         return found[0]
@@ -252,6 +253,14 @@ def called(people: People, rules: Mapping[str, Rules], given: str) -> Recipient:
     raise Usage(
         f"nobody is called {given if given.strip() else repr(given)} in {' or '.join(rules)}; there are {names}"
     )
+
+
+def named_keys(keys: Collection[Recipient], given: str) -> list[Recipient]:
+    """The keys that are meant by the text of one. Usage where that is several."""
+    try:
+        return keys_named(keys, given)
+    except ValueError as error:
+        raise Usage(str(error)) from None
 
 
 # Readers

@@ -15,7 +15,7 @@ from nixherd.trust.former import is_former, once_pinned
 from nixherd.trust.recipients import NotARecipient, meant, namesakes, with_rekeys
 from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.key_names import is_key
-from nixherd.trust.secrets.keys import Recipient, age_keys
+from nixherd.trust.secrets.keys import Recipient, age_keys, named
 from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.places import from_top
 from nixherd.trust.secrets.rules import Rule, Rules, parse_rules
@@ -130,18 +130,22 @@ def _was_known(change: Wanted, name: str) -> bool:
         ids = repository.reachable(f"--max-count={_COMMITS}", "HEAD", "--", store.config)
         place = from_top(store.config, change.secrets.prefix)
         texts = repository.contents([f"{id}:{place}" for id in ids], kind="blob").values()
-        if any(word.search(text) and _names(text, name) for text in texts):
+        if any(_names(text, name, word) for text in texts):
             return True
     return False
 
 
-def _names(text: bytes, name: str) -> bool:
-    """Whether a `.sops.yaml` calls a key so; what cannot be read any more is believed to."""
+def _names(text: bytes, name: str, word: re.Pattern[bytes]) -> bool:
+    """Whether a `.sops.yaml` has a key that is called so; what cannot be read any more is believed to."""
     try:
         rules = parse_rules(text.decode())
+        return (
+            name in rules.names.values()
+            or any(name == key.label for key in rules.known)
+            or bool(named(rules.known, name))
+        )
     except ValueError:
-        return True
-    return name in rules.names.values() or any(name in (key.value, key.label) for key in rules.known)
+        return bool(word.search(text))
 
 
 def without_rules(

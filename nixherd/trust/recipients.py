@@ -18,10 +18,10 @@ from nixherd.nix.edit import NixText
 from nixherd.ssh import age
 from nixherd.trust.enrol import Wanted
 from nixherd.trust.former import forms_of, keys_of_others, known_keys
-from nixherd.trust.joining import Admission, Missing, called, joined, require_covered
+from nixherd.trust.joining import Admission, Missing, called, joined, named_keys, require_covered
 from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.files import Format
-from nixherd.trust.secrets.keys import Recipient, guess
+from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.keys import age as age_key
 from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.placeholders import NewFile, document
@@ -217,7 +217,7 @@ def meant(change: Wanted, given: str) -> Iterator[Recipient]:
     elif shared := sorted((key for key in there if key.bare in known), key=str):
         what = f"{shared[0].value} is the host key of {people.host(shared[0].bare)} as well, and would leave with it"
         raise Usage(f"{given}: {what}; give the other a key of its own, or name the key to remove it")
-    elif same := [key for key in there if given in (key.value, key.bare.value) or key.bare == guess(given).bare]:
+    elif same := named_keys(there, given):
         yield from same
     elif (names := namesakes(change, given)) and given in change.fleet.hosts:
         keys = ", ".join(key.value for _, key in names)

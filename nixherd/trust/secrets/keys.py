@@ -28,6 +28,10 @@ _FINGERPRINT = re.compile(
 )
 
 
+_IDS = (8, 16)  # digits of a PGP key's id
+_LONG_FINGERPRINT = 64  # digits
+
+
 class Kind(StrEnum):
     """What a key is of; the value is its word in a key group of `.sops.yaml`."""
 
@@ -201,6 +205,34 @@ def guess(text: str) -> Recipient:
         except ValueError:
             pass
     return age(text)
+
+
+def is_same(key: Recipient, other: Recipient) -> bool:
+    """Whether two texts may be one key: a PGP key by a fingerprint, or by what of that is its id."""
+    one, two = key.bare, other.bare
+    if one == two or not one.kind is two.kind is Kind.PGP:
+        return one == two
+    short, long = sorted((one.value, two.value), key=len)
+    # of versions 5 and 6 the id is the beginning (RFC 9580 §5.5.4.3)
+    is_id = long.startswith(short) if len(long) == _LONG_FINGERPRINT else long.endswith(short)
+    return is_id and len(short) in _IDS and len(long) > len(short)
+
+
+def named(keys: Iterable[Recipient], given: str) -> list[Recipient]:
+    """Return the keys that are meant by the text of one: several where it is written in several ways.
+
+    ValueError, with them, where these are several keys.
+    """
+    text = "".join(given.split()) if _FINGERPRINT.fullmatch("".join(given.split())) else given
+    meant = guess(text)
+    is_short = meant.kind is Kind.PGP and len(meant.bare.value) < max(_IDS)  # may be a word as well
+    exact = [key for key in keys if given in (key.value, key.bare.value) or key.bare == meant.bare]
+    found = [key for key in keys if is_same(key, meant)] if not is_short else exact
+    found = list(dict.fromkeys((*exact, *found)))
+    if any(not is_same(one, two) for one in found for two in found):
+        fingerprints = ", ".join(sorted({key.bare.value for key in found}))
+        raise ValueError(f"{given} is the id of several keys: {fingerprints}; name one by its fingerprint")
+    return found
 
 
 def unknown_because(keys: Iterable[Recipient]) -> str | None:

@@ -138,6 +138,59 @@ def test_a_host_that_is_none_any_more_is_found_and_removed(
     assert secrets("status", "--json").status == 0
 
 
+FINGERPRINT = "85D77543B3D624B63CEA9E6DBC17301B491B3F21"
+SPACED = "85D7 7543 B3D6 24B6 3CEA  9E6D BC17 301B 491B 3F21"
+OTHER = "0F5C9B4C1A2D3E4F5061728394A5B6C7D8E9F001"
+SAME_ID = "1111111111111111111111117C17301B491B3F21".replace("7C", "BC")
+
+
+def with_pgp(fleet: Path, *written: str) -> str:
+    """A rule for files to come, that these are in; return the text."""
+    path = fleet / "secrets" / ".sops.yaml"
+    who = "".join(f"          - {each}\n" for each in written)
+    rule = "  - path_regex: ^of-tomorrow\n    key_groups:\n      - pgp:\n" + who
+    path.write_text(path.read_text() + rule)
+    git(fleet, "commit", "-qam", "somebody with PGP")
+    return path.read_text()
+
+
+@pytest.mark.parametrize("written", [FINGERPRINT, FINGERPRINT.lower(), f"0x{FINGERPRINT}!", FINGERPRINT[-16:]])
+@pytest.mark.parametrize(
+    "given",
+    [FINGERPRINT, FINGERPRINT.lower(), SPACED, SPACED.lower(), f"0x{FINGERPRINT}", FINGERPRINT[-16:]]
+    + [f"0x{FINGERPRINT[-16:].lower()}", "BC17 301B 491B 3F21"],
+)
+def test_a_pgp_key_is_named_by_its_fingerprint_or_its_long_id(
+    secrets: Any, fleet: Path, written: str, given: str
+) -> None:
+    with_pgp(fleet, OTHER, written)
+    done = secrets("remove-host", given, "--json")
+    assert done.status == 0, done.err
+    text = (fleet / "secrets" / ".sops.yaml").read_text()
+    assert OTHER in text
+    assert written not in text
+    again = secrets("remove-host", given, "--json")
+    assert (again.status, again.json["changed"]) == (0, False), again.err
+
+
+def test_a_key_that_is_written_twice_goes_altogether(secrets: Any, fleet: Path) -> None:
+    with_pgp(fleet, OTHER, FINGERPRINT, FINGERPRINT[-16:].lower())
+    assert secrets("remove-host", FINGERPRINT).status == 0
+    assert "491b3f21" not in (fleet / "secrets" / ".sops.yaml").read_text().lower()
+
+
+def test_an_id_of_two_keys_is_refused_with_both(secrets: Any, fleet: Path) -> None:
+    text = with_pgp(fleet, OTHER, FINGERPRINT, SAME_ID)
+    refused = secrets("remove-host", FINGERPRINT[-16:].lower())
+    assert refused.status == 2
+    expected = f"bc17301b491b3f21 is the id of several keys: {SAME_ID}, {FINGERPRINT}; name one by its fingerprint"
+    assert refused.err.splitlines()[-1].endswith(expected)
+    assert (fleet / "secrets" / ".sops.yaml").read_text() == text
+    assert secrets("remove-host", SAME_ID.lower()).status == 0
+    assert FINGERPRINT in (fleet / "secrets" / ".sops.yaml").read_text()
+    assert "is not a recipient in" in secrets("remove-host", FINGERPRINT[-8:]).err, "too short, as a word may be"
+
+
 def test_hosts_with_one_key_are_found_and_what_that_says_helps(
     secrets: Any, fleet: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
