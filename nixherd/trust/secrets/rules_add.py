@@ -21,6 +21,8 @@ from nixherd.trust.secrets.yaml_tree import Node
 FIELDS = (*Kind, "hc_vault_transit_uri")
 MORE = "and more"
 """the end of the comment behind a list that was written out of an alias: `[*a, *b] # *all and more`"""
+ONE = f"one key {MORE}"
+"""the comment behind the word of a list that was written out of one key, whose own comment names it"""
 _NOT_IN_ANCHORS = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -283,10 +285,36 @@ class Adding:
         words = words_in(editor.lines, keys)
         if not words:
             raise editor.cannot(keys)
+        if len(words) == 1 and (entry := self._named_behind(keys)) is not None:
+            self._make_list(keys, entry)
+            return
         end = words[-1][1]
         between = editor.text[words[-2][1] : words[-1][0]] if len(words) > 1 else ","
         editor.splice(end, end, f"{between}{self.recipient.value}")
         editor.changed[id(keys)] = f"{keys.value},{self.recipient.value}"
+
+    def _named_behind(self, keys: Node) -> Entry | None:
+        """Return the entry of one key that stands alone in its line, where the comment behind it is its name."""
+        editor, parent = self.editor, self.editor.parent(keys)
+        if parent is None or parent.flow or keys.style in (">", "|"):
+            return None
+        entry = next((each for each in listed(editor.lines, parent) if each.node is keys), None)
+        is_its = entry is not None and entry.behind == editor.before.names.get(value_of(keys.value or ""), "")
+        return entry if is_its and entry is not None and entry.behind else None
+
+    def _make_list(self, keys: Node, entry: Entry) -> None:
+        """Make a list of one key, with its comment, and the recipient."""
+        editor, lines, parent = self.editor, self.editor.lines, self.editor.parent(keys)
+        word = next(name for name, value in (parent.pairs if parent else None) or () if value is keys)
+        lead = f"{' ' * (word.start - lines.start(word.start))}  - "
+        item = self._word(keys.start)
+        if not item.startswith("*"):
+            item = f"{scalar(self.recipient.value, keys.style or None)}{insert.behind_like(entry, self.name)}"
+            self._is_named = True
+        end = lines.end(keys.end)
+        editor.splice(keys.start, keys.start, f"# {ONE}{editor.newline}{lead}")
+        editor.splice(end, end, lines.inserted(end, [f"{lead}{item}"]))
+        editor.changed[id(keys)] = [keys.value, self.recipient.value]
 
     def _write_out(self, alias: Node, target: Node) -> None:
         """Write out what an alias stands for, in its place alone, with one key more."""

@@ -10,7 +10,7 @@ from nixherd.trust.secrets.key_names import is_key, is_rules_heading, listed, va
 from nixherd.trust.secrets.keys import Group, Recipient
 from nixherd.trust.secrets.meaning import Plain, pruned
 from nixherd.trust.secrets.rules import Rule, group_keys
-from nixherd.trust.secrets.rules_add import FIELDS, MORE
+from nixherd.trust.secrets.rules_add import FIELDS, MORE, ONE
 from nixherd.trust.secrets.rules_text import NOT_KEYS, RulesText, by_words, words_in
 from nixherd.trust.secrets.yaml_lines import Entry, entries_of
 from nixherd.trust.secrets.yaml_tree import Node
@@ -106,6 +106,7 @@ class Cutting:
             return
         entries = {id(entry.node): entry for entry in listed(self.editor.lines, collection)}
         if not collection.flow:
+            self._unlist(collection, items)
             for item in items:
                 cut_lines(self.editor, entries[id(item)])
             return
@@ -127,6 +128,17 @@ class Cutting:
             return False
         editor.splice(collection.start, collection.end + behind.end(), f"*{behind[1]}")
         return True
+
+    def _unlist(self, collection: Node, items: Sequence[Node]) -> None:
+        """Write one key again, with its comment, where a list was made of it for those who leave."""
+        editor, first = self.editor, (collection.items or [])[0]
+        if len(collection.items or ()) != len(items) + 1 or first in items:
+            return
+        parent = editor.parent(collection)
+        word = next((name for name, value in (parent.pairs if parent else None) or () if value is collection), None)
+        made = re.compile(rf":[ \t]*(# {ONE}[ \t]*\r?\n[ \t]*-[ \t]+)")
+        if word is not None and (found := made.match(editor.text, word.end)) and found.end() == first.start:
+            editor.splice(found.start(1), found.end())
 
     def _empty(self, collection: Node) -> None:
         """Cut a list that has nobody any more: with its word, in a rule; otherwise `[]` stays."""

@@ -80,6 +80,25 @@ def test_several_hosts_leave_with_one_commit(secrets: Any, fleet: Path) -> None:
     assert "nobody is not a recipient in secrets/.sops.yaml; there are admin" in secrets("remove-host", "nobody").err
 
 
+def test_a_host_beside_somebody_whom_a_comment_names_comes_and_goes(secrets: Any, fleet: Path) -> None:
+    path, boss = fleet / "secrets" / ".sops.yaml", key("admin").recipient
+    rule = f"path_regex: ^dev\\.yaml$\n    age: {boss}"
+    path.write_text(
+        path.read_text().replace("  - &admin", "  #").replace("*admin", boss).replace(rule, f"{rule} # boss")
+    )
+    hosts = fleet / "hosts.nix"
+    hosts.write_text(hosts.read_text().replace("placeholder", key("dev").public))
+    git(fleet, "commit", "-qam", "named by a comment")
+    before = path.read_text()
+    done = secrets("add-host", "dev")
+    assert done.status == 0, done.err
+    assert f"    age: # one key and more\n      - {boss} # boss\n" in path.read_text()
+    assert recipients(fleet)["dev.yaml"] == {"admin", "dev"}, "by sops"
+    assert secrets("remove-host", "dev").status == 0
+    assert path.read_text() == before
+    assert recipients(fleet) == BEFORE
+
+
 def test_their_rules_and_files_go_where_that_is_asked_for(secrets: Any, fleet: Path) -> None:
     before = (fleet / "secrets" / ".sops.yaml").read_text()
     per_host(fleet)
