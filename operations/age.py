@@ -34,7 +34,7 @@ def identity(path: str, source: str = HOST_KEY) -> Change | NoChange:
     same = (
         f'[ -s {target} ] && [ "$(stat -c %a {target})" = 600 ] && ssh-to-age -private-key -i {key} | cmp -s - {target}'
     )
-    if recipient is not None and machine.run(same, sudo=True).status == 0:
+    if recipient is not None and machine.look(lambda: machine.run(same, sudo=True)).status == 0:
         return NoChange(f"{path} is the identity of {recipient}")
     script = (
         f"command -v ssh-to-age >/dev/null || {{ echo 'ssh-to-age is not installed' >&2; exit 1; }}; "

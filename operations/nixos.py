@@ -142,7 +142,8 @@ def hardware_configuration(path: str | bool) -> Change | NoChange:
     if machine and executing(host):
         installing.require_our_installer(host, machine)
         script = "nixos-generate-config --show-hardware-config --no-filesystems --root /mnt"
-        generated = output_of(machine_for(host), script, what="nixos-generate-config").rstrip("\n") + "\n"
+        there = machine_for(host)
+        generated = there.look(lambda: output_of(there, script, what="nixos-generate-config")).rstrip("\n") + "\n"
         if generated.encode() == tree.read(root, inside):
             return NoChange(f"{file} is what the machine has")
     write = partial(installing.write_hardware, host, inside, generated)

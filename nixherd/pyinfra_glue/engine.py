@@ -2,18 +2,18 @@
 
 import socket
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from shlex import quote
-from typing import Any
+from typing import Any, TypeVar
 
 from paramiko import Channel, SSHException
 from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
 from pyinfra.connectors.util import CommandOutput
 
-from nixherd.base.errors import FAILURES, Usage
+from nixherd.base.errors import FAILURES, NotSent, Unforeseen, Usage
 from nixherd.base.process import Completed
 from nixherd.deploy.activate import activate
 from nixherd.deploy.build import builder_of
@@ -33,7 +33,7 @@ from nixherd.pyinfra_glue.operation import Change, NoChange
 from nixherd.ssh.destination import Destination
 
 INSTALLED = (Epoch.FINAL,)
-
+T = TypeVar("T")
 
 PLANNED = "plan"  # the id of a rollout that is only planned
 
@@ -95,6 +95,20 @@ class PyinfraMachine:
         if not if_lost:
             self._connector.drop()
         return self._connector.reach(deadline, epochs=self._epochs, absent_ok=absent_ok).address
+
+    def look(self, ask: Callable[[], T], deadline: float | None = None) -> T:
+        """Ask what changes nothing; once more, on a new connection, where the one that stood broke meanwhile.
+
+        `deadline` is for that connection, in seconds. Nothing is asked again while planning, which waits for nobody,
+        nor where the machine was told nothing. What has to be on a connection that has proven more is not asked so.
+        """
+        try:
+            return ask()
+        except OSError as error:
+            if isinstance(error, NotSent | Unforeseen) or not executing(self._host):
+                raise
+            self.reconnect(deadline)
+            return ask()
 
     def copy_to(self) -> Destination:
         return self._connector.destination()
@@ -178,7 +192,7 @@ def begin_reached(host: Host, **changes: Any) -> tuple[Rollout, HostRun, Reached
     """Begin a rollout of one row, and ask the machine what runs on it at this moment."""
     rollout, host_run = begin_rollout(host, **changes)
     address = host_run.machine.reconnect(if_lost=True) if executing(host) else ""
-    reached = Reached(address, ask_running(host_run.machine, host_run.kind))
+    reached = Reached(address, PyinfraMachine(host).look(lambda: ask_running(host_run.machine, host_run.kind)))
     host_run.value = reached
     return rollout, host_run, reached
 

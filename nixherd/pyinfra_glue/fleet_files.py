@@ -148,7 +148,8 @@ def _read(host: Host) -> str:
     host_id = fleet_host(host).id
     if connector_of(host).connected or executing(host):
         machine_of(host)
-        done = machine_for(host).run(f"cat {HOST_KEY_FILE}")
+        machine = machine_for(host)
+        done = machine.look(lambda: machine.run(f"cat {HOST_KEY_FILE}"))
         if done.status == 0 and done.stdout.strip():
             try:
                 key = parse_public_key(done.stdout.strip())

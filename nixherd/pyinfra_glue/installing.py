@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pyinfra.api.host import Host
 
-from nixherd.base.errors import FleetError, NotSent, Refused, Unforeseen
+from nixherd.base.errors import FleetError, Refused
 from nixherd.base.process import Completed
 from nixherd.base.reasons import reason
 from nixherd.base.ssh_keys import HOST_KEY, HOST_KEY_FILE
@@ -61,16 +61,9 @@ def machine_of(host: Host, verb: str | None = None) -> MachineState | None:
 
 
 def _look_at(host: Host) -> Completed:
-    """Ask the machine; once more where the connection broke meanwhile, since that only looks."""
+    """Ask the machine what runs on it."""
     machine = machine_for(host)
-    try:
-        return machine.run(machine_script(), deadline=ANSWER_DEADLINE)
-    except OSError as error:
-        if isinstance(error, NotSent | Unforeseen) or not executing(host):
-            raise
-        connector_of(host).drop()
-        connector_of(host).reach()
-        return machine.run(machine_script(), deadline=ANSWER_DEADLINE)
+    return machine.look(lambda: machine.run(machine_script(), deadline=ANSWER_DEADLINE))
 
 
 def state_in(host: Host, done: Completed) -> MachineState:
@@ -109,7 +102,7 @@ def require_still_installable(host: Host, verb: str) -> None:
     host_id, fleet = fleet_host(host).id, load_fleet(context_of(host).fleet.path)
     require_installable(fleet, host_id, verb)
     connector_of(host).reach()
-    machine = state_in(host, machine_for(host).run(machine_script(), deadline=ANSWER_DEADLINE))
+    machine = state_in(host, _look_at(host))
     if fleet.vm_of(host_id) is None and fleet.vms:
         require_no_declared_guest(fleet, context_of(host).hypervisor.client, machine["macs"], host_id, verb)
     connector_of(host).prove_for_wiping()

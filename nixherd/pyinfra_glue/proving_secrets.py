@@ -13,6 +13,7 @@ from nixherd.base.errors import FleetError, Unforeseen
 from nixherd.base.process import Completed
 from nixherd.base.reasons import failure
 from nixherd.base.terminal import line_of
+from nixherd.deploy.machine import ANSWER_DEADLINE
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.running import try_running
 from nixherd.fleet.load import load_fleet
@@ -153,8 +154,9 @@ def _causes(host: Host, identity: Identity) -> Causes:
 
 def _answer(host: Host, script: str, what: str) -> str:
     """What a script prints on the machine: as root, in a home as its user. FleetError where it fails."""
+    machine, is_root = PyinfraMachine(host), fleet_host(host).is_nixos
     try:
-        return _run(PyinfraMachine(host), script, what, is_root=fleet_host(host).is_nixos)
+        return machine.look(lambda: _run(machine, script, what, is_root=is_root), ANSWER_DEADLINE)
     except Unforeseen:
         raise
     except OSError as error:
