@@ -1,9 +1,9 @@
 """A machine as the engine asks and changes it: a protocol, so that the engine knows neither pyinfra nor paramiko."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from nixherd.base.errors import DeadlineExceeded, EndUnknown, FleetError, NotBegun, NotSent, Unforeseen
 from nixherd.base.process import Completed
@@ -15,6 +15,7 @@ from nixherd.ssh.login_shell import ENDED, RUNNING, Job
 COMMAND_DEADLINE = 120.0  # seconds for a command; what takes longer is a job
 ANSWER_DEADLINE = 60.0  # seconds for a machine to say what runs on it
 PAUSE = 1.0  # seconds between two looks at a job of which no answer came
+T = TypeVar("T")
 
 
 class Machine(Protocol):
@@ -68,6 +69,21 @@ class Machine(Protocol):
 
     def say(self, text: str) -> None:
         """Narrate what happens on this machine."""
+
+
+def look(machine: Machine, ask: Callable[[], T], deadline: float | None = None) -> T:
+    """Ask what changes nothing; once more, on a new connection, where the one that stood broke meanwhile.
+
+    `deadline` is for that connection, in seconds. Not where the machine was told nothing. What has to be on a
+    connection that has proven more is not asked so.
+    """
+    try:
+        return ask()
+    except (NotSent, Unforeseen):
+        raise
+    except OSError:
+        machine.reconnect(deadline)
+        return ask()
 
 
 def output_of(

@@ -12,7 +12,7 @@ from nixherd.base.names import human
 from nixherd.base.process import run
 from nixherd.deploy import commit_policy as gate
 from nixherd.deploy.health import unwell
-from nixherd.deploy.machine import Machine, output_of
+from nixherd.deploy.machine import Machine, look, output_of
 from nixherd.deploy.options import Goal, Options
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.rollout import (
@@ -44,7 +44,7 @@ def reach(host_run: HostRun) -> Reached | ReachedToPull:
     if host_run.machine.access is Access.TRIGGER:
         host_run.note(address=address)
         return ReachedToPull(address)
-    running = ask_running(host_run.machine, host_run.kind)
+    running = look(host_run.machine, lambda: ask_running(host_run.machine, host_run.kind))
     before = {name: getattr(running, name) for name in ("booted", "hostname", "failed", "boot_id")}
     host_run.note(address=address, old=running.current, old_revision=running.revision, before=before)
     return Reached(address, running)

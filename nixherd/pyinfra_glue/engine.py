@@ -13,12 +13,12 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
 from pyinfra.connectors.util import CommandOutput
 
-from nixherd.base.errors import FAILURES, NotSent, Unforeseen, Usage
+from nixherd.base.errors import FAILURES, Usage
 from nixherd.base.process import Completed
 from nixherd.deploy.activate import activate
 from nixherd.deploy.build import builder_of
 from nixherd.deploy.copy import copy_closure
-from nixherd.deploy.machine import ANSWER_DEADLINE, COMMAND_DEADLINE, Machine
+from nixherd.deploy.machine import ANSWER_DEADLINE, COMMAND_DEADLINE, Machine, look
 from nixherd.deploy.options import USUAL, Goal, Options
 from nixherd.deploy.report import Journal, Outcome, new_directory
 from nixherd.deploy.rollout import HostRun, Reached, Rollout, Target, operator
@@ -97,18 +97,8 @@ class PyinfraMachine:
         return self._connector.reach(deadline, epochs=self._epochs, absent_ok=absent_ok).address
 
     def look(self, ask: Callable[[], T], deadline: float | None = None) -> T:
-        """Ask what changes nothing; once more, on a new connection, where the one that stood broke meanwhile.
-
-        `deadline` is for that connection, in seconds. Nothing is asked again while planning, which waits for nobody,
-        nor where the machine was told nothing. What has to be on a connection that has proven more is not asked so.
-        """
-        try:
-            return ask()
-        except OSError as error:
-            if isinstance(error, NotSent | Unforeseen) or not executing(self._host):
-                raise
-            self.reconnect(deadline)
-            return ask()
+        """The same as `nixherd.deploy.machine.look`, but once while planning, which waits for nobody."""
+        return look(self, ask, deadline) if executing(self._host) else ask()
 
     def copy_to(self) -> Destination:
         return self._connector.destination()

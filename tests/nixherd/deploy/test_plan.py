@@ -51,6 +51,18 @@ def test_another_system_is_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan.planned_of(host_run) is value
 
 
+def test_what_runs_is_asked_again_where_the_connection_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = OSError("No route to host")
+    machine = Scripted(answers={"": [lost, system()]})
+    assert planned(machine, monkeypatch)[0].reached.running.current == OLD
+    assert (len(machine.commands), machine.connections) == (2, 1)
+    for error, asked in ((lost, 2), (NotSent("not connected"), 1)):
+        machine = Scripted(answers={"": error})
+        with pytest.raises(OSError, match=str(error)):
+            planned(machine, monkeypatch)
+        assert len(machine.commands) == asked
+
+
 def test_what_it_has_already_is_not_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(CONFIG, revision=None)
     _, _, host_run, _ = planned(Scripted(answers={"": system(NEW)}), monkeypatch, config)
