@@ -166,11 +166,12 @@ def _by_file(secrets: Secrets, declared: Iterable[DeclaredSecret]) -> dict[str, 
     found = defaultdict[str, list[DeclaredSecret]](list)
     for secret in declared:
         if secret.file is not None:
-            found[_without_links(secrets, secret.file)].append(secret)
+            found[without_links(secrets, secret.file)].append(secret)
     return {path: tuple(found[path]) for path in sorted(found)}
 
 
-def _without_links(secrets: Secrets, path: str) -> str:
+def without_links(secrets: Secrets, path: str) -> str:
+    """The path of the secret of this repository that a link leads to; any other path as it is."""
     try:
         real = os.path.relpath((secrets.root / path).resolve(), secrets.root.resolve())
     except (OSError, RuntimeError):  # RuntimeError: a link to itself

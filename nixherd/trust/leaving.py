@@ -12,6 +12,7 @@ from nixherd.fleet.models import HOSTS, Fleet, Host
 from nixherd.nix.declared import Declared
 from nixherd.trust.enrol import Wanted
 from nixherd.trust.former import is_former, once_pinned
+from nixherd.trust.joining import without_links
 from nixherd.trust.recipients import NotARecipient, meant, namesakes, with_rekeys
 from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.key_names import is_key
@@ -19,7 +20,7 @@ from nixherd.trust.secrets.keys import Recipient, age_keys, named
 from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.places import from_top
 from nixherd.trust.secrets.rules import Rule, Rules, parse_rules
-from nixherd.trust.secrets.store import Store
+from nixherd.trust.secrets.store import Secrets, Store
 
 _COMMITS = 200  # the latest ones that changed a .sops.yaml
 Declarations = Callable[[], Sequence[Declared]]
@@ -175,7 +176,7 @@ def without_rules(
         if owners & machines or (owners and keys >= set(rule.recipients)):
             files = tuple(store.path(file.path) for file in store.files if rules.rule_of(file.path) == rule)
             others = tuple(people.name(key) for key in rule.recipients if key not in keys)
-            why = _why_kept(store, rules, rule, declared()) if remove else None
+            why = _why_kept(change.secrets, store, rules, rule, declared()) if remove else None
             alone.append(OwnRule(rule.label, files, others, remove and why is None))
             if why is not None:
                 which = f"{rule.label} with {', '.join(files) or 'no file'}"
@@ -196,14 +197,16 @@ def without_rules(
     return change, alone, known
 
 
-def _why_kept(store: Store, rules: Rules, rule: Rule, declared: Sequence[Declared]) -> str | None:
+def _why_kept(secrets: Secrets, store: Store, rules: Rules, rule: Rule, declared: Sequence[Declared]) -> str | None:
     """Why a rule may not go, where what other hosts declare is not known. FleetError where one declares a file of it.
 
     It may declare one that does not exist yet.
     """
     for each in declared:
         for path in each.files:
-            if rules.rule_of(store.below(path)) == rule:
+            place = without_links(secrets, path)
+            home = secrets.store_of(place)
+            if home is not None and home.config == store.config and rules.rule_of(store.below(place)) == rule:
                 raise FleetError(f"{path}: {each.host_id} declares it, and it was to go; correct that first")
     unknown = next((each for each in declared if each.problem), None)
     return f"what {unknown.host_id} declares is not known: {unknown.problem}" if unknown is not None else None

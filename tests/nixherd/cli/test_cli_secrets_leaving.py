@@ -335,6 +335,16 @@ def test_a_file_that_a_host_which_stays_declares_does_not_go(secrets: Any, fleet
     assert contents(fleet) == before
 
 
+def test_a_file_that_is_declared_by_a_link_does_not_go(secrets: Any, fleet: Path) -> None:
+    (fleet / "hosts" / "x.yaml").symlink_to("../secrets/igp.yaml")
+    git(fleet, "add", "-A")
+    declares(fleet, COMPUTED.replace("./secrets", "./hosts").replace('${"i" + "gp"}', '${"x"}'))
+    before = contents(fleet)
+    found = secrets("remove-host", "igp", "--remove-secrets")
+    assert (found.status, "hosts/x.yaml: doc1 declares it" in found.err) == (4, True), found.err
+    assert contents(fleet) == before
+
+
 def test_where_what_a_host_declares_is_not_known_its_rule_and_file_stay(secrets: Any, fleet: Path) -> None:
     declares(fleet, 'throw "the input was not fetched"')
     planned = secrets("remove-host", "igp", "--remove-secrets", "--dry-run")
