@@ -5,7 +5,6 @@ name in it.
 """
 
 import os
-import re
 import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,8 @@ from nixherd.nix.declared import Declared, DeclaredSecret
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.keys import named as keys_named
 from nixherd.trust.secrets.people import People
-from nixherd.trust.secrets.rules import Rule, Rules, Unknown
+from nixherd.trust.secrets.rules import Rule, Rules, Unknown, path_regex_of
+from nixherd.trust.secrets.rules_text import scalar
 from nixherd.trust.secrets.store import Secrets, Store
 
 
@@ -50,24 +50,20 @@ class Missing:
     readers: tuple[Recipient, ...] = ()
     why: str = ""
 
-    @property
-    def pattern(self) -> str:
-        """A path_regex for this file alone."""
-        return f"^{re.sub(r'([^A-Za-z0-9_/-])', _escaped, self.store.below(self.path))}$"
-
     def remedy(self, people: People) -> str:
         """What to write by hand, and what does it instead."""
         edit = f"nixherd secrets edit {shlex.quote(self.path)}"
         if self.rule is not None:
             return f"{self.path} does not exist: `{edit}` makes it, or --create (data secrets_create)"
+        pattern = scalar(path_regex_of(self.store.below(self.path)), "'")
         if not self.readers:
             who = ", ".join(people.name(key) for key in self.store.rules.recipients if not people.host(key))
-            line = f"{{path_regex: '{self.pattern}', age: 'KEYS OF ITS READERS'}}"
+            line = f"{{path_regex: {pattern}, age: 'KEYS OF ITS READERS'}}"
             return f"{self.path}: no rule of {self.store.config} is for it; add `- {line}` ({self.why}: {who})"
         kinds = dict.fromkeys(key.kind for key in self.readers)
         keys = {kind: ",".join(key.value for key in self.readers if key.kind is kind) for kind in kinds}
         words = ", ".join(f"{kind}: '{values}'" for kind, values in keys.items())
-        line = f"- {{path_regex: '{self.pattern}', {words}}}"
+        line = f"- {{path_regex: {pattern}, {words}}}"
         how = "to its creation_rules, or --create (data secrets_create)"
         return f"{self.path}: no rule of {self.store.config} is for it; add `{line}` {how}"
 
@@ -85,10 +81,6 @@ class Joined:
     homeless: Mapping[str, str] = field(default_factory=dict)
     plain: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return rf"\{match[1]}" if match[1].isascii() else match[1]
 
 
 def joined(secrets: Secrets, people: People, rules: Mapping[str, Rules], host_id: str, admission: Admission) -> Joined:

@@ -3,7 +3,6 @@
 It is for a new fleet, and for one whose shipped examples its new owner cannot decrypt.
 """
 
-import json
 import posixpath
 import re
 import shlex
@@ -22,14 +21,13 @@ from nixherd.trust.secrets.people import recipient_of_host
 from nixherd.trust.secrets.placeholders import NewFile, document
 from nixherd.trust.secrets.places import from_fleet, from_top
 from nixherd.trust.secrets.reading import SecretFile
-from nixherd.trust.secrets.rules import CONFIG, Rule, parse_rules
+from nixherd.trust.secrets.rules import CONFIG, Rule, parse_rules, path_regex_of
+from nixherd.trust.secrets.rules_text import anchor_of, scalar
 from nixherd.trust.secrets.store import Secrets, Store
 
 USUAL = "secrets"
 _SHOWN = 5  # files
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
-_NOT_IN_ANCHORS = re.compile(r"[^A-Za-z0-9_-]")
-_PLAIN = re.compile(r"[A-Za-z0-9._@:/+-]+")
 _INTRODUCTION = (
     "# Who may decrypt which file. A machine's key is made of its publicKey in hosts.nix (ssh-to-age); enrolling one\n"
     "# adds it. After an edit by hand: nixherd secrets apply.\n"
@@ -98,7 +96,7 @@ def config_text(
     lines += ["", "creation_rules:"]
     for path, readers in rules:
         keys = {**people, **{host: hosts[host] for host in readers if host in hosts}}
-        lines += [f"  - path_regex: ^{_pattern(path)}$", "    key_groups:"]
+        lines += [f"  - path_regex: {scalar(path_regex_of(path))}", "    key_groups:"]
         lead = "      - "
         for kind in dict.fromkeys(key.kind for key in keys.values()):
             lines.append(f"{lead}{kind}:")
@@ -109,18 +107,13 @@ def config_text(
 
 
 def _key(anchor: str, key: Recipient) -> str:
-    return f"  - &{anchor} {key.value if _PLAIN.fullmatch(key.value) else json.dumps(key.value)}"
-
-
-def _pattern(path: str) -> str:
-    """A path_regex for one file, as plain as YAML and RE2 let it be."""
-    return re.sub(r"[^A-Za-z0-9_/-]", lambda found: rf"\{found[0]}" if found[0].isascii() else found[0], path)
+    return f"  - &{anchor} {scalar(key.value)}"
 
 
 def _anchors(names: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in names:
-        anchor = _NOT_IN_ANCHORS.sub("_", name)
+        anchor = anchor_of(name)
         if (other := found.setdefault(anchor, name)) != name or names.count(name) > 1:
             raise Usage(
                 f"{name} and {other} are two keys with one name in {CONFIG}; name the person otherwise (--name)"

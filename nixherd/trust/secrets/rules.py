@@ -31,6 +31,7 @@ _WHAT_IS_ENCRYPTED = (
     *("unencrypted_comment_regex", "encrypted_comment_regex"),
 )
 _ESCAPED = re.compile(r"\\Q.*?(?:\\E|\Z)|\\(.)", re.DOTALL)
+_MAY_MEAN_MORE = re.compile(r"([^A-Za-z0-9_/\x80-\U0010ffff-])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,11 @@ class Rules:
         values = {recipient.value for recipient in self.recipients}
         others = (value for value in self.names if value not in values)
         return (*self.recipients, *(key for value in others if (key := named_key(value))))
+
+
+def path_regex_of(path: str) -> str:
+    """Return the path_regex for one file alone, whose path is as rules see it."""
+    return f"^{_MAY_MEAN_MORE.sub(lambda found: chr(92) + found[0], path)}$"
 
 
 def parse_rules(text: str) -> Rules:

@@ -14,7 +14,7 @@ from nixherd.trust.secrets.key_names import is_key, is_of_hosts, is_of_people, l
 from nixherd.trust.secrets.keys import Kind, Recipient
 from nixherd.trust.secrets.meaning import meaning
 from nixherd.trust.secrets.rules import Rule
-from nixherd.trust.secrets.rules_text import MERGE, NOT_KEYS, CannotEdit, RulesText, scalar, words_in
+from nixherd.trust.secrets.rules_text import MERGE, NOT_KEYS, CannotEdit, RulesText, anchor_of, scalar, words_in
 from nixherd.trust.secrets.yaml_lines import Entry
 from nixherd.trust.secrets.yaml_tree import Node
 
@@ -23,7 +23,6 @@ MORE = "and more"
 """the end of the comment behind a list that was written out of an alias: `[*a, *b] # *all and more`"""
 ONE = f"one key {MORE}"
 """the comment behind the word of a list that was written out of one key, whose own comment names it"""
-_NOT_IN_ANCHORS = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class Adding:
@@ -125,7 +124,7 @@ class Adding:
         value = scalar(self.recipient.value, neighbour.node.style if neighbour.node.style in ("'", '"') else None)
         item, comment, above = value, "", ""
         if any(entry.node.anchor for entry in entries):
-            anchor = _NOT_IN_ANCHORS.sub("_", self._like(hosts, lambda entry: entry.node.anchor or "", entries))
+            anchor = anchor_of(self._like(hosts, lambda entry: entry.node.anchor or "", entries))
             if anchor in self.editor.tree.anchors:
                 raise self.editor.cannot(
                     self.editor.tree.anchors[anchor],

@@ -11,15 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from nixherd.trust.secrets.key_names import value_of
 from nixherd.trust.secrets.keys import Kind, Recipient
 from nixherd.trust.secrets.meaning import mapped
-from nixherd.trust.secrets.rules import Rule, Unknown
+from nixherd.trust.secrets.rules import Rule, Unknown, path_regex_of
 from nixherd.trust.secrets.rules_add import FIELDS, Adding
 from nixherd.trust.secrets.rules_cut import Cutting, without_rules
 from nixherd.trust.secrets.rules_text import CannotEdit, RulesText, scalar, words_in
 from nixherd.trust.secrets.yaml_tree import Node
 
 __all__ = ["CannotEdit", "add", "add_rule", "remove", "remove_rules", "replace"]
-
-_MEANS_MORE = re.compile(r"([.+*?()|\[\]{}^$\\])")  # in a regular expression
 
 
 def add(
@@ -48,7 +46,7 @@ def add_rule(text: str, path: str, recipients: Sequence[Recipient], *, comment: 
     It is written as its neighbour is, with the comment where that has one. It comes last, or before the first rule that
     matches the file already, which would hide it. Raise CannotEdit.
     """
-    pattern = f"^{_MEANS_MORE.sub(lambda found: chr(92) + found[0], path)}$"
+    pattern = path_regex_of(path)
     keys = "; ".join(f"{kind}: {','.join(values)}" for kind, values in _by_kind(recipients).items())
     editor = RulesText(text, f"add a rule by hand: path_regex: {pattern}, {keys}")
     other, rules = editor.before.rule_of(path), editor.before.rules

@@ -20,6 +20,7 @@ RULES = "creation_rules"
 NOT_KEYS = (RULES, "destination_rules", "stores")
 """what stands at the top beside lists of keys"""
 MERGE = "<<"
+_NOT_IN_ANCHORS = re.compile(r"[^A-Za-z0-9_-]")
 _NOT_PLAIN = re.compile(r"^[\s&*!|>'\"%@`#?:,\[\]{}-]|[,\[\]{}]|: |:$| #|^$")
 
 
@@ -189,9 +190,9 @@ def scalar(value: str, quote: str | None = None) -> str:
     return value
 
 
-def is_it(text: str | None, recipient: Recipient) -> bool:
-    """Tell whether a text is this key."""
-    return text is not None and recipient.value in (text.strip(), value_of(text))
+def anchor_of(name: str) -> str:
+    """Return the anchor for what is called so."""
+    return _NOT_IN_ANCHORS.sub("_", name)
 
 
 def words_of(text: str, start: int, end: int) -> list[tuple[int, int, str]]:
