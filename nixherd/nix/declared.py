@@ -10,7 +10,8 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -120,9 +121,18 @@ class Declared:
         return tuple(f"{self.host_id}: containers.{name}: who decrypts its secrets is unknown: {why}" for name in names)
 
 
-def files_of(secrets: Sequence[DeclaredSecret]) -> tuple[str, ...]:
+def by_file(secrets: Iterable[DeclaredSecret]) -> dict[str, tuple[DeclaredSecret, ...]]:
+    """The secrets by the file of this repository that they come from, files sorted; without those from elsewhere."""
+    found = defaultdict[str, list[DeclaredSecret]](list)
+    for secret in secrets:
+        if secret.file is not None:
+            found[secret.file].append(secret)
+    return {path: tuple(found[path]) for path in sorted(found)}
+
+
+def files_of(secrets: Iterable[DeclaredSecret]) -> tuple[str, ...]:
     """The files of this repository that the secrets come from, each once, sorted."""
-    return tuple(sorted({secret.file for secret in secrets if secret.file is not None}))
+    return tuple(by_file(secrets))
 
 
 def parse(host_id: str, values: Mapping[str, Any] | None) -> Declared:

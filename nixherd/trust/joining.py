@@ -6,12 +6,11 @@ name in it.
 
 import os
 import shlex
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nixherd.base.errors import FleetError, Usage
-from nixherd.nix.declared import Declared, DeclaredSecret
+from nixherd.nix.declared import Declared, DeclaredSecret, by_file
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.keys import named as keys_named
 from nixherd.trust.secrets.people import People
@@ -155,11 +154,7 @@ def _sorted(found: Mapping[str, Mapping[int, Rule]]) -> dict[str, tuple[Rule, ..
 
 def _by_file(secrets: Secrets, declared: Iterable[DeclaredSecret]) -> dict[str, tuple[DeclaredSecret, ...]]:
     """What is declared by file; for a link that leads to a secret of this repository, by that."""
-    found = defaultdict[str, list[DeclaredSecret]](list)
-    for secret in declared:
-        if secret.file is not None:
-            found[without_links(secrets, secret.file)].append(secret)
-    return {path: tuple(found[path]) for path in sorted(found)}
+    return by_file(replace(each, file=without_links(secrets, each.file)) for each in declared if each.file is not None)
 
 
 def without_links(secrets: Secrets, path: str) -> str:

@@ -20,11 +20,10 @@ from nixherd.trust.enrol import Wanted
 from nixherd.trust.former import forms_of, keys_of_others, known_keys
 from nixherd.trust.joining import Admission, Missing, called, joined, named_keys, require_covered
 from nixherd.trust.secrets import rules_edit
-from nixherd.trust.secrets.files import Format
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.keys import age as age_key
 from nixherd.trust.secrets.people import People
-from nixherd.trust.secrets.placeholders import NewFile, document
+from nixherd.trust.secrets.placeholders import NewFile
 from nixherd.trust.secrets.rules import Rule, Rules
 from nixherd.trust.secrets.store import Store
 
@@ -128,19 +127,10 @@ def _joining(change: Wanted, host: Host, recipient: Recipient, admission: Admiss
 
 
 def _new_file(missing: Missing, names: str, readers: Collection[Recipient]) -> NewFile:
-    formats = {secret.format for secret in missing.secrets}
-    path, file_format = missing.path, Format.of(missing.path)
-    if formats != {str(file_format)}:
-        declared = " and ".join(sorted(formats))
-        raise FleetError(
-            f"{path}: is declared as {declared}, and sops takes it for {file_format} by its name; make it by hand"
-        )
-    keys = sorted({secret.key for secret in missing.secrets})
     try:
-        text = document(file_format, keys)
+        return NewFile.of(missing.path, missing.store.config, missing.secrets, readers, names)
     except ValueError as error:
-        raise FleetError(f"{path}: {error}; make it by hand") from None
-    return NewFile(path, missing.store.config, file_format, text, tuple(keys), frozenset(readers), names)
+        raise FleetError(f"{missing.path}: {error}; make it by hand") from None
 
 
 def _names(people: People, keys: Collection[Recipient]) -> str:

@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from nixherd.base.errors import FleetError, Usage
-from nixherd.nix.declared import Declared, DeclaredSecret
+from nixherd.nix.declared import Declared, DeclaredSecret, by_file, files_of
 from nixherd.trust.enrol import Wanted
 from nixherd.trust.recipients import with_rekeys
-from nixherd.trust.secrets.files import Format
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.people import recipient_of_host
-from nixherd.trust.secrets.placeholders import NewFile, document
+from nixherd.trust.secrets.placeholders import NewFile
 from nixherd.trust.secrets.places import from_fleet, from_top
 from nixherd.trust.secrets.reading import SecretFile
 from nixherd.trust.secrets.rules import CONFIG, Rule, parse_rules, path_regex_of
@@ -48,14 +47,13 @@ class DeclaredFile:
 
 def declared_files(declared: Iterable[Declared]) -> tuple[DeclaredFile, ...]:
     """The files of this repository that these configurations declare, sorted by path."""
-    secrets, hosts = defaultdict[str, list[DeclaredSecret]](list), defaultdict[str, dict[str, None]](dict)
-    for each in declared:
-        for secret in each.all_secrets:
-            if secret.file is not None:
-                secrets[secret.file].append(secret)
-                if secret.user is None:
-                    hosts[secret.file][each.host_id] = None
-    return tuple(DeclaredFile(path, tuple(secrets[path]), tuple(hosts[path])) for path in sorted(secrets))
+    configurations = tuple(declared)
+    hosts = defaultdict[str, list[str]](list)
+    for each in configurations:
+        for path in files_of(each.of_system):
+            hosts[path].append(each.host_id)
+    secrets = by_file(chain.from_iterable(each.all_secrets for each in configurations))
+    return tuple(DeclaredFile(path, found, tuple(hosts[path])) for path, found in secrets.items())
 
 
 def directory_of(files: Sequence[DeclaredFile], prefix: str = "") -> str:
@@ -126,20 +124,6 @@ def require_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise Usage(f"{name!r} is not a name for a key; use letters, digits, '_', '-', '.' and '@'")
     return name
-
-
-def keys_of(file: DeclaredFile) -> tuple[str, ...]:
-    """The keys that the secrets of a file have in it, each once."""
-    return tuple(dict.fromkeys(secret.key for secret in file.secrets))
-
-
-def format_of(file: DeclaredFile) -> Format:
-    """The format of a file as declared. Usage where sops takes it for another one by its name."""
-    found, by_name = {secret.format for secret in file.secrets}, Format.of(file.path)
-    if found != {str(by_name)}:
-        formats = " and as ".join(sorted(found))
-        raise Usage(f"{file.path}: is declared as {formats}, and sops takes it for {by_name} by its name")
-    return by_name
 
 
 @dataclass(frozen=True)
@@ -246,12 +230,10 @@ def _new_file(change: Wanted, file: DeclaredFile, config: str) -> NewFile:
     rule, people = store.rules.rule_of(store.below(file.path)), change.secrets.people(change.fleet)
     assert isinstance(rule, Rule), "made for it"
     names = ", ".join(people.name(key) for key in rule.recipients)
-    file_format = format_of(file)
     try:
-        text = document(file_format, keys_of(file))
+        return NewFile.of(file.path, config, file.secrets, rule.recipients, names)
     except ValueError as error:
-        raise FleetError(f"{file.path}: {error}; correct the declaration") from None
-    return NewFile(file.path, config, file_format, text, keys_of(file), frozenset(rule.recipients), names)
+        raise Usage(f"{file.path}: {error}; correct the declaration") from None
 
 
 def _below(path: str, directory: str, paths: Iterable[str], prefix: str) -> str:

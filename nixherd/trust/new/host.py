@@ -2,14 +2,11 @@
 
 import os
 import re
-import secrets as random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-
-import yaml
 
 from nixherd.base.errors import FleetError, Usage
 from nixherd.base.names import DNS_LABEL, HOST_ID, is_a
@@ -19,9 +16,10 @@ from nixherd.fleet.near_names import distance, normal
 from nixherd.fleet.validate import GROUPS
 from nixherd.ssh.age import is_recipient
 from nixherd.trust.secrets import rules_edit
-from nixherd.trust.secrets.files import read_file
+from nixherd.trust.secrets.files import Format, read_file
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.people import People
+from nixherd.trust.secrets.placeholders import document
 from nixherd.trust.secrets.rules import Unknown
 from nixherd.trust.secrets.sops import Sops
 from nixherd.trust.secrets.store import Secrets as AllSecrets
@@ -35,7 +33,6 @@ PLACEHOLDER = "placeholder"
 _RESERVED = ("local", "target", "localhost", "self", "names_data", "override_data")
 _LONG_NAME = 5  # letters of a group's name from which on a slip of one letter is near it
 _NAME = rf"{HOST_ID}(?:/{HOST_ID})*"
-_BYTES = 32  # of randomness in a value
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,19 +317,8 @@ def encrypt_secrets(sops: Sops, secrets: Secrets, names: Sequence[str], staged: 
     for directory in (fleet, config.parent):
         directory.mkdir(parents=True, exist_ok=True)
     config.write_bytes(secrets.rules)
-    content = sops.encrypt(fleet, config, secrets.path, _document(names))
+    content = sops.encrypt(fleet, config, secrets.path, document(Format.YAML, names))
     found = read_file(secrets.path, content)
     if found is None or set(found.recipients) != set(secrets.recipients):
         raise FleetError(f"{secrets.path}: sops encrypted it for others than {secrets.config} names; nothing was done")
     return content
-
-
-def _document(names: Sequence[str]) -> str:
-    document: dict[str, object] = {}
-    for name in names:
-        *parents, last = name.split("/")
-        inner = document
-        for parent in parents:
-            inner = inner.setdefault(parent, {})  # type: ignore[assignment]
-        inner[last] = random.token_urlsafe(_BYTES)
-    return yaml.safe_dump(document, sort_keys=False)

@@ -2,16 +2,17 @@
 
 import json
 import secrets as random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from nixherd.nix.declared import DeclaredSecret
 from nixherd.trust.secrets.files import Encrypted, Format
 from nixherd.trust.secrets.keys import Recipient
 
-_BYTES = 24
+_BYTES = 32  # of randomness in a text
 _WHOLE = "placeholder"
 
 
@@ -29,6 +30,23 @@ class NewFile:
     keys: tuple[str, ...]
     recipients: frozenset[Recipient]
     names: str
+
+    @classmethod
+    def of(
+        cls,
+        path: str,
+        config: str,
+        declared: Collection[DeclaredSecret],
+        recipients: Collection[Recipient],
+        names: str,
+    ) -> "NewFile":
+        """The file in which configurations declare these secrets. ValueError where none can be as they declare it."""
+        formats, by_name = {secret.format for secret in declared}, Format.of(path)
+        if formats != {str(by_name)}:
+            declared_as = " and as ".join(sorted(formats))
+            raise ValueError(f"is declared as {declared_as}, and sops takes it for {by_name} by its name")
+        keys = tuple(sorted({secret.key for secret in declared}))
+        return cls(path, config, by_name, document(by_name, keys), keys, frozenset(recipients), names)
 
     def is_done(self, file: Encrypted | None) -> bool:
         """Whether the file is as it is to be."""

@@ -6,9 +6,11 @@ import pytest
 
 from nixherd.base.errors import Usage
 from nixherd.nix.declared import Declared, DeclaredSecret
+from nixherd.trust.secrets.files import Format
 from nixherd.trust.secrets.keys import Kind, Recipient, age
+from nixherd.trust.secrets.placeholders import NewFile
 from nixherd.trust.secrets.rules import Rule, parse_rules
-from nixherd.trust.starting import config_text, declared_files, directory_of, format_of, keys_of
+from nixherd.trust.starting import config_text, declared_files, directory_of
 from tests.nixherd.trust.secrets.keys import key
 
 ADA, BOB = key("ada").age, Recipient(Kind.PGP, "FBC7B9E2A4F9289AC0C1D4843D16CEE4A27381B4")
@@ -51,11 +53,11 @@ def test_files_are_those_of_this_repository_and_of_whom_they_are() -> None:
         "secrets/common.yaml": ("web", "db"),
         "secrets/web.yaml": ("web",),
     }
-    assert keys_of(found["secrets/common.yaml"]) == ("token", "other")
-    assert format_of(found["secrets/web.yaml"]) == "yaml"
-    mixed = declared_files((Declared("x", (secret("a", "1"), secret("a", "2", form="json"))),))
-    with pytest.raises(Usage, match="declared as json and as yaml"):
-        format_of(mixed[0])
+    common = NewFile.of("a.yaml", ".sops.yaml", found["secrets/common.yaml"].secrets, {ADA}, "ada")
+    assert (common.keys, common.format) == (("other", "token"), Format.YAML)
+    mixed = (secret("a", "1"), secret("a", "2", form="json"))
+    with pytest.raises(ValueError, match="declared as json and as yaml, and sops takes it for binary by its name"):
+        NewFile.of("a", ".sops.yaml", mixed, {ADA}, "ada")
 
 
 @pytest.mark.parametrize(
