@@ -34,7 +34,6 @@ from nixherd.trust.findings import findings_of
 from nixherd.trust.joining import Admission
 from nixherd.trust.leaving import OwnRule, leave
 from nixherd.trust.recipients import trusted, unmet, with_rekeys
-from nixherd.trust.retire import imported
 from nixherd.trust.secrets.files import Encrypted, Format
 from nixherd.trust.secrets.identities import Opens, Operator
 from nixherd.trust.secrets.keeping import require_kept, require_opened
@@ -280,10 +279,6 @@ def remove_host(front: Front, /, hosts: tuple[str, ...], remove_secrets: bool, *
         nonlocal rules
         leaving = leave(change, hosts, remove=remove_secrets, declared=partial(front.declared, hosts))
         rules = leaving.rules
-        gone = [path for rule in rules if rule.goes for path in rule.files]
-        texts = {path: content for path in change.secrets.nix if (content := change.current(path))}
-        if users := imported(texts, gone):
-            raise FleetError(f"{users[0]}: names a secret file that was to go; correct that first")
         return leaving.change
 
     def offered() -> list[str]:

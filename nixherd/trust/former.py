@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from nixherd.base.errors import FleetError
-from nixherd.base.ssh_keys import parse_public_key
+from nixherd.base.ssh_keys import parse_public_key, same_key
 from nixherd.fleet.git import Repository
 from nixherd.fleet.models import HOSTS, Fleet
 from nixherd.nix.edit import NixText
@@ -41,6 +41,18 @@ def keys_of_others(fleet: Fleet, host_id: str) -> frozenset[Recipient]:
     """Return the keys, bare, that hosts.nix pins for other hosts now."""
     others = (host.public_key for host in fleet.hosts.values() if host.id != host_id and host.public_key)
     return frozenset(form for key in others for form in forms_of(key))
+
+
+def its_alone(fleet: Fleet, host_id: str) -> frozenset[Recipient]:
+    """Return what is known to be the host's and is no other's now, bare: what may leave with it."""
+    return known_keys(fleet, host_id) - keys_of_others(fleet, host_id)
+
+
+def others_with(fleet: Fleet, host_id: str, public_key: str) -> Iterator[str]:
+    """Yield the ids of the other hosts for which hosts.nix pins this key."""
+    for host in fleet.hosts.values():
+        if host.id != host_id and host.public_key and same_key(host.public_key, public_key):
+            yield host.id
 
 
 def _pinned(fleet: Fleet, host_id: str) -> Iterator[str]:

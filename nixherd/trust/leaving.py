@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from nixherd.base.errors import FleetError
-from nixherd.base.ssh_keys import same_key
 from nixherd.fleet.git import Repository
 from nixherd.fleet.models import HOSTS, Fleet, Host
 from nixherd.nix.declared import Declared
 from nixherd.trust.enrol import Wanted
-from nixherd.trust.former import is_former, once_pinned
+from nixherd.trust.former import is_former, once_pinned, others_with
 from nixherd.trust.joining import without_links
-from nixherd.trust.recipients import NotARecipient, meant, namesakes, with_rekeys
+from nixherd.trust.mentions import imported
+from nixherd.trust.recipients import NotARecipient, meant, without_keys
 from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.key_names import is_key
 from nixherd.trust.secrets.keys import Recipient, age_keys, named
@@ -76,35 +76,29 @@ def leave(change: Wanted, names: Sequence[str], *, remove: bool, declared: Decla
             known_before.append(f"{name} is not a recipient")
             keys[name] = frozenset()  # its rule and file may be there
     change = replace(change, notes=(*change.notes, *known_before))
-    gone = frozenset(chain.from_iterable(keys.values()))
     rules, known = list[OwnRule](), set[str]()
     for store in change.secrets.stores:
         change, alone, files = without_rules(change, store, keys, remove=remove, declared=declared)
         rules += alone
         known |= files
-    for store in change.secrets.stores:
-        text = change.rules_text(store)
-        for key in change.rules()[store.config].known:
-            if key in gone or key.bare in gone:
-                text = rules_edit.remove(text, key)
-        change = change.edited(store.config, text.encode(), f"{store.config}: {' and '.join(keys)} leaves")
-    for store, key in chain.from_iterable(namesakes(change, name) for name in keys):
-        if key not in gone:
-            note = (
-                f"{store.config}: {key.value} stays: nothing says that it is the key of the host that it is called like"
-            )
-            change = replace(change, notes=(*change.notes, note))
-    return Leaving(with_rekeys(change, gone), tuple(rules), tuple(sorted(known)))
+    change = without_keys(change, keys)
+    require_unused(rules, {path: content for path in change.secrets.nix if (content := change.current(path))})
+    return Leaving(change, tuple(rules), tuple(sorted(known)))
 
 
 def require_own_key(fleet: Fleet, host: Host, leaving: Collection[str] = ()) -> None:
     """FleetError where hosts.nix has a host's key a second time, for another one that does not leave as well."""
-    for other in fleet.hosts.values():
-        if other.id == host.id or other.id in leaving or not (host.public_key and other.public_key):
-            continue
-        if same_key(other.public_key, host.public_key):
-            shared = f"{HOSTS}: {other.id} has the host key of {host.id}, and would lose its secrets with it"
-            raise FleetError(f"{shared}; each machine needs its own")
+    others = others_with(fleet, host.id, host.public_key) if host.public_key else ()
+    if other := next((each for each in others if each not in leaving), None):
+        shared = f"{HOSTS}: {other} has the host key of {host.id}, and would lose its secrets with it"
+        raise FleetError(f"{shared}; each machine needs its own")
+
+
+def require_unused(rules: Iterable[OwnRule], texts: Mapping[str, bytes]) -> None:
+    """FleetError where one of these Nix files names a file that goes with its rule."""
+    gone = [path for rule in rules if rule.goes for path in rule.files]
+    if found := imported(texts, gone):
+        raise FleetError(f"{found[0]}: names a secret file that was to go; correct that first")
 
 
 def _is_whole_key(text: str) -> bool:

@@ -7,6 +7,7 @@ it is called. A person may have called a key after a laptop.
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from nixherd.base.errors import FleetError, Usage
@@ -17,7 +18,7 @@ from nixherd.nix.commands import nix_string
 from nixherd.nix.edit import NixText
 from nixherd.ssh import age
 from nixherd.trust.enrol import Wanted
-from nixherd.trust.former import forms_of, keys_of_others, known_keys
+from nixherd.trust.former import forms_of, its_alone, known_keys, others_with
 from nixherd.trust.joining import Admission, Missing, called, joined, named_keys, require_covered
 from nixherd.trust.secrets import rules_edit
 from nixherd.trust.secrets.keys import Recipient
@@ -44,9 +45,8 @@ def trusted(change: Wanted, host: Host, public_key: str, admission: Admission) -
         recipient = age_key(age.recipient(public_key))
     except FleetError as error:
         raise FleetError(f"{host.id}: its host key: {error}") from None
-    for other in change.fleet.hosts.values():
-        if other.id != host.id and other.public_key and other.public_key.split()[1] == public_key.split()[1]:
-            raise FleetError(f"{host.id}: this is the host key of {other.id}; each machine needs its own")
+    if other := next(others_with(change.fleet, host.id, public_key), None):
+        raise FleetError(f"{host.id}: this is the host key of {other}; each machine needs its own")
     gone: tuple[Recipient, ...] = ()
     change = replace(change, host_key=recipient)
     if change.secrets:
@@ -158,7 +158,7 @@ def _people(change: Wanted) -> People:
 
 def keys_of(change: Wanted, store: Store, host_id: str) -> list[Recipient]:
     """The recipients in a `.sops.yaml` that are known to be a host's."""
-    known = known_keys(change.fleet, host_id) - keys_of_others(change.fleet, host_id)
+    known = its_alone(change.fleet, host_id)
     return [key for key in change.rules()[store.config].known if key.bare in known]
 
 
@@ -173,22 +173,33 @@ def namesakes(change: Wanted, host_id: str) -> list[tuple[Store, Recipient]]:
     ]
 
 
+def namesakes_stay(change: Wanted, host_id: str) -> list[str]:
+    """A line for each of them that says so."""
+    return [
+        f"{store.config}: {key.value} stays: it is called {host_id}, and nothing says that it is its key"
+        for store, key in namesakes(change, host_id)
+    ]
+
+
 def untrusted(change: Wanted, host_id: str) -> Wanted:
     """Without a recipient anywhere; hosts.nix stays. Usage when it is none, or which key is meant is not known.
 
     `host_id` may be a key instead, or what one is called that is not a host's.
     """
-    gone = set(meant(change, host_id))
+    return without_keys(change, {host_id: frozenset(meant(change, host_id))})
+
+
+def without_keys(change: Wanted, leaving: Mapping[str, Collection[Recipient]]) -> Wanted:
+    """Without these keys in any rule and file; `leaving` has them by whom they belong to, bare or as written."""
+    gone = frozenset(chain.from_iterable(leaving.values()))
     for store in change.secrets.stores:
         text = change.rules_text(store)
         for key in change.rules()[store.config].known:
             if key.bare in gone or key in gone:
                 text = rules_edit.remove(text, key)
-        change = change.edited(store.config, text.encode(), f"{store.config}: {host_id} leaves")
-    for store, key in namesakes(change, host_id):
-        text = f"{store.config}: {key.value} stays: it is called {host_id}, and nothing says that it is its key"
-        change = replace(change, notes=(*change.notes, text))
-    return with_rekeys(change, gone)
+        change = change.edited(store.config, text.encode(), f"{store.config}: {' and '.join(leaving)} leaves")
+    notes = chain.from_iterable(namesakes_stay(change, name) for name in leaving)
+    return with_rekeys(replace(change, notes=(*change.notes, *notes)), gone)
 
 
 def meant(change: Wanted, given: str) -> Iterator[Recipient]:
@@ -196,13 +207,13 @@ def meant(change: Wanted, given: str) -> Iterator[Recipient]:
 
     Usage when there is none, or which is meant is not known.
     """
-    known, others = known_keys(change.fleet, given), keys_of_others(change.fleet, given)
+    known, alone = known_keys(change.fleet, given), its_alone(change.fleet, given)
     rules, people = change.rules(), _people(change)
     encrypted = (file.encrypted for file in change.secrets.files.values() if file.encrypted)
     there = {key for each in rules.values() for key in each.known} | {
         key for each in encrypted for key in each.recipients
     }
-    if found := [key for key in there if key.bare in known - others]:
+    if found := [key for key in there if key.bare in alone]:
         yield from found
     elif shared := sorted((key for key in there if key.bare in known), key=str):
         what = f"{shared[0].value} is the host key of {people.host(shared[0].bare)} as well, and would leave with it"

@@ -6,41 +6,32 @@ lines of the fleet's files name the host.
 
 import os
 import posixpath
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from tree_sitter import Node
 
 from nixherd.base.errors import FleetError
 from nixherd.base.names import many
 from nixherd.fleet import tree
 from nixherd.fleet.git import Repository
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
-from nixherd.nix.syntax import parse, walk
 from nixherd.trust.enrol import Wanted, overview_of, render_overview
-from nixherd.trust.former import keys_of_others, known_keys
-from nixherd.trust.leaving import Declarations, OwnRule, nothing_declared, require_own_key, without_rules
-from nixherd.trust.recipients import keys_of, namesakes, untrusted
+from nixherd.trust.former import its_alone, known_keys
+from nixherd.trust.leaving import (
+    Declarations,
+    OwnRule,
+    nothing_declared,
+    require_own_key,
+    require_unused,
+    without_rules,
+)
+from nixherd.trust.mentions import Mention, imported, mentions_of
+from nixherd.trust.recipients import keys_of, namesakes_stay, untrusted
 from nixherd.trust.secrets.files import read_file
 from nixherd.trust.secrets.rules import CONFIG, parse_rules
 
-_SHOWN = 80  # characters of a line that mentions a host
 _LARGEST = 1 << 20  # bytes of a file that is searched for names
 _NOT_SEARCHED = ("flake.lock", ".git")
-
-
-@dataclass(frozen=True, slots=True)
-class Mention:
-    """`text` is what stands in the line, without its indentation."""
-
-    path: str
-    line: int
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.text}"
 
 
 @dataclass(frozen=True)
@@ -92,10 +83,10 @@ def plan(
         overview = render_overview(change.fleet, template)
         change = change.edited(docs, overview_of(change.current(docs), overview, docs), f"{docs}: the overview")
     after = _after(texts, change)
-    _require_unused(rules, after)
+    require_unused(rules, after)
     after |= _beside(beside, repository.top if repository else change.root)
     found = mentions_of(after, {name for name in (*_names(host), *(vm.name for vm in guests)) if len(name) > 1})
-    stays = tuple(dict.fromkeys((*change.notes, *_namesakes_stay(change, host.id), *stays)))
+    stays = tuple(dict.fromkeys((*change.notes, *namesakes_stay(change, host.id), *stays)))
     return Retirement(change, host, guests, known, rules, stays, tuple(found))
 
 
@@ -114,7 +105,7 @@ def _without_secrets(
         return change, (), ()
     require_own_key(change.fleet, host)
     alone, known = list[OwnRule](), set[str]()
-    leaving = known_keys(change.fleet, host.id) - keys_of_others(change.fleet, host.id)
+    leaving = its_alone(change.fleet, host.id)
     for store in change.secrets.stores:
         change, rules, files = without_rules(change, store, {host.id: leaving}, remove=remove, declared=declared)
         alone += rules
@@ -122,11 +113,6 @@ def _without_secrets(
     if any(keys_of(change, store, host.id) for store in change.secrets.stores):
         change = untrusted(change, host.id)
     return change, tuple(alone), tuple(sorted(known))
-
-
-def _namesakes_stay(change: Wanted, host_id: str) -> Iterator[str]:
-    for store, key in namesakes(change, host_id):
-        yield f"{store.config}: {key.value} stays: it is called {host_id}, and nothing says that it is its key"
 
 
 def _require_no_other_store(change: Wanted, host: Host, texts: Mapping[str, bytes]) -> None:
@@ -148,12 +134,6 @@ def _require_no_other_store(change: Wanted, host: Host, texts: Mapping[str, byte
             outside = f"outside of {' and '.join(change.secrets.configs) or 'a directory with a .sops.yaml'}"
             remedy = "leave --secrets out, or take it out by hand first (sops updatekeys, sops rotate)"
             raise FleetError(f"{path}: {host.id} is a recipient there, {outside}; {remedy}")
-
-
-def _require_unused(rules: Sequence[OwnRule], after: Mapping[str, bytes]) -> None:
-    gone = [path for rule in rules if rule.goes for path in rule.files]
-    if found := imported(after, gone):
-        raise FleetError(f"{found[0]}: names a secret file that was to go; correct that first")
 
 
 # Its files
@@ -255,78 +235,3 @@ def _after(texts: Mapping[str, bytes], change: Wanted) -> dict[str, bytes]:
     secret = set(change.secrets.files)
     changed = {path: change.files.get(path, content) for path, content in texts.items() if path not in secret}
     return {path: content for path, content in changed.items() if content is not None}
-
-
-def mentions_of(texts: Mapping[str, bytes], names: Collection[str]) -> list[Mention]:
-    """Every line that names a host by one of its names, once. In Nix files, comments are none."""
-    word = _word(names)
-    found = []
-    for path, content in sorted(texts.items()):
-        if b"\0" in content or not any(name.encode() in content for name in names):
-            continue
-        lines = _in_nix(content, word) if path.endswith(".nix") else _in_text(content, word)
-        found += [_mention(path, content, line, word) for line in sorted(set(lines))]
-    return found
-
-
-def imported(texts: Mapping[str, bytes], targets: Collection[str]) -> list[Mention]:
-    """Every line of a Nix file that names one of these files, or something in one of these directories, as a path.
-
-    Also as a part of a string that ends with the path: `"${flake-root}/hosts/web1/x.nix"`.
-    """
-    found = []
-    for path, content in sorted(texts.items()):
-        last = [posixpath.basename(target).encode() for target in targets]
-        if path.endswith(".nix") and any(name in content for name in last):
-            lines = {node.start_point[0] + 1 for node, to in _paths(path, content) if _is_in(to, targets)}
-            found += [_mention(path, content, line) for line in sorted(lines)]
-    return found
-
-
-def _is_in(path: str, targets: Collection[str]) -> bool:
-    return any(path == target or path.startswith(f"{target}/") for target in targets)
-
-
-def _paths(path: str, content: bytes) -> Iterator[tuple[Node, str]]:
-    """The paths that a Nix file names, below the fleet's directory; of one that is put together, what is known."""
-    for node in walk(parse(content)):
-        text = (node.text or b"").decode(errors="replace")
-        if node.type == "path_expression":
-            known, cut, _ = text.partition("${")
-            if not cut or known.endswith("/"):
-                yield node, posixpath.normpath(posixpath.join(posixpath.dirname(path), known))
-        elif node.type == "string_fragment":
-            for part in re.findall(r"[\w.+@/-]+", text):
-                yield node, posixpath.normpath(part.lstrip("/"))
-
-
-def _in_nix(content: bytes, word: re.Pattern[str]) -> Iterator[int]:
-    for node in walk(parse(content)):
-        text = (node.text or b"").decode(errors="replace")
-        if node.type == "identifier" and node.parent is not None and node.parent.type != "variable_expression":
-            if word.fullmatch(text):
-                yield node.start_point[0] + 1
-        elif node.type in ("string_fragment", "path_fragment", "path_expression", "uri_expression"):
-            for match in word.finditer(text):
-                yield node.start_point[0] + 1 + text.count("\n", 0, match.start())
-
-
-def _in_text(content: bytes, word: re.Pattern[str]) -> Iterator[int]:
-    for number, line in enumerate(content.decode(errors="replace").split("\n"), 1):
-        if word.search(line):
-            yield number
-
-
-def _word(names: Iterable[str]) -> re.Pattern[str]:
-    """The whole word: `dev` is neither in `dev2` nor in `/dev/sda`; but in `.#dev`, `ssh://dev`, `root@dev`."""
-    either = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
-    before = r"(?:(?<![\w./-])|(?<=//)|(?<=hosts/)|(?<=[hH]osts\.)|(?<=onfigurations\.))"
-    return re.compile(rf"{before}(?:{either})(?![\w-])")
-
-
-def _mention(path: str, content: bytes, line: int, word: re.Pattern[str] | None = None) -> Mention:
-    text = " ".join(content.split(b"\n")[line - 1].decode(errors="replace").split())
-    match = word.search(text) if word else None
-    start = max(0, min(match.start() - _SHOWN // 2, len(text) - _SHOWN)) if match else 0
-    part = text[start : start + _SHOWN]
-    return Mention(path, line, f"{'…' if start else ''}{part}{'…' if start + _SHOWN < len(text) else ''}")

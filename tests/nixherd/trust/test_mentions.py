@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.trust.retire import imported, mentions_of
+from nixherd.trust.mentions import imported, mentions_of
 
 REFERENCE = Path(__file__).parents[3] / "fleet"
 
