@@ -295,8 +295,8 @@ def _read_back(front: Front, plan: Plan, options: Options) -> None:
     left += [f"{DEFINITIONS}: {vm.attribute}" for vm in retirement.guests if vm.name in now.vms]
     gone = {key for rekey in retirement.change.rekeys for key in rekey.removed}
     if gone:
-        files = Secrets.load(front.root, options.secrets).files
-        left += [path for path, each in files.items() if each.encrypted and gone & set(each.encrypted.recipients)]
+        encrypted = Secrets.load(front.root, options.secrets).encrypted
+        left += [path for path, each in encrypted.items() if gone & set(each.recipients)]
     if left:
         raise FleetError(f"{host.id} was retired, but is still in {', '.join(left)}; correct that by hand")
 

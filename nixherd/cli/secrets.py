@@ -33,10 +33,10 @@ from nixherd.trust.enrol import Wanted, publish
 from nixherd.trust.findings import findings_of
 from nixherd.trust.joining import Admission
 from nixherd.trust.leaving import OwnRule, leave
-from nixherd.trust.recipients import trusted, unmet, with_rekeys
-from nixherd.trust.secrets.files import Encrypted, Format
+from nixherd.trust.recipients import as_ruled, trusted
+from nixherd.trust.secrets.files import Format
 from nixherd.trust.secrets.identities import Opens, Operator
-from nixherd.trust.secrets.keeping import require_kept, require_opened
+from nixherd.trust.secrets.keeping import refusal, require_possible
 from nixherd.trust.secrets.places import Layout, chosen_place, from_fleet
 from nixherd.trust.secrets.rules import CONFIG, Rule
 from nixherd.trust.secrets.sops import operator
@@ -163,10 +163,8 @@ def plan(front: Front) -> int:
     secrets = _load(front)()
     plan = secrets.plan(front.fleet)
     findings = findings_of(front.fleet, secrets, plan)
-    try:
-        require_kept(Operator.of(None), _encrypted(secrets), plan.rekeys)
-    except FleetError as error:
-        findings.append(f"`apply` would be refused: {error}")
+    if refused := refusal(None, secrets.encrypted, plan.rekeys):
+        findings.append(f"`apply` would be refused: {refused}")
     rekeys = [
         {
             "file": each.path,
@@ -196,10 +194,8 @@ def apply(front: Front, /, **options: Any) -> int:
 
     def applied(change: Wanted) -> Wanted:
         nonlocal left
-        change = with_rekeys(change)
-        left = unmet(change)
-        notes = [f"{path}: is not known to be as its rule says; `nixherd secrets status` says why" for path in left]
-        return replace(change, notes=(*change.notes, *notes))
+        change, left = as_ruled(change)
+        return change
 
     _carry_out(front, applied, "secrets: as .sops.yaml says", **options)
     return Exit.FAILED if left else Exit.DONE
@@ -325,10 +321,8 @@ def _carry_out(
     load = _load(front, edit_generated=edit_generated, everywhere=everywhere)
     if front.dry_run:
         result = change(Wanted(front.fleet, load()))
-        who, encrypted = Operator.of(identity), _encrypted(result.secrets)
-        require_opened(who, encrypted, result.rekeys)
-        if not how["give_up"]:
-            require_kept(who, encrypted, result.rekeys)
+        who, rekeys = Operator.of(identity), result.rekeys
+        require_possible(who, result.secrets.encrypted, rekeys, give_up=how["give_up"])
         _show(front, result, None, offered())
         return
     with changing(front.root) as changeset, progress("secrets") as tell:
@@ -356,11 +350,6 @@ def _show(front: Front, change: Wanted, done: Done | None, offered: list[str]) -
     front.show({**document, "notes": change.notes}, lines)
     if not front.wants_json:
         narrate([*change.notes, *offered])
-
-
-def _encrypted(secrets: Secrets) -> dict[str, Encrypted]:
-    """What each encrypted file is now, by its path."""
-    return {path: file.encrypted for path, file in secrets.files.items() if file.encrypted}
 
 
 def _findings(front: Front, change: Wanted) -> bool:

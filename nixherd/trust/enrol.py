@@ -22,9 +22,9 @@ from nixherd.fleet.load import Leaf, require_exactly
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
 from nixherd.nix.edit import NixText
 from nixherd.trust import templating
-from nixherd.trust.secrets.comparing import Rekey
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.placeholders import NewFile
+from nixherd.trust.secrets.plan import Rekey
 from nixherd.trust.secrets.rules import Rule, Rules, parse_rules
 from nixherd.trust.secrets.sops import AsOperator, Sops
 from nixherd.trust.secrets.store import Secrets, Store

@@ -11,8 +11,9 @@ from nixherd.base.names import many
 from nixherd.fleet.models import HOSTS, Fleet
 from nixherd.trust.former import forms_of, is_former, known_keys, once_pinned
 from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.plan import Plan
 from nixherd.trust.secrets.rules import CONFIG
-from nixherd.trust.secrets.store import Plan, Secrets
+from nixherd.trust.secrets.store import Secrets
 
 
 def look_at_secrets(root: Path, fleet: Fleet) -> tuple[list[str], str]:
@@ -57,7 +58,7 @@ def left_behind(fleet: Fleet, secrets: Secrets) -> Iterator[str]:
     """Recipients that were hosts by an earlier hosts.nix and are none now, a line each with what removes them."""
     people, pinned = secrets.people(fleet), once_pinned(fleet)
     for store in secrets.stores:
-        encrypted = (file.encrypted.recipients for file in store.files if file.encrypted)
+        encrypted = (file.recipients for file in store.encrypted.values())
         for key in dict.fromkeys((*store.rules.known, *chain.from_iterable(encrypted))):
             if people.host(key):
                 continue

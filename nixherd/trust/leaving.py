@@ -161,7 +161,7 @@ def without_rules(
     by_name = {name: {key for key in rules.known if key in gone or key.bare in gone} for name, gone in leaving.items()}
     keys = set[Recipient]().union(*by_name.values())
     people = change.secrets.people(change.fleet, change.rules())
-    known = {store.path(file.path) for file in store.files if file.encrypted and keys & set(file.encrypted.recipients)}
+    known = {path for path, file in store.encrypted.items() if keys & set(file.recipients)}
     alone, numbers = list[OwnRule](), set[int]()  # `numbers`: of those that go
     machines = {name for name in leaving if _is_machine(change.fleet, name, by_name[name])}
     for rule in rules.rules:

@@ -209,10 +209,8 @@ def meant(change: Wanted, given: str) -> Iterator[Recipient]:
     """
     known, alone = known_keys(change.fleet, given), its_alone(change.fleet, given)
     rules, people = change.rules(), _people(change)
-    encrypted = (file.encrypted for file in change.secrets.files.values() if file.encrypted)
-    there = {key for each in rules.values() for key in each.known} | {
-        key for each in encrypted for key in each.recipients
-    }
+    there = {key for each in rules.values() for key in each.known}
+    there |= {key for each in change.secrets.encrypted.values() for key in each.recipients}
     if found := [key for key in there if key.bare in alone]:
         yield from found
     elif shared := sorted((key for key in there if key.bare in known), key=str):
@@ -271,6 +269,14 @@ def _not_committed(change: Wanted, configs: Collection[str]) -> Iterator[str]:
     repository = Repository.around(change.root) if configs else None
     for path in repository.changed(configs) if repository is not None else ():
         yield f"{path}: has changes that are not committed; commit it as well, or the files are not as it says there"
+
+
+def as_ruled(change: Wanted) -> tuple[Wanted, tuple[str, ...]]:
+    """With every secret file encrypted for whom its rule names; and the files, noted, of which that remains unknown."""
+    change = with_rekeys(change)
+    left = unmet(change)
+    notes = (f"{path}: is not known to be as its rule says; `nixherd secrets status` says why" for path in left)
+    return replace(change, notes=(*change.notes, *notes)), left
 
 
 def unmet(change: Wanted) -> tuple[str, ...]:

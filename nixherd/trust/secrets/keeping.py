@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nixherd.base.errors import FleetError
-from nixherd.trust.secrets.comparing import Rekey
 from nixherd.trust.secrets.files import Encrypted
 from nixherd.trust.secrets.identities import Opens, Operator
+from nixherd.trust.secrets.plan import Rekey
 from nixherd.trust.secrets.sops import NO_RECIPIENT, Sops
 
 _SHOWN = 5  # files that a refusal names
@@ -23,10 +23,26 @@ def require_kept(who: Operator, before: Mapping[str, Encrypted], rekeys: Collect
     return {path for path, each in found.items() if each is Opens.UNKNOWN}
 
 
-def require_opened(who: Operator, before: Mapping[str, Encrypted], rekeys: Collection[Rekey]) -> None:
-    """FleetError where it is certain that somebody cannot decrypt a file, which is needed to encrypt it anew."""
+def require_possible(
+    who: Operator, before: Mapping[str, Encrypted], rekeys: Collection[Rekey], *, give_up: bool
+) -> None:
+    """FleetError where it is certain that somebody cannot decrypt a file, which is needed to encrypt it anew.
+
+    Also where they could not afterwards, unless they `give_up` that.
+    """
     if closed := sorted(rekey.path for rekey in rekeys if who.reads(before[rekey.path]) is Opens.NO):
         raise FleetError(f"{closed[0]}: {NO_RECIPIENT}")
+    if not give_up:
+        require_kept(who, before, rekeys)
+
+
+def refusal(identity: str | None, before: Mapping[str, Encrypted], rekeys: Collection[Rekey]) -> FleetError | None:
+    """Return why whoever has this identity would lock themselves out with these, as far as that is certain."""
+    try:
+        require_kept(Operator.of(identity), before, rekeys)
+    except FleetError as error:
+        return error
+    return None
 
 
 def prove_kept(sops: Sops, directory: Path, config: Path, files: Sequence[str]) -> None:

@@ -30,6 +30,11 @@ def from_top(path: str, prefix: str) -> str:
     return posixpath.relpath(f"/{prefix}/{path}", "/")
 
 
+def path_of(directory: str, file: str, prefix: str = "") -> str:
+    """The path of a file below a directory, from the fleet's, which is at `prefix` in its repository."""
+    return from_fleet(from_top(f"{directory}/{file}", prefix), prefix)
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """A repository's files: all paths are from its top, `prefix` the one of the fleet's directory.

@@ -17,88 +17,16 @@ from nixherd.base.errors import FleetError
 from nixherd.base.files import sync
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.tree import Tree, opened
-from nixherd.trust.secrets.comparing import Rekey, compare
-from nixherd.trust.secrets.files import read_file
+from nixherd.trust.secrets.files import Encrypted, read_file
 from nixherd.trust.secrets.generated import LINK, configuration, made_by, says_so
 from nixherd.trust.secrets.keeping import prove_kept, require_kept
 from nixherd.trust.secrets.people import People, recipients_of_hosts
 from nixherd.trust.secrets.placeholders import NewFile
-from nixherd.trust.secrets.places import MISNAMED, Layout, chosen_place, from_fleet, from_top, ignored, nearest
+from nixherd.trust.secrets.places import MISNAMED, Layout, chosen_place, from_fleet, from_top, ignored, nearest, path_of
+from nixherd.trust.secrets.plan import Plan, Rekey, plan
 from nixherd.trust.secrets.reading import Meaning, Reading, SecretFile, holds_encrypted
-from nixherd.trust.secrets.rules import CONFIG, Rule, Rules, Unknown, parse_rules
+from nixherd.trust.secrets.rules import CONFIG, Rules, parse_rules
 from nixherd.trust.secrets.sops import AsOperator, nobody
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be encrypted anew, and what is wrong and no run can mend.
-
-    `unknown` says of a file, by its path, why it cannot be judged here; that is a finding as well. `notes` is what is
-    good to know.
-    """
-
-    rekeys: tuple[Rekey, ...]
-    findings: tuple[str, ...]
-    unknown: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-def path_of(directory: str, file: str, prefix: str = "") -> str:
-    """The path of a file below a directory, from the fleet's, which is at `prefix` in its repository."""
-    return from_fleet(from_top(f"{directory}/{file}", prefix), prefix)
-
-
-def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile], prefix: str = "") -> Plan:
-    """`secrets` is the directory of `.sops.yaml`; `prefix` that of the fleet, from its repository's top."""
-    config = path_of(secrets, CONFIG, prefix)
-    rekeys, findings, unknown = [], list[str](), dict[str, str]()
-    used = set[int]()
-    for file in sorted(files, key=lambda each: each.path):
-        rule, where = rules.rule_of(file.path), path_of(secrets, file.path, prefix)
-        if isinstance(rule, Rule):
-            used.add(rule.number)
-        if isinstance(rule, Unknown) or (rule is not None and rule.problem):
-            unknown[where] = rule.why if isinstance(rule, Unknown) else f"{rule.label}: {rule.problem}"
-            findings.append(f"{where}: unknown: {unknown[where]}")
-            continue
-        if file.problem is not None:
-            findings.append(f"{where}: cannot be read: {file.problem}")
-        elif rule is None:
-            findings.append(f"{where}: no creation rule matches it; add one to {config}, or move it away")
-        elif file.encrypted is None:
-            remedy = "`sops encrypt --in-place` it, and change what was in it"
-            remedy = f"`nixherd secrets edit {where}`, or remove it" if file.is_empty else remedy
-            findings.append(f"{where}: is {'empty' if file.is_empty else 'not encrypted'}; {remedy}")
-        else:
-            if file.encrypted.encrypts_nothing and not file.is_empty:
-                why = "what its rule says is to be encrypted is not in it (encrypted_regex?)"
-                findings.append(f"{where}: nothing in it is encrypted: {why}; correct that, and encrypt it anew")
-            if rekey := compare(where, config, file.encrypted, rule, people):
-                rekeys.append(rekey)
-    for rule in rules.rules:
-        if rule.number not in used:
-            findings.append(f"{config}: {rule.label} matches no file")
-        if not rule.recipients:
-            findings.append(f"{config}: {rule.label} names nobody who could decrypt")
-    for recipient in rules.recipients:
-        if not people.knows(recipient):
-            remedy = "give it an anchor or a comment, or remove it"
-            findings.append(f"{config}: {recipient.value} is not a host and nobody's; {remedy}")
-    return Plan(tuple(rekeys), tuple(findings), unknown, tuple(_notes(config, rules, people)))
-
-
-def _notes(config: str, rules: Rules, people: People) -> Iterator[str]:
-    """Hosts that cannot open what they are recipients of: sops-nix looks for no SSH keys (its importAgeSSHKeys)."""
-    for rule in rules.rules:
-        named = {people.hosts.get(key): key for key in rule.recipients if not key.is_ssh}
-        for key in rule.recipients:
-            host = people.hosts.get(key)
-            if key.is_ssh and host is not None and host not in named:
-                opens = "sops-nix opens that only where sops.environment.SOPS_AGE_SSH_PRIVATE_KEY_FILE is the host key"
-                yield f"{config}: {rule.label} names {host} by its SSH key itself; {opens}, or name its age key as well"
-        for host in dict.fromkeys(people.hosts[key] for key in rule.recipients if key in people.hosts):
-            if not rule.opens_to([key for key in rule.recipients if people.hosts.get(key) == host]):
-                yield f"{config}: {rule.not_alone(host)}"
 
 
 @dataclass(frozen=True)
@@ -150,6 +78,11 @@ class Store:
             return found
         of_files = (each for each in found.findings if not each.startswith(f"{self.config}: "))
         return replace(found, findings=tuple(of_files))  # what is wrong with the rules is said where they are written
+
+    @cached_property
+    def encrypted(self) -> Mapping[str, Encrypted]:
+        """What each encrypted file is now, by its path from the fleet's directory."""
+        return {self.path(file.path): file.encrypted for file in self.files if file.encrypted}
 
     def path(self, file: str) -> str:
         """A file's path from the fleet's directory."""
@@ -209,7 +142,7 @@ class Store:
         self, staged: Path, rekeys: Collection[Rekey], operator: AsOperator, *, rotate: bool, give_up: bool
     ) -> None:
         config = self.staged_config(staged)
-        before = {self.path(file.path): file.encrypted for file in self.files if file.encrypted}
+        before = self.encrypted
         doubtful = set() if give_up else require_kept(operator.who, before, rekeys)
         sops = operator.sops({key for rekey in rekeys for key in (*before[rekey.path].recipients, *rekey.recipients)})
 
@@ -342,6 +275,11 @@ class Secrets:
     def files(self) -> Mapping[str, SecretFile]:
         """Every secret file, by its path from the fleet's directory."""
         return {store.path(file.path): file for store in self.stores for file in store.files}
+
+    @cached_property
+    def encrypted(self) -> Mapping[str, Encrypted]:
+        """What each encrypted file is now, by the same paths."""
+        return {path: file for store in self.stores for path, file in store.encrypted.items()}
 
     @property
     def configs(self) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from nixherd.fleet.load import load_fleet
 from nixherd.trust.enrol import Wanted
 from nixherd.trust.secrets.generated import says_so
 from nixherd.trust.secrets.other_tools import others_in
-from nixherd.trust.secrets.store import Plan, Secrets
+from nixherd.trust.secrets.plan import Plan
+from nixherd.trust.secrets.store import Secrets
 from tests.nix_cli import environment
 from tests.nixherd.trust.secrets.layouts.layout import Layout
 from tests.nixherd.trust.secrets.layouts.library import LAYOUTS

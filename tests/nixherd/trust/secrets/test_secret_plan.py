@@ -4,9 +4,9 @@ import pytest
 
 from nixherd.trust.secrets.files import Encrypted
 from nixherd.trust.secrets.people import People
+from nixherd.trust.secrets.plan import plan
 from nixherd.trust.secrets.reading import SecretFile
 from nixherd.trust.secrets.rules import parse_rules
-from nixherd.trust.secrets.store import plan
 from tests.nixherd.trust.secrets.keys import key
 
 ADMIN, DOC1, OTHER = (key(name).recipient for name in ("admin", "doc1", "other"))

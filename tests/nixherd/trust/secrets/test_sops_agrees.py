@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixherd.trust.secrets.comparing import compare
 from nixherd.trust.secrets.files import read_file
 from nixherd.trust.secrets.people import People
+from nixherd.trust.secrets.plan import compare
 from nixherd.trust.secrets.rules import Rule, Unknown, parse_rules
 from tests.nix_cli import environment
 from tests.nixherd.trust.secrets.keys import key
