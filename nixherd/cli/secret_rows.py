@@ -1,17 +1,42 @@
-"""Who can decrypt a file, as `nixherd secrets status` shows it."""
+"""What `nixherd secrets status` shows, as rows."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nixherd.fleet.models import Fleet
-from nixherd.trust.secrets.files import Encrypted
+from nixherd.trust.secrets.files import Encrypted, Format
+from nixherd.trust.secrets.identities import Opens, Operator
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.people import People, recipient_of_host, recipients_of_hosts
+from nixherd.trust.secrets.plan import Plan
+from nixherd.trust.secrets.rules import Rule
 from nixherd.trust.secrets.store import Secrets
 
+_YOU = {Opens.YES: "yes", Opens.NO: "no", Opens.UNKNOWN: "unknown"}
 
-def readers(people: People, file: Encrypted | None) -> dict[str, Any]:
-    """Return the values of a file's row: everybody, the key groups, how many of them it takes, the kinds of keys."""
+
+def files_of(fleet: Fleet, secrets: Secrets, plan: Plan, who: Operator) -> list[dict[str, Any]]:
+    """Return a row for each file: where it is, its rule, who can decrypt it, and whether that is who should."""
+    rows, people = list[dict[str, Any]](), secrets.people(fleet)
+    for path, file in secrets.files.items():
+        store = secrets.require_store(path)
+        rule = store.rules.rule_of(file.path)
+        rows.append(
+            {
+                "file": path,
+                "format": str(Format.of(path)),
+                "config": store.config,
+                "rule": rule.number if isinstance(rule, Rule) else None,
+                **_readers(people, file.encrypted),
+                "you": _YOU[who.reads(file.encrypted)] if file.encrypted else None,
+                "state": plan.state(path, file, rule),
+            }
+        )
+    return rows
+
+
+def _readers(people: People, file: Encrypted | None) -> dict[str, Any]:
+    """Return everybody, the key groups, how many of them it takes, and the kinds of keys."""
     groups = file.groups if file else ()
     return {
         "recipients": [people.name(key) for key in (file.recipients if file else ())],

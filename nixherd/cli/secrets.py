@@ -25,29 +25,27 @@ from nixherd.cli.parameters import (
     standing,
     together,
 )
-from nixherd.cli.secret_rows import for_people, hosts_of, others_of, readers
+from nixherd.cli.secret_rows import files_of, for_people, hosts_of, others_of
 from nixherd.cli.secrets_edit import edit as edit_file
-from nixherd.cli.secrets_init import people_of, unreadable
+from nixherd.cli.secrets_init import people_of
 from nixherd.fleet.changeset import Done, changing, interrupted
 from nixherd.trust.enrol import Wanted, publish
 from nixherd.trust.findings import findings_of
 from nixherd.trust.joining import Admission
 from nixherd.trust.leaving import OwnRule, leave
 from nixherd.trust.recipients import as_ruled, trusted
-from nixherd.trust.secrets.files import Format
-from nixherd.trust.secrets.identities import Opens, Operator
+from nixherd.trust.secrets.identities import Operator
 from nixherd.trust.secrets.keeping import refusal, require_possible
 from nixherd.trust.secrets.places import Layout, chosen_place, from_fleet
-from nixherd.trust.secrets.rules import CONFIG, Rule
+from nixherd.trust.secrets.rules import CONFIG
 from nixherd.trust.secrets.sops import operator
 from nixherd.trust.secrets.store import Secrets
-from nixherd.trust.starting import Start, started, unknown
+from nixherd.trust.starting import Start, started, unknown, unreadable
 
 Change = Callable[[Wanted], Wanted]
 _ALL_RIGHT = "nothing to do: every file is encrypted for whom its rule names"
 _MAKE = "which names who may decrypt which files (docs/secrets.md)"
 _COLUMNS = ("file", "format", "rule", "recipients", "you", "state")
-_YOU = {Opens.YES: "yes", Opens.NO: "no", Opens.UNKNOWN: "unknown"}
 
 
 @click.group()
@@ -100,21 +98,9 @@ def status(front: Front, /, machines: bool, identity: str | None) -> int:
     That you cannot decrypt a file yourself is shown, and does not count as a difference.
     """
     who = Operator.of(identity)
-    secrets, rows = _load(front)(), list[dict[str, Any]]()
-    people, plan = secrets.people(front.fleet), secrets.plan(front.fleet)
-    wrong = {rekey.path: ", ".join(rekey.names) for rekey in plan.rekeys}
-    for path, file in secrets.files.items():
-        store = secrets.require_store(path)
-        rule = store.rules.rule_of(file.path)
-        state = f"unknown: {plan.unknown[path]}" if path in plan.unknown else file.problem or wrong.get(path)
-        row: dict[str, Any] = {"file": path, "format": str(Format.of(path)), "config": store.config}
-        state = state or ("ok" if file.encrypted and rule else "no rule" if rule is None else "not encrypted")
-        row |= {
-            "rule": rule.number if isinstance(rule, Rule) else None,
-            **readers(people, file.encrypted),
-            "you": _YOU[who.reads(file.encrypted)] if file.encrypted else None,
-        }
-        rows.append({**row, "state": state})
+    secrets = _load(front)()
+    plan = secrets.plan(front.fleet)
+    rows = files_of(front.fleet, secrets, plan, who)
     hosts, findings = hosts_of(front.fleet, secrets), findings_of(front.fleet, secrets, plan)
     if machines:
         findings += _compare(front, hosts)

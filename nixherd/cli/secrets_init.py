@@ -1,14 +1,11 @@
-"""`nixherd secrets init`: who is to decrypt what a fleet begins with, and which files they cannot."""
+"""`nixherd secrets init`: who is to decrypt what a fleet begins with."""
 
 import getpass
 from collections.abc import Sequence
 
-from nixherd.base.errors import FleetError, Usage
-from nixherd.base.run import Run
-from nixherd.trust.secrets.identities import Opens, Operator
+from nixherd.base.errors import Usage
+from nixherd.trust.secrets.identities import Operator
 from nixherd.trust.secrets.keys import Kind, Recipient, age_keys, guess
-from nixherd.trust.secrets.sops import operator
-from nixherd.trust.secrets.store import Secrets
 from nixherd.trust.starting import require_name
 
 _NOBODY = "nobody is there to encrypt for"
@@ -47,23 +44,3 @@ def _key(text: str, key_text: str) -> Recipient:
     if key.kind not in (Kind.AGE, Kind.PGP):
         raise Usage(f"--person {text}: {key.kind} keys are written into .sops.yaml by hand, once it is there")
     return key
-
-
-def unreadable(run: Run, who: Operator, identity: str | None, secrets: Secrets) -> tuple[str, ...]:
-    """The files that the operator cannot decrypt. FleetError where that is not known."""
-    found = []
-    for path, file in secrets.files.items():
-        if file.encrypted is None:
-            continue
-        opens = who.reads(file.encrypted)
-        if opens is Opens.UNKNOWN:
-            try:
-                sops, store = operator(run, identity).sops(file.encrypted.recipients), secrets.require_store(path)
-                sops.decrypt(secrets.root, secrets.root / store.config, [path])
-            except FleetError as error:
-                raise FleetError(
-                    f"{path}: whether you can decrypt it is not known ({error}); move it away, or have its keys here"
-                ) from None
-        elif opens is Opens.NO:
-            found.append(path)
-    return tuple(found)

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from nixherd.base.errors import FleetError, Usage
+from nixherd.base.run import Run
 from nixherd.nix.declared import Declared, DeclaredSecret, by_file, files_of
 from nixherd.trust.enrol import Wanted
 from nixherd.trust.recipients import with_rekeys
+from nixherd.trust.secrets.identities import Opens, Operator
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.people import recipient_of_host
 from nixherd.trust.secrets.placeholders import NewFile
@@ -22,6 +24,7 @@ from nixherd.trust.secrets.places import from_fleet, from_top
 from nixherd.trust.secrets.reading import SecretFile
 from nixherd.trust.secrets.rules import CONFIG, Rule, parse_rules, path_regex_of
 from nixherd.trust.secrets.rules_text import anchor_of, scalar
+from nixherd.trust.secrets.sops import operator
 from nixherd.trust.secrets.store import Secrets, Store
 
 USUAL = "secrets"
@@ -243,6 +246,20 @@ def _below(path: str, directory: str, paths: Iterable[str], prefix: str) -> str:
         remedy = f"say where {CONFIG} is to be: {_said(_innermost(paths, prefix))}"
         raise Usage(f"{path} is declared, and not below {directory}; {remedy}")
     return found
+
+
+def unreadable(run: Run, who: Operator, identity: str | None, secrets: Secrets) -> tuple[str, ...]:
+    """The files that the operator cannot decrypt. FleetError where that is not known."""
+    opens = {path: who.reads(file) for path, file in secrets.encrypted.items()}
+    for path in (path for path, each in opens.items() if each is Opens.UNKNOWN):
+        try:
+            sops = operator(run, identity).sops(secrets.encrypted[path].recipients)
+            sops.decrypt(secrets.root, secrets.root / secrets.require_store(path).config, [path])
+        except FleetError as error:
+            raise FleetError(
+                f"{path}: whether you can decrypt it is not known ({error}); move it away, or have its keys here"
+            ) from None
+    return tuple(path for path, each in opens.items() if each is Opens.NO)
 
 
 def unknown(declared: Iterable[Declared]) -> tuple[str, ...]:

@@ -56,6 +56,16 @@ class Plan:
     unknown: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def state(self, path: str, file: SecretFile, rule: Rule | Unknown | None) -> str:
+        """What is the matter with a file of this path and rule: `ok`, what differs, or why that is not known."""
+        if path in self.unknown:
+            return f"unknown: {self.unknown[path]}"
+        if file.problem:
+            return file.problem
+        if rekey := next((each for each in self.rekeys if each.path == path), None):
+            return ", ".join(rekey.names)
+        return "no rule" if rule is None else "ok" if file.encrypted else "not encrypted"
+
 
 def plan(secrets: str, rules: Rules, people: People, files: Iterable[SecretFile], prefix: str = "") -> Plan:
     """`secrets` is the directory of `.sops.yaml`; `prefix` that of the fleet, from its repository's top."""
