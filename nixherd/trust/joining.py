@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from nixherd.base.errors import FleetError, Usage
 from nixherd.nix.declared import Declared, DeclaredSecret, by_file
-from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.keys import Recipient, by_kind
 from nixherd.trust.secrets.keys import named as keys_named
 from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.rules import Rule, Rules, Unknown, path_regex_of
@@ -59,9 +59,7 @@ class Missing:
             who = ", ".join(people.name(key) for key in self.store.rules.recipients if not people.host(key))
             line = f"{{path_regex: {pattern}, age: 'KEYS OF ITS READERS'}}"
             return f"{self.path}: no rule of {self.store.config} is for it; add `- {line}` ({self.why}: {who})"
-        kinds = dict.fromkeys(key.kind for key in self.readers)
-        keys = {kind: ",".join(key.value for key in self.readers if key.kind is kind) for kind in kinds}
-        words = ", ".join(f"{kind}: '{values}'" for kind, values in keys.items())
+        words = ", ".join(f"{kind}: '{','.join(values)}'" for kind, values in by_kind(self.readers).items())
         line = f"- {{path_regex: {pattern}, {words}}}"
         how = "to its creation_rules, or --create (data secrets_create)"
         return f"{self.path}: no rule of {self.store.config} is for it; add `{line}` {how}"

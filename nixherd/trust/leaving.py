@@ -15,8 +15,7 @@ from nixherd.trust.joining import without_links
 from nixherd.trust.mentions import imported
 from nixherd.trust.recipients import NotARecipient, meant, without_keys
 from nixherd.trust.secrets import rules_edit
-from nixherd.trust.secrets.key_names import is_key
-from nixherd.trust.secrets.keys import Recipient, age_keys, named
+from nixherd.trust.secrets.keys import Recipient, age_keys, is_key, named
 from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.places import from_top
 from nixherd.trust.secrets.rules import Rule, Rules, parse_rules

@@ -33,7 +33,7 @@ def _in_lines(editor: RulesText, entries: Sequence[Entry], place: int, item: str
     lead = lines.lead(entry.start)
     block = [f"{lead}{item}{comment}"]
     if above:
-        block.insert(0, f"{lead[: len(lead) - len(lead.lstrip())]}# {above}")
+        block.insert(0, f"{lines.indent(entry.start)}# {above}")
     position = lines.end(lines.end_of(entry.node)) if place else entry.top
     editor.splice(position, position, lines.inserted(position, block))
 
@@ -50,10 +50,9 @@ def _first(editor: RulesText, collection: Node, item: str, comment: str) -> None
     written = re.match(r"(&\S+\s+)?", lines.text[collection.start : collection.end])
     start = collection.start + (written.end() if written else 0)
     kept = lines.text[:start].rstrip()
-    indent = " " * (len(lead) - len(lead.lstrip()))
     end = lines.end(collection.end)
     editor.splice(len(kept), end, editor.newline)
-    editor.splice(end, end, lines.inserted(end, [f"{indent}  - {item}{comment}"]))
+    editor.splice(end, end, lines.inserted(end, [f"{lines.indent(collection.start)}  - {item}{comment}"]))
 
 
 def _in_brackets(

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from nixherd.trust.secrets.keys import Kind, Recipient
+from nixherd.trust.secrets.keys import FIELDS, is_key, value_of
 from nixherd.trust.secrets.yaml_lines import Entry, Lines, entries_of
 from nixherd.trust.secrets.yaml_tree import Node, Tree
 
@@ -38,33 +38,7 @@ _LONGEST_HEADING = 4  # words
 _DECORATED = re.compile(r"^[-=#*~_]{2,}|[-=#*~_]{2,}$|[=#*~:]$")
 _WORDS = re.compile(r"[^\W_]+")
 _COMMENTED_OUT = re.compile(r"-\s+\S|&\S+\s+\S|.*age1[02-9ac-hj-np-z]{8}")
-_FIELDS = frozenset((*Kind, "hc_vault_transit_uri"))
 _OF_CLOUDS = ("arn", "role", "resource_id", "key_id", "vaultUrl", "key", "version")
-_BEGINNINGS = ("age1", "ssh-ed25519 ", "ssh-rsa ", "arn:", "projects/", "https://")
-_FINGERPRINT = re.compile(r"[0-9A-Fa-f]{40}")
-
-
-def is_key(text: str | None) -> bool:
-    """Tell whether a text looks like a recipient: an age or SSH key, a fingerprint, or a key of some cloud."""
-    if text is None:
-        return False
-    text = text.strip()
-    if "," in text:
-        return False
-    return text.startswith(_BEGINNINGS) or bool(_FINGERPRINT.fullmatch(text.replace(" ", "")))
-
-
-def named_key(value: str) -> Recipient | None:
-    """Return the age or PGP key of a text that has a name in the file; None for other kinds, which rules alone tell."""
-    if _FINGERPRINT.fullmatch(value):
-        return Recipient(Kind.PGP, value)
-    return Recipient(Kind.AGE, value) if value.startswith(("age1", "ssh-")) else None
-
-
-def value_of(text: str) -> str:
-    """Return a key's text as sops compares it."""
-    bare = text.replace(" ", "")
-    return bare if _FINGERPRINT.fullmatch(bare) else text.strip()
 
 
 def key_names(text: str, tree: Tree) -> dict[str, str]:
@@ -88,7 +62,7 @@ def listed(lines: Lines, node: Node) -> list[Entry]:
     entries = entries_of(lines, node, is_heading)
     # what stands above `age:` is about the rule
     return [
-        replace(each, key=None, note="") if each.key in _FIELDS or each.key in _OF_CLOUDS else each for each in entries
+        replace(each, key=None, note="") if each.key in FIELDS or each.key in _OF_CLOUDS else each for each in entries
     ]
 
 

@@ -16,6 +16,8 @@ from nixherd.base.ssh_keys import parse_public_key
 from nixherd.ssh.age import is_bech32, is_recipient
 
 _SSH_TYPES = ("ssh-ed25519", "ssh-rsa")
+_OF_AGE = ("age1", *(f"{type} " for type in _SSH_TYPES))
+_BEGINNINGS = (*_OF_AGE, "arn:", "projects/", "https://")
 _SHOWN = 12  # characters of a key that nobody gave a name
 _PLUGIN = re.compile(r"age1(?P<name>[a-z0-9+._-]+)1[02-9ac-hj-np-z]{6,}")
 _POST_QUANTUM = "age1pq1"
@@ -26,8 +28,7 @@ _ROLE = "+arn:"
 _FINGERPRINT = re.compile(
     r"(?:0[xX])?(?:[0-9A-Fa-f]{8}|[0-9A-Fa-f]{16}|[0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})!?"
 )
-
-
+_WHOLE_FINGERPRINT = re.compile(r"[0-9A-Fa-f]{40}")
 _IDS = (8, 16)  # digits of a PGP key's id
 _LONG_FINGERPRINT = 64  # digits
 
@@ -95,6 +96,9 @@ class Recipient:
         return f"{self.kind} {self.value}"
 
 
+FIELDS = (*Kind, "hc_vault_transit_uri")
+"""the words of a rule or a key group below which keys stand"""
+
 Group = tuple[Recipient, ...]
 """Keys each of which decrypts its group's part of a file's data key; the whole of it, if there is one group only."""
 
@@ -103,6 +107,14 @@ Group = tuple[Recipient, ...]
 def age(value: str) -> Recipient:
     """Return the age recipient that is written so."""
     return Recipient(Kind.AGE, value.strip())
+
+
+def by_kind(recipients: Iterable[Recipient]) -> dict[Kind, list[str]]:
+    """Return the keys' texts by their kinds, each once, in their order."""
+    found: dict[Kind, list[str]] = {}
+    for key in dict.fromkeys(recipients):
+        found.setdefault(key.kind, []).append(key.value)
+    return found
 
 
 # As `.sops.yaml` writes them
@@ -233,6 +245,27 @@ def named(keys: Iterable[Recipient], given: str) -> list[Recipient]:
         fingerprints = ", ".join(sorted({key.bare.value for key in found}))
         raise ValueError(f"{given} is the id of several keys: {fingerprints}; name one by its fingerprint")
     return found
+
+
+def is_key(text: str | None) -> bool:
+    """Tell whether a text looks like a recipient: an age or SSH key, a whole fingerprint, or a key of some cloud."""
+    if text is None or "," in text:
+        return False
+    text = text.strip()
+    return text.startswith(_BEGINNINGS) or bool(_WHOLE_FINGERPRINT.fullmatch(text.replace(" ", "")))
+
+
+def value_of(text: str) -> str:
+    """Return a key's text as sops compares it."""
+    bare = text.replace(" ", "")
+    return bare if _WHOLE_FINGERPRINT.fullmatch(bare) else text.strip()
+
+
+def named_key(value: str) -> Recipient | None:
+    """Return the age or PGP key of a text that has a name in the file; None for other kinds, which rules alone tell."""
+    if _WHOLE_FINGERPRINT.fullmatch(value):
+        return Recipient(Kind.PGP, value)
+    return Recipient(Kind.AGE, value) if value.startswith(_OF_AGE) else None
 
 
 def unknown_because(keys: Iterable[Recipient]) -> str | None:

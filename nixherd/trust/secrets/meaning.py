@@ -13,10 +13,6 @@ _MOST = 200_000  # values, aliases resolved: far more than a fleet has, far less
 Plain = Any
 
 
-class TooLarge(ValueError):
-    """Aliases of aliases repeat the text more often than anybody could mean."""
-
-
 @dataclass(frozen=True)
 class Meaning:
     """`anchors` has by name what each definition of it stands for, in their order."""
@@ -29,7 +25,7 @@ def meaning(tree: Tree, changed: Mapping[int, Plain] | None = None) -> Meaning:
     """Return what a tree says, with other values for the nodes of these ids. ValueError for what sops would refuse."""
     sizes: dict[int, int] = {}
     if _size(tree.root, sizes) > _MOST:
-        raise TooLarge("its aliases repeat themselves too often")
+        raise ValueError("its aliases repeat themselves too often")
     plain = _Plain(changed or {})
     document = plain.of(tree.root)
     anchors: dict[str, list[Plain]] = {}

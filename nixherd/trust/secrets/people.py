@@ -11,7 +11,6 @@ from nixherd.base.ssh_keys import parse_public_key
 from nixherd.fleet.models import Fleet, Host
 from nixherd.ssh.age import ED25519, recipient_of
 from nixherd.trust.secrets.keys import Kind, Recipient, age
-from nixherd.trust.secrets.rules import Rules
 
 RSA = "ssh-rsa"
 _NAMELESS = (Kind.AGE, Kind.PGP)  # what others are called says where they are, and nothing of a person
@@ -44,10 +43,6 @@ class People:
     """by recipient, the host's id"""
     others: Mapping[str, str] = field(default_factory=dict)
     """by a recipient's value, the name there; hosts may be among them"""
-
-    @classmethod
-    def of(cls, fleet: Fleet, rules: Rules) -> "People":
-        return cls(recipients_of_hosts(fleet), rules.names)
 
     def host(self, recipient: Recipient) -> str | None:
         """The id of the host that this is the key of, in any form."""

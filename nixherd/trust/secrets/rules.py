@@ -14,12 +14,12 @@ from typing import Any
 import re2
 
 from nixherd.trust.secrets import keys
-from nixherd.trust.secrets.key_names import key_names, named_key
-from nixherd.trust.secrets.keys import Group, Recipient
+from nixherd.trust.secrets.key_names import key_names
+from nixherd.trust.secrets.keys import Group, Recipient, named_key
 from nixherd.trust.secrets.refused import require_taken
 from nixherd.trust.secrets.yaml_tree import compose, load_yaml, require_merged
 
-CONFIG = ".sops.yaml"
+CONFIG, RULES = ".sops.yaml", "creation_rules"
 _DIGITS, _SHOWN = 9, 20  # of a number; of what is none
 
 _OPTIONS = re2.Options()
@@ -125,10 +125,10 @@ def parse_rules(text: str) -> Rules:
     """ValueError says what is wrong, and in which line."""
     require_merged(text)
     document = load_yaml(text)
-    if not isinstance(document, Mapping) or not isinstance(document.get("creation_rules"), list):
+    if not isinstance(document, Mapping) or not isinstance(document.get(RULES), list):
         remedy = "write one, of `- path_regex: …` with keys (docs/secrets.md)"
-        raise ValueError(f"the list creation_rules is missing; sops would find no rule for any file; {remedy}")
-    found = tuple(_rule(number, entry) for number, entry in enumerate(document["creation_rules"], 1))
+        raise ValueError(f"the list {RULES} is missing; sops would find no rule for any file; {remedy}")
+    found = tuple(_rule(number, entry) for number, entry in enumerate(document[RULES], 1))
     tree = compose(text)
     require_taken(text, tree)
     return Rules(found, key_names(text, tree))

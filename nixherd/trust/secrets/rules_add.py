@@ -10,15 +10,23 @@ from dataclasses import replace
 from typing import Any
 
 from nixherd.trust.secrets import insert
-from nixherd.trust.secrets.key_names import is_key, is_of_hosts, is_of_people, like_others, listed, place_of, value_of
-from nixherd.trust.secrets.keys import Kind, Recipient
+from nixherd.trust.secrets.key_names import is_of_hosts, is_of_people, like_others, listed, place_of
+from nixherd.trust.secrets.keys import FIELDS, Kind, Recipient, is_key, value_of
 from nixherd.trust.secrets.meaning import meaning
 from nixherd.trust.secrets.rules import Rule
-from nixherd.trust.secrets.rules_text import MERGE, NOT_KEYS, CannotEdit, RulesText, anchor_of, scalar, words_in
+from nixherd.trust.secrets.rules_text import (
+    MERGE,
+    NOT_KEYS,
+    CannotEdit,
+    RulesText,
+    anchor_of,
+    numbered,
+    scalar,
+    words_in,
+)
 from nixherd.trust.secrets.yaml_lines import Entry
 from nixherd.trust.secrets.yaml_tree import Node
 
-FIELDS = (*Kind, "hc_vault_transit_uri")
 MORE = "and more"
 """the end of the comment behind a list that was written out of an alias: `[*a, *b] # *all and more`"""
 ONE = f"one key {MORE}"
@@ -230,7 +238,7 @@ class Adding:
         """The refusal where a name stands for what is in the rule itself, or around it."""
         editor = self.editor
         rules = {editor.rule_of(alias) for alias in editor.aliases_of([named])} - {number, None}
-        users = "rule " + " and ".join(map(str, sorted(each for each in rules if each))) if rules else "nothing yet"
+        users = numbered(each for each in rules if each) if rules else "nothing yet"
         key = f"`- {self.recipient.value} # {self.name}`"
         editor.by_hand = f"add {key} to it by hand if it may stand for that too, or give rule {number} keys of its own"
         why = f"&{named.anchor} stands for what rule {number} has, and would stand for more (it is taken by {users})"

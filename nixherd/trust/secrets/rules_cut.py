@@ -6,15 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 from nixherd.trust.secrets.insert import comma_in
-from nixherd.trust.secrets.key_names import is_key, is_rules_heading, listed, value_of
-from nixherd.trust.secrets.keys import Group, Recipient
+from nixherd.trust.secrets.key_names import is_rules_heading, listed
+from nixherd.trust.secrets.keys import FIELDS, Group, Recipient, is_key, value_of
 from nixherd.trust.secrets.meaning import Plain, pruned
-from nixherd.trust.secrets.rules import Rule, group_keys
-from nixherd.trust.secrets.rules_add import FIELDS, MORE, ONE
+from nixherd.trust.secrets.rules import RULES, Rule, group_keys
+from nixherd.trust.secrets.rules_add import MORE, ONE
 from nixherd.trust.secrets.rules_text import NOT_KEYS, RulesText, by_words, words_in
 from nixherd.trust.secrets.yaml_lines import Entry, entries_of
 from nixherd.trust.secrets.yaml_tree import Node
 
+_WITH_KEYS = (*FIELDS, "merge")
 _MAPPED = ("kms", "gcp_kms", "hckms", "azure_keyvault")  # kinds whose keys are mappings in a key group
 
 
@@ -134,35 +135,34 @@ class Cutting:
         editor, first = self.editor, (collection.items or [])[0]
         if len(collection.items or ()) != len(items) + 1 or first in items:
             return
-        parent = editor.parent(collection)
-        word = next((name for name, value in (parent.pairs if parent else None) or () if value is collection), None)
         made = re.compile(rf":[ \t]*(# {ONE}[ \t]*\r?\n[ \t]*-[ \t]+)")
-        if word is not None and (found := made.match(editor.text, word.end)) and found.end() == first.start:
+        inside = editor.pair_of(collection)
+        found = made.match(editor.text, inside[1][0].end) if inside is not None else None
+        if found is not None and found.end() == first.start:
             editor.splice(found.start(1), found.end())
 
     def _empty(self, collection: Node) -> None:
         """Cut a list that has nobody any more: with its word, in a rule; otherwise `[]` stays."""
-        editor, parent = self.editor, self.editor.parent(collection)
-        pair = next((pair for pair in (parent.pairs if parent else None) or () if pair[1] is collection), None)
-        if parent is not None and pair is not None and pair[0].value in (*FIELDS, "merge"):
-            self._cut_value(parent, *pair)
+        editor, inside = self.editor, self.editor.pair_of(collection)
+        if inside is not None and inside[1][0].value in _WITH_KEYS:
+            self._cut_value(inside[0], *inside[1])
             return
         if collection.flow:
             editor.splice(_inner(editor, collection), collection.end - 1)
             return
-        if pair is None or pair[0].value in NOT_KEYS:
+        if inside is None or inside[1][0].value in NOT_KEYS:
             raise editor.cannot(collection)
         for entry in listed(editor.lines, collection):
             cut_lines(editor, entry)
-        head = re.compile(r"[^\S\n]*:([^\S\n]*&\S+)?").match(editor.text, pair[0].end)
+        head = re.compile(r"[^\S\n]*:([^\S\n]*&\S+)?").match(editor.text, inside[1][0].end)
         if head is None:
             raise editor.cannot(collection)
         editor.splice(head.end(), head.end(), " []")
 
     def _cut_value(self, mapping: Node, key: Node, value: Node) -> None:
         editor, pairs = self.editor, mapping.pairs or []
-        if key.value in (*FIELDS, "merge"):
-            rest = [name for name, each in pairs if each is not value and (name.value in (*FIELDS, "merge"))]
+        if key.value in _WITH_KEYS:
+            rest = [name for name, each in pairs if each is not value and name.value in _WITH_KEYS]
             parent = editor.parent(mapping)
             if not rest and parent is not None and parent.items is not None and len(pairs) == 1:
                 if len(parent.items) == 1:
@@ -188,11 +188,10 @@ class Cutting:
         if all(kept):
             return
         if not any(kept):
-            parent = editor.parent(node)
-            pair = next((pair for pair in (parent.pairs if parent else None) or () if pair[1] is node), None)
-            if parent is None or pair is None:
+            inside = editor.pair_of(node)
+            if inside is None:
                 raise editor.cannot(node)
-            self._cut_value(parent, *pair)
+            self._cut_value(inside[0], *inside[1])
             return
         last = max(index for index, keeps in enumerate(kept) if keeps)
         for index, (start, _, _) in enumerate(words):
@@ -290,7 +289,7 @@ def cut_rule(editor: RulesText, number: int) -> None:
         raise editor.cannot(rules)
     entry = entries_of(lines, rules, is_rules_heading)[number - 1]
     begin, end = entry.begin, lines.end(lines.end_of(entry.node))
-    if not re.fullmatch(r"\s*-\s+", lines.lead(entry.start)):
+    if not lines.is_item(entry.start):
         raise editor.cannot(entry.node)
     above = lines.above(begin)
     is_last = not lines.text[end:].strip() or lines.is_blank(end)
@@ -322,8 +321,6 @@ def without_rules(editor: RulesText, numbers: Collection[int]) -> str:
         if node.anchor and not node.is_alias and (id(node) not in gone or _moved(editor, node, gone)):
             anchors.setdefault(node.anchor, []).append(editor.plain(node))
     document = {**editor.meaning.document}
-    document["creation_rules"] = [
-        rule for number, rule in enumerate(document["creation_rules"], 1) if number not in numbers
-    ]
+    document[RULES] = [rule for number, rule in enumerate(document[RULES], 1) if number not in numbers]
     left = [rule for rule in editor.before.rules if rule.number not in numbers]
     return editor.result(left, document, {name: tuple(each) for name, each in anchors.items()}, are_named=False)

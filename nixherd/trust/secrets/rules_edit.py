@@ -5,16 +5,15 @@ what every anchor stands for differ in exactly what was meant. What cannot be ed
 rule, the line, and what to write by hand.
 """
 
-import re
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
-from nixherd.trust.secrets.key_names import value_of
-from nixherd.trust.secrets.keys import Kind, Recipient
+from nixherd.trust.secrets.keys import FIELDS, Kind, Recipient, by_kind, value_of
 from nixherd.trust.secrets.meaning import mapped
-from nixherd.trust.secrets.rules import Rule, Unknown, path_regex_of
-from nixherd.trust.secrets.rules_add import FIELDS, Adding
+from nixherd.trust.secrets.rules import RULES, Rule, Unknown, path_regex_of
+from nixherd.trust.secrets.rules_add import Adding
 from nixherd.trust.secrets.rules_cut import Cutting, without_rules
-from nixherd.trust.secrets.rules_text import CannotEdit, RulesText, scalar, words_in
+from nixherd.trust.secrets.rules_text import CannotEdit, RulesText, numbered, scalar, words_in
 from nixherd.trust.secrets.yaml_tree import Node
 
 __all__ = ["CannotEdit", "add", "add_rule", "remove", "remove_rules", "replace"]
@@ -33,7 +32,7 @@ def add(
     Numbers are from 1. `name` is a host's id; its anchor or comment is made as those of the other hosts, which are
     `beside` with their ids. The same text where it is there already. Raise CannotEdit.
     """
-    numbers = "rule " + " and ".join(map(str, sorted(rules))) if rules else "no rule"
+    numbers = numbered(rules) if rules else "no rule"
     editor = RulesText(text, f"add by hand: `- {recipient.value} # {name}` to the keys of {numbers}")
     joined = [rule for rule in editor.before.rules if rule.number in rules and recipient not in rule.recipients]
     hosts = beside if isinstance(beside, Mapping) else {key: editor.before.names.get(key.value, "") for key in beside}
@@ -47,7 +46,7 @@ def add_rule(text: str, path: str, recipients: Sequence[Recipient], *, comment: 
     matches the file already, which would hide it. Raise CannotEdit.
     """
     pattern = path_regex_of(path)
-    keys = "; ".join(f"{kind}: {','.join(values)}" for kind, values in _by_kind(recipients).items())
+    keys = "; ".join(f"{kind}: {','.join(values)}" for kind, values in by_kind(recipients).items())
     editor = RulesText(text, f"add a rule by hand: path_regex: {pattern}, {keys}")
     other, rules = editor.before.rule_of(path), editor.before.rules
     if isinstance(other, Unknown):
@@ -58,7 +57,7 @@ def add_rule(text: str, path: str, recipients: Sequence[Recipient], *, comment: 
     written = _add_rule(editor, place, pattern, recipients, comment)
     expected = [*rules[:place], Rule(0, pattern, (tuple(dict.fromkeys(recipients)),)), *rules[place:]]
     document = {**editor.meaning.document}
-    document["creation_rules"] = [*document["creation_rules"][:place], written, *document["creation_rules"][place:]]
+    document[RULES] = [*document[RULES][:place], written, *document[RULES][place:]]
     return editor.result(expected, document, editor.meaning.anchors)
 
 
@@ -70,8 +69,7 @@ def remove(text: str, recipient: Recipient) -> str:
 def remove_rules(text: str, numbers: Collection[int]) -> str:
     """Return the text without the rules of these numbers, each with the comment that is its. Raise CannotEdit."""
     numbers = set(numbers)
-    rules = "rule " + " and ".join(map(str, sorted(numbers)))
-    return without_rules(RulesText(text, f"take {rules} out of it by hand"), numbers)
+    return without_rules(RulesText(text, f"take {numbered(numbers)} out of it by hand"), numbers)
 
 
 def replace(text: str, old: Recipient, new: Recipient) -> str:
@@ -97,17 +95,8 @@ def replace(text: str, old: Recipient, new: Recipient) -> str:
 
 
 def _replaced(rule: Rule, old: Recipient, new: Recipient) -> Rule:
-    from dataclasses import replace as changed
-
     groups = (tuple(dict.fromkeys(new if key == old else key for key in group)) for group in rule.groups)
-    return changed(rule, groups=tuple(groups))
-
-
-def _by_kind(recipients: Sequence[Recipient]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for key in dict.fromkeys(recipients):
-        found.setdefault(key.kind.value, []).append(key.value)
-    return found
+    return dataclasses.replace(rule, groups=tuple(groups))
 
 
 # A rule
@@ -123,13 +112,13 @@ def _add_rule(
         raise editor.cannot(rules)
     item = items[min(place, len(items) - 1)]
     begin, lead = lines.start(item.start), lines.lead(item.start)
-    if not re.fullmatch(r"[ \t]*-[ \t]+", lead) or item.flow:
+    if not lines.is_item(item.start) or item.flow:
         raise editor.cannot(item)
     position = lines.start(item.start) if place < len(items) else lines.end(lines.end_of(item))
     block, written = _rule_lines(editor, lead, item.resolved, pattern, recipients, position)
     has_comment = bool(lines.comments_above(begin))
     if has_comment:
-        block.insert(0, f"{lead[: len(lead) - len(lead.lstrip())]}# {comment}")
+        block.insert(0, f"{lines.indent(item.start)}# {comment}")
     gap = [""] if _is_apart(editor, items) else []
     if place < len(items):  # above the comment that is the next one's
         above = lines.comments_above(begin)
@@ -151,14 +140,14 @@ def _is_apart(editor: RulesText, items: Sequence[Node]) -> bool:
 def _rule_lines(
     editor: RulesText, lead: str, like: Node, pattern: str, recipients: Sequence[Recipient], place: int
 ) -> tuple[list[str], dict[str, object]]:
-    blank, keys = " " * len(lead), _by_kind(recipients)
+    blank, keys = " " * len(lead), {kind.value: values for kind, values in by_kind(recipients).items()}
     words = {kind: [editor.word(value, place) or scalar(value) for value in values] for kind, values in keys.items()}
     first = f"{lead}path_regex: {scalar(pattern)}"
     groups = like.get("key_groups")
     if groups is not None and groups.resolved.items:
         group = groups.resolved.items[0]
         dash = blank + "  - "
-        if not groups.is_alias and not groups.flow and re.fullmatch(r"\s*-\s+", editor.lines.lead(group.start)):
+        if not groups.is_alias and not groups.flow and editor.lines.is_item(group.start):
             dash = editor.lines.lead(group.start)
         block = _fields(editor, group.resolved, dash, words)
         return [first, f"{blank}key_groups:", *block], {"path_regex": pattern, "key_groups": [dict(keys)]}
@@ -178,8 +167,7 @@ def _fields(editor: RulesText, like: Node, lead: str, words: Mapping[str, Sequen
         if lists and lists[0].flow:
             block.append(f"{head}{kind}: [{', '.join(names)}]")
             continue
-        item = lines.lead(lists[0].items[0].start) if lists and lists[0].items else ""
-        if not re.fullmatch(r"\s*-\s+", item):
-            item = f"{indent}  - "
+        first = lists[0].items[0].start if lists and lists[0].items else None
+        item = lines.lead(first) if first is not None and lines.is_item(first) else f"{indent}  - "
         block += [f"{head}{kind}:", *(f"{item}{name}" for name in names)]
     return block

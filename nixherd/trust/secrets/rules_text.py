@@ -1,7 +1,7 @@
 """A `.sops.yaml` that is being edited: its nodes, the splices, and the proof that nothing else changed."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,14 +9,12 @@ import yaml
 
 from nixherd.base.errors import FleetError
 from nixherd.nix.edit import Splice, spliced
-from nixherd.trust.secrets.key_names import is_key, value_of
-from nixherd.trust.secrets.keys import Recipient
+from nixherd.trust.secrets.keys import Recipient, is_key, value_of
 from nixherd.trust.secrets.meaning import Meaning, Plain, meaning
-from nixherd.trust.secrets.rules import Rule, Rules, parse_rules
+from nixherd.trust.secrets.rules import RULES, Rule, Rules, parse_rules
 from nixherd.trust.secrets.yaml_lines import Lines
 from nixherd.trust.secrets.yaml_tree import Node, Tree, compose
 
-RULES = "creation_rules"
 NOT_KEYS = (RULES, "destination_rules", "stores")
 """what stands at the top beside lists of keys"""
 MERGE = "<<"
@@ -73,6 +71,12 @@ class RulesText:
 
     def parent(self, node: Node) -> Node | None:
         return self._parents.get(id(node))
+
+    def pair_of(self, node: Node) -> tuple[Node, tuple[Node, Node]] | None:
+        """Return the mapping in which a node is a value, and the pair there."""
+        parent = self.parent(node)
+        pair = next((pair for pair in (parent.pairs if parent else None) or () if pair[1] is node), None)
+        return (parent, pair) if parent is not None and pair is not None else None
 
     def plain(self, node: Node) -> Plain:
         return self.changed[id(node)] if id(node) in self.changed else meaning(Tree(node, {})).document
@@ -188,6 +192,11 @@ def scalar(value: str, quote: str | None = None) -> str:
     if quote == '"' or _NOT_PLAIN.search(value):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return value
+
+
+def numbered(rules: Iterable[int]) -> str:
+    """Return rules by their numbers, for people: `rule 1 and 3`."""
+    return f"rule {' and '.join(map(str, sorted(rules)))}"
 
 
 def anchor_of(name: str) -> str:

@@ -36,6 +36,15 @@ class Lines:
         """Return what stands before a position in its line."""
         return self.text[self.start(start) : start]
 
+    def indent(self, start: int) -> str:
+        """Return the blanks that the line of a position begins with."""
+        lead = self.lead(start)
+        return lead[: len(lead) - len(lead.lstrip())]
+
+    def is_item(self, start: int) -> bool:
+        """Tell whether a dash alone stands before a position in its line."""
+        return re.fullmatch(r"[ \t]*-[ \t]+", self.lead(start)) is not None
+
     def is_blank(self, begin: int) -> bool:
         return not self.text[begin : self.end(begin)].strip()
 
@@ -66,8 +75,7 @@ class Lines:
             last = last.children[-1]
         if last.style not in (">", "|"):
             return last.end
-        lead = self.lead(node.start)
-        column = len(lead) - len(lead.lstrip())
+        column = len(self.indent(node.start))
         kept = self.text[node.start : last.end].splitlines(keepends=True)
         while len(kept) > 1 and re.match(rf"\s*$|[ \t]{{0,{column}}}#", kept[-1]):
             kept.pop()
@@ -133,8 +141,8 @@ def entries_of(lines: Lines, collection: Node, is_heading: IsHeading) -> list[En
 
 def _bare(lines: Lines, collection: Node, node: Node, key: str | None, start: int) -> Entry:
     begin = lines.start(start)
-    dash = r"\s*-\s+" if collection.items is not None and not collection.flow else r"\s*"
-    is_line = re.fullmatch(dash, lines.text[begin:start]) is not None
+    has_dash = collection.items is not None and not collection.flow
+    is_line = lines.is_item(start) if has_dash else not lines.lead(start).strip()
     above = lines.comments_above(begin) if is_line else []
     top = above[-1][0] if above else begin
     over = lines.above(top)

@@ -118,9 +118,6 @@ class Tree:
     root: Node
     anchors: dict[str, Node]
 
-    def resolved(self, node: Node | None) -> Node | None:
-        return self.anchors.get(node.anchor or "") if node and node.is_alias else node
-
 
 def compose(text: str, *, alone: bool = False) -> Tree:
     """Return the first document, as sops reads it; `alone`: no other may follow.
