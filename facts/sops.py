@@ -1,16 +1,11 @@
 """Facts of the secrets that a machine has decrypted."""
 
-import re
 from typing import TypedDict
 
-from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from nixherd.facts.base import Fact
-
-_SALT = re.compile(r"[0-9a-f]*")
-_LINE = re.compile(r"([0-7]+) (\S+) (\S+) (\d+) ([0-9a-f]{64}) (/.*)")  # mode, owner, group, size, hash, path
-_BEGIN, _END = "nixherd-secrets", "nixherd-secrets-end"
+from nixherd.trust.secrets import proof
 
 
 class Secret(TypedDict):
@@ -37,23 +32,7 @@ class Secrets(Fact[dict[str, Secret] | None]):
 
     @override
     def command(self, salt: str = "") -> str:
-        if not _SALT.fullmatch(salt):
-            raise ValueError("the salt is hexadecimal digits")
-        return f"""
-LC_ALL=C; export LC_ALL; echo {_BEGIN}
-for directory in /run/secrets /run/secrets-for-users; do
-  if ! found=$(stat -- "$directory" 2>&1); then
-    case $found in *'No such file or directory'*) ;; *) echo "why=$found" ;; esac
-    continue
-  fi
-  if ! files=$(find "$directory/" -type f 2>&1); then echo "why=$files"; continue; fi
-  printf '%s\\n' "$files" | sort | while IFS= read -r file; do
-    [ -n "$file" ] || continue
-    hash=$({{ printf %s {salt or "''"}; cat -- "$file"; }} | sha256sum)
-    printf '%s %s %s\\n' "$(stat -c '%a %U %G %s' -- "$file")" "${{hash%% *}}" "$directory/${{file#"$directory/"}}"
-  done
-done
-echo {_END}"""
+        return proof.listing(salt)
 
     @override
     @staticmethod
@@ -62,18 +41,9 @@ echo {_END}"""
 
     @override
     def process(self, output: list[str]) -> dict[str, Secret] | None:
-        lines = [line.strip() for line in output if line.strip()]
-        if _BEGIN not in lines:
-            raise FactProcessError("it did not answer")
-        if _END not in lines:
-            raise FactProcessError("its answer was cut off")
-        found = {}
-        for line in lines[lines.index(_BEGIN) + 1 : lines.index(_END)]:
-            if line.startswith("why="):
-                raise FactProcessError(f"not all of its secrets can be seen: {line.removeprefix('why=')}")
-            match = _LINE.fullmatch(line)
-            if match is None:
-                raise FactProcessError("a line is not `MODE OWNER GROUP SIZE HASH PATH`")
-            mode, owner, group, size, hash, path = match.groups()
-            found[path] = Secret(hash=hash, size=int(size), mode=mode, owner=owner, group=group)
-        return found
+        return {path: _secret(entry) for path, entry in proof.parse_listing(output).items()}
+
+
+def _secret(entry: proof.Entry) -> Secret:
+    owner, group = entry.owners[1], entry.groups[1]
+    return Secret(hash=entry.hash, size=entry.size, mode=f"{entry.mode:o}", owner=owner, group=group)

@@ -176,6 +176,9 @@ def test_the_machines_own_tool_converts(tmp_path: Path, monkeypatch: pytest.Monk
         (Secrets(), ["nixherd-secrets", "no such line", "nixherd-secrets-end"]),
         (Secrets(), ["sudo: a password is required"]),
         (Secrets(), ["nixherd-secrets"]),
+        (Secrets(), ["nixherd-secrets", "1.why=stat: denied", "nixherd-secrets-end"]),
+        (Secrets(), ["nixherd-secrets", "1.1.path=/run/secrets/x", "nixherd-secrets-end"]),
+        (Secrets(), ["nixherd-secrets", "1.1.path=/run/secrets/x", "1.1.is=absent", "nixherd-secrets-end"]),
     ],
 )
 def test_other_words_about_keys_are_refused(fact: Any, lines: list[str]) -> None:

@@ -56,6 +56,23 @@ home() {{
 seen() {{ if [ -d "$r" ]; then say "$1.run" yes; else say "$1.run" no; fi; }}
 echo {_BEGIN}
 """
+_LISTING = f"""
+directories=0
+for directory in {SYSTEM} {BEFORE_USERS}; do
+  directories=$((directories + 1)); files=0
+  lies "$directories" "$directory" || continue
+  if ! found=$(find "$directory/" -type f 2>&1); then
+    say "$directories.why" "$(printf '%s\\n' "$found" | head -n 1)"
+    continue
+  fi
+  printf '%s\\n' "$found" | sort | while IFS= read -r file; do
+    [ -n "$file" ] || continue
+    files=$((files + 1))
+    say "$directories.$files.path" "$directory/${{file#"$directory/"}}"
+    entry "$directories.$files" "$file"
+  done
+done
+"""
 
 
 class Verdict(StrEnum):
@@ -144,9 +161,7 @@ def _mode(text: str) -> int:
 
 def script(looked_at: Sequence[Place], salt: str) -> str:
     """Print what lies at each place, with the content's hash after the salt. ValueError for a salt that is not one."""
-    if not _SALT.fullmatch(salt):
-        raise ValueError("the salt is hexadecimal digits")
-    lines = [_FUNCTIONS, f"salt={salt}"]
+    lines = [_begin(salt)]
     for user in dict.fromkeys(place.user for place in looked_at):
         of_user = [(number, place) for number, place in enumerate(looked_at) if place.user == user]
         body = list(_looks(of_user, user))
@@ -155,6 +170,17 @@ def script(looked_at: Sequence[Place], salt: str) -> str:
         else:
             lines += [f"if home {_home(user, looked_at)} {shlex.quote(user)}; then", *body, "fi"]
     return "\n".join([*lines, f"echo {_END}", ""])
+
+
+def listing(salt: str) -> str:
+    """Print the same of every file that the system's secrets and templates have, whoever declares them."""
+    return f"{_begin(salt)}{_LISTING}echo {_END}\n"
+
+
+def _begin(salt: str) -> str:
+    if not _SALT.fullmatch(salt):
+        raise ValueError("the salt is hexadecimal digits")
+    return f"{_FUNCTIONS}salt={salt}"
 
 
 def _looks(numbered: Iterable[tuple[int, Place]], user: str | None) -> Iterator[str]:
@@ -235,6 +261,17 @@ def parse(lines: Iterable[str], looked_at: Sequence[Place]) -> Sight:
     entries = {number: _entry(values, str(number)) for number in numbers}
     linked = [number for number in numbers if looked_at[number].path != looked_at[number].entry]
     return Sight(entries, {number: _entry(values, f"{number}.at") for number in linked}, directories, homes)
+
+
+def parse_listing(lines: Iterable[str]) -> dict[str, Entry]:
+    """The answer to `listing`, by path. FleetError where not all can be seen."""
+    values = values_between(lines, _BEGIN, _END)
+    found = {path: _entry(values, key.removesuffix(".path")) for key, path in values.items() if key.endswith(".path")}
+    problems = [visible(value) for key, value in values.items() if key.endswith(".why")]
+    problems += [entry.why or "one is gone" for entry in found.values() if entry.why or not entry.is_file]
+    if problems:
+        raise FleetError(f"not all of its secrets can be seen: {problems[0]}")
+    return found
 
 
 def values_between(lines: Iterable[str], begin: str, end: str) -> dict[str, str]:
