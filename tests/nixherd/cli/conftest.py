@@ -93,3 +93,13 @@ def planted_hook(fleet: Path, does: str) -> None:
     file.parent.mkdir(exist_ok=True)
     file.write_text(f"#!/bin/sh\n{does}\n")
     file.chmod(0o755)
+
+
+@pytest.fixture
+def secrets(fleet: Path, capfd: pytest.CaptureFixture[str]) -> Any:
+    """Runs `nixherd secrets WORDS` on the fleet of the module that asks for it."""
+
+    def call(*words: str) -> Ended:
+        return Ended(run(["--fleet", str(fleet), "secrets", *words]), *capfd.readouterr())
+
+    return call

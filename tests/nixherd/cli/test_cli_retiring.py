@@ -18,12 +18,10 @@ from tests.nixherd.proxmox.dev import begin
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import (
     COMMON,
+    administered,
     contents,
     git,
-    identity_of,
-    nobodys,
     recipients,
-    repository,
     sops,
 )
 
@@ -36,14 +34,12 @@ DESTROY = ("--destroy", "110", "--stop")
 def fleet(tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
     """Three hosts; dev is in service, in VM 110, which runs on the emulator."""
     begin(emulator)
-    nobodys(monkeypatch, tmp_path)
-    monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(identity_of(tmp_path)))
+    place = administered(monkeypatch, tmp_path, enrolled=True)
     monkeypatch.setattr(apply, "PAUSE", 0.05)
     token = tmp_path / "token"
     token.write_text(emulator.token.to_toml())
     token.chmod(0o600)
     monkeypatch.setenv("PROXMOX_TOKEN_FILE", str(token))
-    place = repository(tmp_path / "fleet", enrolled=True)
     there = f'host = "127.0.0.1"; port = {emulator.port}; fingerprint = "{emulator.fingerprint}"'
     change(place, "vms/definitions.nix", 'host = "192.0.2.1"', there)
     change(place, "vms/definitions.nix", "{\n", '{\n  fleet = "homelab";\n')

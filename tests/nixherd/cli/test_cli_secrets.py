@@ -14,13 +14,11 @@ from tests.nixherd.trust.secrets.repositories import (
     BEFORE,
     COMMON,
     WITH_DEV,
+    administered,
     contents,
     git,
     hosts,
-    identity_of,
-    nobodys,
     recipients,
-    repository,
     sops,
 )
 
@@ -31,18 +29,7 @@ pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
 
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    nobodys(monkeypatch, tmp_path)
-    monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(identity_of(tmp_path)))
-    return repository(tmp_path / "fleet")
-
-
-@pytest.fixture
-def secrets(fleet: Path, capfd: pytest.CaptureFixture[str]) -> Any:
-    def one(*words: str) -> Ended:
-        status = run(["--fleet", str(fleet), "secrets", *words])
-        return Ended(status, *capfd.readouterr())
-
-    return one
+    return administered(monkeypatch, tmp_path)
 
 
 def rule(fleet: Path, old: str, new: str) -> None:

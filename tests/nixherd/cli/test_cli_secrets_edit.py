@@ -14,7 +14,7 @@ from nixherd.cli.main import run
 from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.places import at_the_top
-from tests.nixherd.trust.secrets.repositories import contents, git, identity_of, nobodys, recipients, repository, sops
+from tests.nixherd.trust.secrets.repositories import administered, contents, git, recipients, sops
 
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
 Edit = Callable[..., Ended]
@@ -22,10 +22,8 @@ Edit = Callable[..., Ended]
 
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    nobodys(monkeypatch, tmp_path)
-    monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(identity_of(tmp_path)))
     monkeypatch.delenv("SOPS_EDITOR", raising=False)
-    return repository(tmp_path / "fleet")
+    return administered(monkeypatch, tmp_path)
 
 
 @pytest.fixture

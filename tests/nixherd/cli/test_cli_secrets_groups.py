@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.cli.main import run
 from nixherd.trust.secrets.files import read_file
-from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import contents, git, nobodys, repository
 
@@ -36,15 +34,6 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     identity.write_text("".join(f"{key(name).identity}\n" for name in ("admin", "doc1", "igp")))
     monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(identity))
     return repository(tmp_path / "fleet")
-
-
-@pytest.fixture
-def secrets(fleet: Path, capfd: pytest.CaptureFixture[str]) -> Any:
-    def one(*words: str) -> Ended:
-        status = run(["--fleet", str(fleet), "secrets", *words])
-        return Ended(status, *capfd.readouterr())
-
-    return one
 
 
 def rule(fleet: Path, body: str) -> None:

@@ -9,7 +9,7 @@ from nixherd.cli.main import run
 from nixherd.trust.secrets.files import read_file
 from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.trust.secrets.keys import key
-from tests.nixherd.trust.secrets.repositories import contents, git, identity_of, nobodys, repository, sops
+from tests.nixherd.trust.secrets.repositories import administered, contents, git, identity_of, sops
 
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
 
@@ -36,21 +36,10 @@ FLAKE = """{
 
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    nobodys(monkeypatch, tmp_path)
-    monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(identity_of(tmp_path, "other")))
-    place = repository(tmp_path / "fleet", enrolled=True)
+    place = administered(monkeypatch, tmp_path, "other", enrolled=True)
     (place / "flake.nix").write_text(FLAKE)
     git(place, "commit", "-qam", "what dev declares")
     return place
-
-
-@pytest.fixture
-def secrets(fleet: Path, capfd: pytest.CaptureFixture[str]) -> Any:
-    def one(*words: str) -> Ended:
-        status = run(["--fleet", str(fleet), "secrets", *words])
-        return Ended(status, *capfd.readouterr())
-
-    return one
 
 
 def recipients(fleet: Path) -> dict[str, set[str]]:

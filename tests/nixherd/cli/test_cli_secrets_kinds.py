@@ -12,11 +12,9 @@ from typing import Any
 
 import pytest
 
-from nixherd.cli.main import run
 from nixherd.trust.secrets.files import read_file
 from nixherd.trust.secrets.keys import Recipient, age, pgp
 from tests.nix_cli import environment
-from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.kinds import gpg_home, install_plugin, rsa_key, token
 from tests.nixherd.trust.secrets.repositories import SECRETS, contents, git, identity_of, nobodys, repository
@@ -97,15 +95,6 @@ def fleet(person: Person, tmp_path: Path) -> Path:
     git(place, "commit", "-qam", "alice's")
     (tmp_path / "admin.age").unlink()
     return place
-
-
-@pytest.fixture
-def secrets(fleet: Path, capfd: pytest.CaptureFixture[str]) -> Any:
-    def one(*words: str) -> Ended:
-        status = run(["--fleet", str(fleet), "secrets", *words])
-        return Ended(status, *capfd.readouterr())
-
-    return one
 
 
 def plain(fleet: Path, name: str) -> str:

@@ -8,36 +8,15 @@ from typing import Any
 import pytest
 
 from nixherd.cli.main import run
-from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.trust.secrets.keys import key
-from tests.nixherd.trust.secrets.repositories import (
-    BEFORE,
-    contents,
-    git,
-    identity_of,
-    nobodys,
-    recipients,
-    repository,
-    sops,
-)
+from tests.nixherd.trust.secrets.repositories import BEFORE, administered, contents, git, identity_of, recipients, sops
 
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
 
 
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    nobodys(monkeypatch, tmp_path)
-    monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(identity_of(tmp_path)))
-    return repository(tmp_path / "fleet")
-
-
-@pytest.fixture
-def secrets(fleet: Path, capfd: pytest.CaptureFixture[str]) -> Any:
-    def one(*words: str) -> Ended:
-        status = run(["--fleet", str(fleet), "secrets", *words])
-        return Ended(status, *capfd.readouterr())
-
-    return one
+    return administered(monkeypatch, tmp_path)
 
 
 def per_host(fleet: Path) -> None:

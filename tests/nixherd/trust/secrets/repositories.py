@@ -189,6 +189,15 @@ def nobodys(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
 
 
+def administered(
+    monkeypatch: pytest.MonkeyPatch, place: Path, identity: str = "admin", *, enrolled: bool = False
+) -> Path:
+    """The fleet in a directory of `place`, and this process is somebody's, who has their identity and nothing else."""
+    nobodys(monkeypatch, place)
+    monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(identity_of(place, identity)))
+    return repository(place / "fleet", enrolled=enrolled)
+
+
 def recipients(fleet: Path) -> dict[str, set[str]]:
     """By file, who can decrypt it, by their names."""
     names = {key(name).age: name for name in ("admin", "doc1", "igp", "dev", "other")}
