@@ -25,9 +25,9 @@ from nixherd.base.waiting import Once, OncePer, ahead
 from nixherd.nix import commands as nix
 from nixherd.nix.commands import Evaluated, configurations, evaluated, jobs_of
 from nixherd.nix.declared import Declared
-from nixherd.nix.declared import Source as StoreSource
 from nixherd.nix.errors import explain, explain_failure, last_error
 from nixherd.nix.log import Warnings, shown
+from nixherd.nix.store_source import StoreSource
 
 EVAL_JOBS = "nix-eval-jobs"
 EVAL_JOBS_HELP = (EVAL_JOBS, "--help")

@@ -44,7 +44,7 @@ def keys_of_others(fleet: Fleet, host_id: str) -> frozenset[Recipient]:
 
 
 def its_alone(fleet: Fleet, host_id: str) -> frozenset[Recipient]:
-    """Return what is known to be the host's and is no other's now, bare: what may leave with it."""
+    """Return the keys, bare, that are known to be the host's and that hosts.nix pins for no other host now."""
     return known_keys(fleet, host_id) - keys_of_others(fleet, host_id)
 
 

@@ -9,13 +9,14 @@ import pytest
 from nixherd.base.errors import FleetError
 from nixherd.base.run import Run
 from nixherd.fleet.revisions import Tree
-from nixherd.nix.declared import Declared, DeclaredSecret, Identity, Source, files_of, parse, source_path
+from nixherd.nix.declared import Declared, DeclaredSecret, Identity, files_of, parse
 from nixherd.nix.evaluator import Evaluator
+from nixherd.nix.store_source import StoreSource, source_path
 from tests.nix_cli import environment, nix_json
 
 STORE = "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-source"
 INPUT = "/nix/store/1v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-source"
-SOURCE = Source(STORE, "fleet", {INPUT: "private"})
+SOURCE = StoreSource(STORE, "fleet", {INPUT: "private"})
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_a_file_is_known_by_where_it_is_in_the_store(path: str, file: str | None
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"path": "/x", "locks": 3}', '{"path": "/x", "resolved": 3}'])
 def test_other_metadata_is_one_clear_error(text: str) -> None:
     with pytest.raises(FleetError, match="nix flake metadata printed something unexpected"):
-        Source.parse(text)
+        StoreSource.parse(text)
 
 
 @pytest.mark.parametrize("hash", ["", "sha256-", "sha256-AAAA", "sha1-2jmj7l5rSw0yVb/vlWAYkK/YBwk=", "sha256-***"])
