@@ -25,9 +25,9 @@ from nixherd.cli.parameters import (
     standing,
     together,
 )
-from nixherd.cli.secret_rows import files_of, for_people, hosts_of, others_of
 from nixherd.cli.secrets_edit import edit as edit_file
 from nixherd.cli.secrets_init import people_of
+from nixherd.cli.secrets_rows import files_of, for_people, hosts_of, others_of
 from nixherd.fleet.changeset import Done, changing, interrupted
 from nixherd.trust.enrol import Wanted, publish
 from nixherd.trust.findings import findings_of

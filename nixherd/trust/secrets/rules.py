@@ -16,7 +16,7 @@ import re2
 from nixherd.trust.secrets import keys
 from nixherd.trust.secrets.key_names import key_names
 from nixherd.trust.secrets.keys import Group, Recipient, named_key
-from nixherd.trust.secrets.refused import require_taken
+from nixherd.trust.secrets.rules_refused import require_taken
 from nixherd.trust.secrets.yaml_tree import compose, load_yaml, require_merged
 
 CONFIG, RULES = ".sops.yaml", "creation_rules"

@@ -9,11 +9,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nixherd.trust.secrets import insert
 from nixherd.trust.secrets.key_names import is_of_hosts, is_of_people, like_others, listed, place_of
 from nixherd.trust.secrets.keys import FIELDS, Kind, Recipient, is_key, value_of
-from nixherd.trust.secrets.meaning import meaning
 from nixherd.trust.secrets.rules import Rule
+from nixherd.trust.secrets.rules_insert import behind_like, insert, neighbour_of
 from nixherd.trust.secrets.rules_text import (
     MERGE,
     NOT_KEYS,
@@ -25,6 +24,7 @@ from nixherd.trust.secrets.rules_text import (
     words_in,
 )
 from nixherd.trust.secrets.yaml_lines import Entry
+from nixherd.trust.secrets.yaml_meaning import meaning
 from nixherd.trust.secrets.yaml_tree import Node
 
 MORE = "and more"
@@ -126,7 +126,7 @@ class Adding:
         return True
 
     def _put(self, node: Node, entries: Sequence[Entry], place: int, hosts: Sequence[Entry]) -> None:
-        neighbour = insert.neighbour_of(entries, place)
+        neighbour = neighbour_of(entries, place)
         models = hosts or (entries if len(entries) > 1 else ())
         label = self._like(hosts, lambda entry: entry.key or "", entries) if node.pairs is not None else ""
         value = scalar(self.recipient.value, neighbour.node.style if neighbour.node.style in ("'", '"') else None)
@@ -141,7 +141,7 @@ class Adding:
             item = f"&{anchor}{self._apart(neighbour, anchor)}{value}"
             self._anchor = (anchor, neighbour.start)
             if models and all(entry.behind == entry.node.anchor for entry in models):
-                comment = insert.behind_like(neighbour, anchor)
+                comment = behind_like(neighbour, anchor)
             if models and all(entry.note for entry in models):
                 above = self.name
         elif node.pairs is None:
@@ -150,7 +150,7 @@ class Adding:
         if label:
             item = f"{label}: {item}"
         self.editor.changed[id(node)] = _inserted(self.editor.plain(node), place, self.recipient.value, label)
-        insert.insert(self.editor, node, place, item, comment, above)
+        insert(self.editor, node, place, item, comment, above)
 
     def _like(self, hosts: Sequence[Entry], word: Callable[[Entry], str], entries: Sequence[Entry]) -> str:
         others = {self.hosts[_value(entry)]: word(entry) for entry in hosts if word(entry)}
@@ -167,7 +167,7 @@ class Adding:
         """Return the name as a comment behind the key, or above it."""
         if neighbour.note and not neighbour.behind:
             return "", self._like(hosts, lambda entry: entry.note, entries)
-        return insert.behind_like(neighbour, self._like(hosts, lambda entry: entry.behind, entries)), ""
+        return behind_like(neighbour, self._like(hosts, lambda entry: entry.behind, entries)), ""
 
     # Rules
 
@@ -277,14 +277,14 @@ class Adding:
         place = place_of(entries, known)
         word, comment, above = self._word(keys.start), "", ""
         if entries and not word.startswith("*"):
-            neighbour = insert.neighbour_of(entries, place)
+            neighbour = neighbour_of(entries, place)
             quote = neighbour.node.style if neighbour.node.style in ("'", '"') else None
             word = scalar(self.recipient.value, quote)
             if neighbour.note or neighbour.behind or not (self._is_named or self._anchor):
                 comment, above = self._comment(neighbour, [entries[index] for index in known], entries)
                 self._is_named = self._is_named or neighbour.is_line
         self.editor.changed[id(keys)] = _inserted(self.editor.plain(keys), place, self.recipient.value)
-        insert.insert(self.editor, keys, place, word, comment, above)
+        insert(self.editor, keys, place, word, comment, above)
 
     def _extend(self, keys: Node) -> None:
         """One more key in a text with commas."""
@@ -316,7 +316,7 @@ class Adding:
         lead = f"{' ' * (word.start - lines.start(word.start))}  - "
         item = self._word(keys.start)
         if not item.startswith("*"):
-            item = f"{scalar(self.recipient.value, keys.style or None)}{insert.behind_like(entry, self.name)}"
+            item = f"{scalar(self.recipient.value, keys.style or None)}{behind_like(entry, self.name)}"
             self._is_named = True
         end = lines.end(keys.end)
         editor.splice(keys.start, keys.start, f"# {ONE}{editor.newline}{lead}")

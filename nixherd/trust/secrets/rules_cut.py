@@ -5,14 +5,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nixherd.trust.secrets.insert import comma_in
 from nixherd.trust.secrets.key_names import is_rules_heading, listed
 from nixherd.trust.secrets.keys import FIELDS, Group, Recipient, is_key, value_of
-from nixherd.trust.secrets.meaning import Plain, pruned
 from nixherd.trust.secrets.rules import RULES, Rule, group_keys
 from nixherd.trust.secrets.rules_add import MORE, ONE
+from nixherd.trust.secrets.rules_insert import comma_in
 from nixherd.trust.secrets.rules_text import NOT_KEYS, RulesText, by_words, words_in
 from nixherd.trust.secrets.yaml_lines import Entry, entries_of
+from nixherd.trust.secrets.yaml_meaning import Plain, pruned
 from nixherd.trust.secrets.yaml_tree import Node
 
 _WITH_KEYS = (*FIELDS, "merge")

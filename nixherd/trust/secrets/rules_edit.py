@@ -9,11 +9,11 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
 from nixherd.trust.secrets.keys import FIELDS, Kind, Recipient, by_kind, value_of
-from nixherd.trust.secrets.meaning import mapped
 from nixherd.trust.secrets.rules import RULES, Rule, Unknown, path_regex_of
 from nixherd.trust.secrets.rules_add import Adding
 from nixherd.trust.secrets.rules_cut import Cutting, without_rules
 from nixherd.trust.secrets.rules_text import CannotEdit, RulesText, numbered, scalar, words_in
+from nixherd.trust.secrets.yaml_meaning import mapped
 from nixherd.trust.secrets.yaml_tree import Node
 
 __all__ = ["CannotEdit", "add", "add_rule", "remove", "remove_rules", "replace"]

@@ -10,9 +10,9 @@ import yaml
 from nixherd.base.errors import FleetError
 from nixherd.nix.edit import Splice, spliced
 from nixherd.trust.secrets.keys import Recipient, is_key, value_of
-from nixherd.trust.secrets.meaning import Meaning, Plain, meaning
 from nixherd.trust.secrets.rules import RULES, Rule, Rules, parse_rules
 from nixherd.trust.secrets.yaml_lines import Lines
+from nixherd.trust.secrets.yaml_meaning import Meaning, Plain, meaning
 from nixherd.trust.secrets.yaml_tree import Node, Tree, compose
 
 NOT_KEYS = (RULES, "destination_rules", "stores")

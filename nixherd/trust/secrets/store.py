@@ -1,4 +1,4 @@
-"""The secrets of a fleet as they lie in its repository: who should read each file, who can, and what follows.
+"""The secrets of a fleet as they lie in its repository: each `.sops.yaml` with its files, read, and encrypted anew.
 
 Paths are relative to the fleet's directory, and begin with `../` where they are outside of it; those of `SecretFile`
 to the directory of the `.sops.yaml` that the file belongs to, as a `path_regex` sees them.

@@ -5,9 +5,9 @@ import difflib
 import pytest
 
 from nixherd.trust.secrets.keys import Kind, Recipient
-from nixherd.trust.secrets.meaning import meaning
 from nixherd.trust.secrets.rules import Rule, parse_rules
 from nixherd.trust.secrets.rules_edit import CannotEdit, add, remove, remove_rules, replace
+from nixherd.trust.secrets.yaml_meaning import meaning
 from nixherd.trust.secrets.yaml_tree import compose
 from tests.nixherd.trust.secrets.layouts.layout import KEYS, KINDS, NEW, Layout, written
 from tests.nixherd.trust.secrets.layouts.library import LAYOUTS

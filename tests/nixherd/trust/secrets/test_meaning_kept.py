@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nixherd.trust.secrets.keys import Recipient, age
-from nixherd.trust.secrets.meaning import meaning
 from nixherd.trust.secrets.rules_edit import CannotEdit, add, remove, replace
+from nixherd.trust.secrets.yaml_meaning import meaning
 from nixherd.trust.secrets.yaml_tree import compose
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.layouts.layout import KINDS, NEW, Layout
