@@ -78,13 +78,16 @@ def build(front: Front, /, hosts: Sequence[str], eval_only: bool) -> int:
         raise Usage("the fleet has no host; add one to hosts.nix")
     with progress("build") as tell:
         rows = [*_built(front, selected, tell, eval_only=eval_only)]
-    lines = (f"{row['host']}: {row['why'] or row['system']}" for row in rows)
-    front.show({"fleet": str(front.root), "hosts": rows}, lines)
+    front.show(
+        {"fleet": str(front.root), "hosts": rows},
+        (f"{row['host']}: {row['system']}" for row in rows if row["why"] is None),
+    )
+    narrate(f"{row['host']}: {row['why']}" for row in rows if row["why"] is not None)
     return int(worst(Exit.DONE if row["why"] is None else Exit.REMOTE for row in rows))
 
 
 def _built(front: Front, ids: Sequence[str], tell: Say, *, eval_only: bool) -> Iterator[dict[str, Any]]:
-    """Evaluate and build the hosts; a row for each, `why` it failed."""
+    """Evaluate and build the hosts; a row for each: `outcome` is built, evaluated or failed, then with its `why`."""
     builder, configs, failed = Builder(front.evaluator), dict[str, Evaluated](), dict[str, str]()
     tell(f"evaluating {len(ids)} hosts")
     for host_id in ids:
@@ -95,20 +98,15 @@ def _built(front: Front, ids: Sequence[str], tell: Say, *, eval_only: bool) -> I
     derivations = {host_id: [config.toplevel_drv] for host_id, config in configs.items()}
     if not eval_only:
         tell(f"building {len(derivations)} hosts")
-    for host_id in derivations:
-        try:
-            if not eval_only:
+        for host_id in derivations:
+            try:
                 builder.realise(derivations, host_id)
-        except FAILURES as error:
-            failed[host_id] = str(worded(error, f"{host_id}: building it"))
+            except FAILURES as error:
+                failed[host_id] = str(worded(error, f"{host_id}: building it"))
     for host_id in ids:
+        outcome = "failed" if host_id in failed else "evaluated" if eval_only else "built"
         system = configs[host_id].toplevel if host_id in configs else None
-        yield {
-            "host": host_id,
-            "system": system,
-            "built": host_id not in failed and not eval_only,
-            "why": failed.get(host_id),
-        }
+        yield {"host": host_id, "system": system, "outcome": outcome, "why": failed.get(host_id)}
 
 
 @click.command("eval", epilog="nixherd eval web01 networking.firewall.allowedTCPPorts")

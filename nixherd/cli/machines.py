@@ -87,7 +87,7 @@ def exec_(
         told = [*data, *typed.data]
         ended = run_for(front, words, hosts, told, dry=front.dry_run, exclude=exclude, input=typed.line)
         rows = [{**row, **_answer(Path(answers), row["host"])} for row in rows_of(ended, dry=front.dry_run)]
-    return report_rows(front, ended, {"command": line}, rows, _answers(rows))
+    return report_rows(front, ended, {"command": line}, rows, _answers(rows), asks=True)
 
 
 def _answer(directory: Path, host: str) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def ssh(front: Front, host: str, data: Sequence[str]) -> int:
     ended, found = ways(front, [host_id], data)
     if host_id not in found:
         rows = rows_of(ended, dry=False)
-        return report_rows(front, ended, {}, rows)
+        return report_rows(front, ended, {}, rows, asks=True)
     # a person is there: ssh may ask for a passphrase, and make a terminal; whom it trusts is in the file
     person = ("-o", "BatchMode=no", "-o", "RequestTTY=auto", "-o", "EscapeChar=~")
     words = click.get_current_context().meta["words"]
@@ -160,7 +160,7 @@ def fact(
         for row in rows
         for name, value in row["facts"].items()
     )
-    return report_rows(front, ended, {"facts": [*facts]}, rows, lines)
+    return report_rows(front, ended, {"facts": [*facts]}, rows, lines, asks=True)
 
 
 Told = Mapping[str, Mapping[str, Any]]
@@ -311,16 +311,25 @@ def _row(host: str, entries: Sequence[Mapping[str, Any]], ended: Ended, *, dry: 
 
 
 def report_rows(
-    front: Front, ended: Ended, more: Mapping[str, Any], rows: list[dict[str, Any]], lines: Iterable[str] = ()
+    front: Front,
+    ended: Ended,
+    more: Mapping[str, Any],
+    rows: list[dict[str, Any]],
+    lines: Iterable[str] = (),
+    *,
+    asks: bool = False,
 ) -> int:
-    """Show what became of the hosts, the lines before it; return the worst of their statuses."""
+    """Show what became of the hosts, the lines before it; return the worst of their statuses.
+
+    `asks`: nothing was to be changed, so that no hook is told.
+    """
     if not rows:
         return ended.not_begun()
     kept = [{name: value for name, value in row.items() if name not in _TOLD_ONCE} for row in rows]
     document = {"fleet": str(front.root), **more, "dry": front.dry_run, "hosts": kept}
     status = worst(Exit(row["exit"]) for row in rows)
     lines = [*lines, *_ends(rows)]
-    return ended.report(status, document, lambda document: front.show({**document, "hosts": rows}, lines))
+    return ended.report(status, document, lambda document: front.show({**document, "hosts": rows}, lines), asks=asks)
 
 
 # What machines tell is shown and not kept: it may be a secret.

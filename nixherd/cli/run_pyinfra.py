@@ -18,6 +18,8 @@ from nixherd.base.process import Completed, interrupt_all, run
 from nixherd.base.terminal import is_terminal, one_line, say, say_text, visible_values, worded
 from nixherd.cli.front import Front
 from nixherd.cli.output import console
+from nixherd.deploy.hooks import ON_FAILURE, ON_SUCCESS, Hooks
+from nixherd.deploy.options import Goal
 from nixherd.deploy.report import JOURNAL, Journal, entries, new_directory, parsed
 from nixherd.fleet.place import PROJECT, project_data, write_tree_data
 
@@ -47,14 +49,30 @@ class Ended:
     def text(self) -> str:
         return self.output.stdout + self.output.stderr
 
+    def _tell_hooks(self, status: int, document: Mapping[str, Any]) -> None:
+        """A hook that fails is a line, and changes nothing of what became of the machines."""
+        hosts = [{each: row.get(each) for each in ("host", "outcome", "why")} for row in document.get("hosts", ())]
+        told = {"run": self.directory.name, "exit": status, "report": str(self.directory / REPORT), "hosts": hosts}
+        told |= {each: document.get(each) for each in ("fleet", "summary", "deploys", "goal")}
+        try:
+            failed = Hooks.of_operator().tell(ON_FAILURE if status else ON_SUCCESS, told)
+        except FleetError as error:
+            failed = [str(error)]
+        for line in failed:
+            say(line, err=True)
+
     def not_begun(self) -> int:
         """Say why pyinfra ended before it began, and keep its output; return its status."""
         say_text(_last_words(self.output, self.directory / LOG), err=True)
         despite(lambda: write_whole(self.directory / LOG, self.text), str(self.directory))
         return self.output.status or int(Exit.FAILED)
 
-    def report(self, status: int, document: Mapping[str, Any], show: Callable[[dict[str, Any]], None]) -> int:
-        """Keep the run's end, report and output in its directory, and show the report; return the status."""
+    def report(
+        self, status: int, document: Mapping[str, Any], show: Callable[[dict[str, Any]], None], *, asks: bool = False
+    ) -> int:
+        """Keep the run's end, report and output in its directory, show the report, and tell the operator's hooks, but
+        of a run that only `asks`, or plans; return the status.
+        """
         status = int(Exit.INTERRUPTED if self.interrupted else status)
         end: dict[str, Any] = {"exit": status, "interrupted": self.interrupted, "pyinfra": self.output.status}
 
@@ -69,6 +87,8 @@ class Ended:
         if despite(keep, str(self.directory)):
             say(f"report: {self.directory / REPORT}", err=True)
         is_shown = despite(lambda: show({**document, **end}), "stdout")
+        if not (asks or document.get("dry") or document.get("goal") == Goal.DRY_ACTIVATE):
+            self._tell_hooks(status, document)
         return status or int(Exit.DONE if is_shown else Exit.FAILED)
 
 

@@ -26,7 +26,7 @@ from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing, Unclear
 from nixherd.deploy.reboot import reboot_and_prove, why_not_rebootable
 from nixherd.deploy.report import Outcome, how_to_ask, is_of
 from nixherd.deploy.rollout import Built, Changes, HostRun, Rollout, Target
-from nixherd.deploy.running import Running, require_root, specialised, try_running
+from nixherd.deploy.running import NOT_NOW, Running, require_root, specialised, try_running
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Access
 
@@ -131,6 +131,8 @@ class _Activation:
         self._judge()
 
     def _refusal(self, standing: Standing) -> NotBegun:
+        if standing.held:
+            return self.host_run.held(NOT_NOW.format(standing.held))
         if standing.inhibited:
             return _needs_boot(self.host_run, standing.inhibited)
         why = (standing.why or "it says no").removesuffix("; nothing was changed")

@@ -17,7 +17,7 @@ from nixherd.deploy.program import deployment_of, note_too
 from nixherd.deploy.protocol import Kind, hold
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.rollout import Built, Copied, HostRun, Planned, Rollout, Target
-from nixherd.deploy.running import Running, ask_running, require_root, specialised
+from nixherd.deploy.running import NOT_NOW, Running, ask_running, require_root, specialised
 from nixherd.fleet.models import Access, Fleet
 from nixherd.nix import commands as nix
 from nixherd.nix.builder import BUILD_DEADLINE, Builder
@@ -110,6 +110,8 @@ def rebuild_in_turn(
     value = value.built if isinstance(value, Copied) else value
     planned = value.planned if isinstance(value, Built) else value
     with rollout.turn(host_run):
+        if why := planned.reached.running.hold:
+            raise host_run.held(NOT_NOW.format(why))
         rebuild(evaluator, rollout, host_run, planned, request)
 
 

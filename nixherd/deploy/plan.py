@@ -65,6 +65,9 @@ def plan(
     checks = checks_of(host_run, config)
     running = reached.running
     if not is_done(host_run.options, running, config.toplevel):
+        if running.hold:
+            host_run.note(hold=running.hold)
+            host_run.say(f"it will be held: {running.hold}")
         return Planned(reached, config, checks)
     problem, running = unwell(host_run.machine, host_run.kind, running, checks, str(running.current))
     if problem:

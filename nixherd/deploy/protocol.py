@@ -71,8 +71,9 @@ class Standing:
 
     `left` is how many seconds the word is still waited for; `waits` names the units that hold the activation up,
     `failed` those that have failed since, `aside` those whose failure does not count; `busy` who else deploys to it;
-    `log` is the end of the activation's output. `inhibited` is what a switch would need a boot for, `stuck` what is in
-    the way of going back, `moved` where somebody else has let the profile lead meanwhile, `was` where it led before.
+    `log` is the end of the activation's output. `inhibited` is what a switch would need a boot for, `held` why its
+    owner wants no deployment now, `stuck` what is in the way of going back, `moved` where somebody else has let the
+    profile lead meanwhile, `was` where it led before.
     `unwell` and `at_work` are units too: those that fail and did not when something was kept last, and activations.
     `revision` is that of what runs, `configuration_revision` what the system itself says of it; `noted` is what the
     machine notes of what runs, `kept_as` of what was kept, and `unnoted` why it could not.
@@ -96,6 +97,7 @@ class Standing:
     busy: str | None = None
     aside: str | None = None
     inhibited: str | None = None
+    held: str | None = None
     stuck: str | None = None
     moved: str | None = None
     was: str | None = None
@@ -232,7 +234,8 @@ def parse(text: str) -> Standing:
     except (KeyError, ValueError):
         raise Unclear(f"the machine did not say how its deployment stands, but {text[:200]!r}") from None
     if "refused" in values:  # also by what stands before the program, which says no version
-        return Standing(stage, why=values["refused"], protocol=_spoken(values.get("protocol", str(PROTOCOL))))
+        protocol = _spoken(values.get("protocol", str(PROTOCOL)))
+        return Standing(stage, why=values["refused"], held=values.get("held"), protocol=protocol)
     protocol = _spoken(values.get("protocol", "1"))  # the first one did not say
     texts = {name for name, kind in Standing.__annotations__.items() if kind == str | None}
     known = texts - {"revision", "configuration_revision"}

@@ -10,7 +10,7 @@ from nixherd.deploy.machine import output_of, restart
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.rollout import HostRun, Rollout
-from nixherd.deploy.running import PENDING, Running, ask_running, require_root, try_running
+from nixherd.deploy.running import NOT_NOW, PENDING, Running, ask_running, require_root, try_running
 from nixherd.fleet.health_checks import Check
 
 REBOOT = "sync; setsid sh -c 'sleep 0.2; systemctl reboot' >/dev/null 2>&1 </dev/null &"
@@ -48,6 +48,8 @@ def _why(running: Running) -> str:
 def reboot(rollout: Rollout, host_run: HostRun, running: Running) -> None:
     """Reboot the machine into what its profile leads to, in its turn, and prove it."""
     with rollout.turn(host_run, is_alone=True):
+        if running.hold:
+            raise host_run.held(NOT_NOW.format(running.hold))
         require_root(host_run.machine, running)
         reboot_and_prove(host_run, running, running.profile, host_run.host.health_checks)
         host_run.end(Outcome.REBOOTED)

@@ -15,6 +15,7 @@ from nixherd.base.errors import FAILURES, UNFORESEEN, NotBegun, Undecided, Unfor
 from nixherd.base.run import Notes
 from nixherd.base.terminal import line_of, worded
 from nixherd.base.waiting import Once, OncePer
+from nixherd.deploy.hooks import Ask
 from nixherd.deploy.machine import Machine
 from nixherd.deploy.options import Options
 from nixherd.deploy.protocol import Kind
@@ -199,6 +200,11 @@ class HostRun:
             self.outcome = outcome
             self.journal.note("end", self.id, outcome=outcome, why=why)
 
+    def held(self, why: str) -> NotBegun:
+        """End this host before anything was begun on it, which is no failure; return what to raise."""
+        self.end(Outcome.HELD, why)
+        return NotBegun(f"{self.id} is held: {why}")
+
     @contextmanager
     def reporting(self) -> Iterator[None]:
         """End this host with what nobody foresaw, in words."""
@@ -236,8 +242,11 @@ class Rollout:
     hosts: dict[str, HostRun] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     """the waves of the hosts whose activation failed"""
+    ask: Ask = lambda document: None
+    """asks the operator's hooks whether machines may be changed now: why not"""
 
     def __post_init__(self) -> None:
+        self._why_not: Once[str | None] = Once("asking the operator's hooks")
         self._roles: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self.dirty: Once[list[str]] = Once("uncommitted files")
         self.noted: Once[None] = Once("noting what was verified")
@@ -255,14 +264,27 @@ class Rollout:
         options = host_run.options
         with self._roles[options.role or ("" if is_alone else host_run.id)]:
             if why := options.max_fail.holds(options.wave, self.failed, len(self.selected)):
-                host_run.end(Outcome.HELD, why)
-                raise NotBegun(f"{host_run.id} is held: {why}")
+                raise host_run.held(why)
+            if why := self._why_not_now():
+                raise host_run.held(why)
             try:
                 with host_run.reporting():
                     yield
             except FAILURES:
-                self.failed[host_run.id] = options.wave
+                if host_run.outcome is not Outcome.HELD:
+                    self.failed[host_run.id] = options.wave
                 raise
+
+    def _why_not_now(self) -> str | None:
+        """What the operator's hooks say, who are asked once for all hosts of the rollout."""
+        with self._why_not as why:
+            if why.is_empty:
+                coming = [each for each in self.hosts.values() if not each.is_over]
+                hosts = [
+                    {"host": each.id, "wave": each.options.wave, "goal": str(each.options.goal)} for each in coming
+                ]
+                why.value = self.ask({"run": self.id, "who": operator(), "hosts": hosts})
+            return why.value
 
 
 class Rollouts:

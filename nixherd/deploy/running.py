@@ -35,6 +35,7 @@ readlink -f $paths | for name in $names; do read -r path; say "$name" "$path"; d
     say kept "$(readlink -f {PROFILE}-*-link | grep -cxF "$(readlink -f /run/current-system)")"
 """
 """prints what runs, what was booted and what boots next, and of the latter two what a boot alone brings"""
+NOT_NOW = "{}; nothing is changed while that is so there"
 REVISION = f"""
 {part("revisions.sh")}
 noted_of "$(readlink -f /run/current-system)"
@@ -56,9 +57,9 @@ class Running:
     `profile` is what the next boot brings, `booted` what the last one brought. `revision` is the fleet's that `current`
     is of, `configuration_revision` the option that is a part of the system. `failed` are units; `aside` those of them
     that an unprivileged user or a clock can make fail, `unwell` those of the others that did not fail when a
-    deployment was kept last. `at_work` are activations. `parts` are the booted system's that only a boot changes,
-    `reboot_for` those that the next boot changes, with `system` where it was left to the next boot. `sudo`: `root`,
-    `free` or `asks`.
+    deployment was kept last. `at_work` are activations. `hold` is why whoever looks after it wants it left alone.
+    `parts` are the booted system's that only a boot changes, `reboot_for` those that the next boot changes, with
+    `system` where it was left to the next boot. `sudo`: `root`, `free` or `asks`.
     """
 
     current: str | None
@@ -74,6 +75,7 @@ class Running:
     at_work: tuple[str, ...] = ()
     init: str | None = None
     inhibitors: str | None = None
+    hold: str | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
     reboot_for: tuple[str, ...] = ()
     sudo: str = "root"
@@ -133,6 +135,7 @@ for file in hostname random/boot_id; do read -r line <"/proc/sys/kernel/$file"; 
 {REVISION}
 say init "$(cat /run/current-system/init-interface-version 2>/dev/null)"
 say inhibitors "$(cat /run/current-system/switch-inhibitors 2>/dev/null | tr '\\n' ' ')"
+if not_now; then say hold "$line"; fi
 look_at_units
 say failed $failing
 if [ -n "$failing" ]; then
@@ -145,7 +148,7 @@ if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then s
 
 
 def parse_system(lines: Sequence[str]) -> Running:
-    needed, optional = ("current", "hostname", "boot_id", "sudo"), ("booted", "profile", "init", "inhibitors")
+    needed, optional = ("current", "hostname", "boot_id", "sudo"), ("booted", "profile", "init", "inhibitors", "hold")
     values = values_of(lines, *needed)
     known: dict[str, Any] = {name: values.get(name) or None for name in (*needed, *optional)}
     known |= {name: tuple(sorted(values.get(name, "").split())) for name in ("failed", "aside", "unwell", "at_work")}

@@ -18,6 +18,7 @@ from nixherd.base.process import Completed
 from nixherd.deploy.activate import activate
 from nixherd.deploy.build import builder_of
 from nixherd.deploy.copy import copy_closure
+from nixherd.deploy.hooks import ask_before_activating
 from nixherd.deploy.machine import ANSWER_DEADLINE, COMMAND_DEADLINE, Machine, look
 from nixherd.deploy.options import USUAL, Goal, Options
 from nixherd.deploy.report import Journal, Outcome, new_directory
@@ -222,6 +223,7 @@ def _new(host: Host) -> Rollout:
         run.journal = journal = run.journal if isinstance(run.journal, Journal) else Journal(new_directory())
         number = next(context_of(host).rollouts.numbers)
         rollout = Rollout(journal.directory.name + (f".{number}" if number > 1 else ""), journal, selected)
+        rollout.ask = ask_before_activating()
     else:
         rollout = Rollout(PLANNED, run.journal, selected)
     goal, flake = options_of(host).goal, context_of(host).flake

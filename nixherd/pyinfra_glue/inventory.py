@@ -15,6 +15,7 @@ from nixherd.base.files import expanded, fleet_root
 from nixherd.base.run import Run
 from nixherd.base.terminal import keep_streams, require_text, say, say_error, worded
 from nixherd.deploy.commit_policy import DATA_KEYS, Gate, required_by_hosts
+from nixherd.deploy.hooks import Hooks
 from nixherd.deploy.options import Options
 from nixherd.deploy.report import Journal, new_directory
 from nixherd.fleet.groups import (
@@ -98,6 +99,8 @@ def inventory_beside(file: str, only: str = "*") -> dict[str, list[Entry]]:
         if not selected:
             raise Usage("no host is left to work on; the fleet, --limit and --exclude leave none")
         _check_deployments(here, options, fleet, selected)
+        if any(each.rollout for each in files):
+            Hooks.of_operator()  # a wrong one is said before anything is evaluated
         token_file = expanded(token_file_of(here, options))
         run = Run(fleet.id)
         evaluator = Evaluator(fleet, run, _source(fleet, flake, gate))

@@ -127,10 +127,10 @@ def test_what_the_flake_says_is_evaluated_built_and_copied(fleet: Fleet) -> None
     [row] = told(fleet, "hosts", "dev", "--json")
     assert (row["host"], row["kind"], row["vmid"], row["key"]) == ("dev", "nixos", 110, "pinned")
     [row] = told(fleet, "build", "dev", "--eval-only", "--json")["hosts"]
-    assert (row["built"], row["why"]) == (False, None)
+    assert (row["outcome"], row["why"]) == ("evaluated", None)
     [row] = told(fleet, "build", "dev", "--json")["hosts"]
     system = row["system"]
-    assert (row["built"], fleet.on("dev", f"test -e {system}", check=False).status) == (True, 1)
+    assert (row["outcome"], fleet.on("dev", f"test -e {system}", check=False).status) == ("built", 1)
     [row] = told(fleet, "copy", "dev", "--dry-run", "--json")["hosts"]
     assert (row["outcome"], fleet.on("dev", f"test -e {system}", check=False).status) == ("planned", 1)
     [row] = told(fleet, "copy", "dev", "--json")["hosts"]
@@ -139,6 +139,57 @@ def test_what_the_flake_says_is_evaluated_built_and_copied(fleet: Fleet) -> None
     assert fleet.machine("dev") == before
     [row] = told(fleet, "copy", "dev2", "--json")["hosts"]
     assert row["outcome"] == "unchanged"
+
+
+HOOKS = """[hooks]
+before_activate = [["sh", "-c", "cat > {0}/before; exit $(cat {0}/status)"]]
+on_success = [["sh", "-c", "cat > {0}/success"]]
+on_failure = [["sh", "-c", "cat > {0}/failure; exit 9"]]
+"""
+
+
+def test_hooks_hold_and_are_told(fleet: Fleet, tmp_path: Path) -> None:
+    config, status = tmp_path / "config.toml", tmp_path / "status"
+    config.write_text(HOOKS.format(tmp_path))
+    config.chmod(0o600)
+    status.write_text("1")
+    fleet.change("dev", "held by a hook")
+    before = fleet.machine("dev")
+    ended = fleet.lab.run("nixherd", "deploy", "dev", "--table", env={"NIXHERD_CONFIG": str(config)}, check=False)
+    assert (ended.status, fleet.machine("dev")) == (1, before)
+    assert "dev  held" in ended.output
+    assert "before_activate: sh: status 1" in ended.output
+    assert "on_failure: sh: status 9" in ended.output
+    assert [each["host"] for each in json.loads((tmp_path / "before").read_text())["hosts"]] == ["dev"]
+    assert json.loads((tmp_path / "failure").read_text())["hosts"][0]["outcome"] == "held"
+    status.write_text("0")
+    ended = fleet.lab.run("nixherd", "deploy", "dev", env={"NIXHERD_CONFIG": str(config)})
+    assert fleet.machine("dev").marker == "held by a hook"
+    assert json.loads((tmp_path / "success").read_text())["hosts"][0]["outcome"] == "deployed"
+
+
+def test_a_machine_may_say_not_now(fleet: Fleet) -> None:
+    fleet.change("dev", "not now")
+    before = fleet.machine("dev")
+    fleet.on("dev", "sudo sh -c 'mkdir -p /run/nixherd && echo the backup runs > /run/nixherd/hold'")
+    [row] = told(fleet, "deploy", "dev", "--json", status=1)["hosts"]
+    assert (row["outcome"], fleet.machine("dev")) == ("held", before)
+    assert "the backup runs" in row["why"]
+    fleet.on("dev", "sudo rm /run/nixherd/hold")
+    lock = "sudo systemd-inhibit --what=shutdown --who='a \"b\"' --why='a long job' --mode=block sleep 30"
+    if (
+        fleet.on(
+            "dev",
+            f"({lock} >/dev/null 2>&1 & sleep 1); sudo systemd-inhibit --list | grep -q 'a long job'",
+            check=False,
+        ).status
+        == 0
+    ):
+        [row] = told(fleet, "deploy", "dev", "--json", status=1)["hosts"]
+        assert (row["outcome"], "a long job" in row["why"]) == ("held", True)
+        fleet.on("dev", "sudo pkill systemd-inhibit")
+    [row] = told(fleet, "deploy", "dev", "--json")["hosts"]
+    assert (row["outcome"], fleet.machine("dev").marker) == ("deployed", "not now")
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,10 @@ begin() { # PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATI
         [ "$stands" != stuck ] || stop_watching
     fi
     [ "$kind" = home ] || refuse_foreign
+    if not_now; then
+        tell held "$line"
+        fail 'it is held'
+    fi
     case $3 in switch | test | boot) ;; *) fail "$3 is not a goal: switch, test or boot" ;; esac
     number "$6" 86400 && number "$7" 86400 || fail "$6 and $7 must be seconds up to 86400"
     require_store_path "$4"

@@ -69,6 +69,23 @@ def test_a_system_that_fails_goes_back_with_its_words(machine: Sandbox) -> None:
     assert notes.end[0] == "rolled back"
 
 
+def test_who_says_not_now_is_held_until_that_is_taken_away(machine: Sandbox) -> None:
+    hold = machine.root / "run" / "nixherd" / "hold"
+    hold.parent.mkdir(parents=True, exist_ok=True)
+    hold.write_text("the nightly backup\nruns\n")
+    rollout, host_run, notes = rolled_out(machine)
+    before = running(machine)
+    assert before.hold is not None
+    assert before.hold.endswith("hold is there: the nightly backup")
+    with pytest.raises(NotBegun, match=r"is held: .*the nightly backup; nothing is changed while that is so there"):
+        activate(rollout, host_run, TARGET, before)
+    assert (machine.current, machine.profile, notes.end[0]) == (OLD, OLD, "held")
+    hold.unlink()
+    rollout, host_run, notes = rolled_out(machine)
+    activate(rollout, host_run, TARGET, running(machine))
+    assert (machine.current, notes.end[0]) == (NEW, "deployed")
+
+
 def test_a_check_that_does_not_pass_brings_the_old_system_back(machine: Sandbox) -> None:
     rollout, host_run, notes = rolled_out(machine)
     config = DESCRIBED

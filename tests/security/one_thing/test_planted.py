@@ -81,6 +81,10 @@ def deploy_a_commit(place: Place) -> Ended:
     return ended
 
 
+def build(place: Place) -> Ended:
+    return place.nixherd("build", "--json")
+
+
 def publish(place: Place) -> Ended:
     made = nix_cli.nix("key", "generate-secret", "--key-name", "cache")
     key = place.directory.parent / "key"
@@ -203,6 +207,8 @@ SCENARIOS = {
         lambda place: fact(place, "facts.nixos.Running"), "dict(line.split('=', 1) for line in output)['hostname']"
     ),
     "nixherd/fleet/changeset.py:Changeset._finish:1": Scenario(change_files),
+    "nixherd/cli/flake.py:_built:1": Scenario(build, "host_id", "failed"),
+    "nixherd/cli/flake.py:_built:2": Scenario(build, "host_id", "failed"),
     "nixherd/cli/main.py:run:1": Scenario(lambda place: place.nixherd("check", "--only", "merge")),
     "nixherd/cli/parameters.py:_completions:1": Scenario(complete, harmless=True, status=0),
     "nixherd/cli/publish.py:_built:1": Scenario(publish, "host_id"),
@@ -301,6 +307,6 @@ def test_a_fault_ends_one_host(where: str, place: Place) -> None:
         elif document:
             assert ended.hosts[host]["outcome"] == scenario.outcome, ended.hosts[host]
             assert planted(ended.hosts[host]["why"], kind)
-            assert ended.hosts["b"]["outcome"] in ("deployed", "rebooted"), ended.hosts["b"]
+            assert ended.hosts["b"]["outcome"] in ("deployed", "rebooted", "built"), ended.hosts["b"]
         else:  # a fact
             assert "b" in re.findall(r"\[(\w+)\] (?:Loaded|Connected)", ended.err), ended.err

@@ -16,6 +16,7 @@
   switch = {enable = off;};
 in {
   options = {
+    containers = set;
     time.timeZone = optional;
     i18n = {
       defaultLocale = text "en_US.UTF-8";
