@@ -165,7 +165,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 def _post(address: str, text: str) -> str | None:
     opener = urllib.request.build_opener(_NoRedirects)
     headers = {"Content-Type": "application/json", "User-Agent": "nixherd"}
-    request = urllib.request.Request(address, text.encode(), headers, method="POST")  # noqa: S310
+    request = urllib.request.Request(address, text.encode(), headers, method="POST")
     try:
         with opener.open(request, timeout=TIMEOUT):
             return None
