@@ -168,6 +168,9 @@ def test_a_plan_is_made_in_the_fleets_directory(
     assert [(each["host"], each["outcome"]) for each in document["hosts"]] == [("web", "unreachable")]
     (fleet / "group_data/all.py").write_text("import os\n")
     assert "group_data/all.py:1: write NAME = VALUE" in installed("nixherd", "plan", cwd=fleet, status=2)
+    (fleet / "group_data/all.py").unlink()
+    words = ("--data", "local=True", "--fact", "facts.machine.Machine", "--json")  # as in the checkout
+    assert json.loads(installed("nixherd", "fact", "web", *words, cwd=fleet))["hosts"][0]["facts"]
     document = json.loads(installed("nixherd", "check", "--json", "--only", "definitions", cwd=fleet))
     assert document
 

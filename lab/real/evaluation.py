@@ -10,13 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 _HERE = Path(__file__).resolve().parent
 # Only local inputs: no substituter, no registry, no cache of an earlier run.
 _OFFLINE = ("--offline", "--extra-experimental-features", "nix-command flakes", "--option", "flake-registry", "")
 # Messages of `lib.warn` and Nix during an evaluation; of Nix' own, those about the fleet, not about this computer.
 _WARNING = re.compile(r"^(?:trace: )?(?:evaluation )?warning: (.*)")
-_OF_THE_MACHINE = re.compile(r"Git tree '.*' is dirty|you don't have Internet access|not writing modified lock file")
+_OF_THE_MACHINE = re.compile(
+    r"Git tree '.*' is dirty|The check omitted these incompatible systems|you don't have Internet access|"
+    "not writing modified lock file"
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,9 @@ def ask(kind: str, name: str, fleet: Path, sources: Mapping[str, Path]) -> Evalu
 def flake_check(fleet: Path, sources: Mapping[str, Path]) -> Evaluation:
     """Run `nix flake check --no-build`: every output in one process, with the given inputs."""
     overrides = [part for name, path in sources.items() for part in ("--override-input", name, f"path:{path}")]
-    argv = ["nix", "flake", "check", "--no-build", "--no-write-lock-file", *_OFFLINE, *overrides, f"path:{fleet}"]
+    # of a repository what is committed or staged; a checkout has environments and caches beside it
+    flake = f"git+file://{quote(str(fleet))}" if (fleet / ".git").exists() else f"path:{fleet}"
+    argv = ["nix", "flake", "check", "--no-build", "--no-write-lock-file", *_OFFLINE, *overrides, flake]
     status, _, log, took = _run(argv, {})
     return Evaluation("flake check", "", error=_last(log) if status else "", warnings=_warnings(log), took=took)
 
