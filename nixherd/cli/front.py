@@ -162,7 +162,7 @@ class Front:
 
     def standing(self, name: str) -> Any:
         """Give the value that group_data/all.py sets for all hosts, the operator's first; None where none does."""
-        defaults, *operators = operators_data()
+        defaults, *operators = operators_data(self.directory)
         values = [
             *said_for_all(name, [defaults]),
             *filter(lambda value: value is not None, [self.tree_data.get("all", {}).get(name)]),

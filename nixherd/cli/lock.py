@@ -70,7 +70,7 @@ def update_command(front: Front, /, gate: str | None, gate_deadline: float, summ
 def _must_be_signed(fleet: Path) -> bool:
     """Whether hosts.nix or group data require signed commits of the fleet in this directory."""
     by_hosts = (fleet / "hosts.nix").exists() and commits_gate.required_by_hosts(load_fleet(fleet))
-    return Gate.of(fleet, {}, operators_data(), by_hosts=by_hosts, notes=False) is not None
+    return Gate.of(fleet, {}, operators_data(fleet), by_hosts=by_hosts, notes=False) is not None
 
 
 def _ended(ended: Ended) -> str:

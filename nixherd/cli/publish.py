@@ -81,7 +81,7 @@ def _through_the_gate(front: Front, data: Sequence[str]) -> None:
     given = dict(pair.partition("=")[::2] for pair in data)
     if unknown := sorted(given.keys() - set(gate.DATA_KEYS)):
         raise Usage(f"--data {unknown[0]}: publish takes only {', '.join(gate.DATA_KEYS)}")
-    group_data = operators_data()
+    group_data = operators_data(front.root)
     front.require(Gate.of(front.root, given, group_data, notes=True))
     if front.gate is None and gate.required_by_hosts(front.fleet):
         front.require(Gate.of(front.root, given, group_data, by_hosts=True, notes=True))

@@ -222,7 +222,7 @@ def _planned(front: Front, changeset: Changeset, host: Host, options: Options, t
         declared=partial(front.declared, without=[host.id]),
         docs=options.docs_file,
         template=options.docs_template,
-        beside=[file for each in operators_data() for file in sorted(each.glob("*.py"))],
+        beside=[file for each in operators_data(front.root) for file in sorted(each.glob("*.py"))],
     )
     tell(f"look for the guest of {host.id}")
     guests = partings(lambda: front.client, fleet, retirement.guests, options.destroy, keep=options.keep_vm)

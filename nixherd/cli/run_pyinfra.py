@@ -101,7 +101,7 @@ def run_deploys(
     words = ["--dry" if dry else "-y", "--parallel", str(PARALLEL), "inventory.py", *files]
     options = [("--limit", host) for host in hosts] + [("--exclude", host) for host in exclude]
     options += [("--data", pair) for pair in (f"journal={directory}", *data)]
-    beside = (write_tree_data(front.tree_data, directory), *project_data())
+    beside = (write_tree_data(front.tree_data, directory), *project_data(front.directory))
     options += [("--group-data", str(each)) for each in beside if each]
     output, interrupted = run_pyinfra(front, [*words, *chain.from_iterable(options)], directory, **how)
     return Ended(directory, output, interrupted, list(entries(directory)))

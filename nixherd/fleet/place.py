@@ -1,8 +1,8 @@
 """Where the fleet is when nobody names it, and where group data are: the operator's, and those of the fleet.
 
 The fleet's directory is input: its group data are read and never run, and may say what hosts.nix may say of how hosts
-are deployed to. What decides over keys, signatures and programs is the operator's: `~/.config/nixherd/group_data`, and
-what is beside the inventory.py of the project that we are in, whose group data pyinfra would run as well.
+are deployed to; so are those of its repository. What decides over keys, signatures and programs is the operator's:
+`~/.config/nixherd/group_data`, and what is beside the inventory.py of a project elsewhere that we are in.
 """
 
 import ast
@@ -15,7 +15,7 @@ from nixherd.base.errors import Refused, Usage
 from nixherd.base.files import expanded, write_whole
 from nixherd.fleet.groups import HOST_DATA, NODE_DATA, check_group_data
 from nixherd.fleet.schema import FIELDS, Place
-from nixherd.fleet.world import SAFE, believed, distrust, is_safe
+from nixherd.fleet.world import SAFE, believed, distrust, is_safe, repository_of
 
 PROJECT = Path(__file__).parents[1] / "project"
 """inventory.py, deploys/ and group_data/ as they are installed; in the checkout they are links to those at its top."""
@@ -58,16 +58,30 @@ def personal_data() -> Path:
     return expanded("~/.config/nixherd") / GROUP_DATA
 
 
-def project_data() -> list[Path]:
-    """Group data beside the nearest inventory.py, from the current directory upwards; none for the installed one.
+def _project() -> Path | None:
+    """The nearest directory upwards with an inventory.py, if it has group data and is not the installed one."""
+    here = Path.cwd()
+    project = next((each for each in (here, *here.parents) if _is_file(each / "inventory.py")), None)
+    if project is None or not (project / GROUP_DATA).is_dir() or _is_installed(project / GROUP_DATA):
+        return None
+    return project
+
+
+def _is_the_fleets(project: Path, fleet: Path) -> bool:
+    """Whether who may push to the fleet's repository may write the project's files, unless the operator allows that."""
+    place = os.path.realpath(project)
+    return not is_safe(place) and Path(place).is_relative_to(repository_of(os.path.realpath(fleet)))
+
+
+def project_data(fleet: Path) -> list[Path]:
+    """Group data beside the inventory.py of the project that we are in, unless that is in the fleet's repository.
 
     They are run. Refused where somebody else may write them.
     """
-    here = Path.cwd()
-    project = next((each for each in (here, *here.parents) if _is_file(each / "inventory.py")), None)
-    directory = project / GROUP_DATA if project else None
-    if project is None or directory is None or not directory.is_dir() or _is_installed(directory):
+    project = _project()
+    if project is None or _is_the_fleets(project, fleet):
         return []
+    directory = project / GROUP_DATA
     if not is_safe(os.path.realpath(project)):
         for path in (project, directory, *sorted(directory.glob("*.py"))):
             if why := distrust(path.stat(), believed() | {0}):
@@ -75,9 +89,9 @@ def project_data() -> list[Path]:
     return [directory]
 
 
-def operators_data() -> list[Path]:
+def operators_data(fleet: Path) -> list[Path]:
     """The directories of group data that are the operator's, later ones first in rank. Refused as `project_data`."""
-    return [PROJECT / GROUP_DATA, *project_data(), personal_data()]
+    return [PROJECT / GROUP_DATA, *project_data(fleet), personal_data()]
 
 
 def _is_installed(directory: Path) -> bool:
@@ -85,14 +99,18 @@ def _is_installed(directory: Path) -> bool:
 
 
 def tree_data(fleet: Path) -> dict[str, dict[str, Any]]:
-    """What `group_data/` in the fleet's directory says by group; nothing is run.
+    """What `group_data/` says by group, in the fleet's directory and in a project of its repository; nothing is run.
 
-    Empty where it is the operator's project as well. Usage for code, and for what is not the fleet's to say.
+    Usage for code, and for what is not the fleet's to say.
     """
-    directory = fleet / GROUP_DATA
-    if not directory.is_dir() or directory.resolve() in [each.resolve() for each in operators_data()]:
-        return {}
-    found = {file.stem: _read(file) for file in sorted(directory.glob("*.py"))}
+    project = _project()
+    places = [project] if project and _is_the_fleets(project, fleet) else []
+    run = [PROJECT / GROUP_DATA, *project_data(fleet)]
+    found: dict[str, dict[str, Any]] = {}
+    for directory in dict.fromkeys((place / GROUP_DATA).resolve() for place in (*places, fleet)):
+        if directory.is_dir() and directory not in [each.resolve() for each in run]:
+            for file in sorted(directory.glob("*.py")):
+                found.setdefault(file.stem, {}).update(_read(file))
     return {group: values for group, values in found.items() if values}
 
 
@@ -134,5 +152,5 @@ def _assigned(file: Path, node: ast.stmt) -> tuple[str, Any]:
             pass
     raise Usage(
         f"{file}:{node.lineno}: write NAME = VALUE with a plain value; what stands in the fleet's directory is read, "
-        f"and not run; code is for {personal_data()}/all.py"
+        f"and not run; code is for {personal_data()}/all.py, or for a project that {SAFE} names"
     )

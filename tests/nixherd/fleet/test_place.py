@@ -94,28 +94,58 @@ def test_what_it_may_not_say_is_refused_and_nothing_is_run(fleet: Path, text: st
 def test_the_operators_are_the_installed_ones_and_their_own(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     personal = fleet.parent / "home/.config/nixherd/group_data"
     monkeypatch.chdir(fleet)
-    installed, theirs = operators_data()
+    installed, theirs = operators_data(fleet)
     assert {path.name for path in installed.glob("*.py")} == {"all.py", "nodes.py"}
     assert theirs == personal
-    put(fleet.parent, "inventory.py", "group_data/all.py")
-    assert operators_data() == [installed, fleet.parent / "group_data", personal]
     monkeypatch.chdir(ROOT / "docs")
-    assert operators_data() == [installed, personal], "those of the checkout are the installed ones"
+    assert operators_data(fleet) == [installed, personal], "those of the checkout are the installed ones"
 
 
-def test_a_project_is_the_operators_only(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What lies in the fleet's directory is code where the operator stands in that project, and nowhere else."""
+@pytest.fixture
+def project(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project around the fleet, in which we are, with code in its group data."""
+    put(fleet.parent, "inventory.py", "group_data/all.py")
+    (fleet.parent / "group_data/all.py").write_text("import os\n")
+    monkeypatch.chdir(fleet)
+    return fleet.parent
+
+
+def test_a_project_is_the_operators(project: Path, fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert project / "group_data" in operators_data(fleet)
+    assert tree_data(fleet) == {}
+    monkeypatch.chdir(ROOT)
+    assert project / "group_data" not in operators_data(fleet), "we are not in it"
+    monkeypatch.chdir(fleet)
+    (project / "group_data/all.py").chmod(0o666)
+    with pytest.raises(Refused, match=r"group_data/all.py: can be written by everybody, and would be run"):
+        operators_data(fleet)
+    monkeypatch.setenv("NIXHERD_SAFE_DIRECTORY", str(project))
+    assert project / "group_data" in operators_data(fleet)
+
+
+def test_a_project_in_the_fleets_repository_is_the_fleets(
+    project: Path, fleet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may push a commit there has no code run here."""
+    (project / ".git").mkdir()
+    assert project / "group_data" not in operators_data(fleet)
+    with pytest.raises(Usage, match="write NAME = VALUE with a plain value"):
+        tree_data(fleet)
+    (project / "group_data/all.py").write_text("soak = 1\nboot_deadline = 9\n")
+    say(fleet, "soak = 2\n")
+    assert tree_data(fleet) == {"all": {"soak": 2, "boot_deadline": 9}}, "the fleet's own count more"
+    monkeypatch.setenv("NIXHERD_SAFE_DIRECTORY", str(project))
+    assert project / "group_data" in operators_data(fleet)
+    assert tree_data(fleet) == {"all": {"soak": 2}}
+
+
+def test_a_project_that_is_the_fleets_directory_is_read(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(fleet, "inventory.py")
     say(fleet, "import os\n")
+    monkeypatch.chdir(fleet)
     with pytest.raises(Usage, match="write NAME = VALUE"):
         tree_data(fleet)
-    monkeypatch.chdir(fleet)
-    assert tree_data(fleet) == {}
-    (fleet / "group_data/all.py").chmod(0o666)
-    with pytest.raises(Refused, match=r"group_data/all.py: can be written by everybody, and would be run"):
-        operators_data()
-    monkeypatch.setenv("NIXHERD_SAFE_DIRECTORY", str(fleet))
-    assert fleet / "group_data" in operators_data()
+    assert fleet / "group_data" not in operators_data(fleet)
 
 
 def test_values_are_written_as_they_were_read(fleet: Path, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from pyinfra.context import ctx_host
 
 from nixherd.base.errors import Usage
+from nixherd.deploy.commit_policy import Gate
+from nixherd.fleet.place import OF_THE_TREE
 from nixherd.pyinfra_glue import inventory
 from nixherd.pyinfra_glue.deploy_file import DeployFile, declared, deploy_file, some_are_the_operators
 from nixherd.pyinfra_glue.inventory import _asked, _check_data
@@ -94,6 +96,44 @@ def test_what_a_file_includes_it_is_as_well(
     assert flat(file) == [ROLLOUT]
     with pytest.raises(Usage, match="logged in to for nothing else"):
         check_words([file])
+
+
+VMS = DeployFile("vms", asks_machines=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "declares", "is_the_operators"),
+    [
+        ("from nixherd.deploys import deploy\ndeploy()\n", [ROLLOUT], False),
+        ('"""Mine."""\nfrom nixherd.deploys import deploy as go, vms\nvms()\ngo(name="x")\n', [VMS, ROLLOUT], False),
+        ("import nixherd.deploys\nnixherd.deploys.deploy()\n", [ROLLOUT], False),
+        ("import nixherd.deploys as d\nd.deploy()\n", [ROLLOUT], False),
+        ("from nixherd import deploys\ndeploys.deploy()\nprint(deploys)\n", [ROLLOUT], True),
+        ("from nixherd.deploys.rolling import deploy\nif host.data.get('web'):\n    deploy()\n", [ROLLOUT], True),
+        ("from nixherd.deploys import nosuch\nnosuch()\n", [], True),
+        ("from nixherd.deploys import deploy\n", [], True),
+        ("from elsewhere import deploy\ndeploy()\n", [], True),
+        ("from .deploys import deploy\ndeploy()\n", [], True),
+    ],
+)
+def test_what_a_file_calls_it_is(
+    own: Callable[[str], str], text: str, declares: list[DeployFile], is_the_operators: bool
+) -> None:
+    file = own(text)
+    assert (flat(file), some_are_the_operators([file])) == (declares, is_the_operators)
+
+
+def test_a_deploy_that_is_named_alone_is_one() -> None:
+    assert flat("nixherd.deploys.deploy") == flat("nixherd.deploys:deploy") == [ROLLOUT]
+    assert flat("nixherd.deploys.nosuch") == flat("nixherd.operations.nixos.gc") == []
+
+
+def test_the_trees_group_data_are_not_what_was_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies there unsigned would decide over a deployment of what is signed."""
+    monkeypatch.setattr(Gate, "of", lambda *_, **__: object())
+    inventory._gate(tmp_path, {"group_data": ["/run/other"]}, tmp_path)
+    with pytest.raises(Usage, match=r"require_signed: group_data in the fleet.s directory is not what was signed"):
+        inventory._gate(tmp_path, {"group_data": [f"/run/x/{OF_THE_TREE}"]}, tmp_path)
 
 
 def test_what_declares_nothing(own: Callable[[str], str], tmp_path: Path) -> None:
