@@ -201,7 +201,7 @@ class HostRun:
             self.journal.note("end", self.id, outcome=outcome, why=why)
 
     def held(self, why: str) -> NotBegun:
-        """End this host before anything was begun on it, which is no failure; return what to raise."""
+        """End this host, without a failure, before anything was begun on it; return what to raise."""
         self.end(Outcome.HELD, why)
         return NotBegun(f"{self.id} is held: {why}")
 
