@@ -14,6 +14,8 @@ import click
 from nixherd.base.errors import Usage
 from nixherd.base.names import human
 from nixherd.base.terminal import is_terminal, one_line, put, say, say_text, visible_values
+from nixherd.cli.colours import BOLD, Line, coloured, painted
+from nixherd.cli.tables import Table, name_shown
 
 if TYPE_CHECKING:
     from rich.console import Console  # noqa: TID251
@@ -40,7 +42,10 @@ def show(document: Any, lines: Iterable[object], as_json: bool | None) -> None:
         show_json(document)
         return
     for line in lines:
-        say(line)
+        if isinstance(line, Line):
+            line.put()
+        else:
+            say(line)
 
 
 def show_json(value: Any) -> None:
@@ -55,20 +60,25 @@ def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json
     if not rows:
         say(empty or "none", err=True)
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
     numbers = {column for column in columns if all(isinstance(row.get(column), (int, type(None))) for row in rows)}
-    for column in columns:
-        table.add_column(
-            one_line(column).replace("_", " "), justify="right" if column in numbers else "left", no_wrap=True
-        )
-    for row in rows:
-        table.add_row(*(_cell(column, row.get(column)) for column in columns))
-    screen = console()
-    with screen.capture() as shown:
-        screen.print(table)
-    put(shown.get(), nl=False)
+    texts = [{column: _cell(column, row.get(column)) for column in columns} for row in rows]
+    table = Table(columns, texts, frozenset(numbers))
+    width = console().width if is_terminal(sys.stdout) else None
+    fitted = table.fitted(width)
+    put("\n".join(fitted.lines(_painted)))
+    if fitted.left_out:
+        names = ", ".join(map(name_shown, fitted.left_out))
+        say(f"no room for {names} in {width} columns; --json has all", err=True)
+
+
+_OUTCOMES = ("status", "outcome", "state", "machine")
+
+
+def _painted(column: str | None, value: str, text: str) -> str:
+    """Give a cell's text its colour, or a heading's."""
+    if column is None:
+        return painted(text, BOLD)
+    return coloured(text, value) if column in _OUTCOMES else text
 
 
 def show_facts(facts: Mapping[str, Any], as_json: bool | None) -> None:
