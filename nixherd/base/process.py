@@ -80,6 +80,7 @@ def run(
     timeout: float | None = None,
     check: bool = True,
     stream: Callable[[str], None] | None = None,
+    out: Callable[[str], None] | None = None,
     limits: Limits | None = None,
     watch: Callable[[int], None] | None = None,
 ) -> Completed:
@@ -87,8 +88,8 @@ def run(
 
     `env` is added to our own environment, or is all of it where that is `closed`. `input` is written to stdin and goes
     nowhere else, whatever fails; without it stdin is empty. `timeout` is in seconds. `stream` is given each line of
-    stderr as it comes, without its newline. `limits` are for programs that do what somebody else wrote. `watch` is
-    called again and again with the program's PID; what it raises ends the program.
+    stderr as it comes, without its newline, and `out` each of stdout. `limits` are for programs that do what somebody
+    else wrote. `watch` is called again and again with the program's PID; what it raises ends the program.
 
     The program gets a process group of its own, which is killed when the deadline passes and when we are
     interrupted, so nothing goes on behind our back. It has no terminal to ask at.
@@ -104,7 +105,7 @@ def run(
     assert process.stderr is not None
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     most = limits.output if limits else math.inf
-    stdout, stderr = _Reader(process.stdout, most=most), _Reader(process.stderr, stream, most)
+    stdout, stderr = _Reader(process.stdout, out, most), _Reader(process.stderr, stream, most)
     try:
         _in_background(_write, process.stdin, data)
         readers = (_in_background(stdout.read), _in_background(stderr.read))

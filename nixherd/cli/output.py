@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from nixherd.cli.tables import Table, name_shown
 
 if TYPE_CHECKING:
     from rich.console import Console  # noqa: TID251
+
+
+SILENCE = 30.0  # seconds, after which it is said what is being waited for
 
 
 def wants_json(as_json: bool | None) -> bool:
@@ -132,20 +136,42 @@ def progress(what: str) -> Iterator[Say]:
     if is_terminal(sys.stderr):
         with _bar(what) as say:
             yield say
-    else:
-        yield _Lines(what)
+        return
+    lines, over = _Lines(what), threading.Event()
+
+    def beat() -> None:
+        while not over.wait(1.0):
+            lines.beat()
+
+    heart = threading.Thread(target=beat, daemon=True)
+    heart.start()
+    try:
+        yield lines
+    finally:
+        over.set()
+        heart.join()
 
 
 class _Lines:
-    """Say each line once, with the seconds until then."""
+    """Say each line once, with the seconds until then; in silence, now and then that it is still that."""
 
     def __init__(self, what: str) -> None:
-        self._what, self._began, self._last = what, time.monotonic(), ""
+        self._what, self._last = what, ""
+        self._began = self._spoke = time.monotonic()
 
     def __call__(self, line: str) -> None:
         if line != self._last:
-            say(f"{self._what}: {line} ({time.monotonic() - self._began:.0f} s)", err=True)
-        self._last = line
+            self._last = line
+            self._say(line)
+
+    def beat(self) -> None:
+        if time.monotonic() - self._spoke >= SILENCE:
+            self._say(f"still: {self._last or 'at work'}")
+
+    def _say(self, line: str) -> None:
+        now = time.monotonic()
+        self._spoke = now
+        say(f"{self._what}: {line} ({now - self._began:.0f} s)", err=True)
 
 
 @contextmanager

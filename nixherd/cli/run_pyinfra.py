@@ -4,27 +4,22 @@ import json
 import re
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nixherd.base.errors import FAILURES, Exit, FleetError, Undecided
 from nixherd.base.files import write_whole
 from nixherd.base.process import Completed, interrupt_all, run
-from nixherd.base.terminal import is_terminal, one_line, say, say_text, visible_values, worded
+from nixherd.base.terminal import say, say_text, visible_values, worded
+from nixherd.cli.following import Heard, follow
 from nixherd.cli.front import Front
-from nixherd.cli.output import console
 from nixherd.deploy.hooks import ON_FAILURE, ON_SUCCESS, Hooks
 from nixherd.deploy.options import Goal
-from nixherd.deploy.report import JOURNAL, Journal, entries, new_directory, parsed
+from nixherd.deploy.report import Journal, entries, new_directory
 from nixherd.fleet.place import PROJECT, project_data, write_tree_data
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 PARALLEL = 100  # hosts at a time; builds and copies have bounds of their own
 REPORT, LOG = "report.json", "pyinfra.log"
@@ -32,7 +27,6 @@ _ERROR = "--> pyinfra error: "
 _NO_HOSTS = "No hosts remaining!"  # why each of them failed is in the report
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)|--> An (internal )?exception occurred")
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b")
-Look = Callable[[], None]
 Names = Sequence[str]
 
 
@@ -107,89 +101,6 @@ def run_deploys(
     return Ended(directory, output, interrupted, list(entries(directory)))
 
 
-@contextmanager
-def follow(directory: Path) -> Iterator[Look]:
-    """Give what is to be called now and then, and once more in the end, to show the journal's news."""
-    reader = _Reader(directory / JOURNAL)
-    if not is_terminal(sys.stderr):
-        yield lambda: reader.tell(_line)
-        return
-    from rich.live import Live
-
-    table = _Table()
-    with Live(table.render(), console=console(err=True), refresh_per_second=8, transient=True) as live:
-
-        def look() -> None:
-            reader.tell(table.take)
-            live.update(table.render())
-
-        yield look
-
-
-class _Reader:
-    """Read a journal from where the last reading ended."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._offset = path, 0
-
-    def tell(self, take: Callable[[Mapping[str, Any]], None]) -> None:
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for entry in parsed(whole.decode(errors="replace")):
-            take(entry)
-
-
-def _line(entry: Mapping[str, Any]) -> None:
-    """Say what a log of CI shows of an entry."""
-    host = entry.get("host")
-    match entry["event"]:
-        case "stage":
-            say(f"{host}: {entry['stage']}", err=True)
-        case "said":
-            say(f"{f'{host}: ' if host else ''}{entry['text']}", err=True)
-        case "end":
-            say(f"{host}: {': '.join(filter(None, (entry['outcome'], entry.get('why'))))}", err=True)
-
-
-class _Table:
-    """A row per host: its stage, for how long, its last line."""
-
-    def __init__(self) -> None:
-        self._rows: dict[str, dict[str, Any]] = {}
-        self._caption = ""
-
-    def take(self, entry: Mapping[str, Any]) -> None:
-        host = entry.get("host")
-        for each in entry.get("hosts", ()):
-            self._rows.setdefault(each, {"stage": "connect", "since": entry["time"], "line": ""})
-        if host is None:
-            self._caption = entry.get("text", self._caption)
-            return
-        row = self._rows.setdefault(host, {"stage": "", "since": entry["time"], "line": ""})
-        match entry["event"]:
-            case "stage":
-                row.update(stage=entry["stage"], since=entry["time"])
-                self._caption = self._caption if entry["stage"] == "build" else ""  # the build is over for all
-            case "said":
-                row["line"] = entry["text"]
-            case "end" if "ended" not in row:
-                row.update(stage=entry["outcome"], ended=entry["time"], line=entry.get("why") or row["line"])
-
-    def render(self) -> "Table":
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False, caption=one_line(self._caption) or None, caption_justify="left")
-        for column in ("host", "stage", "time", ""):
-            table.add_column(column, no_wrap=True)
-        for host, row in self._rows.items():
-            seconds = row.get("ended", time.time()) - row["since"]
-            table.add_row(one_line(host), one_line(row["stage"]), f"{seconds:.0f} s", one_line(row["line"]))
-        return table
-
-
 def despite(write: Callable[[], object], what: str) -> bool:
     """Write what became of machines; whether that succeeded. A failure is a line on stderr, and stops nothing."""
     try:
@@ -219,9 +130,11 @@ def run_pyinfra(
     env |= {"NO_COLOR": "1", "PYINFRA_PROGRESS": "off"}
     ended: list[Completed | FleetError] = []
 
+    heard = Heard(stream) if stream else None
+
     def child() -> None:
         try:
-            ended.append(run(argv, cwd=PROJECT, env=env, check=False, input=input, stream=stream))
+            ended.append(run(argv, cwd=PROJECT, env=env, check=False, input=input, stream=heard))
         except FAILURES as error:
             ended.append(worded(error, "running pyinfra"))
         finally:
@@ -230,7 +143,8 @@ def run_pyinfra(
     over = threading.Event()  # an interrupted join() returns before its thread ends (python/cpython#90882)
     threading.Thread(target=child).start()
     interrupted, is_seen = False, True
-    with follow(directory) if stream is None else nullcontext(lambda: None) as look:
+    following = follow(directory) if heard is None else heard.followed()
+    with following as look:
         while not over.is_set():
             try:
                 is_seen = is_seen and despite(look, "stderr")

@@ -30,6 +30,7 @@ from nixherd.fleet.models import Access
 from nixherd.nix import commands as nix
 from nixherd.nix.builder import BUILD_DEADLINE
 from nixherd.nix.errors import is_unsigned, reason_of
+from nixherd.nix.log import BuildProgress, readable
 from nixherd.ssh.destination import Destination, Sudo, told
 
 SIGN_DEADLINE = 1800.0  # seconds
@@ -143,7 +144,13 @@ def copy(host_run: HostRun) -> None:
         if options.engine is Engine.GUARDED and host_run.kind is Kind.SYSTEM and machine.access is Access.SHELL:
             output_of(machine, hold(toplevel), what="holding it", sudo=True)
         is_nixos = host_run.host.is_nixos
-        copy_closure(machine, [toplevel], is_nixos=is_nixos, sign_with=options.sign_with, substitute=options.substitute)
+        copy_closure(
+            *(machine, [toplevel]),
+            is_nixos=is_nixos,
+            sign_with=options.sign_with,
+            substitute=options.substitute,
+            tell=lambda text: host_run.journal.note("said", host_run.id, text=text),
+        )
     except FAILURES as error:
         foreseen(error, f"{host_run.id}: copying it")
         raise NotBegun(f"{host_run.id}: it cannot be copied: {error}") from error
@@ -164,11 +171,13 @@ def copy_closure(
     is_nixos: bool,
     sign_with: str | None = None,
     substitute: bool = True,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Copy what is missing of these closures to the machine's store, or to the one below `root`, which is root's.
 
     With `substitute` the machine fetches what it can from its own caches; one that is down ends the copy, which is made
-    again from here then. They are signed first with the secret key file `sign_with`.
+    again from here then. They are signed first with the secret key file `sign_with`. `tell` is told how many paths and
+    bytes are there.
     """
     if machine.is_local and root is None:
         return
@@ -182,7 +191,7 @@ def copy_closure(
 
         while True:
             try:
-                copy_towards(machine, command, COPY_DEADLINE)
+                copy_towards(machine, command, COPY_DEADLINE, tell)
                 return
             except (ProcessFailed, Stalled) as error:
                 if isinstance(error, ProcessFailed) and is_unsigned(error.stderr):
@@ -193,10 +202,19 @@ def copy_closure(
                 substitute = False
 
 
-def copy_towards(machine: Machine, command: Command, timeout: float) -> Completed:
+def copy_towards(
+    machine: Machine, command: Command, timeout: float, tell: Callable[[str], None] = lambda text: None
+) -> Completed:
     """As `run_towards`, for what does nothing but copy. Stalled when that makes no progress."""
     watch = Watch(f"{machine.id}: copying to it", there=partial(look_at_nix, machine))
-    return run_towards(machine, command, timeout, watch.heard, watch)
+    progress = BuildProgress()
+
+    def heard(line: str) -> None:
+        watch.heard(readable(line))
+        if text := progress.feed(line):
+            tell(text)
+
+    return run_towards(machine, command, timeout, heard, watch)
 
 
 def run_towards(

@@ -327,7 +327,7 @@ def copy(
     parameters = [f"remote-store={quote(f'local?root={root}', safe='=')}"] if root else []
     parameters += [f"remote-program={quote(remote_program, safe='')}"] if remote_program else []
     store = to.url + (f"?{'&'.join(parameters)}" if parameters else "")
-    options = ["--no-check-sigs", *(["--substitute-on-destination"] if substitute else [])]
+    options = ["--no-check-sigs", *(["--substitute-on-destination"] if substitute else []), *LOG_FORMAT]
     argv = [*NIX, "copy", *options, "--to", store, *paths]
     return argv, {"NIX_SSHOPTS": to.nix_sshopts}
 

@@ -26,7 +26,7 @@ from nixherd.nix import commands as nix
 from nixherd.nix.commands import Evaluated, configurations, evaluated, jobs_of
 from nixherd.nix.declared import Declared
 from nixherd.nix.errors import explain, explain_failure, last_error
-from nixherd.nix.log import Warnings, shown
+from nixherd.nix.log import EvaluationProgress, Warnings, shown
 from nixherd.nix.store_source import StoreSource
 
 EVAL_JOBS = "nix-eval-jobs"
@@ -74,6 +74,14 @@ def parse_jobs(lines: Iterable[str], directory: Path) -> dict[str, Evaluated | F
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise FleetError(f"{EVAL_JOBS} printed something unexpected ({error!r}): {line[:200]}") from error
     return hosts
+
+
+def _hosts_of_job(line: str) -> list[str]:
+    """The host that a line of nix-eval-jobs is about; none where it is in another form."""
+    try:
+        return [str(json.loads(line)["attrPath"][0])]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return []
 
 
 @dataclass(frozen=True)
@@ -256,13 +264,16 @@ class Evaluator:
 
     def _all(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
         found: dict[str, Evaluated | FleetError | None] = {}
+        progress = EvaluationProgress(len(host_ids), lambda text: self.run.journal.note("said", text=text))
         if len(host_ids) > 1 and self._has_jobs():
-            found |= self._side_by_side(host_ids, is_nixos=is_nixos)
+            found |= self._side_by_side(host_ids, progress, is_nixos=is_nixos)
         workers, batches = _batches([host_id for host_id in host_ids if host_id not in found])
 
         def work(batch: Sequence[str]) -> Found:
-            attempt = partial(self._try, is_nixos=is_nixos)
-            return _halved(batch, attempt(batch), attempt)
+            attempt = partial(self._try, progress=progress, is_nixos=is_nixos)
+            found = _halved(batch, attempt(batch), attempt)
+            progress.take(batch)
+            return found
 
         with ThreadPoolExecutor(workers) as pool:
             for each in pool.map(work, batches):
@@ -279,19 +290,20 @@ class Evaluator:
                 is_usable.value = knows_options(done.stdout + done.stderr)
             return is_usable.value
 
-    def _side_by_side(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
+    def _side_by_side(self, host_ids: Sequence[str], progress: EvaluationProgress, *, is_nixos: bool) -> Found:
         """What nix-eval-jobs says; a host that it lost on the way, or does not have, is not in it."""
         room = int(_available() * SHARE) // BYTES_PER_WORKER
         workers = max(1, min(os.cpu_count() or 1, room, len(host_ids)))
         roots = str(self.run.gc_roots)
         argv = eval_jobs(self.flake, host_ids, is_nixos=is_nixos, roots=roots, workers=workers)
-        done = run(argv, timeout=DEADLINE, check=False)
+        done = run(argv, timeout=DEADLINE, check=False, out=lambda line: progress.take(_hosts_of_job(line)))
         self.warnings.take(done.stderr, are_hosts_known=False)  # several are evaluated at a time
         return parse_jobs(done.stdout.splitlines(), Path(self.path))
 
-    def _try(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found | FleetError:
+    def _try(self, host_ids: Sequence[str], *, progress: EvaluationProgress, is_nixos: bool) -> Found | FleetError:
         try:
-            return nix.parse_description(self._asked(nix.describe(self.flake, host_ids, is_nixos=is_nixos)))
+            argv = nix.describe(self.flake, host_ids, is_nixos=is_nixos)
+            return nix.parse_description(self._asked(argv, progress.follow()))
         except FAILURES as error:
             return worded(error, f"{self.path}: evaluating {', '.join(host_ids)}")
 
@@ -311,9 +323,9 @@ class Evaluator:
         finally:
             self._tell_warnings()
 
-    def _asked(self, argv: Sequence[str]) -> str:
+    def _asked(self, argv: Sequence[str], stream: Callable[[str], None] | None = None) -> str:
         try:
-            done = run(argv, timeout=DEADLINE)
+            done = run(argv, timeout=DEADLINE, stream=stream)
         except ProcessFailed as error:
             self.warnings.take(error.stderr)
             if not error.stderr and error.status >= 0:

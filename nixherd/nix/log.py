@@ -9,11 +9,12 @@ import math
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from nixherd.base.errors import UNFORESEEN
+from nixherd.base.names import human
 
 LOG_FORMAT = ("--show-trace", "--log-format", "internal-json")
 """options of `nix` for the log that is read here"""
@@ -24,8 +25,8 @@ HOST_MARK = "nixherd evaluates "
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _CHECKS = "while checking"  # of what `nix flake check --keep-going` goes on after
 _ERROR, _WARNING = 0, 1  # levels; source of these numbers: logging.hh
-_COPIES, _BUILDS, _BUILD = 103, 104, 105  # activities
-_LOG_LINE, _PROGRESS = 101, 105  # results
+_COPY, _COPIES, _BUILDS, _BUILD = 100, 103, 104, 105  # activities
+_LOG_LINE, _PROGRESS, _EXPECTED = 101, 105, 106  # results
 _TRACE = "trace: "
 # Without builtins.warn (before Nix 2.23) nixpkgs' lib.warn traces; nix-eval-jobs writes plain lines.
 _OLD_WARNING = re.compile(r"^(?:trace: )?(?:evaluation )?warning: ")
@@ -158,6 +159,41 @@ def shown(text: str, hosts: Iterable[str]) -> str:
     return " ".join(text.split()) + (f" ({hosts})" if hosts else "")
 
 
+def readable(line: str) -> str:
+    """Return what a line of a log says to people; empty where that is nothing."""
+    entry = _entry(line)
+    return _ANSI.sub("", str(entry.get("msg") or entry.get("text") or "")).strip()
+
+
+class EvaluationProgress:
+    """How many hosts of `total` are evaluated, told as a line for people; several evaluations may go on at a time."""
+
+    def __init__(self, total: int, tell: Callable[[str], None]) -> None:
+        self._total, self._tell = total, tell
+        self._done: set[str] = set()
+        self._lock = threading.Lock()
+
+    def follow(self) -> Callable[[str], None]:
+        """Return what is to be given each line of one evaluation's log."""
+        at: list[str] = []
+
+        def feed(line: str) -> None:
+            message = readable(line)
+            if message.startswith(_TRACE + HOST_MARK):
+                host = message.removeprefix(_TRACE + HOST_MARK)
+                self.take(at, f", at {host}")
+                at[:] = [host]
+
+        return feed
+
+    def take(self, hosts: Iterable[str], more: str = "") -> None:
+        """Count these as evaluated."""
+        with self._lock:
+            self._done.update(hosts)
+            text = f"{len(self._done)} of {self._total} hosts evaluated{more}"
+        self._tell(text)
+
+
 PAUSE = 1.0  # seconds between two lines for people
 _DRV = re.compile(r"/nix/store/[0-9a-z]{32}-(.+?)\.drv")
 
@@ -170,6 +206,8 @@ class BuildProgress:
     _kinds: dict[Any, Any] = field(default_factory=dict)
     _names: dict[Any, str] = field(default_factory=dict)
     _counts: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _bytes: dict[Any, tuple[int, int]] = field(default_factory=dict)
+    _expected: int = 0
     _said: str = ""
     _told: float = -math.inf
 
@@ -200,6 +238,10 @@ class BuildProgress:
                 self._names.pop(number, None)
             case "result" if kind == _PROGRESS and self._kinds.get(number) in (_COPIES, _BUILDS) and fields[1:2] != [0]:
                 self._counts[self._kinds[number]] = (int(fields[0]), int(fields[1]))
+            case "result" if kind == _PROGRESS and self._kinds.get(number) == _COPY:
+                self._bytes[number] = (int(fields[0]), int(fields[1]))
+            case "result" if kind == _EXPECTED and fields[:1] == [_COPY]:
+                self._expected = max(self._expected, int(fields[1]))
             case "result" if kind == _LOG_LINE and fields:
                 self.log = [*self.log[-49:], str(fields[0])]
 
@@ -209,6 +251,8 @@ class BuildProgress:
             if kind in self._counts:
                 done, expected = self._counts[kind]
                 parts.append(f"{done} of {expected} {verb}")
+        if total := max(self._expected, sum(expected for _, expected in self._bytes.values())):
+            parts.append(f"{human(sum(done for done, _ in self._bytes.values()))} of {human(total)}")
         if self._names:
             names = list(self._names.values())
             parts.append(f"building {', '.join(names[:3])}{' …' if len(names) > 3 else ''}")

@@ -10,7 +10,6 @@ import pytest
 from nixherd.base.process import Completed
 from nixherd.cli import run_pyinfra
 from nixherd.cli.main import run
-from nixherd.cli.run_pyinfra import _line, _Table
 from nixherd.deploy.report import Journal, runs
 
 Note = tuple[str, str | None, dict[str, Any]]
@@ -263,26 +262,3 @@ def test_a_flake_by_reference(pyinfra: Callable[..., FakePyinfra], tmp_path: Pat
     assert run(["deploy", "--flake", "github:owner/fleet/v1#a", "--json"]) == 0
     assert "flake=github:owner/fleet/v1" in fake.data
     assert fake.argv[fake.argv.index("--limit") + 1] == "a"
-
-
-def test_the_table_of_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    table = _Table()
-    entries: list[dict[str, Any]] = [
-        {"time": 0.0, "event": "run", "host": None, "hosts": ["a", "b"]},
-        {"time": 1.0, "event": "stage", "host": "a", "stage": "activate"},
-        {"time": 2.0, "event": "said", "host": "a", "text": "waits for\nx.service"},
-        {"time": 3.0, "event": "said", "host": None, "text": "1 of 2 built"},
-        {"time": 5.0, "event": "end", "host": "b", "outcome": "unreachable", "why": "no SSH"},
-        {"time": 6.0, "event": "end", "host": "b", "outcome": "failed", "why": "later"},
-    ]
-    for entry in entries:
-        table.take(entry)
-        _line(entry)
-    rendered = table.render()
-    assert rendered.caption == "1 of 2 built"
-    columns = [list(column.cells) for column in rendered.columns]
-    assert columns[0] == ["a", "b"]
-    assert columns[1] == ["activate", "unreachable"]
-    assert columns[2][1] == "5 s"
-    assert columns[3] == ["waits for ⏎ x.service", "no SSH"]
-    assert capsys.readouterr().err.splitlines()[:3] == ["a: activate", "a: waits for ⏎ x.service", "1 of 2 built"]
