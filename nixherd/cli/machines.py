@@ -87,7 +87,7 @@ def exec_(
         told = [*data, *typed.data]
         ended = run_for(front, words, hosts, told, dry=front.dry_run, exclude=exclude, input=typed.line)
         rows = [{**row, **_answer(Path(answers), row["host"])} for row in rows_of(ended, dry=front.dry_run)]
-    return report_rows(front, ended, {"command": line}, rows, _answers(rows), asks=True)
+    return report_rows(front, ended, {"line": line}, rows, _answers(rows), asks=True)
 
 
 def _answer(directory: Path, host: str) -> dict[str, Any]:

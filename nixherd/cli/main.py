@@ -33,7 +33,7 @@ class Lazy(click.Group):
 
     groups: ClassVar = {
         "ssh-config": "ssh_config",
-        **{name: name for name in ("lock", "new", "publish", "retire", "secrets", "template", "token", "vm")},
+        **{name: name for name in ("lock", "new", "publish", "report", "retire", "secrets", "template", "token", "vm")},
         **dict.fromkeys(("check", "fmt", "hooks", "lint"), "check"),
         **dict.fromkeys(("copy", "deploy", "plan", "reboot"), "deploy"),
         **dict.fromkeys(("enroll", "provision", "post-provision"), "provision"),

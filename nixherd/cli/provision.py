@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from nixherd.base.errors import AgentUnavailable, Exit, FleetError, NoAgent, Ref
 from nixherd.base.process import Completed
 from nixherd.base.ssh_keys import same_key
 from nixherd.base.terminal import say
+from nixherd.cli.colours import Line
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import declared, names_of
 from nixherd.cli.machines import report_rows, rows_of, run_for
@@ -186,7 +188,7 @@ def _run(front: Front, deploys: Sequence[str], guests: Sequence[Vm], data: Seque
     if status == Exit.DONE and any(row["outcome"] == "failed" for row in rows):
         status = int(Exit.FAILED)
     document = {"fleet": str(front.root), "deploys": [*deploys], "dry": dry, "hosts": rows}
-    return ended.report(status, document, lambda document: front.show(document, _lines(document)))
+    return ended.report(status, document, lambda document: front.show(document, lines(document)))
 
 
 def _row(
@@ -226,11 +228,12 @@ def _row(
     return failed("; ".join(lacks)) if lacks else {**row, "outcome": "in service", "why": None, "exit": 0}
 
 
-def _lines(document: Mapping[str, Any]) -> Iterator[str]:
+def lines(document: Mapping[str, Any]) -> Iterator[str | Line]:
+    """Say what became of each guest, and how many came to what."""
     for row in document["hosts"]:
         label = f"{row['host']} (vm {row['vmid']})"
         if row["outcome"] == "failed":
-            yield f"{label}: failed: {row['why']}"
+            yield Line(f"{label}: ", "failed", f": {row['why']}")
         elif document["dry"]:
             yield from (f"{label}: would {step}" for step in row["steps"])
             if not row["steps"]:
@@ -239,4 +242,7 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
             seen = row["verified"]
             runs = f"at {seen['address']} runs {seen['system']}; " if seen else ""
             protected = "readonly" if row["readonly"] else "not readonly"
-            yield f"{label}: in service: {runs}hosts.nix pins its key; {protected}"
+            yield Line(f"{label}: ", "in service", f": {runs}hosts.nix pins its key; {protected}")
+    counts = Counter(row["outcome"] for row in document["hosts"])
+    number = f" (report {document['report']})" if document.get("report") else ""
+    yield f"{', '.join(f'{count} {outcome}' for outcome, count in counts.items())}{number}"

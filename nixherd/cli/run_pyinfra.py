@@ -10,6 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import click
+
 from nixherd.base.errors import FAILURES, Exit, FleetError, Undecided
 from nixherd.base.files import write_whole
 from nixherd.base.process import Completed, interrupt_all, run
@@ -17,6 +19,7 @@ from nixherd.base.terminal import say, say_text, visible_values, worded
 from nixherd.cli.following import Heard, follow
 from nixherd.cli.front import Front
 from nixherd.deploy.hooks import ON_FAILURE, ON_SUCCESS, Hooks
+from nixherd.deploy.numbers import number_of
 from nixherd.deploy.options import Goal
 from nixherd.deploy.report import Journal, entries, new_directory
 from nixherd.fleet.place import PROJECT, project_data, write_tree_data
@@ -38,6 +41,10 @@ class Ended:
     output: Completed
     interrupted: bool
     entries: Sequence[Mapping[str, Any]]
+
+    @property
+    def number(self) -> int | None:
+        return number_of(self.directory)
 
     @property
     def text(self) -> str:
@@ -69,6 +76,8 @@ class Ended:
         """
         status = int(Exit.INTERRUPTED if self.interrupted else status)
         end: dict[str, Any] = {"exit": status, "interrupted": self.interrupted, "pyinfra": self.output.status}
+        context = click.get_current_context(silent=True)
+        document = {**document, "report": self.number, "command": context.info_name if context else None}
 
         def keep() -> None:
             write_whole(self.directory / LOG, self.text)
@@ -79,7 +88,7 @@ class Ended:
             write_whole(self.directory / REPORT, f"{text}\n")
 
         if despite(keep, str(self.directory)):
-            say(f"report: {self.directory / REPORT}", err=True)
+            say(f"report{f' {self.number}' if self.number else ''}: {self.directory / REPORT}", err=True)
         is_shown = despite(lambda: show({**document, **end}), "stdout")
         if not (asks or document.get("dry") or document.get("goal") == Goal.DRY_ACTIVATE):
             self._tell_hooks(status, document)

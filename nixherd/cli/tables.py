@@ -58,10 +58,10 @@ _COLUMNS = {
     "description": Column(Kind.TEXT, 4),
     "notes": Column(Kind.TEXT, 5),
     "tags": Column(Kind.TEXT, 5),
-    **dict.fromkeys(("started", "made", "taken", "size", "readonly", "available"), Column(Kind.FIGURE, 3)),
+    **dict.fromkeys(("started", "began", "made", "taken", "size", "readonly", "available"), Column(Kind.FIGURE, 3)),
     **dict.fromkeys(("shared", "active", "enabled", "protected", "with_memory", "used"), Column(Kind.FIGURE, 5)),
-    **dict.fromkeys(("memory", "disk", "total", "seconds"), Column(Kind.FIGURE, 6)),
-    **dict.fromkeys(("cores", "uptime"), Column(Kind.FIGURE, 7)),
+    **dict.fromkeys(("memory", "disk", "total", "seconds", "exit"), Column(Kind.FIGURE, 6)),
+    **dict.fromkeys(("cores", "uptime", "hosts"), Column(Kind.FIGURE, 7)),
 }
 """by name: what a column is, wherever it stands"""
 

@@ -1,6 +1,7 @@
 """What a deployment notes while it goes on, and what became of it, host by host, told from these notes alone."""
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import chain, count
@@ -16,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from nixherd.base.errors import Exit, FleetError, worst
-from nixherd.base.files import state_home, sync
+from nixherd.base.files import sync
 from nixherd.base.terminal import line_of, say
+from nixherd.deploy.numbers import deployments, give_number, runs
 from nixherd.nix.log import shown
 
 JOURNAL = "journal.jsonl"
@@ -39,24 +42,15 @@ def new_directory() -> Path:
         shutil.rmtree(old, ignore_errors=True)
     name = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
     candidates = chain([name], (f"{name}-{number}" for number in count(2)))
-    return next(path for each in candidates if not (path := _deployments() / each).exists())
-
-
-def runs() -> list[Path]:
-    """The directories of the deployments that are kept, oldest first."""
-    return sorted(_deployments().glob("*"))
+    return next(path for each in candidates if not (path := deployments() / each).exists())
 
 
 def is_of(rollout: str, fleet: str) -> bool:
     """Whether a rollout of this fleet with this id, or one that went on by a boot, was begun from here."""
     run = _ROLLOUT.sub("", rollout)
     return run in {path.name for path in runs()} and any(
-        entry.get("fleet") == fleet for entry in entries(_deployments() / run) if entry["event"] == "run"
+        entry.get("fleet") == fleet for entry in entries(deployments() / run) if entry["event"] == "run"
     )
-
-
-def _deployments() -> Path:
-    return state_home() / ".deployments"
 
 
 class Journal:
@@ -70,7 +64,9 @@ class Journal:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._handle = os.open(directory / JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            fcntl.flock(self._handle, fcntl.LOCK_SH)  # until we close it, or are dead: it is under way
             sync(directory)
+            give_number(directory)
             os.write(self._handle, b"\n")  # there is room; and a line that another one could not end is ended
         except OSError as error:
             raise FleetError(
@@ -116,6 +112,23 @@ class Journal:
 
     def close(self) -> None:
         os.close(self._handle)
+
+
+def is_under_way(directory: Path) -> bool:
+    """Whether somebody still writes a run's journal."""
+    try:
+        handle = os.open(directory / JOURNAL, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        for _ in range(3):  # another look holds it for a moment
+            with suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return False
+            time.sleep(0.01)
+        return True
+    finally:
+        os.close(handle)
 
 
 def entries(directory: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nixherd.cli.deploy import changes
+from nixherd.cli.summary import changes
 from nixherd.deploy.report import HostReport, Outcome
 
 

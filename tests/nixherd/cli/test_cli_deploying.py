@@ -10,7 +10,8 @@ import pytest
 from nixherd.base.process import Completed
 from nixherd.cli import run_pyinfra
 from nixherd.cli.main import run
-from nixherd.deploy.report import Journal, runs
+from nixherd.deploy.numbers import runs
+from nixherd.deploy.report import Journal
 
 Note = tuple[str, str | None, dict[str, Any]]
 DIFF = {"diff": ["nginx: 1.27 → 1.28"], "size_before": 1 << 30, "size_after": 1 << 30, "reboot_for": []}
@@ -30,6 +31,7 @@ class FakePyinfra:
         journal = Journal(Path(place))
         for event, host, about in self.notes:
             journal.note(event, host, **about)
+        journal.close()
         return Completed("", self.stderr, self.status)
 
     @property
@@ -80,7 +82,7 @@ def test_people_read_a_summary_and_ci_a_document(
         "a  rolled back: units failed: x.service",
         "   | activating",
         "   | it breaks",
-        "1 unchanged, 1 deployed, 1 rolled back",
+        "1 unchanged, 1 deployed, 1 rolled back (report 1)",
     ]
     assert "a: activate\n" in err
     assert fake.argv[1:6] == ["-y", "--parallel", "100", "inventory.py", "deploys/deploy.py"]
@@ -192,7 +194,7 @@ def test_an_interruption_before_anything_began_is_one(
     pyinfra()
     monkeypatch.setattr(run_pyinfra, "run_pyinfra", lambda *words, **_: (Completed("", "", 143), True))
     assert run(["deploy", "--table"]) == 130
-    assert capsys.readouterr().out == "no host\n"
+    assert capsys.readouterr().out == "no host (report 1)\n"
 
 
 def test_only_what_the_last_deployment_of_this_fleet_left(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from nixherd.base.errors import FleetError
-from nixherd.deploy.report import JOURNAL, Journal, entries, is_of, new_directory, runs
+from nixherd.deploy.numbers import runs
+from nixherd.deploy.report import JOURNAL, Journal, entries, is_of, new_directory
 
 
 def test_what_was_found_is_on_the_disk_before_anything_is_done_for_it(
