@@ -1,15 +1,18 @@
 """`nixherd deploy`, `plan` and `reboot`: one rollout, followed by its journal, judged by it, and reported."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import click
 
 from nixherd.base.errors import Exit, Usage
+from nixherd.base.names import many
 from nixherd.base.terminal import say
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import narrate
+from nixherd.cli.output import can_ask, narrate
 from nixherd.cli.parameters import (
     ask_sudo_password_option,
     data_option,
@@ -17,12 +20,13 @@ from nixherd.cli.parameters import (
     sudo_password,
     together,
     whole_seconds,
+    yes_option,
 )
-from nixherd.cli.run_pyinfra import own_error, run_deploys
+from nixherd.cli.run_pyinfra import Ended, own_error, run_deploys
 from nixherd.cli.summary import lines
 from nixherd.deploy.numbers import runs
 from nixherd.deploy.options import LONGEST, Goal
-from nixherd.deploy.report import JOURNAL, Outcome, entries, report
+from nixherd.deploy.report import JOURNAL, Outcome, Report, entries, report
 from nixherd.fleet.groups import check_selection, groups_of, separate
 
 _AT_LEAST_ONE = whole_seconds(1, LONGEST)
@@ -46,6 +50,7 @@ _dirty = click.option("--allow-dirty", is_flag=True, default=None, help="Deploy 
 
 @click.command()
 @_selection
+@yes_option
 @_dirty
 @click.option(
     "--goal",
@@ -77,7 +82,8 @@ def deploy(front: Front, /, hosts: Sequence[str], **options: Any) -> int:
         if not hosts:
             say("the last deployment of this fleet left no host to run again", err=True)
             return int(Exit.DONE)
-    return rollout(front, DEPLOY, dry=False, hosts=hosts, **options)
+    asks = Asks("Deploy to", "the fleet was not deployed") if _is_whole(hosts, **options) else None
+    return rollout(front, DEPLOY, dry=False, hosts=hosts, asks=asks, **options)
 
 
 @click.command()
@@ -108,6 +114,7 @@ def copy(front: Front, /, **options: Any) -> int:
 
 @click.command()
 @_selection
+@yes_option
 @click.option("--dry-run", is_flag=True, help="Show who needs one and why, reboot nobody.")
 @click.option("--force", is_flag=True, default=None, help="Also those that need none.")
 @click.option("--max-fail", metavar="N|N%", help="So many may fail before the rest is held.")
@@ -118,17 +125,27 @@ def reboot(front: Front, /, **options: Any) -> int:
     Each is proven by another boot_id, the system that runs, its units and its health checks. A readonly VM is only
     listed, with the command for its owner.
     """
-    dry = options.pop("dry_run")
-    return rollout(front, REBOOT, dry=dry, **options)
+    asks = Asks("Reboot", "the fleet was not rebooted") if _is_whole(**options) else None
+    return rollout(front, REBOOT, dry=options.pop("dry_run"), asks=asks, **options)
+
+
+@dataclass(frozen=True)
+class Asks:
+    """What a person at a terminal is asked once the plan was shown, and what an error says without a yes."""
+
+    verb: str
+    refusal: str
 
 
 COPY, DEPLOY, REBOOT = (["deploys/copy.py"], ["deploys/deploy.py"], ["deploys/reboot.py"])
 
 
-def rollout(front: Front, words: Sequence[str], hosts: Sequence[str], *, dry: bool, **options: Any) -> int:
+def rollout(
+    front: Front, words: Sequence[str], hosts: Sequence[str], *, dry: bool, asks: Asks | None = None, **options: Any
+) -> int:
     """Run a rollout, which the words for pyinfra are, to its end and report it; return the status.
 
-    `options` are host data by name, None: not given.
+    `options` are host data by name, None: not given. With `asks` a person at a terminal is shown the plan and asked.
     """
     exclude, data = options.pop("exclude"), options.pop("data")
     if flake := options.pop("flake"):
@@ -140,8 +157,47 @@ def rollout(front: Front, words: Sequence[str], hosts: Sequence[str], *, dry: bo
     data = (*data, *typed.data)
     given = {name: value for name, value in options.items() if value is not None}
     pairs = [f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in given.items()]
-    ended = run_deploys(front, words, hosts, [*pairs, *data], dry=dry, exclude=exclude, input=typed.line)
-    result = report(ended.entries)
+    carry_out = partial(_carried_out, front, words, hosts, data=[*pairs, *data], exclude=exclude, input=typed.line)
+    if asks and not dry and options.get("goal") != Goal.DRY_ACTIVATE and not front.yes and can_ask():
+        status = _plan_confirmed(front, asks, carry_out)
+        if status is not None:
+            return status
+    return _reported(front, carry_out(dry=dry), dry=dry)
+
+
+def _is_whole(hosts: Sequence[str], local: bool | None, flake: str | None, **_: Any) -> bool:
+    """Whether the hosts that were named are the whole fleet."""
+    named = {name for pattern in hosts for name in pattern.split(",")}
+    return not named.isdisjoint(("all", "*")) if named else not (local or (flake and "#" in flake))
+
+
+def _carried_out(
+    front: Front, words: Sequence[str], hosts: Sequence[str], *, data: Sequence[str], dry: bool, **how: Any
+) -> tuple[Ended, Report]:
+    ended = run_deploys(front, words, hosts, data, dry=dry, **how)
+    return ended, report(ended.entries)
+
+
+def _plan_confirmed(front: Front, asks: Asks, carry_out: Callable[..., tuple[Ended, Report]]) -> int | None:
+    """Plan it, and ask whether to go on. Usage without a yes.
+
+    Return a status where no plan came of it.
+    """
+    ended, planned = carry_out(dry=True)
+    if ended.interrupted or not planned.hosts:
+        return _reported(front, (ended, planned), dry=True)
+    ended.report(planned.exit, planned.to_json(), lambda document: None)
+    settled = (Outcome.UNCHANGED, Outcome.UNCHANGED_NOT_WELL, Outcome.LISTED)
+    to_do = [each.host for each in planned.hosts if each.outcome not in settled]  # of one that fails now, who knows
+    if to_do:
+        question = f"{asks.verb} {len(to_do)} of {many(len(planned.hosts), 'host')}?"
+        front.confirm(question, asks.refusal, plan=lines(planned, dry=True, number=ended.number))
+    return None
+
+
+def _reported(front: Front, done: tuple[Ended, Report], *, dry: bool) -> int:
+    """Report a rollout that is over; return the status."""
+    ended, result = done
     if not result.hosts and not ended.interrupted:
         return ended.not_begun()
     for line in ended.output.stderr.splitlines():

@@ -15,7 +15,7 @@ from nixherd.base.files import expanded, fleet_root
 from nixherd.base.names import parse_seconds
 from nixherd.base.run import Run
 from nixherd.base.terminal import say
-from nixherd.cli.output import narrate, progress, show, wants_json
+from nixherd.cli.output import can_ask, confirm, narrate, progress, show, wants_json
 from nixherd.fleet.groups import said_for_all
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.load import load_fleet, require_directory
@@ -39,12 +39,16 @@ DEFAULT_TOKEN_FILE = "~/.config/nixherd/proxmox-token"
 
 @dataclass
 class Front:
-    """One invocation. `as_json` is None without --json and --table; `guarded`: it may change guests."""
+    """One invocation. `as_json` is None without --json and --table; `guarded`: it may change guests.
+
+    `yes`: nobody is asked for a confirmation.
+    """
 
     fleet_path: str
     token_file: str | None = None
     as_json: bool | None = None
     dry_run: bool = False
+    yes: bool = False
     guarded: bool = True
     wrote: bool = False
     """whether it has changed anything here"""
@@ -210,6 +214,10 @@ class Front:
         nothing = f"nothing to do{f': {reason}' if reason else ''}"
         self.show({**document, "steps": names, **end}, (f"{label}: {text}" for text in texts or [nothing]))
 
+    def confirm(self, question: str, refusal: str, *, plan: Iterable[object] = (), unattended: bool = False) -> None:
+        """Show the plan, and ask the person at the terminal, unless --yes was given. Usage without their yes."""
+        confirm(question, refusal, yes=self.yes, plan=plan, unattended=unattended)
+
     # Guests
 
     def placed(self, name: str) -> tuple[str, int, GuestType, Vm | None]:
@@ -252,6 +260,7 @@ class Front:
         if self.dry_run:
             done = action.plan(self.client, self.fleet, vm)
         else:
+            self._ask_first(vm, action)
             act = partial(action.run, self.client, self.fleet, vm, timeout=self.timeout)
             done, seconds = self.timed(label(vm), vm.host_id or vm.name, act)
         try:
@@ -260,6 +269,17 @@ class Front:
         finally:
             self._report(vm, done, left, seconds)  # what was done is reported, whatever can be seen after it
         return Exit.FAILED if any(each["remedy"] == "by hand" for each in left or ()) else Exit.DONE
+
+    def _ask_first(self, vm: Vm, action: "Action") -> None:
+        """Show what would be done, and ask, where that loses something, or interrupts the guest unexpectedly."""
+        from nixherd.proxmox.guest.identity import label
+
+        if self.yes or action.asks is False or not can_ask():
+            return
+        planned = list(action.plan(self.client, self.fleet, vm))
+        if planned and (action.asks or any(step.interrupts for step in planned)):
+            plan = [f"{label(vm)}: would {step}" for step in planned]
+            self.confirm("Do this?", f"{label(vm)}: {action.verb}: not confirmed", plan=plan, unattended=True)
 
     def _report(self, vm: Vm, done: "Steps", left: list[dict[str, Any]] | None, seconds: float | None) -> None:
         """Show the steps, or why there were none; what was read back; what is `left`, None where unknown."""

@@ -11,7 +11,7 @@ import click
 
 from nixherd.base.errors import Exit, Usage, worst
 from nixherd.base.process import foreground
-from nixherd.cli.deploy import rollout
+from nixherd.cli.deploy import Asks, rollout
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate, show_rows
 from nixherd.cli.parameters import (
@@ -22,6 +22,7 @@ from nixherd.cli.parameters import (
     sudo_password,
     together,
     whole_seconds,
+    yes_option,
 )
 from nixherd.cli.run_pyinfra import Ended, own_error, run_deploys
 from nixherd.deploy.options import LONGEST
@@ -218,6 +219,7 @@ def generations(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], d
 )
 @ask_sudo_password_option
 @dry_run_option
+@yes_option
 @pass_front
 def rollback(
     front: Front,
@@ -235,7 +237,8 @@ def rollback(
         raise Usage(f"rollback: {', '.join(map(', '.join, by_kind.values()))} are machines and homes; name one kind")
     [(kind, ids)] = by_kind.items()
     how = {"exclude": (), "data": data, "flake": None, "ask_sudo_password": ask_sudo_password}
-    return rollout(front, [ROLLBACK[kind], *words], ids, dry=front.dry_run, **how)
+    asks = Asks("Roll back", "nothing was rolled back")
+    return rollout(front, [ROLLBACK[kind], *words], ids, dry=front.dry_run, asks=asks, **how)
 
 
 @click.command(epilog="nixherd gc nixos --older-than 30d")

@@ -14,7 +14,7 @@ from nixherd.base.files import expanded
 from nixherd.base.names import many
 from nixherd.base.terminal import is_terminal, say_text
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import confirm, narrate, progress
+from nixherd.cli.output import narrate, progress
 from nixherd.cli.parameters import VMID, edit_generated_option, json_option
 from nixherd.fleet import tree
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
@@ -91,7 +91,8 @@ def new(front: Front, /, name: str, **options: Any) -> None:
         changeset.scratch.mkdir(parents=True, exist_ok=True)
         done = _scaffold(front, request, how, changeset.scratch, changeset.repository)
         _show(front, done)
-        confirm("Write all of this?", f"{name} was not written", yes=how["yes"])
+        front.yes = bool(how["yes"])
+        front.confirm("Write all of this?", f"{name} was not written")
         published = _publish(changeset, done, commit=bool(how["commit"]))
         front.wrote = True
     _report(front, done, published, _read_back(front, done))

@@ -30,12 +30,25 @@ def wants_json(as_json: bool | None) -> bool:
     return as_json if as_json is not None else not is_terminal(sys.stdout)
 
 
-def confirm(question: str, refusal: str, *, yes: bool) -> None:
-    """Ask the person at the terminal, unless --yes was given. Usage, beginning with `refusal`, without their yes."""
-    if yes:
+def can_ask() -> bool:
+    """Whether a person can be asked: stdin is a terminal."""
+    return is_terminal(sys.stdin)
+
+
+def confirm(question: str, refusal: str, *, yes: bool, plan: Iterable[object] = (), unattended: bool = False) -> None:
+    """Show the plan, and ask the person at the terminal. Usage, beginning with `refusal`, without their yes.
+
+    With `yes` nobody is asked. Where nobody can be, that is Usage too, or with `unattended` as good as a yes.
+    """
+    if yes or (unattended and not can_ask()):
         return
-    if not is_terminal(sys.stdin):
+    if not can_ask():
         raise Usage(f"{refusal}: without a terminal to ask on, say --yes")
+    for line in plan:
+        if isinstance(line, Line):
+            line.put(err=True)
+        else:
+            say(line, err=True)
     if not click.confirm(question, err=True):
         raise Usage(f"{refusal}; nothing was changed")
 

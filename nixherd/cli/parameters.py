@@ -204,6 +204,9 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
 _JSON = "JSON or a table; by default as stdout is."
 json_option = _of_front("as_json", "--json/--table", _JSON, default=None, is_eager=True)
 dry_run_option = _of_front("dry_run", "--dry-run", "Show the steps, do none.", is_flag=True)
+yes_option = _of_front("yes", "--yes", "Do not ask.", is_flag=True)
 _DEADLINE = "For the task, and for whoever holds the guest's lock; else group data's task_deadline, else 3600."
 # what every command takes that changes a guest
-changing = together(json_option, _of_front("timeout", "--deadline", _DEADLINE, type=SECONDS), dry_run_option)
+changing = together(
+    json_option, _of_front("timeout", "--deadline", _DEADLINE, type=SECONDS), dry_run_option, yes_option
+)

@@ -13,7 +13,7 @@ from nixherd.base.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.base.names import HOST_ID, is_a, many
 from nixherd.base.terminal import say, worded
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import Say, confirm, progress
+from nixherd.cli.output import Say, progress
 from nixherd.cli.parameters import (
     VMID,
     commit_option,
@@ -56,7 +56,6 @@ class Options:
     docs_file: str
     docs_template: str | None
     commit: bool
-    yes: bool
 
 
 @dataclass
@@ -93,7 +92,6 @@ class Plan:
 @standing("--docs-file", "docs_file", "docs/machines.md", "The overview", metavar="FILE")
 @standing("--docs-template", "docs_template", None, "A template of your own for it", metavar="FILE")
 @commit_option
-@click.option("--yes", is_flag=True, help="Do not ask; there must have been a look at the plan.")
 @changing_options
 @pass_front
 def retire(front: Front, /, name: str, vmid: int | None, no_backup: bool, **options: Any) -> None:
@@ -129,7 +127,7 @@ def _run(front: Front, name: str, options: Options) -> None:
         if front.dry_run:
             front.show(_document(plan, None))
             return
-        confirm(f"Retire {host.id} like that?", f"{host.id} was not retired", yes=options.yes)
+        front.confirm(f"Retire {host.id} like that?", f"{host.id} was not retired")
         plan.guests = [_destroyed(front, each) for each in plan.guests]
         with progress(host.id) as tell:
             done = _publish(front, changeset, plan, options, tell)

@@ -89,8 +89,7 @@ def _server_confirmed(front: Front, endpoint: str | None) -> Server:
         raise Usage(f"vms/definitions.nix names {server}; say --fingerprint too, or correct --endpoint {endpoint}")
     say(f"The definitions name {server}, known by {server.known_by}.", err=True)
     say("On the node itself `pvenode cert info` shows what should stand here.", err=True)
-    if not click.confirm("Is this your server, and may it be given the token?", err=True):
-        raise Usage("nothing was written")
+    front.confirm("Is this your server, and may it be given the token?", "the token was not written")
     return server
 
 

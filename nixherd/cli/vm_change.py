@@ -11,7 +11,6 @@ from nixherd.base.errors import Exit
 from nixherd.base.terminal import say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import declared, guest_named
-from nixherd.cli.output import confirm
 from nixherd.cli.parameters import SIZE, Guest, changing, guest, whole_seconds
 from nixherd.cli.vm_storage import snapshots_of_guest
 from nixherd.fleet.models import Vm
@@ -95,10 +94,9 @@ def snapshot(front: Front, guest: str, name: str | None, description: str, with_
 @click.command("adopt")
 @guest
 @click.argument("vmid", type=int)
-@click.option("--yes", is_flag=True, help="Do not ask; there must have been a look at what differs.")
 @changing
 @pass_front
-def adopt_(front: Front, guest: str, vmid: int, yes: bool) -> None:
+def adopt_(front: Front, guest: str, vmid: int) -> None:
     """Take over a guest that was made elsewhere: show how it differs from its definition, and mark it as ours.
 
     Only the line in its notes is written. Name both its name and its VMID.
@@ -115,7 +113,7 @@ def adopt_(front: Front, guest: str, vmid: int, yes: bool) -> None:
     ours, why_no_mark = is_ours(fleet, vm, shown.config), needs_none(vm)
     if steps and not front.dry_run:
         question = "Is this guest the one, and may it be this fleet's? Only its notes are changed"
-        confirm(question, f"{label(vm)} was not adopted", yes=yes)
+        front.confirm(question, f"{label(vm)} was not adopted")
         act = partial(adopt, front.client, fleet, vm, shown, timeout=front.timeout)
         steps, seconds = front.timed(label(vm), vm.host_id or vm.name, act)
         ours = True  # adopt() ends when the mark was seen

@@ -147,6 +147,7 @@ class RestoreGuest(Verb):
     """
 
     name = command = verb = "restore"
+    asks = True
     archive: str = argument(text_of)
     storage: str | None = option(text_of, metavar="NAME")
     overwrite: bool = flag("In the place of the guest that is there; it must be off.")

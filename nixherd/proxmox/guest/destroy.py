@@ -39,6 +39,7 @@ class DestroyGuest(Verb):
     """
 
     name = command = verb = "destroy"
+    asks = True
     vm: str = argument(text_of, itself=True)
     vmid: int = argument(Whole(100))
     stop: bool = flag("Also when it runs.")

@@ -20,6 +20,8 @@ from nixherd.proxmox.steps import Cannot, Note, Reboot, Row, Steps, doable, noth
 class Switch(Verb):
     """A switch of power. A guest that is seen to be off in the middle of a reboot does not count as off."""
 
+    asks = False  # its name says what it does
+
     def look(self, guest: Guest) -> Steps:
         actual, vm = guest.actual, guest.vm
         is_off = actual is not None and not actual.running
@@ -111,6 +113,7 @@ class SuspendGuest(Verb):
     """Pause a guest, or write its memory to disk and switch it off."""
 
     name = command = verb = "suspend"
+    asks = False
     to_disk: bool = flag("Write its memory to disk and switch it off.")
 
     def look(self, guest: Guest) -> Steps:

@@ -84,6 +84,7 @@ class RemoveSnapshot(_OfSnapshot):
 
     name = "delete_snapshot"
     verb = "delete a snapshot of"
+    asks = True
 
     def look(self, guest: Guest) -> Steps:
         seen, vm = guest.ours, guest.vm
@@ -104,6 +105,7 @@ class RollbackGuest(_OfSnapshot):
 
     name = command = "rollback"
     verb = "roll back"
+    asks = True
 
     def look(self, guest: Guest) -> Steps:
         return self.look_now(guest, first=False)
@@ -194,6 +196,10 @@ class Reversible:
     @property
     def verb(self) -> str:
         return self.action.verb
+
+    @property
+    def asks(self) -> bool | None:
+        return self.action.asks
 
     @property
     def name(self) -> str:

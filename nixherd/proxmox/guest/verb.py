@@ -106,6 +106,7 @@ class Verb:
     `verb` is how a refusal names it: "shut down". Its class is called `name` among the operations, and `command` on the
     command line, where that is not None. `undo`: a snapshot may be taken before it. `row`: without any parameter its
     operation carries out this row of provisioning.
+    `asks`: whether a person at a terminal is shown the plan and asked first; None: where a step interrupts the guest.
     `by_person`: by a person who wants it now; then `look` may refuse what would be nothing to do otherwise.
     """
 
@@ -113,6 +114,7 @@ class Verb:
     verb: ClassVar[str] = ""
     command: ClassVar[str | None] = None
     undo: ClassVar[bool] = False
+    asks: ClassVar[bool | None] = None
     row: ClassVar[Row | None] = None
     idempotent: ClassVar[bool] = True
     by_person: bool = field(default=False, kw_only=True)

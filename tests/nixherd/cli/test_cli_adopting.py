@@ -6,7 +6,7 @@ from typing import Any
 import click
 import pytest
 
-from nixherd.cli import output, vm_change
+from nixherd.cli import front, output
 from nixherd.proxmox.config import VmConfig
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.steps import Mark
@@ -165,7 +165,7 @@ def test_a_change_in_between_is_noticed(
         return begin(*words)
 
     begin = Mark.begin
-    where: tuple[Any, str, Any] = (vm_change, "confirm", another) if "asked" in moment else (Mark, "begin", late)
+    where: tuple[Any, str, Any] = (front, "confirm", another) if "asked" in moment else (Mark, "begin", late)
     monkeypatch.setattr(*where)
     ended = nixherd("adopt", "dev", "110", "--yes")
     assert ended.status == 4, ended.err
@@ -181,7 +181,7 @@ def test_a_lock_in_between_is_waited_for_and_a_lost_answer_is_looked_after(
         elsewhere.control("fault", name="lock-held", vmid=110, requests=3)
         elsewhere.control("fault", name="drop-connection", method="PUT", path="/config", count=1)
 
-    monkeypatch.setattr(vm_change, "confirm", locked)
+    monkeypatch.setattr(front, "confirm", locked)
     ended = nixherd("adopt", "dev", "110", "--yes")
     assert (ended.status, ended.json["changed"]) == (0, True), ended.err
     assert "is locked (backup)" in ended.err
