@@ -17,6 +17,7 @@ from nixherd.base.errors import Exit, FleetError, Usage
 from nixherd.base.files import expanded, write_whole
 from nixherd.base.terminal import put, say, visible
 from nixherd.cli.front import Front, pass_front
+from nixherd.cli.help import Group
 from nixherd.cli.output import show_json, wants_json
 from nixherd.cli.parameters import SECONDS, json_option
 from nixherd.fleet.git import Repository
@@ -225,7 +226,7 @@ exec "$nixherd" --fleet "$fleet" check --changed --table
 """
 
 
-@click.group()
+@click.group(cls=Group)
 def hooks() -> None:
     """Install git hooks that call nixherd."""
 

@@ -98,7 +98,7 @@ def plan(front: Front, /, **options: Any) -> int:
     return rollout(front, DEPLOY, dry=True, **options)
 
 
-@click.command(epilog="nixherd copy nixos")
+@click.command()
 @_selection
 @_dirty
 @click.option("--dry-run", is_flag=True, help="Show what would be copied, copy nothing.")

@@ -62,7 +62,7 @@ def chosen(front: Front, names: Sequence[str]) -> list[str]:
     return [host_id for host_id in front.fleet.hosts if host_id in selected]
 
 
-@click.command(epilog="nixherd build web01")
+@click.command()
 @click.argument("hosts", nargs=-1, metavar="[HOST|GROUP]...")
 @click.option("--eval-only", is_flag=True, help="Name what would be built, and build nothing.")
 @json_option
@@ -109,7 +109,7 @@ def _built(front: Front, ids: Sequence[str], tell: Say, *, eval_only: bool) -> I
         yield {"host": host_id, "system": system, "outcome": outcome, "why": failed.get(host_id)}
 
 
-@click.command("eval", epilog="nixherd eval web01 networking.firewall.allowedTCPPorts")
+@click.command("eval")
 @click.argument("host")
 @click.argument("attribute", metavar="[OPTION]", default="")
 @pass_front
@@ -130,7 +130,7 @@ def _configuration(front: Front, host: str, attribute: str = "") -> tuple[str, l
     return nix.configurations(is_nixos=front.fleet.hosts[host_id].is_nixos), [host_id, *names]
 
 
-@click.command(epilog="nixherd repl web01")
+@click.command()
 @click.argument("host", default="")
 @pass_front
 def repl(front: Front, host: str) -> int:

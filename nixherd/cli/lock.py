@@ -9,6 +9,7 @@ from nixherd.base.errors import Exit, worst
 from nixherd.base.files import expanded
 from nixherd.base.terminal import say
 from nixherd.cli.front import Front, pass_front
+from nixherd.cli.help import Group
 from nixherd.cli.output import narrate
 from nixherd.cli.parameters import SECONDS, json_option
 from nixherd.deploy import commit_policy as commits_gate
@@ -19,7 +20,7 @@ from nixherd.gate.lock.combine import TreeGate, markdown_of
 from nixherd.gate.lock.run import BRANCH, Ended, Wanted, update
 
 
-@click.group()
+@click.group(cls=Group)
 def lock() -> None:
     """Bring the fleet's inputs up to date."""
 
@@ -27,15 +28,15 @@ def lock() -> None:
 @lock.command("update")
 @click.argument("only", nargs=-1, metavar="[INPUT|GROUP]...")
 @click.option("--group", "groups", multiple=True, metavar="NAME=INPUT,INPUT", help="Inputs that move together, or not.")
-@click.option("--branch", default=BRANCH, show_default=True, metavar="NAME", help="The branch that the update is on.")
+@click.option("--branch", default=BRANCH, metavar="NAME", help="The branch that the update is on.")
 @click.option("--base", metavar="NAME", help="The branch that it starts from; else the one that is checked out.")
 @click.option("--merge-into", metavar="NAME", help="Start from this branch, and move it to what passed the gate.")
 @click.option("--push", is_flag=True, help="Start from the remote's branch, and push what passed the gate.")
 @click.option("--remote", metavar="NAME", help="Else the one of the branch that it starts from, else origin.")
 @click.option("--gate", metavar="COMMAND", help="What says whether a tree may be merged; else `nixherd check`.")
-@click.option("--gate-deadline", type=SECONDS, default=4 * 3600.0, show_default=True)
+@click.option("--gate-deadline", type=SECONDS, default=14400, help="For each answer of the gate.")
 @click.option("--deadline", type=SECONDS, help="After it the gate is asked nothing more; what passed goes on.")
-@click.option("--tries", type=click.IntRange(1, 50), default=5, show_default=True, help="How often to begin anew.")
+@click.option("--tries", type=click.IntRange(1, 50), default=5, help="How often to begin anew.")
 @click.option("--summary", type=click.Path(dir_okay=False), metavar="FILE", help="Write what moved there, as Markdown.")
 @json_option
 @pass_front

@@ -56,7 +56,7 @@ def _line() -> str:
     return words[0] if len(words) == 1 else shlex.join(words)
 
 
-@click.command("exec", cls=WithCommand, epilog="nixherd exec nixos -- systemctl --failed")
+@click.command("exec", cls=WithCommand)
 @_selection
 @click.option("--sudo", is_flag=True, help="As root.")
 @click.option("--deadline", type=whole_seconds(1, LONGEST), default=120, show_default=True, help="Seconds for each.")
@@ -108,7 +108,7 @@ def _answers(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield from (f"{row['host']:{width}} | {line}" for line in (text or "").splitlines())
 
 
-@click.command(cls=WithCommand, epilog="nixherd ssh web01\n\nnixherd ssh web01 -- journalctl -f")
+@click.command(cls=WithCommand)
 @click.argument("host")
 @data_option
 @pass_front
@@ -145,7 +145,7 @@ def only_one(front: Front, name: str) -> str:
     return selected.pop()
 
 
-@click.command(epilog="nixherd fact web01 --fact facts.nixos.CurrentSystem")
+@click.command()
 @_selection
 @click.option("--fact", "facts", multiple=True, required=True, metavar="CLASS", help="May be repeated.")
 @pass_front
@@ -212,7 +212,7 @@ def generations(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], d
     return int(status)
 
 
-@click.command(epilog="nixherd rollback web01\n\nnixherd rollback web01 --generation 41")
+@click.command()
 @_selection
 @click.option(
     "--generation", type=click.IntRange(1, 999_999), metavar="NUMBER", help="By default the one before the current."
@@ -241,7 +241,7 @@ def rollback(
     return rollout(front, [ROLLBACK[kind], *words], ids, dry=front.dry_run, asks=asks, **how)
 
 
-@click.command(epilog="nixherd gc nixos --older-than 30d")
+@click.command()
 @_selection
 @click.option("--older-than", default="30d", show_default=True, metavar="DAYS", help="Of generations, as in 30d.")
 @ask_sudo_password_option

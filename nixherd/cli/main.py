@@ -24,11 +24,13 @@ from nixherd.base.terminal import (
     worded,
 )
 from nixherd.cli.front import Front, pass_front
+from nixherd.cli.help import TOPICS, Group, dressed, help_
 
 _EXITS = "\b\nExit codes:\n" + "\n".join(f"  {int(each):>3}  {each.meaning}" for each in Exit)
+_EPILOG = f"{_EXITS}\n\n`nixherd help TOPIC` shows more: {', '.join(TOPICS)}."
 
 
-class Lazy(click.Group):
+class Lazy(Group):
     """Commands by their modules, each imported when it is called: imports take most of a command's time."""
 
     groups: ClassVar = {
@@ -50,10 +52,10 @@ class Lazy(click.Group):
         module = import_module(f"nixherd.cli.{self.groups[cmd_name]}")
         name = cmd_name.replace("-", "_")
         command: click.Command = getattr(module, name, None) or getattr(module, f"{name}_")  # exec is Python's own
-        return command
+        return dressed(command, cmd_name)
 
 
-@click.group(cls=Lazy, epilog=_EXITS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Lazy, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="nixherd", prog_name="nixherd")
 @click.option("--fleet", metavar="DIR", help="The fleet's flake; else $FLEET, else the one around here.")
 @click.option("--token-file", metavar="FILE", help="The API token; else $PROXMOX_TOKEN_FILE, else the usual place.")
@@ -73,6 +75,11 @@ def completion(shell: str) -> None:
     completion_class = get_completion_class(shell)
     assert completion_class is not None
     say_text(completion_class(cli, {}, "nixherd", "_NIXHERD_COMPLETE").source())
+
+
+cli.add_command(help_)
+for _name, _command in cli.commands.items():
+    dressed(_command, _name)
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -48,7 +48,7 @@ def provision(front: Front, /, names: Sequence[str], no_secrets: bool, data: Seq
     return _run(front, (ENROLL, PROVISION, POST), [*guests.values()], _data(data, no_secrets=no_secrets))
 
 
-@click.command(epilog="nixherd enroll web01 --dry-run")
+@click.command()
 @click.argument("hosts", nargs=-1, required=True, metavar="HOST|GROUP...")
 @click.option("--rule", "rules", multiple=True, metavar="RULE", help="A rule that it joins as well; may be repeated.")
 @click.option("--create", is_flag=True, help="Make the rules and files that are missing for what it declares.")

@@ -22,12 +22,12 @@ from nixherd.deploy.report import entries, is_under_way
 from nixherd.deploy.report import report as of_journal
 
 _PROVISIONS = ("provision", "post-provision")
-_LISTED = ("number", "began", "command", "hosts", "exit", "result")
+_LISTED = ("number", "began", "command", "host_count", "exit", "result")
 
 
 @click.command()
 @click.argument("number", required=False, type=click.IntRange(1), metavar="[NUMBER]")
-@click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="So many of the last runs.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=10, help="So many of the last runs.")
 @json_option
 @pass_front
 def report(front: Front, number: int | None, limit: int) -> None:
@@ -109,7 +109,7 @@ def _row(run: Path) -> dict[str, Any]:
     hosts = document.get("hosts", ())
     result = document.get("summary") or _counted(hosts)
     return {
-        **{"number": document["report"], "began": document["began"], "command": command, "hosts": len(hosts)},
+        **{"number": document["report"], "began": document["began"], "command": command, "host_count": len(hosts)},
         **{"exit": document.get("exit"), "result": result, "under_way": document["under_way"]},
         "fleet": document.get("fleet"),
     }

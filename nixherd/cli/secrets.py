@@ -13,6 +13,7 @@ from nixherd.base.errors import Exit, FleetError, Usage
 from nixherd.base.names import many
 from nixherd.base.terminal import say
 from nixherd.cli.front import Front, pass_front
+from nixherd.cli.help import Group
 from nixherd.cli.output import narrate, progress, show_json, show_rows
 from nixherd.cli.parameters import (
     commit_option,
@@ -48,7 +49,7 @@ _MAKE = "which names who may decrypt which files (docs/secrets.md)"
 _COLUMNS = ("file", "format", "rule", "recipients", "you", "state")
 
 
-@click.group()
+@click.group(cls=Group)
 @standing("--directory", "secrets_directory", None, "Only those of the .sops.yaml there, in the fleet", metavar="DIR")
 @click.pass_context
 def secrets(ctx: click.Context, directory: str | None) -> None:

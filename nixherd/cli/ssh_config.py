@@ -17,9 +17,7 @@ from nixherd.locate.reach import addresses
 from nixherd.ssh.aliases import Alias, config, known_hosts
 
 
-@click.command(
-    "ssh-config", epilog="nixherd ssh-config > ~/.ssh/fleet.conf    # and `Include fleet.conf` in ~/.ssh/config"
-)
+@click.command("ssh-config")
 @click.argument("hosts", nargs=-1, metavar="[HOST|GROUP]...")
 @click.option("--find", is_flag=True, help="Ask each machine first, and name the address at which it answers.")
 @data_option

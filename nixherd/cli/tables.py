@@ -34,34 +34,28 @@ class Column:
 
 
 _COLUMNS = {
-    **dict.fromkeys(
-        ("vmid", "upid", "name", "host", "file", "volid", "storage", "mac", "address", "fingerprint", "number"),
-        Column(Kind.IDENTIFIER),
-    ),
-    **dict.fromkeys(("addresses", "recipients", "rules"), Column(Kind.IDENTIFIERS)),
-    "node": Column(Kind.IDENTIFIER, 2),
-    "id": Column(Kind.IDENTIFIER, 5),
-    "user": Column(Kind.IDENTIFIER, 6),
-    "parent": Column(Kind.IDENTIFIER, 5),
-    "command": Column(Kind.TEXT, 3),
-    "status": Column(Kind.TEXT),
-    "outcome": Column(Kind.TEXT),
-    "result": Column(Kind.TEXT),
-    **dict.fromkeys(("machine", "state", "you", "why"), Column(Kind.TEXT)),
-    "config": Column(Kind.IDENTIFIER, 3),
-    "rule": Column(Kind.FIGURE, 3),
-    "type": Column(Kind.TEXT, 4),
-    "kind": Column(Kind.TEXT, 6),
-    "format": Column(Kind.TEXT, 6),
-    "origin": Column(Kind.TEXT, 4),
-    "content": Column(Kind.TEXT, 4),
-    "description": Column(Kind.TEXT, 4),
-    "notes": Column(Kind.TEXT, 5),
-    "tags": Column(Kind.TEXT, 5),
-    **dict.fromkeys(("started", "began", "made", "taken", "size", "readonly", "available"), Column(Kind.FIGURE, 3)),
-    **dict.fromkeys(("shared", "active", "enabled", "protected", "with_memory", "used"), Column(Kind.FIGURE, 5)),
-    **dict.fromkeys(("memory", "disk", "total", "seconds", "exit"), Column(Kind.FIGURE, 6)),
-    **dict.fromkeys(("cores", "uptime", "hosts"), Column(Kind.FIGURE, 7)),
+    name: column
+    for names, column in (
+        ("vmid upid name host hostname group file volid storage mac address fingerprint", Column(Kind.IDENTIFIER)),
+        ("number", Column(Kind.IDENTIFIER)),
+        ("node", Column(Kind.IDENTIFIER, 2)),
+        ("config", Column(Kind.IDENTIFIER, 3)),
+        ("guest", Column(Kind.IDENTIFIER, 4)),
+        ("id parent", Column(Kind.IDENTIFIER, 5)),
+        ("user", Column(Kind.IDENTIFIER, 6)),
+        ("path", Column(Kind.IDENTIFIER, 8)),
+        ("addresses recipients rules hosts", Column(Kind.IDENTIFIERS)),
+        ("status outcome result machine state you why", Column(Kind.TEXT)),
+        ("command", Column(Kind.TEXT, 3)),
+        ("type origin content description", Column(Kind.TEXT, 4)),
+        ("notes tags", Column(Kind.TEXT, 5)),
+        ("kind format", Column(Kind.TEXT, 6)),
+        ("started began built made taken size readonly available rule", Column(Kind.FIGURE, 3)),
+        ("current key shared active enabled protected with_memory used", Column(Kind.FIGURE, 5)),
+        ("memory disk total seconds exit", Column(Kind.FIGURE, 6)),
+        ("cores uptime host_count", Column(Kind.FIGURE, 7)),
+    )
+    for name in names.split()
 }
 """by name: what a column is, wherever it stands"""
 

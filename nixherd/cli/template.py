@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from nixherd.cli.front import Front, pass_front
+from nixherd.cli.help import Group
 from nixherd.cli.parameters import SECONDS, changing, standing
 from nixherd.proxmox.template.create import create, plan
 from nixherd.proxmox.template.image import FIRMWARES, Source
@@ -17,7 +18,7 @@ MOST_CORES, MOST_MEMORY = 4096, 4178944
 NOTHING = "it is there and has what a clone needs"
 
 
-@click.group()
+@click.group(cls=Group)
 def template() -> None:
     """The template that new VMs are cloned from."""
 
@@ -31,10 +32,10 @@ def template() -> None:
 @click.option("--storage", metavar="NAME", help="For its disks; else template.storage, else proxmox.defaultStorage.")
 @click.option("--bios", type=click.Choice(FIRMWARES), help="Else template.bios, else ovmf.")
 @click.option("--pool", metavar="NAME", help="Where it and its trial are made; else template.pool.")
-@click.option("--bridge", default="vmbr0", show_default=True)
-@click.option("--cores", type=click.IntRange(1, MOST_CORES), default=2, show_default=True)
-@click.option("--memory", type=click.IntRange(512, MOST_MEMORY), default=2048, show_default=True, metavar="MIB")
-@click.option("--range", "trials", default="templates", show_default=True, help="Of vmidRanges: where it is tried.")
+@click.option("--bridge", default="vmbr0", help="The bridge that its net0 is on.")
+@click.option("--cores", type=click.IntRange(1, MOST_CORES), default=2, help="Its cores.")
+@click.option("--memory", type=click.IntRange(512, MOST_MEMORY), default=2048, metavar="MIB", help="Its memory.")
+@click.option("--range", "trials", default="templates", help="Of vmidRanges: where it is tried.")
 @standing("--boot-deadline", "boot_deadline", 300, "For the trial to come up", type=SECONDS)
 @changing
 @pass_front

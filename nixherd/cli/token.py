@@ -9,12 +9,13 @@ from nixherd.base.errors import Usage
 from nixherd.base.files import write_whole
 from nixherd.base.terminal import is_terminal, say
 from nixherd.cli.front import Front, pass_front
+from nixherd.cli.help import Group
 from nixherd.cli.parameters import json_option
 from nixherd.fleet.models import NO_ENDPOINT
 from nixherd.proxmox.token import SHAPE, Server, Token
 
 
-@click.group()
+@click.group(cls=Group)
 def token() -> None:
     """The API token, and the one server that may be given it."""
 

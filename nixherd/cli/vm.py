@@ -13,6 +13,7 @@ from nixherd.base.waiting import Backoff, poll
 from nixherd.cli import vm_change, vm_storage
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import difference, differing, entry_of, guest_named
+from nixherd.cli.help import Group
 from nixherd.cli.output import console, show, show_facts, show_json, show_rows
 from nixherd.cli.parameters import Guest, guest, json_option
 from nixherd.cli.vm_storage import endpoint_node, when
@@ -41,7 +42,7 @@ _STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"
 _LISTED = ("vmid", "name", "kind", "node", "status", "origin", "readonly", "cores", "memory", "disk", "uptime", "tags")
 
 
-@click.group()
+@click.group(cls=Group)
 def vm() -> None:
     """Guests of the hypervisor: virtual machines and containers.
 
@@ -209,7 +210,7 @@ def next_id(front: Front, range: tuple[str, ...]) -> None:
 @click.argument("guest", required=False, type=Guest())
 @click.option("--running", is_flag=True, help="Only those that run.")
 @click.option("--errors", is_flag=True, help="Only those that failed.")
-@click.option("--limit", type=click.IntRange(1, 2**31 - 1), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 2**31 - 1), default=20, help="So many of them.")
 @json_option
 @pass_front
 def tasks(front: Front, guest: str | None, running: bool, errors: bool, limit: int) -> None:

@@ -67,14 +67,14 @@ def _written(name: str, parameter: Parameter, default: Any) -> Callable[[Any], A
         return click.option(option, name, is_flag=True, help=parameter.help)
     if parameter.read is names.some_names:
         return click.option(option, name, multiple=True, help=parameter.help, metavar=parameter.metavar)
-    more: dict[str, Any] = {"help": parameter.help, "show_default": default not in (None, "")}
+    more: dict[str, Any] = {"help": parameter.help, "show_default": default not in (None, "", ())}
     return click.option(option, name, type=type, default=default, metavar=parameter.metavar, **more)
 
 
 @click.command()
 @guest
 @click.argument("name", required=False)
-@click.option("--description", default="")
+@click.option("--description", default="", show_default=False, metavar="TEXT", help="What is noted with it.")
 @click.option("--with-memory", is_flag=True, help="Its memory as well: a rollback brings it back running.")
 @click.option("--delete", is_flag=True, help="Delete the snapshot NAME instead.")
 @changing

@@ -130,6 +130,7 @@ ARGUMENTS = {
     "target": "prom", "vmid": "110", "archive": "local:backup/vzdump-qemu-110-2026_01_01-00_00_00.vma.zst",
     "shell": "bash", "range": "production", "file": "a.yaml", "directory": "/nonexistent",
     "snapname": "clean", "paths": "hosts.nix", "only": "nixpkgs", "names": "dev", "attribute": "networking.hostName",
+    "number": "1", "words": "deploy",
     "upid": "UPID:prom:0002A2CB:00052A4E:6B03F0ED:qmclone:9002:nixherd@pve!lab:",
 }  # fmt: skip
 

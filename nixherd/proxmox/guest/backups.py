@@ -64,8 +64,8 @@ class BackupGuest(Verb):
     newer_than: int | None = option(
         Whole(unit="seconds"), None, "None while one is newer than this.", deploys_default=AN_HOUR
     )
-    mode: str = option(_MODES, "snapshot")
-    notes: str = option(any_text, "")
+    mode: str = option(_MODES, "snapshot", "Whether it goes on meanwhile.")
+    notes: str = option(any_text, "", "What is noted with it.")
     protected: bool = flag("Nobody removes it by accident.")
 
     def __post_init__(self) -> None:
@@ -149,7 +149,7 @@ class RestoreGuest(Verb):
     name = command = verb = "restore"
     asks = True
     archive: str = argument(text_of)
-    storage: str | None = option(text_of, metavar="NAME")
+    storage: str | None = option(text_of, help="Where its disks go; else where its definition says.", metavar="NAME")
     overwrite: bool = flag("In the place of the guest that is there; it must be off.")
     discard: tuple[str, ...] = discarded("the backup does not hold it")
 

@@ -76,7 +76,7 @@ class AttachDisk(Verb):
     undo = True
     disk: str = argument(text_of)
     size: int = argument(size_of)
-    storage: str | None = option(text_of, metavar="NAME")
+    storage: str | None = option(text_of, help="Where its disks go; else where its definition says.", metavar="NAME")
 
     def check(self, fleet: Fleet, vm: Vm) -> None:
         if vm.type is not GuestType.QEMU:

@@ -68,7 +68,7 @@ class ShutdownGuest(Switch):
 
     name = command = "shutdown"
     verb = "shut down"
-    timeout: int = option(SECONDS, SHUTDOWN_SECONDS)
+    timeout: int = option(SECONDS, SHUTDOWN_SECONDS, "How long it may take to shut down.")
     force: bool = flag("Pull the plug when the time is over.")
 
     def switch(self, guest: Guest) -> Steps:
@@ -90,7 +90,7 @@ class RebootGuest(Switch):
     name = command = verb = "reboot"
     idempotent = False
     always: bool = flag("Only when options wait for it.", option="--if-pending", negated=True)
-    timeout: int = option(SECONDS, SHUTDOWN_SECONDS)
+    timeout: int = option(SECONDS, SHUTDOWN_SECONDS, "How long it may take to shut down.")
 
     def switch(self, guest: Guest) -> Steps:
         seen, vm = guest.ours, guest.vm

@@ -50,7 +50,12 @@ def test_the_report_is_what_the_run_showed(
     assert (document["report"], document["command"], document["exit"]) == (1, "deploy", 1)
     assert run(["report", "--json"]) == 0
     [row] = json.loads(capsys.readouterr().out)
-    assert (row["number"], row["command"], row["hosts"], row["result"]) == (1, "deploy", 2, "1 deployed, 1 unreachable")
+    assert (row["number"], row["command"], row["host_count"], row["result"]) == (
+        1,
+        "deploy",
+        2,
+        "1 deployed, 1 unreachable",
+    )
 
 
 def test_numbers_that_are_not_there(capsys: pytest.CaptureFixture[str]) -> None:
