@@ -38,8 +38,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[lab,dev]'
 	@touch $@
 
-demo: $(STAMP) ## a VM from nothing to a verified NixOS machine, in the embedded lab
-	@$(LAB) demo
+demo: $(STAMP) ## make demo [VERBOSE=1]: a VM from nothing to a verified NixOS machine, in the embedded lab
+	@VERBOSE='$(VERBOSE)' $(LAB) demo
 
 test: check ## check, then every test; CI=1: each property with all of its examples
 	@$(LAB) programs

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from lab.errors import LabError
 from lab.options import write as write_options
@@ -229,7 +230,7 @@ def _commit_locked(fleet: Path, nix: Path | str, overrides: Mapping[str, Path], 
     pairs = [
         part
         for flag, path in zip(flags, overrides.values(), strict=True)
-        for part in (*flag.split("="), f"path:{path}")
+        for part in (*flag.split("="), f"path:{quote(str(path))}")
     ]
     run(str(nix), "--extra-experimental-features", "nix-command flakes", "flake", "lock", *pairs)
     run("git", "add", "--all")

@@ -17,7 +17,7 @@ from nixherd.deploy.report import JOURNAL, parsed
 if TYPE_CHECKING:
     from rich.text import Text
 
-NEWS = 10.0  # seconds between two lines about how far something is that all hosts wait for
+NEWS = 10.0  # seconds of silence, after which a log is told how far something is
 _NAMED = 3  # hosts that a line names
 Look = Callable[[], None]
 
@@ -76,7 +76,7 @@ class State:
         for each in entry.get("hosts", ()):
             self.rows.setdefault(each, {"stage": "connect", "since": entry["time"], "line": ""})
         if host is None:
-            self.caption = entry.get("text", self.caption) if entry["event"] == "said" else self.caption
+            self.caption = entry.get("text", self.caption) if entry["event"] in ("said", "progress") else self.caption
             return
         row = self.rows.setdefault(host, {"stage": "", "since": entry["time"], "line": ""})
         match entry["event"]:
@@ -84,7 +84,7 @@ class State:
                 row.update(stage=entry["stage"], since=entry["time"], line="")
                 shared = ("reach", "evaluate", "build")  # after them nobody waits for what all wait for
                 self.caption = self.caption if entry["stage"] in shared else ""
-            case "said":
+            case "said" | "progress":
                 row["line"] = entry["text"]
             case "end" if "ended" not in row:
                 row.update(stage=entry["outcome"], ended=entry["time"], line=entry.get("why") or row["line"])
@@ -158,21 +158,18 @@ class Lines:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._spoke = self._told = time.monotonic()
-        self._told -= NEWS
+        self._spoke = time.monotonic()
 
     def take(self, entry: Mapping[str, Any]) -> None:
         """Say what is new; how far a build or a copy is only now and then."""
         host, event = entry.get("host"), entry["event"]
         self._state.take(entry)
-        if event == "said" and host is None:
-            if time.monotonic() - self._told < NEWS:
-                return
-            self._told = time.monotonic()
+        if event == "progress" and time.monotonic() - self._spoke < NEWS:
+            return
         match event:
             case "stage":
                 self._say(f"{host}: {entry['stage']}")
-            case "said":
+            case "said" | "progress":
                 self._say(f"{f'{host}: ' if host else ''}{entry['text']}")
             case "end":
                 self._say(f"{host}: {': '.join(filter(None, (entry['outcome'], entry.get('why'))))}")

@@ -67,7 +67,7 @@ def build(
 
     def tell(line: str) -> None:
         if text := progress.feed(line):
-            journal.note("said", text=text)
+            journal.note("progress", text=text)
 
     build_on = {id: each.options.build_on for id, each in rollout.hosts.items()}
     alike = (config for config in to_come if build_on[config.host_id] == host_run.options.build_on)

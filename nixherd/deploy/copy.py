@@ -149,7 +149,7 @@ def copy(host_run: HostRun) -> None:
             is_nixos=is_nixos,
             sign_with=options.sign_with,
             substitute=options.substitute,
-            tell=lambda text: host_run.journal.note("said", host_run.id, text=text),
+            tell=lambda text: host_run.journal.note("progress", host_run.id, text=text),
         )
     except FAILURES as error:
         foreseen(error, f"{host_run.id}: copying it")

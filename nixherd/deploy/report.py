@@ -90,7 +90,7 @@ class Journal:
             self._ended -= {host} if event == "begin" else set()
             try:
                 self._append(line.encode())
-                if event not in ("begin", "found", "said", "warning", "step", "nothing", "made"):
+                if event not in ("begin", "found", "said", "progress", "warning", "step", "nothing", "made"):
                     os.fdatasync(self._handle)
             except OSError as error:
                 error.filename = str(self.directory / JOURNAL)

@@ -264,7 +264,7 @@ class Evaluator:
 
     def _all(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
         found: dict[str, Evaluated | FleetError | None] = {}
-        progress = EvaluationProgress(len(host_ids), lambda text: self.run.journal.note("said", text=text))
+        progress = EvaluationProgress(len(host_ids), lambda text: self.run.journal.note("progress", text=text))
         if len(host_ids) > 1 and self._has_jobs():
             found |= self._side_by_side(host_ids, progress, is_nixos=is_nixos)
         workers, batches = _batches([host_id for host_id in host_ids if host_id not in found])

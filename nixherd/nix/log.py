@@ -251,8 +251,9 @@ class BuildProgress:
             if kind in self._counts:
                 done, expected = self._counts[kind]
                 parts.append(f"{done} of {expected} {verb}")
-        if total := max(self._expected, sum(expected for _, expected in self._bytes.values())):
-            parts.append(f"{human(sum(done for done, _ in self._bytes.values()))} of {human(total)}")
+        if done := sum(done for done, _ in self._bytes.values()):
+            expected = max(self._expected, sum(expected for _, expected in self._bytes.values()))
+            parts.append(f"{human(done)} of {human(expected)}")
         if self._names:
             names = list(self._names.values())
             parts.append(f"building {', '.join(names[:3])}{' …' if len(names) > 3 else ''}")

@@ -17,7 +17,7 @@ ENTRIES: list[dict[str, Any]] = [
     {"time": 0.0, "event": "run", "host": None, "hosts": ["a", "b"]},
     {"time": 1.0, "event": "stage", "host": "a", "stage": "build"},
     {"time": 2.0, "event": "said", "host": "a", "text": "waits for\nx.service"},
-    {"time": 3.0, "event": "said", "host": None, "text": "1 of 2 built"},
+    {"time": 3.0, "event": "progress", "host": None, "text": "1 of 2 built"},
     {"time": 5.0, "event": "end", "host": "b", "outcome": "unreachable", "why": "no SSH"},
     {"time": 6.0, "event": "end", "host": "b", "outcome": "failed", "why": "later"},
 ]
@@ -98,7 +98,8 @@ def test_a_log_is_told_what_is_waited_for(clock: Clock, capsys: pytest.CaptureFi
     lines = Lines(State())
     for entry in ENTRIES:
         lines.take(entry)
-    assert capsys.readouterr().err.splitlines()[:3] == ["a: build", "a: waits for ⏎ x.service", "1 of 2 built"]
+    stages = capsys.readouterr().err.splitlines()
+    assert stages == ["a: build", "a: waits for ⏎ x.service", "b: unreachable: no SSH", "b: failed: later"]
     for _ in range(100):
         clock.now += 1.0
         lines.look()
@@ -111,7 +112,7 @@ def test_a_log_is_not_told_each_step_of_a_build(clock: Clock, capsys: pytest.Cap
     lines = Lines(State())
     for number in range(100):
         clock.now += 1.0
-        lines.take({"time": clock.now, "event": "said", "host": None, "text": f"{number} of 100 built"})
+        lines.take({"time": clock.now, "event": "progress", "host": None, "text": f"{number} of 100 built"})
         lines.look()
     assert len(capsys.readouterr().err.splitlines()) == 10
 
