@@ -15,7 +15,7 @@ from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 def boot() -> Change | NoChange:
     """Boot the installer on a machine that runs something else; one that runs NixOS already is left alone.
 
-    The tarball is the flake's own `packages.x86_64-linux.kexec-installer`. It keeps the machine's host key and
+    The tarball is the flake's own `packages.SYSTEM.kexec-installer`. It keeps the machine's host key and
     its authorized keys, so what was pinned before the jump is pinned after it.
     """
     fleet, host_id = context_of(host).fleet, fleet_host(host).id

@@ -111,7 +111,7 @@ def validate() -> Planned:
         raise FleetInvalid(findings)
     if seen.actual is None and executing(host):
         # Needed after the first boot: made while the hypervisor clones and boots. `host` is unknown to those threads.
-        ahead(lambda: builder.build(chosen, config.host_id), builder.kexec_tarball)
+        ahead(lambda: builder.build(chosen, config.host_id), lambda: builder.kexec_tarball(config.system))
     return NoChange(f"{vm.name} may be provisioned")
 
 

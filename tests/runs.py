@@ -43,6 +43,7 @@ DESCRIBED = Evaluated(
     grub_efi=False,
     guest_agent=True,
     ssh=True,
+    system="x86_64-linux",
 )
 
 
@@ -60,8 +61,13 @@ def shared_at(emulator: Emulator, tmp_path: Path) -> Shared:
 def evaluates_to(shared: Shared, **changes: Any) -> None:
     """What Nix says of `dev` and its flake, so that it is not asked."""
     shared.evaluator._results[("dev",)].value = {"dev": replace(DESCRIBED, **changes)}
-    shared.builder._installer.value = '["kexec-installer"]'
-    shared.builder._tarball.value = Path("/nix/store/installer.tar.gz")
+    has_installer(shared)
+    shared.builder._tarballs["packages.x86_64-linux.kexec-installer"].value = Path("/nix/store/installer.tar.gz")
+
+
+def has_installer(shared: Shared, *names: str) -> None:
+    """What packages the flake has for `dev`, without `names` the installer."""
+    shared.builder._installers["packages.x86_64-linux"].value = list(names or ("kexec-installer",))
 
 
 def vm(

@@ -35,6 +35,7 @@ class Shared:
         object.__setattr__(self.context, "flake", fleet.path)
         self.keys.fleet = self.hypervisor.fleet = fleet
         self.evaluator.path, self.evaluator._homes = fleet.path, fleet.homes
+        self.evaluator._attributes = fleet.attributes
         self.evaluator.source = Tree(fleet.path)
 
     @property

@@ -22,6 +22,8 @@ BACKUP = (
     rf"|(?P<group>vm|ct)/(?P<pbs>{VMID})/[0-9T:Z-]+)"
 )
 HOST_ID = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+# a host's id as a flake has it: a home is often USER@MACHINE
+ANY_HOST_ID = rf"{HOST_ID}(?:@{HOST_ID})?"
 USER = r"[A-Za-z_][A-Za-z0-9_.-]*"
 MAC = r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}"
 # a path that every program, shell and option takes as it is

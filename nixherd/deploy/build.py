@@ -144,7 +144,7 @@ def rebuild(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, planned: 
 
 
 def _run(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, request: Rebuild) -> None:
-    machine, flake = host_run.machine, f"{evaluator.flake}#{host_run.id}"
+    machine, flake = host_run.machine, f"{evaluator.flake}#{host_run.host.attribute.name}"
     with rollout.flavour as flavour:
         if flavour.is_empty:
             done = run(nix.REBUILD_HELP, timeout=HELP_DEADLINE, check=False)

@@ -25,7 +25,7 @@ def obstacles(
     if config.disko_script is None:
         yield f"{config.host_id}: config.system.build.diskoScript is missing; import disko and declare its disks"
     try:
-        builder.require_installer()
+        builder.require_installer(config.system)
     except FleetError as error:
         yield str(error)
     yield from _extra_files(config.host_id, extra_files)

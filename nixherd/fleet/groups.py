@@ -19,24 +19,27 @@ _TAKEN = ("self", "names_data", "override_data")
 
 
 def groups_of(fleet: Fleet) -> dict[str, list[str]]:
-    """Every group with the ids of its hosts: the kinds, one per alias and hostname, and the tags of definitions.
+    """Every group with the ids of its hosts: the kinds, one per alias and hostname, and tags.
 
     A name means one thing: a hostname or tag that is also a kind of host makes no group, nor does a tag that is
     also a name of a host.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     groups["all"] = list(fleet.hosts)
-    names: dict[str, str] = {}
+    names: dict[str, list[str]] = defaultdict(list)
     for host in fleet.hosts.values():
         for kind in _kinds(host, _guests(fleet, host)):
             groups[kind].append(host.id)
-        names |= {name: host.id for name in (host.hostname, host.ssh_alias) if name and _is_free(name)}
+        for name in dict.fromkeys((host.hostname, host.ssh_alias)):
+            # a home's machine is a host of its own, or has this home alone
+            if name and _is_free(name) and (name not in fleet.hosts or name == host.id):
+                names[name].append(host.id)
     for host in fleet.hosts.values():
         tags = (*host.tags, *(tag for vm in _guests(fleet, host) for tag in vm.tags))
         for tag in dict.fromkeys(tags):
             if _is_free(tag) and tag not in names and tag not in fleet.hosts:
                 groups[tag].append(host.id)
-    return {**groups, **{name: [host_id] for name, host_id in names.items()}}
+    return {**groups, **names}
 
 
 def separate(patterns: Iterable[str], names: Collection[str]) -> list[str]:

@@ -1,4 +1,4 @@
-# The one evaluation behind `load_fleet`: what hosts.nix and vms/definitions.nix of a fleet say, as plain JSON.
+# The one evaluation behind `load_fleet`: what hosts.nix, nixherd.nix and vms/definitions.nix of a fleet say, as plain JSON.
 #
 # They are evaluated in a closed world: `world` tells which files there are, and Nix's restrict-eval enforces it. What
 # Nix then answers as if there were nothing (an environment without variables, a path that does not exist), and what it
@@ -280,10 +280,15 @@ let
     in
     if place == null then above else "at ${place.file}:${toString place.line}:${toString place.column}:";
 
-  definitions = "${world.fleet}/vms/definitions.nix";
-  evaluated = file: plain "at ${file}:1:1:" (importing file);
+  # null for a file that is not there
+  evaluated = name: let
+    file = "${world.fleet}/${name}";
+  in
+    if reading.pathExists file then plain "at ${file}:1:1:" (importing file) else null;
+  beside = evaluated "nixherd.nix";
 in
 {
-  hosts = evaluated "${world.fleet}/hosts.nix";
-  definitions = if reading.pathExists definitions then evaluated definitions else null;
+  inherit beside;
+  hosts = if builtins.isAttrs beside && beside.useHostsFile or true == false then null else evaluated "hosts.nix";
+  definitions = evaluated "vms/definitions.nix";
 }

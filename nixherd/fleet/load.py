@@ -1,4 +1,6 @@
-"""load_fleet(): hosts.nix and vms/definitions.nix, evaluated once in a closed world and parsed into frozen values.
+"""load_fleet(): the one way to a fleet: its own files, evaluated once in a closed world, and its flake.
+
+The hosts are those of hosts.nix, or else the configurations that the flake has (`nixherd.fleet.from_flake`).
 
 They see the files of their repository, and no network, environment, clock, other program, store or path elsewhere.
 Three things see to it: Nix's restrict-eval with what `nixherd.fleet.world` found as all that there is, a store that
@@ -14,20 +16,22 @@ import secrets
 import signal
 from collections import Counter
 from collections.abc import Collection, Container, Mapping, Sequence
-from dataclasses import fields
-from functools import cache, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from nixherd.base.errors import DeadlineExceeded, Finding, FleetError, FleetInvalid, ProcessFailed
 from nixherd.base.files import expanded
 from nixherd.base.process import Limits, run
-from nixherd.fleet import models
-from nixherd.fleet.models import DEFINITIONS, HOSTS, NOTHING, Fleet, Host, Vm
+from nixherd.fleet import from_flake, from_hosts_file
+from nixherd.fleet.beside import Beside
+from nixherd.fleet.models import DEFINITIONS, FLAKE, HOSTS, NIXHERD, Fleet, Output
 from nixherd.fleet.nix_values import NixOther, NixPath
-from nixherd.fleet.schema import Place, fields_of, read
-from nixherd.fleet.validate import find, is_host, kind_of
+from nixherd.fleet.outputs import Outputs, outputs_of
+from nixherd.fleet.parse import fleet_of, with_machines
+from nixherd.fleet.validate import find
 from nixherd.fleet.world import World, is_text, look, view_of
 from nixherd.nix.commands import nix_string
 from nixherd.nix.errors import cause, explain
@@ -38,7 +42,7 @@ _LOADER = Path(__file__).with_name("load.nix")
 _TIMEOUT = 60.0
 _LIMITS = Limits(memory=2 << 30, output=64 << 20)
 _TOO_MUCH = (-signal.SIGABRT, -signal.SIGKILL, -signal.SIGSEGV)
-_FILES = f"{HOSTS} and {DEFINITIONS}"
+_FILES = f"{HOSTS}, {NIXHERD} and {DEFINITIONS}"
 
 # The operator's own nix.conf goes on to hold, for syntax that is experimental; but not in what would open the world.
 _CLOSED = {
@@ -67,8 +71,16 @@ ABSENT: Any = object()
 """what an attribute is intended to be that is to be there no more"""
 
 
-def evaluate(world: World, directory: Path) -> tuple[Any, Any]:
-    """What the two files of a fleet say, unjudged; None for definitions that are not there.
+class Written(NamedTuple):
+    """What the files of a fleet say, unjudged; None for one that does not exist, or is not the fleet's."""
+
+    hosts: Any = None
+    beside: Any = None
+    definitions: Any = None
+
+
+def evaluate(world: World, directory: Path) -> Written:
+    """What the files of a fleet say.
 
     Paths below the fleet's directory are given as below `directory`, its name for the operator. Raises FleetInvalid
     with one line, ProcessFailed without `nix`, DeadlineExceeded when it does not come to an end.
@@ -90,7 +102,7 @@ def evaluate(world: World, directory: Path) -> tuple[Any, Any]:
         parsed = json.loads(done.stdout, object_hook=partial(_path_or_set, marker, world.fleet, directory))
     except RecursionError:
         raise FleetInvalid([f"{directory}: {_FILES} hold values too deep in one another; flatten them"]) from None
-    return parsed["hosts"], parsed["definitions"]
+    return Written(**parsed)
 
 
 def _argv(world: World) -> list[str]:
@@ -226,8 +238,8 @@ def require_exactly(
 
 
 def _leaves_of(world: World, directory: Path, places: Sequence[str]) -> dict[Leaf, Any]:
-    hosts, definitions = evaluate(world, directory)
-    return {**dict(_leaves((HOSTS,), hosts, places)), **dict(_leaves((DEFINITIONS,), definitions, places))}
+    written = zip((HOSTS, NIXHERD, DEFINITIONS), evaluate(world, directory), strict=True)
+    return dict(leaf for name, values in written for leaf in _leaves((name,), values, places))
 
 
 def _leaves(path: Leaf, value: Any, places: Sequence[str]) -> list[tuple[Leaf, Any]]:
@@ -284,102 +296,69 @@ def load_fleet(path: str | os.PathLike[str], world: World | None = None) -> Flee
     """
     directory = expanded(path).absolute()
     require_directory(directory)
-    if not (directory / HOSTS).is_file():
-        raise FleetInvalid([f"{directory / HOSTS}: missing; FLEET names the directory that holds the fleet's {HOSTS}"])
+    if not any((directory / name).is_file() for name in (HOSTS, FLAKE)):
+        raise FleetInvalid([_no_fleet(directory)])
     try:
         world = world or look(directory)
     except OSError as error:
         raise FleetInvalid([f"{directory}: cannot be read: {error.strerror}; see to its rights"]) from error
-    hosts, definitions = evaluate(world, directory)
-    findings = find(hosts, definitions)
-    if not all(finding.is_warning for finding in findings):
-        raise FleetInvalid(findings)
-    return _fleet(directory, hosts, definitions or {}, findings)
+    is_written = any(os.path.lexists(directory / name) for name in (HOSTS, NIXHERD, DEFINITIONS))
+    written = evaluate(world, directory) if is_written else Written()
+    findings: list[Finding] = []
+    beside = Beside.parse(written.beside, findings)
+    known = _by_flake if written.hosts is None else _by_hosts_file
+    return known(written, beside, findings, directory, world)
 
 
-# Parsing: what has been validated
+def _no_fleet(directory: Path) -> str:
+    others = {"hive.nix": "a hive", "default.nix": "an expression", "configuration.nix": "a configuration"}
+    what = next((f"; {name} is {kind} without a flake, which is not read" for name, kind in others.items()
+                 if (directory / name).is_file()), "")  # fmt: skip
+    return f"{directory}: it has neither {FLAKE} nor {HOSTS}{what}; FLEET names the directory of the fleet's flake"
 
 
-def _fleet(directory: Path, hosts: Mapping[str, Any], definitions: Mapping[str, Any], warnings: list[Finding]) -> Fleet:
-    parsed = {name: _host(name, entry) for name, entry in hosts.items() if is_host(name)}
-    by_name = {str(name).lower(): host.id for host in parsed.values() for name in (host.id, host.ssh_alias)}
-    by_name |= {host.hostname.lower(): host.id for host in parsed.values()}
-    managed = {name: _managed(name, entry) for name, entry in (definitions.get("managed") or {}).items()}
-    imported = {name: _imported(name, entry, by_name) for name, entry in (definitions.get("imported") or {}).items()}
-    template, top = definitions.get("template"), read(Place.TOP, definitions)[0]
-    return Fleet(
-        path=str(directory),
-        id=top["fleet"],
-        hosts=MappingProxyType(parsed),
-        vms=MappingProxyType({**managed, **imported}),
-        endpoint=_endpoint(definitions.get("proxmox") or {}),
-        template=_template(template) if template else None,
-        ranges=tuple(_range(name, entry) for name, entry in (definitions.get("vmidRanges") or {}).items()),
-        warnings=tuple(warnings),
+def _by_hosts_file(written: Written, beside: Beside, findings: list[Finding], directory: Path, world: World) -> Fleet:
+    entries = from_hosts_file.entries_of(written.hosts, beside, findings)
+    configurations = from_hosts_file.configurations_of(entries, lambda: _outputs(directory, world))
+    found = _sound(find(entries, written.definitions, findings))
+    values = {name: entry.values for name, entry in entries.items()}
+    return fleet_of(directory, values, written.definitions or {}, found, configurations)
+
+
+def _by_flake(written: Written, beside: Beside, findings: list[Finding], directory: Path, world: World) -> Fleet:
+    outputs = _outputs(directory, world)
+    hosts = from_flake.listed(outputs)
+    if not hosts.configurations:
+        raise FleetInvalid([_no_hosts(directory, hosts.skipped)])
+    bare = from_flake.entries_of(outputs, beside, hosts, findings)
+    entries = {name: replace(entry, values={**beside.defaults, **entry.values}) for name, entry in bare.items()}
+    homes = [name for name, each in hosts.configurations.items() if each.output is Output.HOME]
+    found = _sound(find(entries, written.definitions, findings, homes, is_whole=False))
+    values = {name: entry.values for name, entry in entries.items()}
+    fleet = fleet_of(directory, values, written.definitions or {}, found, hosts.configurations, from_flake.UNREAD)
+    return replace(
+        fleet,
+        hosts=with_machines(fleet.hosts),
+        skipped=MappingProxyType(hosts.skipped),
+        entries=MappingProxyType({name: entry.values for name, entry in bare.items()}),
+        defaults=MappingProxyType(beside.defaults),
+        file=NIXHERD,
     )
 
 
-def _rest(entry: dict[str, Any]) -> Mapping[str, Any]:
-    return MappingProxyType(entry) if entry else NOTHING
+def _sound(findings: list[Finding]) -> list[Finding]:
+    """Warnings alone. FleetInvalid where one of them is an error."""
+    if not all(finding.is_warning for finding in findings):
+        raise FleetInvalid(findings)
+    return findings
 
 
-def _host(name: str, entry: Mapping[str, Any]) -> Host:
-    values, rest = read(Place.HOST, entry)
-    deploys = (field.name for field in fields_of(Place.HOST).values() if field.deploys)
-    deployment = _rest({each: values[each] for each in deploys if values[each] is not None})
-    return Host(id=name, **_parts(Host, values), deployment=deployment, extra=_rest(rest))
+def _outputs(directory: Path, world: World) -> Outputs:
+    return outputs_of(directory, world) if (directory / FLAKE).is_file() else Outputs()
 
 
-def _managed(name: str, entry: Mapping[str, Any]) -> Vm:
-    values, rest = read(Place.MANAGED, entry, kind_of(entry))
-    parts = {**_parts(Vm, values), "host_id": values["nixosConfig"], "settings": settings_of(values)}
-    return Vm(name=name, origin=models.Origin.MANAGED, **parts, extra=_rest(rest))
-
-
-def settings_of(values: Mapping[str, Any]) -> models.Settings:
-    """A managed guest's settings, of the fields that its kind has."""
-    container = models.ContainerSettings(**_parts(models.ContainerSettings, values))
-    return models.Settings(**_parts(models.Settings, values), container=container)
-
-
-def _imported(name: str, entry: Mapping[str, Any], by_name: Mapping[str, str]) -> Vm:
-    """An imported guest is somebody's documentation: beside VMID and flag, only what can be understood is taken.
-
-    It belongs to the host whose hostname it names; where it names none, to the one that its alias or name is of: a
-    host without its guest would be a machine without its guard.
-    """
-    values, rest = read(Place.IMPORTED, entry)
-    named = [each.lower() for each in (values["hostname"], values["sshAlias"], name) if each is not None]
-    host_id = next((by_name[each] for each in named if each in by_name), None)
-    return Vm(name=name, origin=models.Origin.IMPORTED, host_id=host_id, **_parts(Vm, values), extra=_rest(rest))
-
-
-def _endpoint(entry: Mapping[str, Any]) -> models.Endpoint | None:
-    values, _ = read(Place.PROXMOX, entry)
-    return models.Endpoint(**_parts(models.Endpoint, values)) if values["host"] and values["node"] else None
-
-
-def _template(entry: Mapping[str, Any]) -> models.Template:
-    values, rest = read(Place.TEMPLATE, entry)
-    name = values["name"] if isinstance(values["name"], str) else None
-    return models.Template(**{**_parts(models.Template, values), "name": name}, extra=_rest(rest))
-
-
-def _range(name: str, entry: Mapping[str, Any]) -> models.VmidRange:
-    return models.VmidRange(name, **read(Place.RANGE, entry)[0])
-
-
-def _parts(model: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a place's fields that a model has an attribute for: `sshAlias` is its `ssh_alias`."""
-    attributes = {_attribute(name): value for name, value in values.items()}
-    return {name: attributes[name] for name in _attributes(model) & attributes.keys()}
-
-
-@cache
-def _attributes(model: type) -> frozenset[str]:
-    return frozenset(each.name for each in fields(model))
-
-
-@cache
-def _attribute(field: str) -> str:
-    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", field)
+def _no_hosts(directory: Path, skipped: Mapping[str, str]) -> str:
+    name, why = next(iter(skipped.items()), ("", ""))
+    more = f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else ""
+    hint = f"; {name} is not one of ours: {why}{more}" if name else "; add one, or write hosts.nix"
+    return f"{directory}/{FLAKE}: it has neither {' nor '.join(Output)}{hint}"

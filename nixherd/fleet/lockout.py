@@ -27,5 +27,5 @@ def findings(fleet: Fleet, found: Mapping[str, object]) -> tuple[Finding, ...]:
 
 def _file(fleet: Fleet, host_id: str) -> str:
     """The host's configuration, below the fleet's directory where it is there."""
-    file = PurePath(fleet.hosts[host_id].configuration_file or "hosts.nix")
+    file = PurePath(fleet.hosts[host_id].configuration_file or fleet.file)
     return str(file.relative_to(fleet.path)) if file.is_relative_to(fleet.path) else str(file)

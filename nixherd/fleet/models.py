@@ -81,6 +81,8 @@ UNSET = Settings()
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 HOSTS = "hosts.nix"
+NIXHERD = "nixherd.nix"
+FLAKE = "flake.nix"
 DEFINITIONS = "vms/definitions.nix"  # where a fleet declares its guests
 NO_ENDPOINT = f"{DEFINITIONS}: proxmox: no endpoint is declared"
 
@@ -100,12 +102,32 @@ class Access(StrEnum):
         return None if self is Access.SHELL else "root"
 
 
+class Output(StrEnum):
+    """Which of a flake's outputs a configuration is in."""
+
+    SYSTEM = "nixosConfigurations"
+    HOME = "homeConfigurations"
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A configuration of the flake: its name in one of the outputs."""
+
+    output: Output
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.output}.{self.name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One entry of hosts.nix. `public_key` is None while the entry has a placeholder.
+    """One host. `public_key` is None while its entry has a placeholder, or none.
 
     `addresses` are None where it names none; `deployment` is what it says of how it is deployed to, by the names of
-    `nixherd.deploy.options`.
+    `nixherd.deploy.options`. `configuration` is the flake's, where the entry does not say by its files what the host
+    is. `unread` is why what that configuration says of it is not known here, so that it cannot be worked on; None
+    where there is nothing more to know.
     """
 
     id: str
@@ -121,16 +143,26 @@ class Host:
     initial_hashed_password: str | None = None
     sudo_passwordless: bool | None = None
     addresses: tuple[str, ...] | None = None
+    port: int | None = None
     tags: tuple[str, ...] = ()
     access: Access = Access.SHELL
     health_checks: tuple[Check, ...] = ()
     deployment: Mapping[str, Any] = field(default_factory=lambda: NOTHING, hash=False)
+    configuration: Configuration | None = None
+    unread: str | None = None
     extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING, compare=False)
 
     @property
     def is_nixos(self) -> bool:
         """A full NixOS host; otherwise Home Manager only."""
+        if self.configuration is not None:
+            return self.configuration.output is Output.SYSTEM
         return self.configuration_file is not None
+
+    @property
+    def attribute(self) -> Configuration:
+        """Where the flake has its configuration."""
+        return self.configuration or Configuration(Output.SYSTEM if self.is_nixos else Output.HOME, self.id)
 
 
 class GuestType(StrEnum):
@@ -151,7 +183,8 @@ class Origin(StrEnum):
 class Vm:
     """One guest of vms/definitions.nix. Memory is in MiB, `disk` in bytes; both are None for imported ones.
 
-    `specs` and `status` are what people wrote down of it, in any form. `neighbours` and `discover` are None where the
+    `specs` and `status` are what people wrote down of it, in any form; `named` are the names in lower case by which an
+    imported one says which host it is. `neighbours` and `discover` are None where the
     endpoint's count.
     """
 
@@ -170,6 +203,7 @@ class Vm:
     settings: Settings = UNSET
     neighbours: tuple[str, ...] | None = None
     discover: tuple[str, ...] | None = None
+    named: tuple[str, ...] = field(default=(), compare=False)
     specs: Any = field(default=None, compare=False)
     status: Any = field(default=None, compare=False)
     extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING, compare=False)
@@ -241,7 +275,9 @@ class Endpoint:
 class Fleet:
     """The whole fleet. `path` is the flake's directory; `id` marks the VMs that are ours.
 
-    `warnings` are what its author should know, and nobody has to.
+    `warnings` are what its author should know, and nobody has to. `skipped` are configurations that the flake has and
+    that are no hosts here, by what they are called there, with why. `entries` and `defaults` are what the files say of
+    hosts whose configurations may say more, unparsed; `file` is where people write what there is to say of a host.
     """
 
     path: str
@@ -252,6 +288,16 @@ class Fleet:
     template: Template | None = None
     ranges: tuple[VmidRange, ...] = ()
     warnings: tuple[Finding, ...] = field(default=(), compare=False)
+    skipped: Mapping[str, str] = field(default_factory=lambda: NOTHING, compare=False)
+    entries: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NOTHING, compare=False, repr=False)
+    defaults: Mapping[str, Any] = field(default_factory=lambda: NOTHING, compare=False, repr=False)
+    file: str = HOSTS
+
+    @property
+    def attributes(self) -> Mapping[str, str]:
+        """How the flake calls the configurations of hosts that have another id, by that."""
+        named = ((host.id, host.attribute.name) for host in self.hosts.values())
+        return {host_id: name for host_id, name in named if name != host_id}
 
     @property
     def homes(self) -> frozenset[str]:

@@ -37,7 +37,7 @@ from nixherd.fleet.field_types import (
     Words,
 )
 from nixherd.fleet.guest_types import STORAGE_REMEDY, CloudInit, Devices, Disks, Features, Pci, Size, Startup
-from nixherd.fleet.models import DEFINITIONS, Access, CloudInitSettings, GuestType
+from nixherd.fleet.models import DEFINITIONS, NIXHERD, Access, CloudInitSettings, GuestType
 
 DEFAULT_FLEET_ID = "fleet"
 DEFAULT_PORT = 8006
@@ -59,6 +59,7 @@ class Place(StrEnum):
     """Where an attribute stands, as the reference calls it."""
 
     HOST = "A host in hosts.nix"
+    BESIDE = NIXHERD
     TOP = DEFINITIONS
     PROXMOX = "proxmox"
     MANAGED = "managed.NAME"
@@ -138,7 +139,7 @@ def _where(neighbours: str, discover: str, *, default: Any = None, lenient: bool
 
 _HOST = (
     Field("hostname", Text("host name", names.pattern(names.HOSTNAME), "hostname"), "the machine's real hostname",
-          "write letters, digits and '-', at most 63 between dots", "add the machine's real hostname"),
+          "write letters, digits and '-', at most 63 between dots", unsaid="its id"),
     Field("sshAlias", Text("word", _ID, "alias"), "its short name", "write one word"),
     Field("user", Text("login name", names.pattern(names.USER), "user name"), "the admin user, who logs in there",
           "write a login name", "add the name of the admin user"),
@@ -147,8 +148,9 @@ _HOST = (
           "machine is installed",
           f'copy the line from the machine\'s {HOST_KEY_FILE}, or write "placeholder"', protects=True),
     Field("authorizedKeys", Keys(), "who may log in", "write the line of a .pub file, or remove it", default=()),
-    Field("configurationFile", ExistingPath(), "its NixOS configuration; without it the host is Home Manager only",
-          "write a path without quotes, such as ./hosts/NAME/home.nix"),
+    Field("configurationFile", ExistingPath(), "its NixOS configuration; one with a homeFile alone is Home Manager "
+          "only", "write a path without quotes, such as ./hosts/NAME/home.nix",
+          unsaid="by the flake's outputs, where homeFile is not said either"),
     Field("homeFile", ExistingPath(), "its Home Manager configuration",
           "write a path without quotes, such as ./hosts/NAME/home.nix"),
     Field("sshKeyName", Text("text"), "the secret file of its user's SSH key", "write a string"),
@@ -157,6 +159,8 @@ _HOST = (
     Field("addresses", ADDRESSES, "where it is tried, in this order, before a hypervisor is asked where it is",
           'write a list of names or addresses without ports, such as [ "10.0.0.5" ]',
           unsaid="hostname, then sshAlias"),
+    Field("port", Integer("integer", 1, 65535, "port"), "where its sshd listens", "write a port, usually 22",
+          unsaid="as ssh_config says, else 22"),
     Field("tags", Words("list of words", _LINE, "tags"), "groups that select it (`--limit`)", "write a list of words",
           default=()),
     Field("access", WAY, "how far it lets us in: where it is not shell, no command of ours is ever sent there",
@@ -186,6 +190,17 @@ _HOST = (
     Field("engine", OneOf("word", ("guarded", "nixos-rebuild"), "engine"), "who activates",
           "write guarded or nixos-rebuild", unsaid='"guarded"', deploys=True),
 )  # fmt: skip
+
+_BESIDE = (
+    Field("hosts", Type("set of hosts"), "what is said of hosts, by their ids; with hosts.nix what that does not say"),
+    Field(
+        "fields",
+        Type("set of names"),
+        'what the entries of hosts.nix call an attribute: { addresses = "ip"; }; null leaves it out',
+    ),
+    Field("defaults", Type("set"), "attributes of every host that does not say them"),
+    _flag("useHostsFile", "whether hosts.nix is the fleet's; where not, it is a file of your own", unsaid="true"),
+)
 
 _TOP = (
     Field("fleet", Text("word", _ID, "name for a fleet"), "marks the guests that are this fleet's",
@@ -333,6 +348,7 @@ _RANGE = (
 
 FIELDS: Mapping[Place, tuple[Field, ...]] = {
     Place.HOST: _HOST,
+    Place.BESIDE: _BESIDE,
     Place.TOP: _TOP,
     Place.PROXMOX: _PROXMOX,
     Place.MANAGED: _MANAGED,

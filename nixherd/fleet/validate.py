@@ -7,7 +7,7 @@ at, and an imported guest is documented reality: only its VMID and its readonly 
 
 import difflib
 from collections import defaultdict
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from typing import Any
 
 from nixherd.base import names
@@ -28,13 +28,18 @@ _BUILDERS = ("local", "target")
 _Sets = Mapping[str, NixSet]
 
 
-def find(hosts: Any, definitions: Any) -> list[Finding]:
-    """Every finding about these two evaluated files, the errors first; `definitions` is None where there is none."""
-    findings: list[Finding] = []
-    host_entries = hosts_of(NixSet(HOSTS, "", "", hosts, findings))
-    _check_hosts(host_entries)
+def find(
+    hosts: _Sets, definitions: Any, findings: list[Finding], homes: Collection[str] = (), *, is_whole: bool = True
+) -> list[Finding]:
+    """Every finding about these hosts and definitions, the errors first; `definitions` is None where there is none.
+
+    `findings` are those that the entries of the hosts have given rise to already, `homes` the ids of those that are
+    homes: whose hostname is that of the machine that they are on. Not `is_whole`: each entry is judged
+    by itself already, and what it lacks may be said elsewhere.
+    """
+    _check_hosts(hosts, homes, is_whole=is_whole)
     if definitions is not None:
-        _check_definitions(NixSet(DEFINITIONS, "", "", definitions, findings), host_entries)
+        _check_definitions(NixSet(DEFINITIONS, "", "", definitions, findings), hosts)
     return sorted(findings, key=lambda finding: finding.is_warning)
 
 
@@ -92,23 +97,24 @@ def _is_sound(entry: NixSet, place: Place, name: str) -> bool:
 # hosts.nix
 
 
-def _check_hosts(hosts: _Sets) -> None:
+def _check_hosts(hosts: _Sets, homes: Container[str], *, is_whole: bool) -> None:
     for name, host in hosts.items():
-        if not names.is_a(names.HOST_ID, name):
+        if not names.is_a(names.ANY_HOST_ID, name):
             host.report("", "is not a name for a host", "use letters, digits, '-', '_' and '.'")
         elif name in GROUPS:
             host.report("", f"'{name}' is the name of a group of the inventory", "give the host another id")
-        _check_host(host, hosts)
-    _check_names(hosts)
-    _check_authorized_keys(hosts)
+        if is_whole:
+            check_fields(host, Place.HOST, but=("authorizedKeys",))
+        check_together(host, hosts)
+    _check_names(hosts, homes)
+    if is_whole:
+        _check_authorized_keys(hosts)
 
 
-def _check_host(host: NixSet, hosts: _Sets) -> None:
-    check_fields(host, Place.HOST, but=("authorizedKeys",))
+def check_together(host: NixSet, hosts: _Sets) -> None:
+    """What the attributes of a host, each for itself sound, cannot say together, or of the others."""
     if host.get("sshAlias") in GROUPS:
         host.report("sshAlias", f"'{host.get('sshAlias')}' is the name of a group of the inventory", "choose another")
-    if host.get("configurationFile") is None and host.get("homeFile") is None:
-        host.report("homeFile", "missing, and so is configurationFile", "add one, or both for a NixOS host")
     if _is_sound(host, Place.HOST, "build_on"):
         _check_builder(host, hosts)
     _check_deployment(host)
@@ -135,7 +141,7 @@ def _check_builder(host: NixSet, hosts: _Sets) -> None:
         host.report("build_on", f"{shown(builder)} is neither local, target nor a host of the fleet", hint)
 
 
-def _check_names(hosts: _Sets) -> None:
+def _check_names(hosts: _Sets, homes: Container[str]) -> None:
     """Whatever a host may be called by (id, hostname, alias) belongs to one host alone; case does not tell apart."""
     owners: dict[str, dict[str, str]] = defaultdict(dict)
     for name in hosts:
@@ -143,7 +149,7 @@ def _check_names(hosts: _Sets) -> None:
     for attribute in ("hostname", "sshAlias"):
         for name, host in hosts.items():
             value = host.get(attribute)
-            if isinstance(value, str):
+            if isinstance(value, str) and not (attribute == "hostname" and name in homes):
                 owners[value.lower()].setdefault(name, attribute)
     for owned in owners.values():
         (first, first_attribute), *others = owned.items()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nixherd.base.errors import FleetInvalid, Refused
-from nixherd.fleet.models import DEFINITIONS, HOSTS
+from nixherd.fleet.models import DEFINITIONS, FLAKE, HOSTS, NIXHERD
 
 SAFE = "NIXHERD_SAFE_DIRECTORY"
 """the environment's word for directories that are believed all the same: paths with colons between them, or *"""
@@ -83,7 +83,7 @@ def _members(gid: int) -> frozenset[int]:
 Fingerprint = frozenset[tuple[str | int, ...]]
 
 STORE = "/nix/store"
-_FILES = (HOSTS, str(Path(DEFINITIONS).parent), DEFINITIONS)
+_FILES = (HOSTS, NIXHERD, FLAKE, str(Path(DEFINITIONS).parent), DEFINITIONS)
 
 # Tools' own directories and results of builds; so are those whose names begin with a dot.
 _LEFT_OUT = frozenset(("node_modules", "__pycache__"))
@@ -162,6 +162,12 @@ def look_settled(directory: str | os.PathLike[str]) -> World:
             break
         time.sleep((tick - age) / _SECOND)
     return replace(world, fingerprint=world.fingerprint | {("seen", time.time_ns())})
+
+
+def is_settled(changed: World | int) -> bool:
+    """Whether the last change of a world, or of a file at this time in ns, is so long ago that the next one shows."""
+    newest = changed.newest if isinstance(changed, World) else changed
+    return time.time_ns() - newest > (_TICK if newest % _SECOND else 2 * _SECOND)
 
 
 def view_of(view: str | os.PathLike[str], world: World) -> World:

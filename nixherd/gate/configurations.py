@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 from nixherd.base.errors import DeadlineExceeded, FleetError, ProcessFailed
 from nixherd.base.process import Completed, run
 from nixherd.fleet import lockout as locks
-from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet
+from nixherd.fleet.models import DEFINITIONS, FLAKE, HOSTS, Fleet
 from nixherd.gate import sources
 from nixherd.gate.results import Found, Look, Missing, Unknown, judged
 from nixherd.nix import commands as nix
@@ -51,19 +51,20 @@ def evaluated(fleet: Fleet, evaluator: Evaluator) -> Answers:
 
 
 def configuration(fleet: Fleet, host_id: str) -> str:
-    kind = _SYSTEMS if fleet.hosts[host_id].is_nixos else _HOMES
-    return f"{kind}.{host_id}"
+    return str(fleet.hosts[host_id].attribute)
 
 
 def file_of(fleet: Fleet) -> Callable[[str], str | None]:
     """The file of a configuration that is named as the flake has it, below the fleet's directory."""
+    hosts = {str(host.attribute): host for host in fleet.hosts.values()}
 
     def find(attribute: str) -> str | None:
         kind, _, rest = attribute.partition(".")
-        host = fleet.hosts.get(rest.partition(".")[0])
-        if host is None or kind not in (_SYSTEMS, _HOMES):
+        host = hosts.get(attribute) or hosts.get(f"{kind}.{rest.partition('.')[0]}")
+        if host is None:
             return None
-        path = PurePath((host.configuration_file if kind == _SYSTEMS else host.home_file) or HOSTS)
+        files = host.configuration_file if kind == _SYSTEMS else host.home_file
+        path = PurePath(files or (FLAKE if host.configuration else HOSTS))
         root = fleet.path
         return str(path.relative_to(root)) if path.is_relative_to(root) else None
 

@@ -96,11 +96,10 @@ def find(fleet: Fleet, evaluator: Evaluator) -> Callable[[Sequence[str], str], l
                 closures.value = Closures(_commit(evaluator))
         held = closures.value.of(config.toplevel_drv)
         counts = [each for each in held if each.what == _TREE or not config.configuration_revision]
-        kind = "nixosConfigurations" if fleet.hosts[host_id].is_nixos else "homeConfigurations"
         with lines:
             if lines.is_empty and counts:
                 lines.value = Lines(Path(fleet.path))
-        return [_finding(f"{kind}.{host_id}", each, lines.value) for each in counts]
+        return [_finding(str(fleet.hosts[host_id].attribute), each, lines.value) for each in counts]
 
     return of
 

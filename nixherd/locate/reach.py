@@ -191,8 +191,9 @@ def _look_at_names(keys: HostKeys, host: Host, hints: Hints) -> Iterator[Place]:
         remedy = "leave --data host_key out, or put a placeholder there if it is to be installed anew"
         raise Refused(f"{why}; {remedy}")
     if pinned is None and hints.host_key is None:
-        why = f"{host.id}: hosts.nix has a placeholder for its publicKey, so no host key is known to pin"
-        raise Absent(why, "say which one it shows now with --data host_key='ssh-ed25519 …'")
+        why = f"{host.id}: {keys.fleet.file} pins no host key of it (publicKey), so it is not connected to"
+        pin = f"`nixherd trust {host.id}` pins the one that it proves to have"
+        raise Absent(why, f"{pin}; to install it, say which one it shows now with --data host_key='ssh-ed25519 …'")
     for address in [hints.address] if hints.address else addresses(host):
         if pinned:
             yield Place(address, Epoch.FINAL, pinned, host.user)
@@ -305,8 +306,10 @@ def _key_of(hypervisor: Hypervisor, keys: HostKeys, host: Host, seen: _Seen, how
     if seen.epoch is Epoch.FINAL:
         key = keys.pinned(host.id)
         if key is None:
-            why = f"hosts.nix has a placeholder for its publicKey and {keys.private_key_file(host.id)} is missing"
-            raise Absent(f"{host.id}: an installed system answers, but {why}", "put its publicKey into hosts.nix")
+            file = keys.fleet.file
+            why = f"{file} pins no publicKey of it and {keys.private_key_file(host.id)} is missing"
+            remedy = f"`nixherd trust {host.id}`, or put its publicKey into {file}"
+            raise Absent(f"{host.id}: an installed system answers, but {why}", remedy)
         return key
     if seen.epoch is Epoch.CLONE:
         if not how.patience:

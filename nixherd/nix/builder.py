@@ -14,13 +14,13 @@ from pathlib import Path
 from nixherd.base.errors import FleetError, ProcessFailed
 from nixherd.base.names import human
 from nixherd.base.process import run
-from nixherd.base.waiting import Once, OncePer
+from nixherd.base.waiting import OncePer
 from nixherd.nix import commands as nix
 from nixherd.nix.commands import Evaluated, closure_sizes
 from nixherd.nix.errors import last_error
 from nixherd.nix.evaluator import Evaluator
 
-KEXEC_INSTALLER = "packages.x86_64-linux.kexec-installer"
+_INSTALLER = "kexec-installer"
 BUILD_DEADLINE = 4 * 3600.0  # seconds
 # When something is wrong with one of many, so many of them are tried alone at the same time.
 _one_by_one = threading.BoundedSemaphore(os.cpu_count() or 1)
@@ -32,8 +32,8 @@ class Builder:
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
         self._builds: OncePer[tuple[str, ...], list[str]] = OncePer(f"{evaluator.path}: building")
-        self._installer: Once[str] = Once(f"{evaluator.path}: looking for the installer")
-        self._tarball: Once[Path] = Once(f"{evaluator.path}: building the installer")
+        self._installers: OncePer[str, list[str]] = OncePer(f"{evaluator.path}: looking for the installer")
+        self._tarballs: OncePer[str, Path] = OncePer(f"{evaluator.path}: building the installer")
 
     def build(self, host_ids: Sequence[str], host_id: str) -> None:
         """Build toplevel and disko script of these hosts, all in one go.
@@ -73,24 +73,36 @@ class Builder:
             with suppress(FleetError):
                 yield self.evaluator.evaluate(host_ids, host_id)
 
-    def require_installer(self) -> None:
-        """FleetError unless the flake has the kexec installer; whether it can be built shows when it is."""
-        packages, _, name = KEXEC_INSTALLER.rpartition(".")
-        with self._installer as names:
+    def require_installer(self, system: str | None) -> None:
+        """FleetError unless the flake has the kexec installer for this system; building it shows whether that works."""
+        packages = f"packages.{system or _here()}"
+        with self._installers[packages] as names:
             if names.is_empty:
-                names.value = self.evaluator.ask(nix.names(self.evaluator.flake, packages))
-        if name not in nix.parse_names(names.value):
+                names.value = self._packages(packages)
+        if _INSTALLER not in names.value:
             remedy = "add the installer of nixos-images, as the reference fleet does in nix/installer.nix"
-            raise FleetError(f"{self.evaluator.path}/flake.nix: it has no {KEXEC_INSTALLER}; {remedy}")
+            raise FleetError(f"{self.evaluator.path}/flake.nix: it has no {packages}.{_INSTALLER}; {remedy}")
 
-    def kexec_tarball(self) -> Path:
-        """The installer's kexec tarball, built by the flake itself, so that its lock file pins the installer too."""
-        with self._tarball as tarball:
+    def _packages(self, packages: str) -> list[str]:
+        try:
+            return nix.parse_names(self.evaluator.ask(nix.names(self.evaluator.flake, packages)))
+        except FleetError as error:
+            if f"it has no {packages}" in str(error):
+                return []
+            raise
+
+    def kexec_tarball(self, system: str | None) -> Path:
+        """The installer's kexec tarball for a system, built by the flake itself: its lock file pins the installer, too.
+
+        Without a system it is that of this machine.
+        """
+        package = f"packages.{system or _here()}.{_INSTALLER}"
+        with self._tarballs[package] as tarball:
             if tarball.is_empty:
-                [out] = self._build([f"{self.evaluator.flake}#{KEXEC_INSTALLER}"])
+                [out] = self._build([f"{self.evaluator.flake}#{package}"])
                 tarballs = sorted(Path(out).glob("*.tar.gz"))
                 if not tarballs:
-                    what = f"{KEXEC_INSTALLER} holds no .tar.gz; take it from nixos-images"
+                    what = f"{package} holds no .tar.gz; take it from nixos-images"
                     raise FleetError(f"{self.evaluator.path}/flake.nix: {what}")
                 tarball.value = tarballs[0]
             return tarball.value
@@ -104,6 +116,12 @@ class Builder:
                 raise
             raise FleetError(f"{self.evaluator.flake}: nix build failed: {last_error(error.stderr)}") from error
         return done.stdout.split()
+
+
+def _here() -> str:
+    """What this machine is, as Nix calls it."""
+    system, _, _, _, machine = os.uname()
+    return f"{machine}-{system.lower()}"
 
 
 # What changes between two closures

@@ -1,6 +1,7 @@
 """Nix's and nixos-rebuild's command lines and what they print: one function per verb, pure."""
 
 import getpass
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +16,9 @@ from nixherd.nix.declared import Declared
 from nixherd.nix.log import HOST_MARK, LOG_FORMAT
 
 NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
-_ROOT_ACCESS, _DECLARED, _DESCRIBE = (
+_ROOT_ACCESS, _DECLARED, _DETAILS, _OUTPUTS, _DESCRIBE = (
     Path(__file__).with_name(name).read_text(encoding="utf-8")
-    for name in ("root_access.nix", "declared.nix", "describe.nix")
+    for name in ("root_access.nix", "declared.nix", "details.nix", "outputs.nix", "describe.nix")
 )
 STORE_PATH = re.compile(r"^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+$")
 
@@ -78,6 +79,12 @@ class Evaluated:
     root_access: bool | None = None
     """whether one that was just installed has a way to root (root_access.nix)"""
 
+    system: str | None = None
+    """what it runs on, as `aarch64-linux`; None of a home, or where the configuration does not tell"""
+
+    details: Any = field(default=None, compare=False)
+    """how it is reached and deployed to (details.nix), unjudged"""
+
     @property
     def derivations(self) -> list[str]:
         return [drv for drv in (self.toplevel_drv, self.disko_drv) if drv]
@@ -102,6 +109,20 @@ def describe_declared(flake: str, host_ids: Iterable[str], *, is_nixos: bool) ->
     """Evaluate what hosts declare of secrets, all at once, and nothing else of them."""
     question = "hostsDeclared" if is_nixos else "homesDeclared"
     return _eval(f"{flake}#{configurations(is_nixos=is_nixos)}", _asked(question, host_ids))
+
+
+def describe_details(flake: str, names: Iterable[str], *, is_nixos: bool) -> list[str]:
+    """Evaluate what configurations say of how they are reached and deployed to, all at once, and nothing else."""
+    question = "hostsDetails" if is_nixos else "homesDetails"
+    return _eval(f"{flake}#{configurations(is_nixos=is_nixos)}", _asked(question, names))
+
+
+def outputs(flake: str, marker: str) -> list[str]:
+    """Give the names of all configurations of the flake, none of which is evaluated, and its output nixherd.hosts.
+
+    `.` alone is the set of all outputs.
+    """
+    return _eval(f"{flake}#.", f"({_OUTPUTS}) {nix_string(marker)}")
 
 
 def describe_built(flake: str, names: Iterable[str], *, is_nixos: bool) -> list[str]:
@@ -153,8 +174,11 @@ def repl(flake: str, configurations: str | None = None, path: Sequence[str] = ()
 
 
 _QUESTIONS = (
-    f"(({_DESCRIBE}) {{ mark = {nix_string(HOST_MARK)}; rootAccess = ({_ROOT_ACCESS}); declared = ({_DECLARED}); }})"
+    f"(({_DESCRIBE}) {{ mark = {nix_string(HOST_MARK)}; rootAccess = ({_ROOT_ACCESS}); declared = ({_DECLARED}); "
+    f"details = ({_DETAILS}); }})"
 )
+WORDING = hashlib.sha256(f"{_QUESTIONS}{_OUTPUTS}".encode()).hexdigest()
+"""of what is asked of a flake: another one would be answered otherwise"""
 
 
 def _asked(question: str, ids: Iterable[str]) -> str:
@@ -232,6 +256,8 @@ def evaluated(host_id: str, values: Mapping[str, Any]) -> Evaluated:
         declared=declared.parse(host_id, values["declared"]),
         health=values["health"],
         root_access=_flag(values["rootAccess"]),
+        system=str(values["system"]) if values["system"] else None,
+        details=values["details"],
     )
 
 

@@ -1,10 +1,11 @@
 # What nixherd asks of a flake's configurations: functions from `nixosConfigurations` or `homeConfigurations` to values
 # that JSON has words for. `mark` begins what is traced before a host is evaluated, so that its warnings are known to be
-# its own; `rootAccess` is root_access.nix, `declared` declared.nix.
+# its own; `rootAccess` is root_access.nix, `declared` declared.nix, `details` details.nix.
 {
   mark,
   rootAccess,
   declared,
+  details,
 }: let
   # By name; null for a configuration that does not exist.
   each = ids: describe: configurations:
@@ -29,8 +30,10 @@
     grubEfi = false;
     guestAgent = null;
     ssh = null;
+    system = null;
     rootAccess = null;
     declared = null;
+    details = null;
     health = {};
   };
   # `or` wherever a flake need not have the attribute: what is missing is judged by those who need it.
@@ -68,6 +71,8 @@
       ssh = c.services.openssh.enable or null;
       rootAccess = rootAccess c;
       health = c.nixherd.healthChecks or {};
+      system = configuration.pkgs.stdenv.hostPlatform.system or c.nixpkgs.hostPlatform.system or null;
+      details = details.host c;
       declared = declared.host c;
     };
   home = configuration:
@@ -76,6 +81,7 @@
       toplevel = configuration.activationPackage.outPath;
       toplevelDrv = configuration.activationPackage.drvPath;
       declared = declared.home (configuration.config or {});
+      details = details.home (configuration.config or {});
     };
   # For nix-eval-jobs, which takes a derivation each: with what is asked of the host beside it.
   jobs = describe: toplevel: ids: configurations: let
@@ -89,6 +95,10 @@ in {
   # What they declare of secrets, alone: also of those whose toplevel cannot be evaluated.
   hostsDeclared = ids: each ids (marked (configuration: declared.host configuration.config));
   homesDeclared = ids: each ids (marked (configuration: declared.home (configuration.config or {})));
+
+  # What they say of how their machines are reached and deployed to, alone.
+  hostsDetails = ids: each ids (marked (configuration: details.host configuration.config));
+  homesDetails = ids: each ids (marked (configuration: details.home (configuration.config or {})));
 
   hostJobs = jobs (marked host) (c: c.config.system.build.toplevel);
   homeJobs = jobs (marked home) (c: c.activationPackage);

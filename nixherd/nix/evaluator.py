@@ -11,13 +11,12 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
-from urllib.parse import parse_qs, urlsplit
 
-from nixherd.base.errors import FAILURES, FleetError, ProcessFailed, Usage
+from nixherd.base.errors import FAILURES, FleetError, ProcessFailed
 from nixherd.base.process import run
 from nixherd.base.run import Run
 from nixherd.base.terminal import say, worded
@@ -25,14 +24,13 @@ from nixherd.base.waiting import Once, OncePer, ahead
 from nixherd.nix import commands as nix
 from nixherd.nix.commands import Evaluated, configurations, evaluated, jobs_of
 from nixherd.nix.declared import Declared
-from nixherd.nix.errors import explain, explain_failure, last_error
+from nixherd.nix.errors import explain, explain_failure
 from nixherd.nix.log import EvaluationProgress, Warnings, shown
 from nixherd.nix.store_source import StoreSource
 
 EVAL_JOBS = "nix-eval-jobs"
 EVAL_JOBS_HELP = (EVAL_JOBS, "--help")
 BYTES_PER_WORKER = 4 << 30  # after which it begins anew; its own default
-_TIMEOUT = 600.0  # seconds
 DEADLINE = 1800.0  # seconds
 HELP_DEADLINE = 60.0
 # What a host of real NixOS adds to an evaluation of several, and how much of what is free may be used.
@@ -84,45 +82,6 @@ def _hosts_of_job(line: str) -> list[str]:
         return []
 
 
-@dataclass(frozen=True)
-class Flake:
-    """`url` is locked: it names this very revision, wherever the reference leads later. Its files are at `path`.
-
-    They are input, as are those of a checkout: `nixherd.fleet.world` tells what their evaluation sees.
-    """
-
-    url: str
-    path: Path
-    revision: str | None
-
-
-def lock_flake(reference: str) -> Flake:
-    """Lock a flake reference. Raise Usage for what is not one, FleetError when it cannot be fetched."""
-    if not reference or reference.startswith("-") or not reference.isprintable() or "#" in reference:
-        raise Usage(f"flake={reference} is not a flake reference; write one like github:owner/fleet")
-    try:
-        document = json.loads(run(nix.flake_metadata(reference), timeout=_TIMEOUT).stdout)
-        url = str(document["url"])
-        return Flake(url, _below(Path(document["path"]), url), document.get("revision"))
-    except ProcessFailed as error:
-        if not error.stderr:
-            raise
-        if "requires lock file changes" in error.stderr:
-            what = "its flake.lock is missing or lacks an input; `nix flake lock` there, and commit it"
-            raise FleetError(f"flake={reference}: {what}") from error
-        raise FleetError(f"flake={reference}: {last_error(error.stderr)}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise FleetError(f"flake={reference}: nix flake metadata printed something unexpected ({error!r})") from error
-
-
-def _below(source: Path, url: str) -> Path:
-    """Return where a flake is in the source that a reference names: its `dir=`."""
-    directory = source.joinpath(*parse_qs(urlsplit(url).query).get("dir", ()))
-    if not directory.resolve().is_relative_to(source):
-        raise Usage(f"flake={url}: its directory is not in it")
-    return directory
-
-
 class Source(Protocol):
     """The flake that is evaluated: as Nix is told it, and its revision at this moment, None where nobody can say."""
 
@@ -134,13 +93,16 @@ class Source(Protocol):
 
 
 class Hosts(Protocol):
-    """A fleet: the flake's directory, and which of its hosts are homes."""
+    """A fleet: the flake's directory, which of its hosts are homes, and how the flake calls those of another id."""
 
     @property
     def path(self) -> str: ...
 
     @property
     def homes(self) -> Collection[str]: ...
+
+    @property
+    def attributes(self) -> Mapping[str, str]: ...
 
 
 class Evaluator:
@@ -155,9 +117,11 @@ class Evaluator:
         self.together: tuple[str, ...] = ()
         """the hosts that are evaluated together, where that began ahead"""
         self._homes, self._find_source = fleet.homes, source
+        self._attributes = fleet.attributes
         self._source: Once[Source] = Once(f"{self.path}: finding the flake")
         self._results: OncePer[tuple[str, ...], Found] = OncePer(f"{self.path}: evaluating")
         self._declared: OncePer[tuple[str, ...], Outcomes[Declared]] = OncePer(f"{self.path}: evaluating its secrets")
+        self._details: OncePer[tuple[str, ...], Outcomes[Any]] = OncePer(f"{self.path}: reading what hosts say")
         self._store_source: Once[StoreSource] = Once(f"{self.path}: finding its source")
         self._knows_jobs: Once[bool] = Once(f"looking for {EVAL_JOBS}")
 
@@ -182,6 +146,7 @@ class Evaluator:
         """Evaluate anew: the fleet's files were changed."""
         self._results.clear()
         self._declared.clear()
+        self._details.clear()
         self._store_source.forget()
         self._source.forget()
 
@@ -205,9 +170,11 @@ class Evaluator:
         if isinstance(result, FleetError):
             raise result
         if result is None:
-            place = f"{nix.configurations(is_nixos=is_nixos)}.{host_id}"
-            raise FleetError(f"{self.path}/flake.nix: it has no {place}; add it")
+            raise FleetError(f"{self.path}/flake.nix: it has no {self._place(host_id)}; add it")
         return result
+
+    def _place(self, host_id: str) -> str:
+        return f"{nix.configurations(is_nixos=host_id not in self._homes)}.{self._attributes.get(host_id, host_id)}"
 
     def declared(self, host_ids: Sequence[str], host_id: str) -> Declared:
         """Evaluate what a host declares of secrets, all of `host_ids` of its kind together; once, without toplevels.
@@ -217,25 +184,62 @@ class Evaluator:
         for once in list(self._results.values()):
             if isinstance(config := (once.known or {}).get(host_id), Evaluated):
                 return config.declared
-        is_nixos = host_id not in self._homes
-        alike = tuple(each for each in host_ids if (each not in self._homes) == is_nixos)
-
-        def attempt(ids: Sequence[str]) -> Outcomes[Declared] | FleetError:
-            try:
-                return nix.parse_declared(self._asked(nix.describe_declared(self.flake, ids, is_nixos=is_nixos)))
-            except FleetError as error:
-                return error
-
-        with self._declared[alike] as results:
-            if results.is_empty:
-                results.value = _halved(alike, attempt(alike), attempt)
-                self._tell_warnings()
-            found = results.value.get(host_id)
+        found = self._apart(self._declared, host_ids, host_id, nix.describe_declared, nix.parse_declared)
         if isinstance(found, FleetError):
             return Declared(host_id, problem=str(found))
         if found is None:
-            return Declared(host_id, problem=f"{nix.configurations(is_nixos=is_nixos)}.{host_id} does not exist")
-        return self._placed(found)
+            return Declared(host_id, problem=f"{self._place(host_id)} does not exist")
+        return self._placed(replace(found, host_id=host_id))
+
+    def details(self, host_ids: Sequence[str], host_id: str) -> Any:
+        """Evaluate what a host says of how it is reached and deployed to, as `declared` does. Unjudged (details.nix).
+
+        FleetError when the flake does not have this host, or cannot be evaluated for it.
+        """
+        found = self._apart(self._details, host_ids, host_id, nix.describe_details, json.loads)
+        if isinstance(found, FleetError):
+            raise found
+        if found is None:
+            raise FleetError(f"{self.path}/flake.nix: it has no {self._place(host_id)}; add it")
+        return found
+
+    def _apart(
+        self,
+        all_results: OncePer[tuple[str, ...], Outcomes[T]],
+        host_ids: Sequence[str],
+        host_id: str,
+        question: Callable[..., list[str]],
+        parse: Callable[[str], Mapping[str, T | None]],
+    ) -> T | FleetError | None:
+        """Ask one question of all of `host_ids` of a host's kind, and nothing else of them; once."""
+        is_nixos = host_id not in self._homes
+        alike = tuple(each for each in host_ids if (each not in self._homes) == is_nixos)
+
+        def attempt(ids: Sequence[str]) -> Outcomes[T] | FleetError:
+            try:
+                found = parse(self._asked(question(self.flake, self._named(ids), is_nixos=is_nixos)))
+            except FleetError as error:
+                return error
+            return {id: found.get(name) for id, name in zip(ids, self._named(ids), strict=True)}
+
+        with all_results[alike] as results:
+            if results.is_empty:
+                results.value = _halved(alike, attempt(alike), attempt)
+                self._tell_warnings()
+            return results.value.get(host_id)
+
+    def _named(self, host_ids: Sequence[str]) -> list[str]:
+        """What the flake calls the configurations of these hosts."""
+        return [self._attributes.get(host_id, host_id) for host_id in host_ids]
+
+    def _by_id(self, found: Found, host_ids: Sequence[str]) -> dict[str, Evaluated | FleetError | None]:
+        """What was found by the flake's names, by the ids of hosts; what was not is left out."""
+        named = zip(host_ids, self._named(host_ids), strict=True)
+        results = {host_id: found[name] for host_id, name in named if name in found}
+        return {
+            host_id: replace(each, host_id=host_id) if isinstance(each, Evaluated) else each
+            for host_id, each in results.items()
+        }
 
     def _placed(self, declared: Declared) -> Declared:
         """With its files as they are below the fleet's directory; its `problem` says why that is not known."""
@@ -251,7 +255,8 @@ class Evaluator:
 
     def ahead(self, host_ids: Sequence[str]) -> None:
         """Begin to evaluate these hosts; `evaluate` waits for that when it is asked for some of them."""
-        self.together = tuple(host_ids)
+        if not set(host_ids) <= set(self.together):
+            self.together = tuple(host_ids)
         one_of_each_kind = {host_id in self._homes: host_id for host_id in host_ids}.values()
         ahead(*(partial(self.evaluate, host_ids, host_id) for host_id in one_of_each_kind))
 
@@ -295,26 +300,27 @@ class Evaluator:
         room = int(_available() * SHARE) // BYTES_PER_WORKER
         workers = max(1, min(os.cpu_count() or 1, room, len(host_ids)))
         roots = str(self.run.gc_roots)
-        argv = eval_jobs(self.flake, host_ids, is_nixos=is_nixos, roots=roots, workers=workers)
+        argv = eval_jobs(self.flake, self._named(host_ids), is_nixos=is_nixos, roots=roots, workers=workers)
         done = run(argv, timeout=DEADLINE, check=False, out=lambda line: progress.take(_hosts_of_job(line)))
         self.warnings.take(done.stderr, are_hosts_known=False)  # several are evaluated at a time
-        return parse_jobs(done.stdout.splitlines(), Path(self.path))
+        return self._by_id(parse_jobs(done.stdout.splitlines(), Path(self.path)), host_ids)
 
     def _try(self, host_ids: Sequence[str], *, progress: EvaluationProgress, is_nixos: bool) -> Found | FleetError:
         try:
-            argv = nix.describe(self.flake, host_ids, is_nixos=is_nixos)
-            return nix.parse_description(self._asked(argv, progress.follow()))
+            argv = nix.describe(self.flake, self._named(host_ids), is_nixos=is_nixos)
+            return self._by_id(nix.parse_description(self._asked(argv, progress.follow())), host_ids)
         except FAILURES as error:
             return worded(error, f"{self.path}: evaluating {', '.join(host_ids)}")
 
     def as_of(self, host_ids: Sequence[str], revision: str) -> Mapping[str, str]:
         """The systems of hosts with the flake's revision in them, were it this one; unknown ones are left out."""
         try:
-            text = self.ask(nix.as_of(self.flake, host_ids, revision))
+            text = self.ask(nix.as_of(self.flake, self._named(host_ids), revision))
         except FleetError:  # it cannot be another one
             return {}
         found: dict[str, str | None] = json.loads(text)
-        return {host_id: system for host_id, system in found.items() if system}
+        named = zip(host_ids, self._named(host_ids), strict=True)
+        return {host_id: system for host_id, name in named if (system := found.get(name))}
 
     def ask(self, argv: Sequence[str]) -> str:
         """Return what an evaluation of the flake prints. FleetError with where in the fleet's files it fails."""

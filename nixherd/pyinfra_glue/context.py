@@ -13,7 +13,8 @@ from nixherd.fleet.models import Fleet
 from nixherd.gate.results import Result
 from nixherd.locate.neighbours import Sightings
 from nixherd.nix.builder import Builder
-from nixherd.nix.evaluator import Evaluator, Flake
+from nixherd.nix.evaluator import Evaluator
+from nixherd.nix.flakes import Flake
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.ssh.ssh_config import Answers
 

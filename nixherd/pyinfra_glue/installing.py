@@ -250,7 +250,7 @@ def findings(host: Host) -> list[str]:
 def boot_installer(host: Host) -> None:
     """Upload the flake's installer and jump into it. FleetError when the machine cannot take it."""
     host_id, connector, machine = fleet_host(host).id, connector_of(host), machine_for(host)
-    tarball = context_of(host).builder.kexec_tarball()
+    tarball = context_of(host).builder.kexec_tarball(evaluated(host).system)
     sudo = "" if connector.destination().user == "root" else "sudo -n "
     require_still_installable(host, BOOT)
     output_of(machine, f"{sudo}true", what=f"becoming root (`{sudo}true`)")

@@ -18,6 +18,7 @@ from nixherd.deploy.commit_policy import DATA_KEYS, Gate, required_by_hosts
 from nixherd.deploy.hooks import Hooks
 from nixherd.deploy.options import Options
 from nixherd.deploy.report import Journal, new_directory
+from nixherd.fleet.completing import completed
 from nixherd.fleet.groups import (
     HOST_DATA,
     check_data,
@@ -32,7 +33,8 @@ from nixherd.fleet.groups import (
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.place import OF_THE_TREE, PROJECT, fleet_around, personal_data
 from nixherd.fleet.revisions import Tree
-from nixherd.nix.evaluator import Evaluator, Flake, Source, lock_flake
+from nixherd.nix.evaluator import Evaluator, Source
+from nixherd.nix.flakes import Flake, lock_flake
 from nixherd.proxmox.hypervisor import Definitions, Hypervisor
 from nixherd.pyinfra_glue import cli
 from nixherd.pyinfra_glue.context import Context, RollCall
@@ -48,6 +50,7 @@ _OF_MACHINES = (
     "operations.machines.",
     *(f"operations.nixos.{name}" for name in ("activated", "copied", "gc", "profile", "rollback")),
 )
+_LISTING = "debug-inventory"
 # pyinfra's own ideas of order and failure, and what a deployment has instead.
 _NOT_IN_ROLLOUTS = {
     "serial": "a deployment goes in waves: give hosts `wave`, `canary` or `role`",
@@ -103,18 +106,23 @@ def inventory_beside(file: str, only: str = "*") -> dict[str, list[Entry]]:
             Hooks.of_operator()  # a wrong one is said before anything is evaluated
         token_file = expanded(token_file_of(here, options))
         run = Run(fleet.id)
+        if context:
+            context.call_on_close(run.close)
         evaluator = Evaluator(fleet, run, _source(fleet, flake, gate))
         if verified:
             evaluator.source = verified
         is_rollout = bool(context) and any(each.rollout for each in files)
         waits = is_rollout and from_flake and only_rollouts
+        asks = _asked(words, files)
+        if words and words[0] != _LISTING and not asks["api_only"]:
+            fleet = completed(fleet, selected, evaluator, whole=waits)
+        _check_deployments(here, options, fleet, selected)
         shared = Context.of(
             *(evaluator, Hypervisor(fleet, token_file, definitions), flake),
             must_be_signed=gate is not None,
             roll_call=RollCall(selected, evaluator.ahead) if waits else None,
         )
         if context:
-            context.call_on_close(run.close)
             cli.put_right(context, shared)
             # a plan leaves none of its own
             if data_said(options, "journal") or (is_rollout and not options.get("dry")):
@@ -123,7 +131,7 @@ def inventory_beside(file: str, only: str = "*") -> dict[str, list[Entry]]:
     data = {
         **for_all([personal_data()]),
         "context": shared,
-        **_asked(words, files),
+        **asks,
         **({"without_order": problem} if problem else {}),
     }
     inventory["all"] = [(f"@fleet/{id}", {**data, "host_id": id}) for id in fleet.hosts]

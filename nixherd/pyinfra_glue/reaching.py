@@ -161,6 +161,8 @@ class MachineConnector(PinnedConnector):
         if self.here:
             return self._be_here()
         context, host, hints = self.context, self.fleet_host, self.hints
+        if host.unread:
+            raise FleetError(f"{host.id}: {host.unread.removeprefix(f'{host.id}: ')}")
         # else the pinned key is all that the machine has to prove in this run, wherever it is found
         must_vouch = self.installs or self.host.data.get("may_install")
         search = None if must_vouch else self._search(hints, how)
@@ -264,7 +266,7 @@ class MachineConnector(PinnedConnector):
         names = tuple(dict.fromkeys(name for name in (host.ssh_alias, host.id, place.address) if name))
         try:
             installed = place.epoch is Epoch.FINAL
-            port = int(given) if given else None
+            port = int(given) if given else host.port if installed else None
             way = config.way_to(names, self.data["ssh_user"], port, address=place.address, installed=installed)
             line = known_hosts_line([way.address], place.host_key, port=way.port)  # this place's key and nothing else
             known_hosts = self._keep(f"{place.epoch}", line)
@@ -285,7 +287,8 @@ class MachineConnector(PinnedConnector):
 
     def _pin_of(self, names: Collection[str]) -> tuple[str, Path] | None:
         """Under which name, in which file, the key of a hop is kept that is a host of the fleet."""
-        for host in self.context.fleet.hosts.values():
+        # a name that others give themselves is the host's whose id it is
+        for host in sorted(self.context.fleet.hosts.values(), key=lambda each: each.id not in names):
             known = {host.id, host.ssh_alias, host.hostname, *reach.addresses(host)}
             if not known.isdisjoint(names) and (key := self.context.keys.pinned(host.id)):
                 name = host.id.lower()  # OpenSSH looks for what it is told in lines that it has put into lower case

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nixherd.fleet.nix_values import NixPath
-from nixherd.fleet.validate import find
+from tests.judged import find
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY"
 STRONGEST = ("readonly", "access", "healthChecks")

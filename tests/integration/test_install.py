@@ -109,8 +109,9 @@ def test_never_without_the_right_host_key_nor_where_a_system_is_pinned(metal: Me
     address = f"ssh_hostname={metal.address}"
     nobody = metal.install(address, check=False)
     assert nobody.says(HOST) == [
-        f"{HOST}: hosts.nix has a placeholder for its publicKey, so no host key is known to pin; say which one it "
-        "shows now with --data host_key='ssh-ed25519 …'"
+        f"{HOST}: hosts.nix pins no host key of it (publicKey), so it is not connected to; `nixherd trust {HOST}` "
+        "pins the one that it proves to have; to install it, say which one it shows now with --data "
+        "host_key='ssh-ed25519 …'"
     ]
     another = metal.install(address, f"host_key={OTHER_KEY}", "install_user=abl030", check=False)
     [line] = another.says(HOST)

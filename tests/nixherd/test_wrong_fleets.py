@@ -37,8 +37,6 @@ HOSTS_NIX: list[tuple[str, Edit, str]] = [
      "hosts.nix: my caddy: is not a name for a host; use letters, digits, '-', '_' and '.'"),
     ("id of two lines", ("caddy = {", '"a\\nb" = {'),
      "hosts.nix: 'a\\nb': is not a name for a host; use letters, digits, '-', '_' and '.'"),
-    ("no hostname", ('hostname = "caddy";', ""),
-     "hosts.nix: caddy.hostname: missing; add the machine's real hostname"),
     ("bad hostname", ('hostname = "caddy"', 'hostname = "-caddy.$(id)"'),
      "hosts.nix: caddy.hostname: '-caddy.$(id)' is not a hostname; "
      "write letters, digits and '-', at most 63 between dots"),
@@ -70,7 +68,8 @@ HOSTS_NIX: list[tuple[str, Edit, str]] = [
     ("configuration in quotes", ("./hosts/dev/configuration.nix", '"./hosts/dev/configuration.nix"'),
      f"hosts.nix: dev.configurationFile: is a string, not a path; {PATH_REMEDY}"),
     ("nothing to configure", ("homeFile = ./hosts/caddy/home.nix;", ""),
-     "hosts.nix: caddy.homeFile: missing, and so is configurationFile; add one, or both for a NixOS host"),
+     "hosts.nix: caddy.homeFile: missing, so is configurationFile, and the flake has neither nixosConfigurations nor "
+     "homeConfigurations of this name; add one of the files, both for a NixOS host, or the configuration"),
     ("a flag in quotes", ("sudoPasswordless = true", 'sudoPasswordless = "true"'),
      "hosts.nix: proxmox-vm.sudoPasswordless: is a string, not a boolean; write true or false"),
     ("a hash that is not a string", ("sudoPasswordless = true", "initialHashedPassword = 5"),

@@ -11,7 +11,7 @@ from nixherd.deploy.report import Journal, entries
 from nixherd.fleet.models import Fleet, GuestType, Origin, Vm
 from nixherd.operations import proxmox
 from tests.nixherd.proxmox.conftest import Emulator
-from tests.runs import Perform, evaluates_to, vm
+from tests.runs import Perform, evaluates_to, has_installer, vm
 from tests.shared import Shared
 
 pytestmark = pytest.mark.xdist_group("emulator")
@@ -89,7 +89,7 @@ def test_every_finding_is_a_line_and_fails_the_host(run: Perform, emulator: Emul
 
 def test_what_the_flake_lacks_is_found_before_the_clone(run: Perform, shared: Shared, emulator: Emulator) -> None:
     evaluates_to(shared, disko_script=None, devices=("/dev/vda",))
-    shared.builder._installer.value = "[]"
+    has_installer(shared, "other")
     outcome = run(proxmox.validate, data={"extra_files": {"x": "/nowhere"}})
     assert [line.partition(";")[0].partition(", but")[0] for line in outcome.said[-5:]] == [
         "dev: disko formats /dev/vda",

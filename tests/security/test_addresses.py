@@ -10,8 +10,8 @@ from pyinfra.api.host import Host
 
 from nixherd.base.ssh_keys import generate_ed25519
 from nixherd.fleet.models import Device
-from nixherd.fleet.validate import find
 from nixherd.locate import neighbours
+from tests.judged import find
 from tests.nixherd.conftest import base_root, operator_key, sshd  # noqa: F401  (fixtures)
 from tests.nixherd.fleet.test_validate import DEFINITIONS, HOSTS
 from tests.nixherd.proxmox.conftest import Emulator, emulator, started  # noqa: F401

@@ -20,7 +20,8 @@ from nixherd.fleet.load import ABSENT, Leaf, load_fleet, require_exactly
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet
 from nixherd.nix.commands import Evaluated, nix_string
 from nixherd.nix.edit import CannotEdit, NixText, attribute_name
-from nixherd.nix.evaluator import Evaluator, Flake
+from nixherd.nix.evaluator import Evaluator
+from nixherd.nix.flakes import Flake
 from nixherd.proxmox import preflight
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.proxmox.preflight import host_facts, survey

@@ -7,7 +7,7 @@ import pytest
 
 from nixherd.deploy.installation import obstacles
 from tests.nixherd.proxmox.fleets import FLEET
-from tests.runs import DESCRIBED
+from tests.runs import DESCRIBED, has_installer
 from tests.shared import Shared
 
 
@@ -15,7 +15,7 @@ from tests.shared import Shared
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     found = Shared(FLEET, tmp_path / "token")
-    found.builder._installer.value = '["kexec-installer"]'
+    has_installer(found)
     return found
 
 
@@ -51,5 +51,5 @@ def test_a_key_that_is_no_key_is_one_of_the_findings(shared: Shared) -> None:
     path.parent.mkdir(parents=True)
     path.write_text("no key")
     path.chmod(0o600)
-    shared.builder._installer.value = "[]"
+    has_installer(shared, "other")
     assert len(findings(shared, "x")) == 3

@@ -96,7 +96,7 @@ def test_a_key_whose_private_half_is_gone_stays_pinned_in_the_run(keys: HostKeys
 
 
 def test_a_metal_host_answers_with_the_key_that_was_pinned_since(keys: HostKeys) -> None:
-    with pytest.raises(FleetError, match=r"hosts.nix has a placeholder for its publicKey"):
+    with pytest.raises(FleetError, match=r"hosts.nix pins no host key of it"):
         places(keys)
     public = keys.ensure("dev").public
     keys.forget("dev")

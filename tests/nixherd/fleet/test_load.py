@@ -184,8 +184,15 @@ def test_a_directory_that_is_none(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path}/none: no such directory; FLEET names the directory of the fleet's flake"
     with pytest.raises(FleetInvalid) as caught:
         load_fleet(tmp_path)
-    missing = f"{tmp_path}/hosts.nix: missing; FLEET names the directory that holds the fleet's hosts.nix"
-    assert str(caught.value) == missing
+    missing = f"{tmp_path}: it has neither flake.nix nor hosts.nix"
+    assert str(caught.value) == f"{missing}; FLEET names the directory of the fleet's flake"
+    (tmp_path / "hive.nix").touch()
+    with pytest.raises(FleetInvalid, match=r"nor hosts.nix; hive.nix is a hive without a flake, which is not read; "):
+        load_fleet(tmp_path)
+
+
+def test_a_hostname_that_is_not_said_is_the_id(make_fleet: MakeFleet) -> None:
+    assert load_fleet(make_fleet(('hostname = "dev";', ""))).hosts["dev"].hostname == "dev"
 
 
 @pytest.mark.nix

@@ -6,9 +6,9 @@ import pytest
 
 from nixherd.base.errors import Finding
 from nixherd.base.names import parse_size
-from nixherd.fleet.load import settings_of
 from nixherd.fleet.models import CloudInitSettings, ContainerSettings, Device, GuestType, Settings
 from nixherd.fleet.nix_values import NixSet
+from nixherd.fleet.parse import settings_of
 from nixherd.fleet.schema import Place, read
 from nixherd.fleet.validate import check_fields, kind_of
 

@@ -11,12 +11,11 @@ from nixherd.deploy.options import Options
 from nixherd.fleet.field_types import is_address, parse_fingerprint
 from nixherd.fleet.groups import groups_of
 from nixherd.fleet.health_checks import Check
-from nixherd.fleet.load import _fleet
-from nixherd.fleet.models import Access, Fleet
+from nixherd.fleet.models import Access
 from nixherd.fleet.nix_values import NixPath
-from nixherd.fleet.validate import find
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.trust.enrol import render_overview
+from tests.judged import find, parsed
 from tests.properties import examples
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHr0XQJzPKAyGJHXvWcsDGeSw3aLPLCHdTQbnrBHtmY operator"
@@ -91,15 +90,9 @@ def _paths(value: Any) -> list[tuple[str, ...]]:
 _PATHS = [path for path in _paths({"hosts": HOSTS, "definitions": DEFINITIONS}) if path]
 
 
-def _parsed(hosts: Any, definitions: Any) -> Fleet:
-    from pathlib import Path
-
-    return _fleet(Path("/f"), hosts, definitions or {}, [])
-
-
 def test_the_example_is_sound() -> None:
     assert find(HOSTS, DEFINITIONS) == []
-    fleet = _parsed(HOSTS, DEFINITIONS)
+    fleet = parsed(HOSTS, DEFINITIONS)
     dev, doc = fleet.vms["dev"], fleet.vms["doc"]
     assert dev.vmid == 110
     assert ([host.id for host in fleet.neighbours_of(dev)], fleet.networks_of(dev)) == (["doc"], ("10.0.0.0/24",))
@@ -158,7 +151,7 @@ def test_every_fleet_is_refused_in_lines_or_understood(changes: list[tuple[tuple
         assert "; " in finding
     if not all(finding.is_warning for finding in findings):
         return
-    fleet = _parsed(files["hosts"], files["definitions"])
+    fleet = parsed(files["hosts"], files["definitions"])
     for host in fleet.hosts.values():
         assert isinstance(host.access, Access)
         assert all(is_address(address) for address in host.addresses or ())

@@ -33,19 +33,19 @@ def test_what_is_begun_ahead_is_waited_for_and_its_error_is_seen_later(
 ) -> None:
     nix("kexec-installer")
     before = threading.active_count()
-    ahead(shared.builder.kexec_tarball)
+    ahead(lambda: shared.builder.kexec_tarball("aarch64-linux"))
     with pytest.raises(FleetError, match="nix build failed"):
-        shared.builder.kexec_tarball()
+        shared.builder.kexec_tarball("aarch64-linux")
     while threading.active_count() > before:
         threading.Event().wait(0.01)
 
 
 def test_the_installer_is_a_tarball_of_the_flakes(shared: Shared, nix: Callable[..., FakeNix]) -> None:
     fake = nix()
-    shared.builder.require_installer()
+    shared.builder.require_installer("aarch64-linux")
     fake.out.mkdir()
     with pytest.raises(FleetError, match=r"kexec-installer holds no .tar.gz; take it from nixos-images"):
-        shared.builder.kexec_tarball()
-    shared.builder._tarball.forget()
+        shared.builder.kexec_tarball("aarch64-linux")
+    shared.builder._tarballs.clear()
     (fake.out / "installer.tar.gz").touch()
-    assert shared.builder.kexec_tarball() == fake.out / "installer.tar.gz"
+    assert shared.builder.kexec_tarball("aarch64-linux") == fake.out / "installer.tar.gz"

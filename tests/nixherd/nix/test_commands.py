@@ -30,6 +30,8 @@ def described(**changes: object) -> str:
         "rootAccess": False,
         "health": {},
         "declared": {"sops": [], "others": []},
+        "system": "aarch64-linux",
+        "details": None,
     }
     return json.dumps({"dev": about | changes, "nosuch": None})
 
@@ -42,6 +44,7 @@ def test_description_becomes_values() -> None:
     assert (dev.toplevel, dev.configuration_revision, dev.devices) == (TOPLEVEL, None, ("/dev/sda",))
     assert dev.derivations == [f"{TOPLEVEL}.drv", f"{SCRIPT}.drv"]
     assert (dev.guest_agent, dev.ssh, dev.root_access) == (True, None, False)
+    assert dev.system == "aarch64-linux"
     assert dev.declared == Declared("dev")
 
 

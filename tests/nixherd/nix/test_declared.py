@@ -1,6 +1,7 @@
 """What a configuration declares of secrets: known by itself, and of which file of the repository."""
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,7 @@ HOSTS = ("none", "usual", "incomplete", "homes", "special", "boxes", "broken", "
 
 class Hosts:
     homes = ("ann@x",)
+    attributes: Mapping[str, str] = {}
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)

@@ -9,7 +9,7 @@ import pytest
 from nixherd.base.errors import FleetError
 from nixherd.fleet.revisions import Tree
 from nixherd.nix import evaluator as evaluation
-from nixherd.nix.evaluator import Flake
+from nixherd.nix.flakes import Flake
 from tests.nixherd.nix.conftest import FakeNix
 from tests.shared import Shared
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from nixherd.base.errors import Finding
-from nixherd.fleet.validate import find
 from tests.fuzz.names import fleet
+from tests.judged import find
 
 MakeFleet = Callable[..., Path]
 Edit = tuple[str, str]

@@ -13,8 +13,8 @@ from nixherd.cli.main import run
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.near_names import judge
 from nixherd.fleet.schema import Place
-from nixherd.fleet.validate import find
 from tests.fuzz.names import fleet
+from tests.judged import find
 from tests.security.names.conftest import ROOT, MakeFleet, on_guest, on_host
 
 # The fleet that this was made for

@@ -15,7 +15,7 @@ from nixherd.base.errors import FleetInvalid
 from nixherd.cli.parameters import _completions
 from nixherd.fleet import load as loading
 from nixherd.fleet.load import load_fleet
-from nixherd.nix.evaluator import lock_flake
+from nixherd.nix.flakes import lock_flake
 from nixherd.proxmox.hypervisor import Definitions
 from tests.security.tree.conftest import MakeFleet, note_of, noted, say
 

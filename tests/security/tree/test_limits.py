@@ -11,7 +11,7 @@ from nixherd.base.errors import DeadlineExceeded, FleetError, FleetInvalid
 from nixherd.base.process import Limits
 from nixherd.fleet import load as loading
 from nixherd.fleet.load import load_fleet, require_exactly
-from nixherd.nix.evaluator import lock_flake
+from nixherd.nix.flakes import lock_flake
 from tests.conftest import HOSTS_NIX
 from tests.security.tree.conftest import MakeFleet, note_of, noted, say
 

@@ -14,7 +14,7 @@ from nixherd.base.errors import FleetInvalid, Refused
 from nixherd.fleet import world
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.world import look
-from nixherd.nix.evaluator import lock_flake
+from nixherd.nix.flakes import lock_flake
 from nixherd.proxmox.hypervisor import Definitions
 from tests.security.tree.conftest import MakeFleet, say
 

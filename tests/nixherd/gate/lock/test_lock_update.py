@@ -113,7 +113,7 @@ def test_the_gate_is_nixherd_check_unless_another_is_said(forge: Forge) -> None:
     assert run(["lock", "update", *MERGE]) == 4
     said = forge.capture.readouterr().err
     assert "origin/main itself stops at the gate, so nothing is updated: " in said
-    assert "hosts.nix" in said  # which this fleet has not: they are check's own words
+    assert "flake.nix: it has neither nixosConfigurations nor" in said  # they are check's own words
 
 
 def test_the_gate_knows_nothing_of_what_pushes(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def test_an_installer_is_roots(shared: Shared) -> None:
 
 def test_an_installed_machine_shows_the_key_that_we_know_and_never_the_agents(shared: Shared) -> None:
     with pytest.raises(
-        Absent, match=r"an installed system answers, but hosts.nix has a placeholder .* put its publicKey"
+        Absent, match=r"an installed system answers, but hosts.nix pins no publicKey of it .* put its publicKey"
     ):
         places(shared, FakeClient(system="ID=nixos\n"))
     held = shared.keys.to_install("dev").public

@@ -51,7 +51,9 @@ def test_what_its_operator_says_of_it(shared: Shared) -> None:
 
 
 def test_without_a_key_there_is_nobody_to_ask(shared: Shared) -> None:
-    with pytest.raises(Absent, match=r"no host key is known to pin; say which one it shows now with --data host_key="):
+    with pytest.raises(
+        Absent, match=r"is not connected to; `nixherd trust .*; to install it, say which one it shows now"
+    ):
         metal(shared, Hints("192.0.2.9"))
 
 

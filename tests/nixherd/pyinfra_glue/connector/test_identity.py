@@ -269,5 +269,5 @@ def test_an_installed_system_needs_no_mark(
 def test_without_any_key_nobody_is_asked(run: Callable[..., Host], sshd: Sshd, said: Said) -> None:
     sshd.start(new_key())
     assert not run("metal").connected
-    assert any("no host key is known to pin; say which one it shows now" in line for line in said())
+    assert any("pins no host key of it (publicKey), so it is not connected to" in line for line in said())
     assert "Connection from" not in sshd.log.read_text()
