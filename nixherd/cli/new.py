@@ -117,6 +117,7 @@ def _scaffold(
     front: Front, request: Request, how: Mapping[str, Any], scratch: Path, repository: Repository | None
 ) -> Scaffold:
     fleet = load_fleet(front.root)
+    fleet.require_hosts_file("add a configuration to it by hand")
     front.__dict__["fleet"] = fleet
     token_file = None if how["offline"] or not front.token_path.exists() else front.token_path
     ask = partial(_ask, quiet=how["yes"])

@@ -69,8 +69,8 @@ def _details(evaluator: Evaluator, host_ids: tuple[str, ...], host_id: str, *, w
         if whole:
             return evaluator.evaluate(host_ids, host_id).details
         return evaluator.details(host_ids, host_id)
-    except FAILURES as error:
-        return worded(error, f"{host_id}: reading what its configuration says")
+    except FleetError as error:
+        return error
 
 
 def _machines(fleet: Fleet, host_ids: Iterable[str]) -> Collection[str]:
@@ -95,8 +95,9 @@ def _host(fleet: Fleet, host_id: str, details: Any) -> Host:
         if not complete.user:
             what = f"who logs in there is not known: its {host.attribute} lets root or one admin with a key in, or"
             raise FleetError(f"{host_id}: {what} say user in {fleet.file}")
-    except FleetError as error:
-        return replace(host, unread=str(error).splitlines()[0])
+    except FAILURES as error:
+        failure = worded(error, f"{host_id}: reading what its configuration says")
+        return replace(host, unread=str(failure).splitlines()[0])
     return complete
 
 
@@ -111,7 +112,8 @@ def entry_of(details: Any) -> dict[str, Any]:
             entry["hostname"] = details["hostname"]
         if ports and 22 not in ports:
             entry.setdefault("port", ports[0])
-        user = details["user"] or ("root" if "root" in logins else logins[0] if len(logins) == 1 else None)
+        may_be_root = "root" in logins or "access" in entry  # forced commands are root's
+        user = details["user"] or ("root" if may_be_root else logins[0] if len(logins) == 1 else None)
         if user:
             entry.setdefault("user", user)
         if details["homeDirectory"]:

@@ -52,7 +52,8 @@ def _why_not(host_id: str, output: Output, found: Mapping[str, Configuration]) -
     if host_id in GROUPS:
         return f"'{host_id}' is the name of a group; rename it"
     if other := next((each for each in found if each.lower() == host_id.lower()), None):
-        return f"its name is that of {found[other]} but for case; rename one of them"
+        case = "" if other == host_id else " but for case"
+        return f"{host_id} is {found[other]}{case}; rename one of them"
     return None
 
 

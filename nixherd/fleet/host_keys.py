@@ -77,7 +77,7 @@ class HostKeys:
             return None
         what = f"{host_id}.publicKey: its private half is not in {self.private_key_file(host_id)}"
         remedy = "put it there, or a placeholder here to have a new key made"
-        return f"{self.fleet.path}/hosts.nix: {what}; {remedy}"
+        return f"{self.fleet.path}/{self.fleet.file}: {what}; {remedy}"
 
     def to_install(self, host_id: str) -> KeyPair:
         """The host key that the new system gets: generated here unless it was before.
@@ -91,7 +91,7 @@ class HostKeys:
     def owner(self, host_key: str, *, but: str) -> str | None:
         """The host, but for this one, whose key this is: pinned in hosts.nix, or generated here for it."""
         for other in self.fleet.hosts.values():
-            if other.id == but:
+            if self.fleet.machine_of(other.id) == self.fleet.machine_of(but):
                 continue
             known = [self._in_hosts_nix(other.id)]
             with suppress(FleetError):  # a key that cannot be used is nobody's

@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from nixherd.base.errors import Finding
+from nixherd.base.errors import Finding, FleetError
 from nixherd.fleet.health_checks import Check
 
 NO_VALUES: Mapping[str, str] = MappingProxyType({})
@@ -159,6 +159,11 @@ class Host:
             return self.configuration.output is Output.SYSTEM
         return self.configuration_file is not None
 
+    def require_read(self) -> None:
+        """FleetError unless all is known of it that there is to know."""
+        if self.unread:
+            raise FleetError(f"{self.id}: {self.unread.removeprefix(f'{self.id}: ')}")
+
     @property
     def attribute(self) -> Configuration:
         """Where the flake has its configuration."""
@@ -303,6 +308,17 @@ class Fleet:
     def homes(self) -> frozenset[str]:
         """The ids of the hosts that are homes, not machines."""
         return frozenset(host.id for host in self.hosts.values() if not host.is_nixos)
+
+    def machine_of(self, host_id: str) -> str:
+        """The host whose machine, and host key, it has: its own, but for a home of the flake on another host."""
+        host = self.hosts.get(host_id)
+        machine = self.hosts.get(host.hostname) if host and host.configuration and not host.is_nixos else None
+        return machine.id if machine and machine.is_nixos else host_id
+
+    def require_hosts_file(self, remedy: str) -> None:
+        """FleetError, with what to do by hand, where hosts are not written into hosts.nix."""
+        if self.file != HOSTS:
+            raise FleetError(f"{self.path}: its hosts are the configurations of its flake, not in {HOSTS}; {remedy}")
 
     def vm_of(self, host_id: str) -> Vm | None:
         """The guest that this host runs in, if it is one."""

@@ -3,7 +3,7 @@
 import functools
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class Outputs:
     systems: tuple[str, ...] = ()
     homes: tuple[str, ...] = ()
     macs: tuple[str, ...] = ()
-    hosts: Any = None
+    hosts: Any = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str, marker: str) -> "Outputs":

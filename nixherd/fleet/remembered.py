@@ -35,7 +35,9 @@ class Memory:
         path = os.path.realpath(directory)
         try:
             return cls(path, _key(path, world or look(path)))
-        except (FleetError, OSError):
+        except FleetError:  # it is said by whoever needs git, or these files
+            return cls(path, None)
+        except OSError:
             return cls(path, None)
 
     @property
@@ -72,9 +74,10 @@ def _key(path: str, world: World) -> str | None:
             return None
         seen = sorted(map(repr, world.fingerprint))
     else:
-        listed = repository.read("ls-files", "-v", "--stage", "-z", "--full-name", "--", ":/").stdout
+        words = ("-z", "--full-name", "--", repository.to_top)
+        listed = repository.read("ls-files", "-v", "--stage", *words).stdout
         rows = [row.partition("\t") for row in listed.split("\0") if row]
-        changed = repository.read("ls-files", "--modified", "-z", "--full-name", "--", ":/").stdout.split("\0")[:-1]
+        changed = repository.read("ls-files", "--modified", *words).stdout.split("\0")[:-1]
         # of files that git was told to overlook, the index has not what is there
         overlooked = [name for flag, _, name in rows if not flag.startswith("H ")]
         states = [_state(repository.top / name) for name in sorted({*changed, *overlooked})]

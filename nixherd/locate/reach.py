@@ -161,7 +161,8 @@ def look(hypervisor: Hypervisor, keys: HostKeys, host: Host, hints: Hints, how: 
     try:
         return ask_agent(hypervisor, keys, host, guest, how)
     except NoAgent as error:
-        pin = "" if keys.pinned(host.id) else f"put the host key of {host.id} into hosts.nix as its publicKey, or "
+        file = keys.fleet.file
+        pin = "" if keys.pinned(host.id) else f"put the host key of {host.id} into {file} as its publicKey, or "
         why = f"{label(vm)} has no guest agent, which alone could prove that a machine is it"
         raise Absent(why, f"{pin}have one run there (agent = true)") from error
     except AgentUnavailable as error:
@@ -187,7 +188,8 @@ def addresses(host: Host) -> list[str]:
 def _look_at_names(keys: HostKeys, host: Host, hints: Hints) -> Iterator[Place]:
     pinned = keys.pinned(host.id)
     if host.public_key and hints.host_key and not same_key(host.public_key, hints.host_key):
-        why = f"{host.id} has a publicKey in hosts.nix, so it is installed already and answers with that key alone"
+        why = f"{host.id} has a publicKey in {keys.fleet.file}, so it is installed already"
+        why += " and answers with that key alone"
         remedy = "leave --data host_key out, or put a placeholder there if it is to be installed anew"
         raise Refused(f"{why}; {remedy}")
     if pinned is None and hints.host_key is None:
@@ -293,7 +295,7 @@ def _require_installable(fleet: Fleet, keys: HostKeys, host: Host, seen: _Seen, 
     if why := why_not_ours(fleet, seen.guest.vm, seen.guest.config, seen.guest.node):
         raise Refused(why)  # whose word on its key would count for nothing
     if problem := keys.problem(host.id):
-        why = f"{seen.identity.label} answers as installed only, for hosts.nix pins the key of {host.id}"
+        why = f"{seen.identity.label} answers as installed only, for {fleet.file} pins the key of {host.id}"
         remedy = f"look at it, and if it is to be installed anew: {problem}"
         raise Refused(f"{why}; its agent says that it is the {seen.epoch}: {remedy}")
     if seen.epoch not in accepted:

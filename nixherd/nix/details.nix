@@ -1,8 +1,24 @@
 # What a configuration says of how its machine is reached and deployed to: the options of our module, which it need not
 # import, and what it says of itself. `host` is of a system's config, `home` of a home's.
 let
-  # Their checks are read with the rest of a host.
-  options = c:
+  # Their checks are read with the rest of a host. `access` may be a set, with what a machine needs for it beside; the
+  # usual one is not said.
+  options = c: let
+    found = named (c.nixherd or {});
+    access = found.access or null;
+    kind =
+      if builtins.isAttrs access
+      then access.kind or null
+      else access;
+  in
+    found
+    // {
+      access =
+        if kind == "shell"
+        then null
+        else kind;
+    };
+  named =
     builtins.intersectAttrs {
       access = null;
       address = null;
@@ -14,7 +30,7 @@ let
       tags = null;
       user = null;
       wave = null;
-    } (c.nixherd or {});
+    };
 in {
   host = c: let
     openssh = c.services.openssh or {};

@@ -15,7 +15,7 @@ def require_installable(fleet: Fleet, host_id: str, verb: str) -> None:
     """Refused unless the definitions let us wipe, install or reboot this machine.
 
     A guest must be a managed virtual machine and not readonly; another machine must still have a placeholder for
-    its publicKey, which is how hosts.nix says that it is to be installed.
+    its publicKey, which is how hosts.nix says that it is to be installed. FleetError where that is not known.
     """
     vm = fleet.vm_of(host_id)
     if vm is not None:
@@ -31,9 +31,10 @@ def require_installable(fleet: Fleet, host_id: str, verb: str) -> None:
     host = fleet.hosts.get(host_id)
     if host is None or host.public_key is not None:
         raise Refused(
-            f"{host_id} has a publicKey in hosts.nix, so it is installed already; refusing to {verb} it; "
+            f"{host_id} has a publicKey in {fleet.file}, so it is installed already; refusing to {verb} it; "
             "put a placeholder there if it is to be installed anew"
         )
+    host.require_read()  # its configuration may pin a key
 
 
 def require_rebootable(fleet: Fleet, host_id: str) -> None:

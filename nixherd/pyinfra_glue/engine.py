@@ -148,6 +148,7 @@ def begin_rollout(host: Host, **changes: Any) -> tuple[Rollout, HostRun]:
     Usage when what was said of the host cannot be meant. FleetError when another run deploys this fleet.
     """
     host_id = str(host.data.host_id)
+    fleet_host(host).require_read()
     options = options_of(host, **changes)
     if not fleet_host(host).is_nixos and not (options.goal is Goal.SWITCH and options.specialisation is None):
         raise Usage(f"{host_id}: goal={options.goal}: a home can be switched to, and no more")

@@ -200,7 +200,7 @@ class FleetConnector(MachineConnector):
         except OSError as error:
             raise FleetError(
                 f"{self.fleet_host.id}: the host key that its agent tells cannot be proven: {error}; "
-                "or put its publicKey into hosts.nix yourself"
+                f"or put its publicKey into {self.context.fleet.file} yourself"
             ) from error
         finally:
             self.drop()
@@ -296,10 +296,8 @@ class FleetConnector(MachineConnector):
 
     def _require_shell(self) -> None:
         if self.access is not Access.SHELL:
-            raise NotSent(
-                f"{self.fleet_host.id}: its access is {self.access} in hosts.nix: it takes forced commands alone; "
-                "nothing was sent to it, deploy it"
-            )
+            why = f"its access is {self.access} in {self.context.fleet.file}: it takes forced commands alone"
+            raise NotSent(f"{self.fleet_host.id}: {why}; nothing was sent to it, deploy it")
 
     @override
     def put_file(self, *args: Any, **arguments: Any) -> bool:

@@ -5,6 +5,7 @@ import json
 import shlex
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from pyinfra.api.host import Host
@@ -100,6 +101,11 @@ def require_still_installable(host: Host, verb: str) -> None:
     A guest proves once more, on this connection, that it is the one: by what its root alone can have.
     """
     host_id, fleet = fleet_host(host).id, load_fleet(context_of(host).fleet.path)
+    now = fleet.hosts.get(host_id)
+    if now and now.unread:  # what its configuration says is as it was at the beginning
+        public_key = now.public_key or fleet_host(host).public_key
+        known = replace(fleet_host(host), public_key=public_key)
+        fleet = replace(fleet, hosts={**fleet.hosts, host_id: known})
     require_installable(fleet, host_id, verb)
     connector_of(host).reach()
     machine = state_in(host, _look_at(host))

@@ -161,8 +161,7 @@ class MachineConnector(PinnedConnector):
         if self.here:
             return self._be_here()
         context, host, hints = self.context, self.fleet_host, self.hints
-        if host.unread:
-            raise FleetError(f"{host.id}: {host.unread.removeprefix(f'{host.id}: ')}")
+        host.require_read()
         # else the pinned key is all that the machine has to prove in this run, wherever it is found
         must_vouch = self.installs or self.host.data.get("may_install")
         search = None if must_vouch else self._search(hints, how)
@@ -263,7 +262,8 @@ class MachineConnector(PinnedConnector):
         host, given = self.fleet_host, self.data["ssh_port"]
         options = tuple(config_options(self.data["ssh_config_file"]))
         config = Configuration(options, self.context.ssh_config, self._pin_of)
-        names = tuple(dict.fromkeys(name for name in (host.ssh_alias, host.id, place.address) if name))
+        called = host.hostname if "@" in host.id else host.id  # USER@MACHINE is not a name to ssh
+        names = tuple(dict.fromkeys(name for name in (host.ssh_alias, called, place.address) if name))
         try:
             installed = place.epoch is Epoch.FINAL
             port = int(given) if given else host.port if installed else None
@@ -273,7 +273,7 @@ class MachineConnector(PinnedConnector):
         except Usage as error:
             raise Misused(str(error)) from error
         except ValueError as error:  # known_hosts has no way to write it
-            raise Misused(f"{host.id}: {error}; correct it in hosts.nix") from error
+            raise Misused(f"{host.id}: {error}; correct it in {self.context.fleet.file}") from error
         to = destination_of(
             *(way, self.data["ssh_user"], known_hosts, self.data["ssh_key"]),
             looks_for_keys=self.data["ssh_look_for_keys"],
@@ -291,7 +291,8 @@ class MachineConnector(PinnedConnector):
         for host in sorted(self.context.fleet.hosts.values(), key=lambda each: each.id not in names):
             known = {host.id, host.ssh_alias, host.hostname, *reach.addresses(host)}
             if not known.isdisjoint(names) and (key := self.context.keys.pinned(host.id)):
-                name = host.id.lower()  # OpenSSH looks for what it is told in lines that it has put into lower case
+                # OpenSSH looks for what it is told in lines that it has put into lower case
+                name = host.id.lower().replace("@", "-")
                 return name, self._keep("hop", known_hosts_line([name], key))
         return None
 

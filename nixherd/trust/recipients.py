@@ -53,6 +53,7 @@ def trusted(change: Wanted, host: Host, public_key: str, admission: Admission) -
         change, gone = _in_place(change, host, public_key, admission)
         change = _joining(change, host, recipient, admission)
     if host.public_key is None or host.public_key.split()[:2] != public_key.split()[:2]:
+        change.fleet.require_hosts_file(f"write publicKey = {nix_string(public_key)} of {host.id} by hand")
         text = NixText(HOSTS, change.current(HOSTS) or b"").set((host.id, "publicKey"), nix_string(public_key))
         intended: dict[Leaf, Any] = {(HOSTS, host.id, "publicKey"): public_key}
         change = change.edited(HOSTS, text, f"{HOSTS}: {host.id}.publicKey pins its host key", intended)

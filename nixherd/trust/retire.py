@@ -68,6 +68,7 @@ def plan(
     that stay declare.
     """
     fleet, host = change.fleet, change.fleet.hosts[host_id]
+    fleet.require_hosts_file(f"take {host.attribute} out of it by hand")
     guests = tuple(vm for vm in fleet.vms.values() if vm.host_id == host_id)
     texts = _texts(change.root, repository)
     _require_no_other_store(change, host, texts)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "fields.md"
 
 INTRODUCTION = """\
-# What hosts.nix and vms/definitions.nix may say
+# What hosts.nix, nixherd.nix and vms/definitions.nix may say
 
 *Made from the table in [fields.py](../nixherd/fleet/schema.py), as the parser and its findings are.*
 
@@ -47,6 +47,7 @@ What opens the gate of a deployment is said by whoever deploys, with `--data` or
 
 NOTES = {
     Place.HOST: "What is said of deployments ([deploying](deploying.md)) is overridden by group data and `--data`.",
+    Place.BESIDE: "For a flake without hosts.nix, or with one of another shape ([how](any-fleet.md)).",
     Place.MANAGED: "What is not said of a guest stays as it is on the hypervisor ([how it is kept](proxmox.md)).",
     Place.IMPORTED: "Documentation: but for VMID and flag, a value that is not understood is a warning and left out.",
 }

@@ -27,6 +27,7 @@ MISSION_GUESTS = {
     "managed": ("vmid", "cores", "memory", "disk", "storage", "nixosConfig", "purpose", "services"),
 }  # fmt: skip
 MISSION_REST = {
+    Place.BESIDE: (),
     Place.PROXMOX: ("host", "node", "user", "defaultStorage"),
     Place.TEMPLATE: ("vmid", "name", "description", "specs", "notes"),
     Place.RANGE: ("start", "end", "description"),

@@ -197,6 +197,16 @@ def check(place: Place) -> Ended:
     return ended
 
 
+def deploy_a_flake(place: Place) -> Ended:
+    """Hosts of the flake's outputs, of which nixherd.nix says what hosts.nix did."""
+    beside = place.directory / "nixherd.nix"
+    beside.write_text("{ useHostsFile = false; hosts = import ./hosts.nix; }")
+    try:
+        return deploy(place)
+    finally:
+        beside.unlink()
+
+
 def rebuild(place: Place) -> Ended:
     return place.nixherd("deploy", "--json", "--max-fail", "4", "--data", "engine=nixos-rebuild")
 
@@ -235,6 +245,7 @@ SCENARIOS = {
     "nixherd/nix/evaluator.py:Evaluator._try:1": Scenario(
         deploy, "min({*host_ids} & {*'aku'}, default=None)", "failed"
     ),
+    "nixherd/fleet/completing.py:_host:1": Scenario(deploy_a_flake, "host_id", "failed"),
     "nixherd/gate/tools.py:_timed:1": Scenario(check, harmless=True, status=1),
     "nixherd/locate/keyscan.py:_shown:1": Scenario(keys, "host.id"),
     "nixherd/base/process.py:_Reader._pass_on:1": Scenario(deploy, "'a'", harmless=True, status=0),
