@@ -29,7 +29,10 @@ _COLUMNS = ("host", "kind", "hostname", "user", "addresses", "guest", "vmid", "t
 @json_option
 @pass_front
 def hosts(front: Front, /, hosts: Sequence[str], groups: bool) -> None:
-    """List the fleet's hosts, as its files have them; no machine and no hypervisor is asked."""
+    """List the fleet's hosts, as its files have them; no machine and no hypervisor is asked.
+
+    Of a flake's configurations only the names are evaluated; which of them are not hosts is said, with why.
+    """
     front.guarded = False
     by_group = groups_of(front.fleet)
     selected = chosen(front, hosts)
@@ -38,6 +41,8 @@ def hosts(front: Front, /, hosts: Sequence[str], groups: bool) -> None:
         show_rows([row for row in rows if row["hosts"]], ("group", "hosts"), front.as_json)
         return
     show_rows([_row(front, host_id) for host_id in selected], _COLUMNS, front.as_json, "the fleet has no host")
+    if not hosts:
+        narrate(f"skipped {name}: {why}" for name, why in front.fleet.skipped.items())
 
 
 def _row(front: Front, host_id: str) -> dict[str, Any]:
@@ -46,12 +51,12 @@ def _row(front: Front, host_id: str) -> dict[str, Any]:
         "host": host_id,
         "kind": "nixos" if host.is_nixos else "home",
         "hostname": host.hostname,
-        "user": host.user,
+        "user": host.user or None,
         "addresses": list(host.addresses or ()),
         "guest": vm.name if vm else None,
         "vmid": vm.vmid if vm else None,
         "tags": list(host.tags),
-        "key": "pinned" if front.keys.pinned(host_id) else "none",
+        "key": "pinned" if front.keys.pinned(host_id) else "not read" if host.unread else "none",
     }
 
 
@@ -127,7 +132,8 @@ def _configuration(front: Front, host: str, attribute: str = "") -> tuple[str, l
     if ".".join(parts) != attribute:
         raise Usage(f"{attribute}: is not an option's name; write one like services.openssh.enable")
     names = [part.strip('"') for part in parts]
-    return nix.configurations(is_nixos=front.fleet.hosts[host_id].is_nixos), [host_id, *names]
+    configuration = front.fleet.hosts[host_id].attribute
+    return str(configuration.output), [configuration.name, *names]
 
 
 @click.command()

@@ -268,17 +268,20 @@ def test_the_list_that_people_see(flake: Counted, people: Callable[..., str]) ->
     assert "web" in people("pyinfra", "inventory.py", "debug-inventory")
     shown = people("nixherd", "hosts", "--json")
     assert shown.startswith("0 ")
-    document = json.loads(shown[2:])
-    assert [(row["host"], row["kind"]) for row in document["hosts"]] == [
-        ("broken", "nixos"), ("db", "nixos"), ("web", "nixos"), ("al@web", "home"), ("db-home", "home"),
-    ]  # fmt: skip
-    assert [row["configuration"] for row in document["skipped"]] == [
-        "darwinConfigurations.mac", "nixosConfigurations.not a name",
-    ]  # fmt: skip
+    rows, _ = json.JSONDecoder().raw_decode(shown[2:])
+    assert [(row["host"], row["kind"], row["user"], row["key"]) for row in rows] == [
+        ("broken", "nixos", None, "not read"),
+        ("db", "nixos", None, "not read"),
+        ("web", "nixos", None, "not read"),
+        ("al@web", "home", "al", "not read"),
+        ("db-home", "home", None, "not read"),
+    ]
+    assert "skipped darwinConfigurations.mac: nix-darwin's configurations are for Macs" in shown
+    assert "skipped nixosConfigurations.not a name: its name is not one for a host" in shown
     table = people("nixherd", "hosts", "--table", "data")
     assert "db" in table
     assert "web" not in table
-    assert people("nixherd", "hosts", "dta").startswith("2 hosts dta: no host or group has this name")
+    assert people("nixherd", "hosts", "dta").startswith("2 HOST dta: no host or group has this name")
     assert (flake.asked, flake.evaluated) == (["."], [])
 
 
