@@ -21,10 +21,11 @@ from nixherd.deploy.running import NOT_NOW, Running, ask_running, require_root, 
 from nixherd.fleet.models import Access, Fleet
 from nixherd.nix import commands as nix
 from nixherd.nix.builder import BUILD_DEADLINE, Builder
-from nixherd.nix.commands import Evaluated, Flavour
+from nixherd.nix.commands import Evaluated
 from nixherd.nix.errors import reason_of
 from nixherd.nix.evaluator import Evaluator
 from nixherd.nix.log import BuildProgress
+from nixherd.nix.rebuild import REBUILD_HELP, Flavour, nixos_rebuild, require_action
 from nixherd.ssh.destination import Destination
 
 Machines = Callable[[str], Machine]
@@ -120,7 +121,7 @@ def rebuild(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, planned: 
 
     However it ends, it may have begun: what counts is what is read back.
     """
-    nix.require_action(request.action)
+    require_action(request.action)
     toplevel, before = planned.config.toplevel, planned.reached.running
     host_run.options = replace(host_run.options, specialisation=request.specialisation)
     deployment = deployment_of(rollout, host_run, Target(toplevel, revision=planned.config.revision), before)
@@ -147,7 +148,7 @@ def _run(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, request: Reb
     machine, flake = host_run.machine, f"{evaluator.flake}#{host_run.host.attribute.name}"
     with rollout.flavour as flavour:
         if flavour.is_empty:
-            done = run(nix.REBUILD_HELP, timeout=HELP_DEADLINE, check=False)
+            done = run(REBUILD_HELP, timeout=HELP_DEADLINE, check=False)
             flavour.value = Flavour.of(done.stdout + done.stderr)
 
     def command(to: Destination | None) -> tuple[list[str], dict[str, str]]:
@@ -159,7 +160,7 @@ def _run(evaluator: Evaluator, rollout: Rollout, host_run: HostRun, request: Reb
             config = evaluator.run.known_hosts_of(host_run.id) / "config-with-its-builder"
             write_whole(config, text.text + "\n")
             to = replace(text, config=config)
-        return nix.nixos_rebuild(
+        return nixos_rebuild(
             *(flavour.value, request.action, flake, to),
             build_host=build_host,
             specialisation=request.specialisation,

@@ -24,7 +24,8 @@ from nixherd.deploy.running import Running
 from nixherd.fleet.health_checks import Check
 from nixherd.fleet.models import Host
 from nixherd.fleet.revisions import shown
-from nixherd.nix.commands import Evaluated, Flavour
+from nixherd.nix.commands import Evaluated
+from nixherd.nix.rebuild import Flavour
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
-"""Nix's and nixos-rebuild's command lines and what they print: one function per verb, pure."""
+"""Nix's command lines and what they print: one function per verb, pure."""
 
-import getpass
 import hashlib
 import json
 import re
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from nixherd.base.errors import FleetError, Usage
+from nixherd.base.errors import FleetError
 from nixherd.nix import declared
 from nixherd.nix.declared import Declared
 from nixherd.nix.log import HOST_MARK, LOG_FORMAT
@@ -26,9 +25,6 @@ PUBLIC_KEY = (*NIX, "key", "convert-secret-to-public")
 """the public half, as trusted-public-keys has it, of the secret key on stdin"""
 STORE_INFO = (*NIX, "store", "info", "--json")
 """whom a store trusts"""
-REBUILD = "nixos-rebuild"
-REBUILD_HELP = (REBUILD, "--help")
-ACTIONS = ("switch", "boot", "test", "dry-activate")
 
 
 class Remote(Protocol):
@@ -361,53 +357,3 @@ def copy(
 def path_there(path: str, at: Remote) -> tuple[list[str], dict[str, str]]:
     """Print a path of a machine's store, where it has it: argv and environment."""
     return [*NIX, "path-info", "--store", at.url, path], {"NIX_SSHOPTS": at.nix_sshopts}
-
-
-@dataclass(frozen=True)
-class Flavour:
-    """How the nixos-rebuild that is here spells its options."""
-
-    sudo: str
-    no_reexec: str
-
-    @classmethod
-    def of(cls, help_text: str) -> "Flavour":
-        """Return the flavour of the program with this --help."""
-        return NEWER_REBUILD if "--no-reexec" in help_text else OLDER_REBUILD
-
-
-NEWER_REBUILD = Flavour("--sudo", "--no-reexec")
-OLDER_REBUILD = Flavour("--use-remote-sudo", "--fast")
-
-
-def require_action(action: str) -> None:
-    """Raise Usage for another action than nixos-rebuild's that are used here."""
-    if action not in ACTIONS:
-        raise Usage(f"action={action} is not one of {', '.join(ACTIONS)}")
-
-
-def nixos_rebuild(
-    flavour: Flavour,
-    action: str,
-    installable: str,
-    to: Remote | None,
-    *,
-    build_host: Remote | None = None,
-    specialisation: str | None = None,
-    no_check: bool = False,
-    options: Sequence[str] = (),
-) -> tuple[list[str], dict[str, str]]:
-    """Return argv and environment, for the installable `FLAKE#HOST`; without `to` for this machine.
-
-    Raise Usage for another action. nixos-rebuild has one set of SSH options for both machines: those of `to` have to
-    do for `build_host` too.
-    """
-    require_action(action)
-    argv = [REBUILD, action, "--flake", installable, flavour.no_reexec]
-    argv += ["--target-host", to.target] if to else []
-    argv += ["--build-host", build_host.target] if build_host else []
-    argv += ["--specialisation", specialisation] if specialisation else []
-    argv += [flavour.sudo] if (to.user if to else getpass.getuser()) != "root" else []
-    at = to or build_host
-    environment = {"NIX_SSHOPTS": at.nix_sshopts} if at else {}
-    return [*argv, *options], environment | ({"NIXOS_NO_CHECK": "1"} if no_check else {})

@@ -21,7 +21,7 @@ from nixherd.deploy.rollout import Built, Copied, Planned, Reached
 from nixherd.fleet.models import Access
 from nixherd.nix import commands
 from nixherd.nix.builder import Builder
-from nixherd.nix.commands import Flavour
+from nixherd.nix.rebuild import Flavour
 from nixherd.ssh.destination import Destination, Sudo
 from tests.nixherd.deploy.scripted import (
     BEFORE,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.base.errors import Usage
-from nixherd.nix.commands import NEWER_REBUILD, OLDER_REBUILD, Flavour, nixos_rebuild
+from nixherd.nix.rebuild import NEWER_REBUILD, OLDER_REBUILD, Flavour, nixos_rebuild
 from nixherd.ssh.destination import Destination
 
 ROOT = Destination("10.0.0.5", "root", Path("/run/known"))
