@@ -16,6 +16,7 @@ from nixherd.base.names import parse_seconds
 from nixherd.base.run import Run
 from nixherd.base.terminal import say
 from nixherd.cli.output import can_ask, confirm, narrate, progress, show, wants_json
+from nixherd.fleet.completing import completed
 from nixherd.fleet.groups import said_for_all
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.load import load_fleet, require_directory
@@ -78,6 +79,10 @@ class Front:
             fleet = self.definitions.fleet if self.guarded else load_fleet(self.root)
         narrate(fleet.warnings)
         return fleet
+
+    def complete(self, host_ids: Iterable[str]) -> None:
+        """Read what configurations say of these hosts, where the fleet's files do not say it all."""
+        self.__dict__["fleet"] = completed(self.fleet, host_ids, self.evaluator, whole=False)
 
     def require(self, gate: "Gate | None") -> None:
         """Take everything from the commit that this gate lets through."""

@@ -31,6 +31,7 @@ def ssh_config(front: Front, /, hosts: Sequence[str], find: bool, data: Sequence
     front.guarded = False
     place = front.run.state_directory / "ssh" / "known_hosts"
     ids = chosen(front, hosts)
+    front.complete(ids)
     found: dict[str, Any] = ways(front, ids, data)[1] if find and ids else {}
     write_whole(place, known_hosts(_alias(front, host_id, {}) for host_id in front.fleet.hosts))
     narrate([f"the pinned keys are in {place}"])
@@ -42,5 +43,9 @@ def ssh_config(front: Front, /, hosts: Sequence[str], find: bool, data: Sequence
 
 def _alias(front: Front, host_id: str, found: Mapping[str, Any]) -> Alias:
     host = front.fleet.hosts[host_id]
-    names = tuple(dict.fromkeys(name for name in (host.id, host.ssh_alias) if name))
-    return Alias(names, found.get("address") or [*addresses(host), host.id][0], host.user, front.keys.pinned(host_id))
+    called = host.id.replace("@", "-")  # to ssh, what is before an @ is a user
+    names = tuple(dict.fromkeys(name for name in (called, host.ssh_alias) if name))
+    key = None if host.unread else front.keys.pinned(host_id)
+    problem = host.unread or f"no key is pinned for it in {front.fleet.file}"
+    address = found.get("address") or [*addresses(host), host.id][0]
+    return Alias(names, address, host.user, key, host.port, problem)

@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nixherd.base.errors import DeadlineExceeded, FleetError, ProcessFailed
+from nixherd.base.errors import DeadlineExceeded, FleetError, FleetInvalid, ProcessFailed
 from nixherd.base.process import run
 from nixherd.fleet.nix_values import NixOther, NixPath
 from nixherd.fleet.remembered import OUTPUTS, Memory
 from nixherd.fleet.world import STORE, World
 from nixherd.nix import commands as nix
-from nixherd.nix.errors import explain_failure
+from nixherd.nix.errors import explain_failure, is_circumstance
 
 _DEADLINE = 600.0  # seconds; inputs may have to be fetched first
 
@@ -49,7 +49,7 @@ def _other_or_set(marker: str, value: dict[str, Any]) -> Any:
 
 
 def outputs_of(directory: Path, world: World) -> Outputs:
-    """What the flake in a directory has. FleetError with where in its files it fails."""
+    """What the flake in a directory has. FleetInvalid with where it fails, FleetError for anything else."""
     path = world.fleet
     if path.startswith(f"{STORE}/"):
         return _in_store(path)
@@ -79,4 +79,7 @@ def _asked(path: str, directory: Path) -> tuple[str, str]:
     except ProcessFailed as error:
         if not error.stderr and error.status >= 0:
             raise
-        raise FleetError(explain_failure(error, directory)) from error
+        why = explain_failure(error, directory)
+        if error.status < 0 or is_circumstance(why):
+            raise FleetError(why) from error
+        raise FleetInvalid([why]) from error

@@ -13,13 +13,16 @@ from nixherd.ssh.destination import quoted
 class Alias:
     """A machine: its names, the first of which its key is kept under; where it is tried, as whom; its pinned key.
 
-    `key` is None where none is pinned: then nothing is written but a remark.
+    `key` is None where none is pinned, `problem` why it cannot be used: then nothing is written but a remark. Without a
+    `port` ssh_config says it.
     """
 
     names: tuple[str, ...]
     address: str
     user: str
     key: str | None
+    port: int | None = None
+    problem: str = "no key is pinned for it in hosts.nix"
 
 
 def known_hosts(aliases: Iterable[Alias]) -> str:
@@ -34,9 +37,10 @@ def config(aliases: Iterable[Alias], known_hosts: Path) -> str:
 
 def _block(alias: Alias, known_hosts: str) -> str:
     if alias.key is None:
-        return f"# {one_line(alias.names[0])}: no key is pinned for it in hosts.nix\n"
+        return f"# {one_line(alias.names[0])}: {one_line(alias.problem)}\n"
     settings = {
         "HostName": alias.address.replace("%", "%%"),
+        **({"Port": str(alias.port)} if alias.port else {}),
         "User": alias.user,
         "HostKeyAlias": _kept_as(alias),
         "UserKnownHostsFile": known_hosts,

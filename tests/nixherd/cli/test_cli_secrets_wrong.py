@@ -233,7 +233,7 @@ FILES: Mapping[str, tuple[Made, str, str, int]] = {
     ),
     "plain": (write(COMMON, "a: 1\n"), "edit common.yaml", "common.yaml: is not encrypted; `sops encrypt", 4),
     "a link out": (link(COMMON, "/etc/hostname"), "edit common.yaml", "common.yaml: is a symbolic link", 4),
-    "no hosts.nix": (lambda fleet: (fleet / "hosts.nix").unlink(), "status", "hosts.nix: missing", 2),
+    "no hosts.nix": (lambda fleet: (fleet / "hosts.nix").unlink(), "status", "path 'hosts.nix' does not exist", 2),
     "a key that is cut": (
         swap("hosts.nix", key("igp").public, "ssh-ed25519 AAA"),
         LEAVES,

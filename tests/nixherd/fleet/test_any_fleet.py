@@ -285,9 +285,19 @@ def test_the_list_that_people_see(flake: Counted, people: Callable[..., str]) ->
     assert (flake.asked, flake.evaluated) == (["."], [])
 
 
+@pytest.mark.slow
 def test_the_first_plan_that_people_make(flake: Counted, people: Callable[..., str]) -> None:
     shown = people("nixherd", "plan", "--allow-dirty", "db", "web", "broken")
     assert shown.startswith("4 ")  # none was reached
     assert "it is broken" in shown
     assert "nixherd.nix pins no host key of it (publicKey), so it is not connected to; `nixherd trust db`" in shown
     assert flake.evaluated == ["db", "web"]
+
+
+def test_an_ssh_config_for_others_is_of_what_configurations_say(flake: Counted, people: Callable[..., str]) -> None:
+    shown = people("nixherd", "ssh-config")
+    assert shown.startswith("0 "), shown
+    for name, user in (("web", "root"), ("al-web", "al")):
+        assert f"Host {name}\n  HostName 127.0.0.9\n  Port 2222\n  User {user}\n  HostKeyAlias {name}\n" in shown
+    assert "# broken: flake.nix:" in shown
+    assert "# db: no key is pinned for it in nixherd.nix\n" in shown

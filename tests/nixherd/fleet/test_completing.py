@@ -56,6 +56,14 @@ def test_what_a_configuration_says() -> None:
     assert web.deployment == {"wave": 2, "build_on": "db"}
 
 
+def test_guests_are_those_of_the_definitions_alone() -> None:
+    made = fleet(Outputs(("db", "web"), hosts={}))
+    options = {"readonly": False, "vmid": 100, "proxmox": {}, "managed": {}}
+    details = {**NOTHING, "options": options}
+    after = read(made, "web", web=details)
+    assert (after.vms, after.endpoint, after.ranges, after.id) == (made.vms, made.endpoint, made.ranges, made.id)
+
+
 @pytest.mark.parametrize(
     ("details", "user"),
     [
