@@ -39,10 +39,10 @@ def findings_of(fleet: Fleet, secrets: Secrets, plan: Plan) -> list[str]:
 
 
 def shared_keys(fleet: Fleet) -> Iterator[str]:
-    """Hosts whose publicKey is one and the same, a line for each such key."""
+    """Machines whose publicKey is one and the same, a line for each such key."""
     found = defaultdict[Recipient, list[str]](list)
     for host in fleet.hosts.values():
-        if host.public_key and (forms := forms_of(host.public_key)):
+        if host.id == fleet.machine_of(host.id) and host.public_key and (forms := forms_of(host.public_key)):
             found[forms[0]].append(host.id)
     for key, hosts in found.items():
         if len(hosts) > 1:

@@ -49,9 +49,13 @@ def its_alone(fleet: Fleet, host_id: str) -> frozenset[Recipient]:
 
 
 def others_with(fleet: Fleet, host_id: str, public_key: str) -> Iterator[str]:
-    """Yield the ids of the other hosts for which hosts.nix pins this key."""
+    """Yield the ids of the hosts on other machines for which hosts.nix pins this key."""
     for host in fleet.hosts.values():
-        if host.id != host_id and host.public_key and same_key(host.public_key, public_key):
+        if (
+            fleet.machine_of(host.id) != fleet.machine_of(host_id)
+            and host.public_key
+            and same_key(host.public_key, public_key)
+        ):
             yield host.id
 
 
