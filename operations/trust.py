@@ -15,7 +15,7 @@ from nixherd.pyinfra_glue.installing import machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 from nixherd.pyinfra_glue.secrets_place import require_place_for_secrets
 from nixherd.trust.enrol import Wanted, documented, protected
-from nixherd.trust.recipients import trusted
+from nixherd.trust.recipients import pinned, trusted
 
 DOCS = "docs/machines.md"
 _JOINS, _IN_SERVICE = "fleet: {{ host }} joins", "fleet: {{ host }} is in service"
@@ -46,6 +46,21 @@ def enroll(docs: bool = False, protect: bool = False) -> Change | NoChange:
 
     subject, otherwise = _IN_SERVICE if has_docs else _JOINS, f"{host_id} is enrolled"
     return changed_files(host, change, subject, otherwise=otherwise, before=key.ensure)
+
+
+@operation()
+def pin() -> Change | NoChange:
+    """Pin the machine's host key in hosts.nix and nothing else: as its guest agent tells it, proven by the machine, or
+    read through the authenticated connection. One commit.
+    """
+    config = fleet_host(host)
+    if config.public_key:
+        return NoChange(f"hosts.nix pins a key of {config.id}")
+    known = EnrolledKey.of(host).known
+    if known is None:
+        raise FleetError(f"{config.id}: no running guest tells its key; start it, or enroll and provision it")
+    subject = "fleet: the host key of {{ host }} is pinned"
+    return changed_files(host, lambda files: pinned(files, config, known), subject, otherwise=f"{config.id} is pinned")
 
 
 @operation()

@@ -48,6 +48,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "template create": ("template create --from debian.qcow2 --dry-run",),
     "token add": ("token add --endpoint pve.example:8006 --fingerprint AB:CD:…",),
     "token show": ("token show",),
+    "trust": ("trust web01", "trust router --fingerprint SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8"),
     "vm add-disk": ("vm add-disk web01 scsi1 100G --storage tank",),
     "vm adopt": ("vm adopt web01 110 --dry-run",),
     "vm apply": ("vm apply web01 --dry-run", "vm apply web01 --allow-reboot --snapshot keep"),

@@ -60,13 +60,14 @@ def _shown(hypervisor: Hypervisor, keys: HostKeys, host: Host) -> Shown:
     problem = "no installed system answers"
     for address in dict.fromkeys(place.address for place in places):
         try:
-            return Shown(host.id, _key_at(address), address)
+            return Shown(host.id, key_at(address), address)
         except (OSError, paramiko.SSHException, EOFError) as error:
             problem = f"{address}: {error or type(error).__name__}"
     return Shown(host.id, problem=problem)
 
 
-def _key_at(address: str) -> str:
+def key_at(address: str) -> str:
+    """The ed25519 key that is shown at an address, `TYPE BASE64`: who shows it is not known. OSError, SSHException."""
     with socket.create_connection((address, PORT), timeout=PATIENCE) as connection:
         transport = paramiko.Transport(connection)
         try:

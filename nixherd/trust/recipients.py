@@ -45,21 +45,35 @@ def trusted(change: Wanted, host: Host, public_key: str, admission: Admission) -
         recipient = age_key(age.recipient(public_key))
     except FleetError as error:
         raise FleetError(f"{host.id}: its host key: {error}") from None
-    if other := next(others_with(change.fleet, host.id, public_key), None):
-        raise FleetError(f"{host.id}: this is the host key of {other}; each machine needs its own")
+    _require_nobodys(change, host, public_key)
     gone: tuple[Recipient, ...] = ()
     change = replace(change, host_key=recipient)
     if change.secrets:
         change, gone = _in_place(change, host, public_key, admission)
         change = _joining(change, host, recipient, admission)
-    if host.public_key is None or host.public_key.split()[:2] != public_key.split()[:2]:
-        change.fleet.require_hosts_file(f"write publicKey = {nix_string(public_key)} of {host.id} by hand")
-        text = NixText(HOSTS, change.current(HOSTS) or b"").set((host.id, "publicKey"), nix_string(public_key))
-        intended: dict[Leaf, Any] = {(HOSTS, host.id, "publicKey"): public_key}
-        change = change.edited(HOSTS, text, f"{HOSTS}: {host.id}.publicKey pins its host key", intended)
-        hosts = {**change.fleet.hosts, host.id: replace(host, public_key=public_key)}
-        change = replace(change, fleet=replace(change.fleet, hosts=hosts))
-    return with_rekeys(change, (recipient, *gone))
+    return with_rekeys(_with_pin(change, host, public_key), (recipient, *gone))
+
+
+def pinned(change: Wanted, host: Host, public_key: str) -> Wanted:
+    """With the host's key pinned in hosts.nix, and no more. FleetError when it is another machine's."""
+    _require_nobodys(change, host, public_key)
+    return _with_pin(change, host, public_key)
+
+
+def _require_nobodys(change: Wanted, host: Host, public_key: str) -> None:
+    if other := next(others_with(change.fleet, host.id, public_key), None):
+        raise FleetError(f"{host.id}: this is the host key of {other}; each machine needs its own")
+
+
+def _with_pin(change: Wanted, host: Host, public_key: str) -> Wanted:
+    if host.public_key is not None and host.public_key.split()[:2] == public_key.split()[:2]:
+        return change
+    change.fleet.require_hosts_file(f"write publicKey = {nix_string(public_key)} of {host.id} by hand")
+    text = NixText(HOSTS, change.current(HOSTS) or b"").set((host.id, "publicKey"), nix_string(public_key))
+    intended: dict[Leaf, Any] = {(HOSTS, host.id, "publicKey"): public_key}
+    change = change.edited(HOSTS, text, f"{HOSTS}: {host.id}.publicKey pins its host key", intended)
+    hosts = {**change.fleet.hosts, host.id: replace(host, public_key=public_key)}
+    return replace(change, fleet=replace(change.fleet, hosts=hosts))
 
 
 def _in_place(

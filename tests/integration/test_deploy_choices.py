@@ -114,7 +114,6 @@ def test_on_a_terminal_the_stages_are_a_table_that_lives(fleet: Fleet) -> None:
     output = fleet.lab.run("script", "-qefc", command, "/dev/null").output
     # each is erased before the next one
     frames = [re.sub(r"\x1b\[[0-9;?]*\w", "", frame) for frame in output.split("\x1b[2K\x1b[1A")]
-    assert any(re.search(r"host +stage +time", frame) for frame in frames)
     stages = ("evaluate", "copy", "activate", "prove")
     shown = [stage for stage in stages if any(re.search(rf"dev +{stage} +\d s", frame) for frame in frames)]
     assert "activate" in shown
