@@ -75,6 +75,10 @@ class NotWell(FleetError):
     """A machine runs what is wanted, and something is wrong with it. Nothing was changed."""
 
 
+class Altered(FleetError):
+    """What was committed is not what was made, as a git hook changed it. The commit is there."""
+
+
 class EndUnknown(FleetError):
     """What was begun is still going on, or how it ended is not known."""
 
@@ -225,7 +229,7 @@ def exit_of(error: BaseException, *, changed: bool) -> Exit:
             return Exit.INTERRUPTED
         case EndUnknown():
             return Exit.UNKNOWN
-        case NotWell() | Unforeseen():  # of the latter nobody knows what it left behind
+        case NotWell() | Unforeseen() | Altered():  # of the latter nobody knows what it left behind
             return Exit.FAILED
         case Refused() if not changed:
             return Exit.REFUSED

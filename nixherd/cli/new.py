@@ -222,6 +222,7 @@ def _report(front: Front, done: Scaffold, published: Done | None, altered: Seque
         document |= {"vmid": guest.vmid, "vmid_free": guest.free, "size": guest.size.name}
         document["firmware"] = host.machine.firmware
     document |= {"evaluated": done.evaluated is not None and not altered, "system": system}
+    unknown += published.notes if published else ()
     document["findings"] = [*_findings(done), *unknown]
     if published is None:
         document |= {"diff": "\n".join(done.diff()), "planned": True, "commit": None}

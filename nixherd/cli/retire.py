@@ -13,7 +13,7 @@ from nixherd.base.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.base.names import HOST_ID, is_a, many
 from nixherd.base.terminal import say, worded
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import Say, progress
+from nixherd.cli.output import Say, narrate, progress
 from nixherd.cli.parameters import (
     VMID,
     commit_option,
@@ -135,6 +135,8 @@ def _run(front: Front, name: str, options: Options) -> None:
     _forget(front, host.id)
     _read_back(front, plan, options)
     front.show(_document(plan, done), _lines(plan, done))
+    if not front.wants_json:
+        narrate(done.notes)
 
 
 def _host(fleet: Fleet, name: str) -> Host | None:
@@ -323,4 +325,4 @@ def _document(plan: Plan, done: Done | None) -> dict[str, Any]:
     document["mentions"] = [str(each) for each in retirement.mentions]
     if done is None:
         return {**document, "planned": True}
-    return {**document, "changed": bool(done.paths), "files": done.paths, "commit": done.commit}
+    return {**document, "changed": bool(done.paths), "files": done.paths, "commit": done.commit, "notes": done.notes}

@@ -334,9 +334,10 @@ def _show(front: Front, change: Wanted, done: Done | None, offered: list[str]) -
     lines = [f"would {step}" if front.dry_run else step for step in change.steps]
     lines = lines or ["nothing to encrypt anew" if change.notes or _findings(front, change) else _ALL_RIGHT]
     lines += [f"commit {done.commit}: {many(len(done.paths), 'file')}"] if done and done.commit else []
-    front.show({**document, "notes": change.notes}, lines)
+    notes = (*change.notes, *(done.notes if done else ()))
+    front.show({**document, "notes": notes}, lines)
     if not front.wants_json:
-        narrate([*change.notes, *offered])
+        narrate([*notes, *offered])
 
 
 def _findings(front: Front, change: Wanted) -> bool:

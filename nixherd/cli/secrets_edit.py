@@ -5,9 +5,9 @@ from typing import Any
 
 from nixherd.base.errors import FAILURES
 from nixherd.base.files import write_whole
-from nixherd.base.terminal import is_terminal, say, worded
+from nixherd.base.terminal import is_terminal, worded
 from nixherd.cli.front import Front
-from nixherd.cli.output import progress
+from nixherd.cli.output import narrate, progress
 from nixherd.fleet.changeset import Changeset, Done, changing
 from nixherd.trust.secrets.editing import Editing, chosen
 from nixherd.trust.secrets.sops import nobody, operator
@@ -62,7 +62,7 @@ def _show(front: Front, editing: Editing, done: Done | None, lines: list[str]) -
     is_changed = done is not None
     document: dict[str, Any] = {"steps": [editing.step] if is_changed or front.dry_run else []}
     document |= {"files": [editing.path] if is_changed or front.dry_run else []}
-    document |= {"changed": front.wrote, "commit": done.commit if done else None}
+    document |= {"changed": front.wrote, "commit": done.commit if done else None, "notes": done.notes if done else ()}
     front.show(document, lines)
-    if done is not None and not done.commit and not front.wants_json:
-        say(f"{editing.path} is not committed", err=True)
+    if done is not None and not front.wants_json:
+        narrate([*done.notes, *([] if done.commit else [f"{editing.path} is not committed"])])

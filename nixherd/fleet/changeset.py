@@ -29,6 +29,7 @@ from nixherd.base.files import TEMPORARY, lock, state_home, sync, write_whole
 from nixherd.base.terminal import worded
 from nixherd.fleet import tree as trees
 from nixherd.fleet.git import Repository
+from nixherd.fleet.read_back import Committed
 from nixherd.fleet.tree import Temporary, Tree
 
 _AT_ONCE = 8  # files that are made durable side by side
@@ -49,10 +50,14 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a changeset came to. `commit` is the abbreviated hash, None without one; `paths` those that changed."""
+    """What a changeset came to. `commit` is the abbreviated hash, None without one; `paths` those that changed.
+
+    `notes` is what people should know of the commit.
+    """
 
     paths: tuple[str, ...]
     commit: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,8 @@ class Changeset:
 
         Those that are `removed` go, with directories in which nothing is left. Where that is given, empty or not, what
         names something is changed before what it names: definitions, hosts.nix, a host's files. FleetError when a file
-        is another one by now, cannot be replaced, or git refuses: then all is as it was.
+        is another one by now, cannot be replaced, or git refuses: then all is as it was. Altered when a git hook has
+        made something else of it: then the commit is there.
         """
         new = {path: None if path in (removed or ()) else _inside(self.staged, path).read_bytes() for path in seen}
         swaps = [
@@ -172,7 +178,10 @@ class Changeset:
             self._clear()  # nothing has happened yet, or somebody has undone it
             return None
         say("a run before this one was interrupted while it published its changes; finishing that")
-        return self._finish(document, say, resumed=True)
+        done = self._finish(document, say, resumed=True)
+        for note in done.notes:
+            say(note)
+        return done
 
     # Publishing
 
@@ -214,8 +223,11 @@ class Changeset:
                 for parent in Path(swap.path).parents[:-1]:
                     if parent.name != "..":
                         self.tree.remove_directory(str(parent))
-        self._clear()
-        return Done(tuple(swap.path for swap in swaps), hash_)
+        try:
+            notes = self._read_back(swaps, hash_)
+        finally:
+            self._clear()
+        return Done(tuple(swap.path for swap in swaps), hash_, notes)
 
     def _is_new(self, swap: Swap) -> bool:
         """Whether the file is what it is to be. FleetError when it is neither that nor what it was."""
@@ -284,6 +296,13 @@ class Changeset:
         if added:
             self.repository.add(added)
         return self.repository.commit(paths, document["message"])
+
+    def _read_back(self, swaps: Sequence[Swap], commit: str | None) -> tuple[str, ...]:
+        """Altered unless the commit, if there is one, and the files are what was staged."""
+        if self.repository is None or commit is None:
+            return ()
+        staged = {swap.path: _inside(self.staged, swap.path) if swap.new else None for swap in swaps}
+        return Committed(self.tree, self.repository, commit, self.scratch, staged).require_as_made()
 
     def _take_back(
         self, document: Mapping[str, Any], swaps: Sequence[Swap], beside: Mapping[str, Temporary | None]

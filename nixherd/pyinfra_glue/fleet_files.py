@@ -74,7 +74,7 @@ def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str, befor
             say=host.log,
         )
     context_of(host).evaluator.forget()
-    for note in files.notes:
+    for note in (*files.notes, *done.notes):
         host.log(note)
     for path in done.paths:
         host.log(f"wrote {path}")

@@ -87,9 +87,9 @@ def nixherd(
     return call
 
 
-def planted_hook(fleet: Path, does: str) -> None:
-    """A pre-commit hook that changes the files after they were written."""
-    file = fleet / ".git" / "hooks" / "pre-commit"
+def planted_hook(fleet: Path, does: str, at: str = "pre-commit") -> None:
+    """A hook that changes the files after they were written."""
+    file = fleet / ".git" / "hooks" / at
     file.parent.mkdir(exist_ok=True)
     file.write_text(f"#!/bin/sh\n{does}\n")
     file.chmod(0o755)
