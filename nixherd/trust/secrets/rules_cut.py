@@ -193,12 +193,20 @@ class Cutting:
                 raise editor.cannot(node)
             self._cut_value(inside[0], *inside[1])
             return
+        if kept.count(True) == 1 and self._would_name(node):
+            editor.splice(node.start, editor.lines.end_of(node), f"[{words[kept.index(True)][2]}]")
+            return
         last = max(index for index, keeps in enumerate(kept) if keeps)
         for index, (start, _, _) in enumerate(words):
             if not kept[index] and index < last:
                 editor.splice(start, words[index + 1][0])
         if last < len(words) - 1:
             editor.splice(words[last][1], words[-1][1])
+
+    def _would_name(self, node: Node) -> bool:
+        """Tell whether a comment behind several keys would be the name of the one that stays, and is another's."""
+        found = self.editor.lines.behind(self.editor.lines.end_of(node))
+        return found is not None and not node.anchor and found["text"] in self.editor.before.names.values()
 
 
 def _inner(editor: RulesText, collection: Node) -> int:

@@ -65,6 +65,15 @@ def test_somebody_who_was_there_leaves(sample: tuple[str, list[int]]) -> None:
         assert who.value not in remove(text, who)
 
 
+def test_a_note_of_several_keys_is_not_the_name_of_the_one_that_stays() -> None:
+    text = f"creation_rules:\n- path_regex: a\n  age: {DEV},{DOC1} # x\n- path_regex: b\n  age:\n  - {ADMIN} # x\n"
+    assert remove(text, DEV_KEY) == text.replace(f"{DEV},{DOC1}", f"[{DOC1}]")
+    assert remove(text, key("doc1").age) == text.replace(f"{DEV},{DOC1}", f"[{DEV}]")
+    assert parse_rules(remove(text, DEV_KEY)).names == {ADMIN: "x"}
+    other = text.replace("# x\n- path", "# of both\n- path")
+    assert remove(other, DEV_KEY) == other.replace(f"{DEV},", "")
+
+
 @examples(100)
 @given(configurations())
 def test_a_rule_goes_and_the_others_stay(sample: tuple[str, list[int]]) -> None:
