@@ -185,6 +185,9 @@ class Evaluator:
             if isinstance(config := (once.known or {}).get(host_id), Evaluated):
                 return config.declared
         found = self._apart(self._declared, host_ids, host_id, nix.describe_declared, nix.parse_declared)
+        is_nixos = host_id not in self._homes
+        if not isinstance(found, Declared) and (other := self._of_other_kind(host_id, is_nixos=is_nixos)) is not None:
+            return other
         if isinstance(found, FleetError):
             return Declared(host_id, problem=str(found))
         if found is None:
@@ -240,6 +243,21 @@ class Evaluator:
             host_id: replace(each, host_id=host_id) if isinstance(each, Evaluated) else each
             for host_id, each in results.items()
         }
+
+    def _of_other_kind(self, host_id: str, *, is_nixos: bool) -> Declared | None:
+        """What it declares as the other kind than hosts.nix says, and that as its `problem`; None where it is no host."""
+        places = [nix.configurations(is_nixos=each) for each in (is_nixos, not is_nixos)]
+        try:
+            argv = nix.describe_declared(self.flake, (host_id,), is_nixos=not is_nixos)
+            found = nix.parse_declared(self._asked(argv)).get(host_id)
+        except FleetError:
+            return None
+        if not isinstance(found, Declared):
+            return None
+        what = f"{places[0]}.{host_id} does not exist, and {places[1]}.{host_id} does"
+        remedy = "take its configurationFile" if is_nixos else "give it its configurationFile"
+        remedy = f"{remedy} out of hosts.nix, as a home alone has none" if is_nixos else f"{remedy} in hosts.nix"
+        return replace(self._placed(found), problem=f"{what}; {remedy}")
 
     def _placed(self, declared: Declared) -> Declared:
         """With its files as they are below the fleet's directory; its `problem` says why that is not known."""

@@ -93,7 +93,7 @@ def joined(secrets: Secrets, people: People, rules: Mapping[str, Rules], host_id
         what = f"{host_id}: which secrets it declares is not known: {declared.problem}"
         if not found or admission.rules is None:
             raise Usage(f"{what}; correct that, or name rules with --rule (data secrets_rules): {labels(rules)}")
-        return Joined(_sorted(found), notes=(what, *declared.unhandled))
+        return Joined(_sorted(found), notes=(what, *declared.unhandled, *_of_homes(secrets, rules, declared)))
     missing, homeless, plain = list[Missing](), dict[str, str](), dict[str, str]()
     notes = [*declared.unhandled, *_elsewhere(declared.of_system, host_id)]
     for path, of_file in _by_file(secrets, declared.of_system).items():
