@@ -245,7 +245,7 @@ class Evaluator:
         }
 
     def _of_other_kind(self, host_id: str, *, is_nixos: bool) -> Declared | None:
-        """What it declares as the other kind than hosts.nix says, and that as its `problem`; None where it is no host."""
+        """What it declares as what hosts.nix does not say it is, that as its `problem`; None where it is neither."""
         places = [nix.configurations(is_nixos=each) for each in (is_nixos, not is_nixos)]
         try:
             argv = nix.describe_declared(self.flake, (host_id,), is_nixos=not is_nixos)

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from nixherd.trust.secrets.keys import IN_FILES, Group, Recipient, age, of_entry
+from nixherd.trust.secrets.rules_refused import integer
 from nixherd.trust.secrets.yaml_tree import load_yaml, require_merged
 
 _VALUE = re.compile(rb"ENC\[AES256_GCM,data:[A-Za-z0-9+/=]*,iv:[A-Za-z0-9+/=]+,tag:")
@@ -189,9 +190,10 @@ def _metadata(sops: Mapping[str, Any], text: str) -> Encrypted | None:
     groups = [_group(sops)] if any(_list(sops.get(word)) for word in IN_FILES) else []
     groups = groups or [_group(group) for group in _list(sops.get("key_groups"))]
     threshold = str(sops.get("shamir_threshold") or 0)
-    if not threshold.isdecimal() or len(threshold) > _DIGITS:
+    number = integer(threshold)
+    if number is None or (len(groups) > 1 and number < 0):
         raise ValueError(f"its metadata has the threshold {threshold[:_DIGITS]!r}")
-    needed = (int(threshold) or len(groups)) if len(groups) > 1 else 1
+    needed = (number or len(groups)) if len(groups) > 1 else 1
     return Encrypted(tuple(groups), needed, _encrypts_nothing(text))
 
 

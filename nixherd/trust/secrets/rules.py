@@ -16,11 +16,11 @@ import re2
 from nixherd.trust.secrets import keys
 from nixherd.trust.secrets.key_names import key_names
 from nixherd.trust.secrets.keys import Group, Recipient, named_key
-from nixherd.trust.secrets.rules_refused import require_taken
+from nixherd.trust.secrets.rules_refused import integer, require_taken
 from nixherd.trust.secrets.yaml_tree import compose, load_yaml, require_merged
 
 CONFIG, RULES = ".sops.yaml", "creation_rules"
-_DIGITS, _SHOWN = 9, 20  # of a number; of what is none
+_SHOWN = 20  # characters of what is not a number
 
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False
@@ -30,6 +30,7 @@ _WHAT_IS_ENCRYPTED = (
     *("unencrypted_suffix", "encrypted_suffix", "unencrypted_regex", "encrypted_regex"),
     *("unencrypted_comment_regex", "encrypted_comment_regex"),
 )
+_LISTS = ("age", "pgp", "kms", "gcp_kms", "hckms", "azure_keyvault")  # of a rule without key groups
 _ESCAPED = re.compile(r"\\Q.*?(?:\\E|\Z)|\\(.)", re.DOTALL)
 _MAY_MEAN_MORE = re.compile(r"([^A-Za-z0-9_/\x80-\U0010ffff-])")
 
@@ -166,9 +167,10 @@ def _compiled(pattern: str) -> Any:
 
 def _threshold(entry: Mapping[str, Any], groups: int) -> int:
     given = entry.get("shamir_threshold") or "0"
-    if not isinstance(given, str) or not given.isdecimal() or len(given) > _DIGITS:
+    number = integer(given) if isinstance(given, str) else None
+    if number is None:
         raise ValueError(f"shamir_threshold {str(given)[:_SHOWN]!r} is not a number of key groups")
-    return (int(given) or groups) if groups > 1 else 1
+    return (number or groups) if groups > 1 else 1
 
 
 def _problem(entry: Mapping[str, Any], groups: Sequence[Group], threshold: int) -> str | None:
@@ -179,7 +181,15 @@ def _problem(entry: Mapping[str, Any], groups: Sequence[Group], threshold: int) 
         return f"key group {[bool(group) for group in groups].index(False) + 1} is empty, and sops refuses that"
     if len(groups) > 1 and not 2 <= threshold <= len(groups):
         return f"shamir_threshold {threshold} of {len(groups)} key groups: sops takes 2 to {len(groups)}"
+    if not entry.get("key_groups") and (name := next((name for name in _LISTS if _has_gap(entry.get(name))), None)):
+        return f"{name} has nothing before, between or behind a comma of its list, and sops refuses that"
     return keys.unknown_because(chain.from_iterable(groups))
+
+
+def _has_gap(value: Any) -> bool:
+    """Whether a list of keys, which sops joins by commas, has an empty word then; it drops those of a text."""
+    words = ",".join(value) if isinstance(value, list) else ""
+    return bool(words) and not all(word.strip() for word in words.split(","))
 
 
 def _groups(entry: Mapping[str, Any]) -> Iterator[Group]:

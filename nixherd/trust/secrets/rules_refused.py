@@ -3,6 +3,8 @@
 Its parser (go.yaml.in/yaml/v3) does so for the rules and what stands beside them, whichever rule a file has.
 """
 
+import math
+import re
 from collections.abc import Iterator
 
 from nixherd.trust.secrets.yaml_tree import Node, Tree
@@ -10,6 +12,13 @@ from nixherd.trust.secrets.yaml_tree import Node, Tree
 _NULL = ("", "~", "null", "Null", "NULL")
 _BOOLEANS = ("true", "True", "TRUE", "false", "False", "FALSE", *"yYnN", "yes", "Yes", "YES", "on", "On", "ON")
 _BOOLEANS += ("no", "No", "NO", "off", "Off", "OFF")
+_INTEGER = re.compile(
+    r"(?P<sign>[-+]?)(?:0[xX](?P<x>[0-9a-fA-F]+)|0[bB](?P<b>[01]+)|0[oO]?(?P<o>[0-7]+)|(?P<d>0|[1-9]\d*))", re.A
+)
+_FLOAT = re.compile(r"[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?", re.A)
+_BASES = {"x": 16, "b": 2, "o": 8, "d": 10}
+_DIGITS = 100  # more are no number of anything
+_BITS = 63
 _QUOTED = ("'", '"', "|", ">")
 
 
@@ -17,6 +26,21 @@ def require_taken(text: str, tree: Tree) -> None:
     """ValueError for what sops takes no file's rule from, with the line."""
     for node, what in _wrong(tree.root):
         raise ValueError(f"line {text.count(chr(10), 0, node.start) + 1}: {what}")
+
+
+def integer(text: str) -> int | None:
+    """Read what the parser makes a Go int of, a fraction cut off; None for what it refuses."""
+    plain = text.replace("_", "") if text[:1] in "+-.0123456789" else ""
+    if len(plain) > _DIGITS:
+        return None
+    if found := _INTEGER.fullmatch(plain):
+        digits, base = next((found[name], base) for name, base in _BASES.items() if found[name])
+        number = int(f"{found['sign']}{digits}", base)
+    elif _FLOAT.fullmatch(plain) and math.isfinite(float(plain)):
+        number = int(float(plain))
+    else:
+        return None
+    return number if -(1 << _BITS) <= number < 1 << _BITS else None
 
 
 def _wrong(root: Node) -> Iterator[tuple[Node, str]]:
