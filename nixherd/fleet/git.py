@@ -29,8 +29,11 @@ _IN_PROGRESS = {
     "MERGE_HEAD": "a merge",
     "CHERRY_PICK_HEAD": "a cherry-pick",
     "REVERT_HEAD": "a revert",
+    "sequencer": "a cherry-pick or revert of several commits",
     "rebase-merge": "a rebase",
+    "rebase-apply/applying": "a `git am`",
     "rebase-apply": "a rebase",
+    "BISECT_LOG": "a bisect",
 }
 _LOCKS = ("index.lock", "HEAD.lock")
 _FILES = (*_IN_PROGRESS, *_LOCKS, "refs/heads", "info/exclude")
@@ -120,7 +123,8 @@ class Repository:
         """FleetError while a commit is not possible: no author, or something unfinished."""
         for name, what in _IN_PROGRESS.items():
             if self.files[name].exists():
-                raise FleetError(f"{self.directory}: {what} is going on; finish or abort it first")
+                how = "end it first (`git bisect reset`)" if name == "BISECT_LOG" else "finish or abort it first"
+                raise FleetError(f"{self.directory}: {what} is going on; {how}")
         if self.write("var", "GIT_COMMITTER_IDENT", answers=None).status:
             remedy = "`git config user.name …` and `git config user.email …`"
             raise FleetError(f"{self.directory}: git does not know who commits; {remedy}")
