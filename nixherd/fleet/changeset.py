@@ -100,7 +100,8 @@ class Changeset:
             return
         if self.repository is None:
             if commit:
-                raise FleetError(f"{self.root}: is not in a git repository; `git init` one, or commit nothing")
+                remedy = "`git init` one, or say --no-commit (data commit=False)"
+                raise FleetError(f"{self.root}: is not in a git repository; {remedy}")
             return
         if dirty := self.repository.changed(paths):
             more = f" (and {len(dirty) - 1} more)" if len(dirty) > 1 else ""

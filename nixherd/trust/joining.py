@@ -14,7 +14,7 @@ from nixherd.nix.declared import Declared, DeclaredSecret, by_file
 from nixherd.trust.secrets.keys import Recipient, by_kind
 from nixherd.trust.secrets.keys import named as keys_named
 from nixherd.trust.secrets.people import People
-from nixherd.trust.secrets.rules import Rule, Rules, Unknown, path_regex_of
+from nixherd.trust.secrets.rules import CONFIG, Rule, Rules, Unknown, path_regex_of
 from nixherd.trust.secrets.rules_text import scalar
 from nixherd.trust.secrets.store import Secrets, Store
 
@@ -99,7 +99,10 @@ def joined(secrets: Secrets, people: People, rules: Mapping[str, Rules], host_id
     for path, of_file in _by_file(secrets, declared.of_system).items():
         store = secrets.store_of(path)
         if store is None:
-            homeless[path] = secrets.why_homeless(path)
+            remedy = (
+                "" if secrets.submodule_of(path) is None else f"; encrypt it for {host_id}'s key there, and commit that"
+            )
+            homeless[path] = f"{secrets.why_homeless(path)}{remedy}"
             continue
         rule, exists = _rule(store, rules, path, host_id, admission), _exists(secrets, path)
         if isinstance(rule, Rule):
@@ -279,7 +282,10 @@ def require_covered(found: Joined, people: People, host_id: str, admission: Admi
     """
     if found.homeless and admission.rules is None:
         files = "; ".join(f"{path}, {why}" for path, why in found.homeless.items())
-        remedy = "make one there, or name rules with --rule (data secrets_rules)"
+        is_here = any(CONFIG in why for why in found.homeless.values())
+        remedy = (
+            f"{'make one there, or ' if is_here else ''}name rules of this repository with --rule (data secrets_rules)"
+        )
         raise Usage(f"{host_id} declares {files}; {remedy}")
     without = [each for each in found.missing if each.rule is None]
     if without and admission.rules is None and not admission.creates:

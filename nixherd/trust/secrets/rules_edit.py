@@ -69,7 +69,12 @@ def remove(text: str, recipient: Recipient) -> str:
 def remove_rules(text: str, numbers: Collection[int]) -> str:
     """Return the text without the rules of these numbers, each with the comment that is its. Raise CannotEdit."""
     numbers = set(numbers)
-    return without_rules(RulesText(text, f"take {numbered(numbers)} out of it by hand"), numbers)
+    rules = numbered(numbers)
+    editor = RulesText(text, f"take {rules} out of it by hand")
+    if numbers and numbers >= set(range(1, len(editor.before.rules) + 1)):
+        editor.by_hand = "add another one first, or remove that file and its secrets by hand (git rm)"
+        raise editor.cannot(why=f"without {rules} it has none, and no file of it could be encrypted any more")
+    return without_rules(editor, numbers)
 
 
 def replace(text: str, old: Recipient, new: Recipient) -> str:

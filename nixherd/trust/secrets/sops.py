@@ -29,6 +29,12 @@ _TIMEOUT = 600.0
 _NO_DATA_KEY = "Failed to get the data key"
 NO_RECIPIENT = "this identity is not one of its recipients; use one that can decrypt it (SOPS_AGE_KEY_FILE)"
 _GPG = re.compile(r"gpg: ((?!encrypted with)[^\n]*(?:failed|error|No )[^\n]*)")
+_WRAPPED = re.compile(r"\n\s*\|")  # its list of what each key said
+_DAMAGED = re.compile(
+    r"base64-decoding|does not match sops' data format|Unknown datatype|parsing time \""
+    r"|parsing age header|invalid armor|failed to copy age decrypted data"
+)
+_UNUSABLE = re.compile(r"gpg: (\S+): skipped: (Unusable public key|No public key)")
 _PLUGIN_SAYS = re.compile(r'msg="age: (.*)"')
 _LOGGED = re.compile(r'level=(?:error|fatal) msg=("(?:[^"\\]|\\["\\nt])*")')
 _SYNCING = re.compile(r"Syncing keys for file (.+)")
@@ -140,8 +146,17 @@ def _first_wrong(stderr: str, directory: Path) -> str | None:
 def explained(stderr: str, verb: str, hint: str | None = None) -> str:
     """What sops said, in one line; `hint` is what is known to be wrong with the identities."""
     text = SECRET.sub("AGE-SECRET-KEY-…", stderr)
+    whole = " ".join(_WRAPPED.sub(" ", text).split())
     if "MAC mismatch" in text or "message authentication failed" in text:
         return "it was changed without sops, its MAC does not match; restore it from git"
+    if _DAMAGED.search(whole):
+        return "it was changed without sops, and what is encrypted in it is damaged; restore it from git"
+    if unusable := _UNUSABLE.search(whole):
+        key, is_here = unusable[1], unusable[2] != "No public key"
+        what = "is expired, revoked or not for encryption" if is_here else "is not in the keyring here"
+        remedy = f"have its owner renew it, and `gpg --import` it, or take it out: `nixherd secrets remove-host {key}`"
+        remedy = remedy if is_here else remedy.removeprefix("have its owner renew it, and ")
+        return f"sops {verb}: cannot encrypt for the PGP key {key}: it {what}; {remedy}"
     if any(each in text for each in ("did not find keys in locations", "no identity matched", _NO_DATA_KEY)):
         if hint is not None:
             return f"no key that is here decrypts it; {hint}"
