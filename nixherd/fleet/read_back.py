@@ -1,7 +1,7 @@
 """What the last commit has, read back: git's hooks may change files on their way into it.
 
 A Nix file may have another text that says the same, as formatters make it, and a document any; of every other file the
-bytes count. What git's own filters make of a file (line ends, git-crypt) is no hook's work.
+bytes count. A filter that git itself applies (line ends, git-crypt) is not a hook.
 """
 
 import hashlib
