@@ -21,7 +21,6 @@ from nixherd.trust.secrets.yaml_tree import compose, load_yaml, require_merged
 
 CONFIG, RULES = ".sops.yaml", "creation_rules"
 _SHOWN = 20  # characters of what is not a number
-_SHOWN = 20  # characters of what is not a number
 
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False

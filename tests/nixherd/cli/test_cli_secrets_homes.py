@@ -5,10 +5,15 @@ from typing import Any
 
 import pytest
 
-from tests.nixherd.cli.test_cli_secrets import fleet, secrets  # noqa: F401  (fixtures)
-from tests.nixherd.trust.secrets.repositories import git
+from tests.nixherd.trust.secrets.repositories import administered, git
 
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return administered(monkeypatch, tmp_path)
+
 
 FLAKE = """{
   outputs = _: {
@@ -29,7 +34,7 @@ FLAKE = """{
 """
 
 
-def home(fleet: Path, file: str, *, stays_nixos: bool = False) -> None:  # noqa: F811
+def home(fleet: Path, file: str, *, stays_nixos: bool = False) -> None:
     (fleet / "flake.nix").write_text(FLAKE.replace("FILE", file))
     if not stays_nixos:
         hosts = fleet / "hosts.nix"
@@ -37,7 +42,7 @@ def home(fleet: Path, file: str, *, stays_nixos: bool = False) -> None:  # noqa:
     git(fleet, "commit", "-qam", "igp is a home")
 
 
-def test_a_home_alone_joins_no_rule_and_its_files_are_looked_at(secrets: Any, fleet: Path) -> None:  # noqa: F811
+def test_a_home_alone_joins_no_rule_and_its_files_are_looked_at(secrets: Any, fleet: Path) -> None:
     home(fleet, "other.yaml")
     ended = secrets("add-host", "igp", "--json")
     assert (ended.status, ended.json["steps"]) == (0, []), ended.err
@@ -46,7 +51,7 @@ def test_a_home_alone_joins_no_rule_and_its_files_are_looked_at(secrets: Any, fl
 
 
 @pytest.mark.parametrize("others", ["", "nixosConfigurations.doc1.config = { };\n    "])
-def test_a_home_that_hosts_nix_takes_for_nixos(secrets: Any, fleet: Path, others: str) -> None:  # noqa: F811
+def test_a_home_that_hosts_nix_takes_for_nixos(secrets: Any, fleet: Path, others: str) -> None:
     home(fleet, "other.yaml", stays_nixos=True)
     flake = fleet / "flake.nix"
     flake.write_text(flake.read_text().replace("homeConfigurations", f"{others}homeConfigurations"))
@@ -61,7 +66,7 @@ def test_a_home_that_hosts_nix_takes_for_nixos(secrets: Any, fleet: Path, others
     assert any(note.startswith("secrets/other.yaml, which ann's home declares: no rule is for it") for note in notes)
 
 
-def test_nixos_that_hosts_nix_takes_for_a_home(secrets: Any, fleet: Path) -> None:  # noqa: F811
+def test_nixos_that_hosts_nix_takes_for_a_home(secrets: Any, fleet: Path) -> None:
     hosts = fleet / "hosts.nix"
     hosts.write_text(hosts.read_text().replace("configurationFile = ./hosts/igp", "homeFile = ./hosts/igp"))
     git(fleet, "commit", "-qam", "igp is a home")

@@ -7,15 +7,19 @@ from typing import Any
 import pytest
 
 from tests.nix_cli import environment
-from tests.nixherd.cli.test_cli_secrets import fleet, secrets  # noqa: F401  (fixtures)
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.kinds import fingerprints, gpg, gpg_home
-from tests.nixherd.trust.secrets.repositories import git, hosts
+from tests.nixherd.trust.secrets.repositories import administered, git, hosts
 
 pytestmark = [pytest.mark.nix, pytest.mark.xdist_group("enrolment")]
 
 
-def test_what_is_damaged_is_named_with_the_file(secrets: Any, fleet: Path) -> None:  # noqa: F811
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return administered(monkeypatch, tmp_path)
+
+
+def test_what_is_damaged_is_named_with_the_file(secrets: Any, fleet: Path) -> None:
     file = fleet / "secrets" / "common.yaml"
     file.write_text(file.read_text().replace("password: ENC[AES256_GCM,data:", "password: ENC[AES256_GCM,data:!"))
     git(fleet, "commit", "-qam", "damage")
@@ -29,8 +33,8 @@ def test_what_is_damaged_is_named_with_the_file(secrets: Any, fleet: Path) -> No
 
 @pytest.mark.parametrize("ends", ["revoked", "expired"])
 def test_a_pgp_key_that_takes_nothing_is_named(
-    secrets: Any,  # noqa: F811
-    fleet: Path,  # noqa: F811
+    secrets: Any,
+    fleet: Path,
     monkeypatch: pytest.MonkeyPatch,
     ends: str,
 ) -> None:
@@ -60,7 +64,7 @@ def test_a_pgp_key_that_takes_nothing_is_named(
         assert f"`nixherd secrets remove-host {alice}`" in ended.err
 
 
-def test_the_only_rule_of_a_file(secrets: Any, fleet: Path) -> None:  # noqa: F811
+def test_the_only_rule_of_a_file(secrets: Any, fleet: Path) -> None:
     config = fleet / "secrets" / ".sops.yaml"
     config.write_text(
         f"creation_rules:\n  - path_regex: igp\n    age: {key('igp').recipient},{key('admin').recipient}\n"
@@ -73,7 +77,7 @@ def test_the_only_rule_of_a_file(secrets: Any, fleet: Path) -> None:  # noqa: F8
     )
 
 
-def test_a_file_of_a_submodule_is_encrypted_there(secrets: Any, fleet: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_file_of_a_submodule_is_encrypted_there(secrets: Any, fleet: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     for words in (("init", "-q"), ("config", "user.name", "a"), ("config", "user.email", "a@invalid")):
@@ -94,7 +98,7 @@ def test_a_file_of_a_submodule_is_encrypted_there(secrets: Any, fleet: Path, tmp
     assert "make one there" not in ended.err
 
 
-def test_without_git_it_is_said_how_to_do_without_a_commit(secrets: Any, fleet: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_without_git_it_is_said_how_to_do_without_a_commit(secrets: Any, fleet: Path, tmp_path: Path) -> None:
     (fleet / ".git").rename(tmp_path / "git")
     ended = secrets("remove-host", "igp")
     assert ended.status == 4
