@@ -351,6 +351,7 @@ def test_what_was_scaffolded_and_retired_has_left_no_byte(retire: Any, fleet: Pa
     assert done.json["mentions"] == []
 
 
+@pytest.mark.usefixtures("commit_not_read_back")
 @pytest.mark.parametrize(
     ("does", "left"),
     [

@@ -145,7 +145,7 @@ ONE_RULE: Mapping[str, tuple[str, str]] = {
     "groups, null": ("key_groups: [null]", "rule 1: key_groups is not a list of mappings"),
     "groups, merge": ("key_groups: [{merge: hello}]", "rule 1: merge is not a list of mappings"),
     "threshold, text": ("shamir_threshold: two", "shamir_threshold 'two' is not a number of key groups"),
-    "threshold, below 0": ("shamir_threshold: -1", "shamir_threshold '-1' is not a number of key groups"),
+    "threshold, infinite": ("shamir_threshold: .inf", "shamir_threshold '.inf' is not a number of key groups"),
     "threshold, list": ("shamir_threshold: [2]", "is not a number of key groups"),
     "threshold, 5000 digits": (f"{{shamir_threshold: {'9' * 5000}, {TWO_GROUPS}}}", "'99999999999999999999' is not a"),
     "\\C": ("path_regex: '\\C'", "is not a regular expression: invalid escape sequence: \\C"),

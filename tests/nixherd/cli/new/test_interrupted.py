@@ -97,6 +97,7 @@ def test_what_git_does_not_know_the_flake_would_not_see(fleet: Fleet) -> None:
     assert "hosts.nix: git does not know it, and a flake has what git knows; git add it first" in done.err
 
 
+@pytest.mark.usefixtures("commit_not_read_back")
 def test_a_hook_that_takes_it_out_again_is_found_out(fleet: Fleet) -> None:
     hook = fleet.root / ".git" / "hooks" / "pre-commit"
     hook.parent.mkdir(exist_ok=True)
