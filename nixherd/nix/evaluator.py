@@ -144,9 +144,8 @@ class Evaluator:
 
     def forget(self) -> None:
         """Evaluate anew: the fleet's files were changed."""
-        self._results.clear()
-        self._declared.clear()
-        self._details.clear()
+        for each in (self._results, self._declared, self._details):
+            each.clear()
         self._store_source.forget()
         self._source.forget()
 
@@ -185,8 +184,7 @@ class Evaluator:
             if isinstance(config := (once.known or {}).get(host_id), Evaluated):
                 return config.declared
         found = self._apart(self._declared, host_ids, host_id, nix.describe_declared, nix.parse_declared)
-        is_nixos = host_id not in self._homes
-        if not isinstance(found, Declared) and (other := self._of_other_kind(host_id, is_nixos=is_nixos)) is not None:
+        if not isinstance(found, Declared) and (other := self._of_other_kind(host_id)) is not None:
             return other
         if isinstance(found, FleetError):
             return Declared(host_id, problem=str(found))
@@ -247,16 +245,16 @@ class Evaluator:
     def _of_other_kind(self, host_id: str, *, is_nixos: bool) -> Declared | None:
         """What it declares as what hosts.nix does not say it is, that as its `problem`; None where it is neither."""
         places = [nix.configurations(is_nixos=each) for each in (is_nixos, not is_nixos)]
+        argv = nix.describe_declared(self.flake, (host_id,), is_nixos=not is_nixos)
         try:
-            argv = nix.describe_declared(self.flake, (host_id,), is_nixos=not is_nixos)
             found = nix.parse_declared(self._asked(argv)).get(host_id)
         except FleetError:
             return None
         if not isinstance(found, Declared):
             return None
         what = f"{places[0]}.{host_id} does not exist, and {places[1]}.{host_id} does"
-        remedy = "take its configurationFile" if is_nixos else "give it its configurationFile"
-        remedy = f"{remedy} out of hosts.nix, as a home alone has none" if is_nixos else f"{remedy} in hosts.nix"
+        remedy = "take its configurationFile out of hosts.nix, as a home alone has none"
+        remedy = remedy if is_nixos else "give it its configurationFile in hosts.nix"
         return replace(self._placed(found), problem=f"{what}; {remedy}")
 
     def _placed(self, declared: Declared) -> Declared:
