@@ -1,7 +1,7 @@
 """Operations on machines that run NixOS, or are to.
 
-Installing (`install`, `reboot_installed`, `verify`, `hardware_configuration`) is for deploys/install.py. The others
-work on a machine that is installed, and can be called by hand:
+Installing (`hardware_…`, `extra_files`, `install`, `reboot_installed`, `reached`, `verify`) is for deploys/install.py.
+The others work on a machine that is installed, and can be called by hand:
 
     pyinfra -y inventory.py --limit dev operations.nixos.rollback
     pyinfra -y inventory.py --limit nixos operations.nixos.gc older_than=30d
@@ -17,9 +17,10 @@ from pyinfra import host
 
 from nixherd.base.errors import FleetError, NotWell, Usage
 from nixherd.deploy import build as building
+from nixherd.deploy import carried
 from nixherd.deploy.health import unwell
-from nixherd.deploy.installation import configuration_path
-from nixherd.deploy.machine import output_of, run_job
+from nixherd.deploy.installation import FACTER, GENERATED, REPORTED, configuration_path, hardware_of
+from nixherd.deploy.machine import run_job
 from nixherd.deploy.options import HERE, Goal
 from nixherd.deploy.plan import checks_of
 from nixherd.deploy.rollout import Planned, Target
@@ -27,7 +28,7 @@ from nixherd.deploy.running import PROFILE, chosen, has_it, require_store_path
 from nixherd.facts.nixos import Generations
 from nixherd.fleet import tree
 from nixherd.proxmox.permission import require_installable
-from nixherd.pyinfra_glue import installing
+from nixherd.pyinfra_glue import carrying, installing
 from nixherd.pyinfra_glue.engine import PyinfraMachine, begin_reached, builder_for, copy_to, switch_to
 from nixherd.pyinfra_glue.hosts import connector_of, context_of, evaluated, executing, fleet_host
 from nixherd.pyinfra_glue.installing import is_installed, machine_for, machine_of
@@ -131,33 +132,65 @@ def hardware_configuration(path: str | bool) -> Change | NoChange:
         path: the file, relative to the flake; True for `hardware-configuration.nix` beside the host's
             configuration. File systems are left to disko.
     """
+    return _hardware(path, GENERATED, "nixos-generate-config", "--show-hardware-config --no-filesystems --root /mnt")
+
+
+@operation()
+def hardware_report(path: str | bool) -> Change | NoChange:
+    """Write what nixos-facter reports in the installer into the flake's working tree, for `hardware.facter.reportPath`.
+
+    Args:
+        path: the file, relative to the flake; True for `facter.json` beside the host's configuration.
+    """
+    return _hardware(path, REPORTED, FACTER)
+
+
+def _hardware(path: str | bool, name: str, program: str, options: str = "") -> Change | NoChange:
     fleet, host_id = context_of(host).fleet, fleet_host(host).id
-    file, root = configuration_path(fleet, host_id, path), Path(fleet.path)
+    file, root = configuration_path(fleet, host_id, path, name), Path(fleet.path)
     inside = str(file.relative_to(root))
     machine = machine_of(host, "install")
     if is_installed(machine):
         return NoChange(f"{host_id} is installed")
     require_installable(context_of(host).fleet, host_id, "install")
-    generated = ""
-    if machine and executing(host):
+    content = ""
+    if installing.is_due(host, "kexec"):
         installing.require_our_installer(host, machine)
-        script = "nixos-generate-config --show-hardware-config --no-filesystems --root /mnt"
-        there = machine_for(host)
-        generated = there.look(lambda: output_of(there, script, what="nixos-generate-config")).rstrip("\n") + "\n"
-        if generated.encode() == tree.read(root, inside):
+        content = hardware_of(machine_for(host), program, options)
+        if content.encode() == tree.read(root, inside):
             return NoChange(f"{file} is what the machine has")
-    write = partial(installing.write_hardware, host, inside, generated)
+    write = partial(installing.write_hardware, host, inside, content)
     return Change(f"write what hardware {host_id} has to {file}", write)
 
 
 @operation()
-def install(extra_files: Mapping[str, str] | None = None) -> Change | NoChange:
-    """Copy the system of this host into the file systems at /mnt and install it there, host key included.
+def extra_files(files: str | Mapping[str, str], owners: Mapping[str, str] | None = None) -> Change | NoChange:
+    """Put further files into the new root, with their modes, and read them back.
 
     Args:
-        extra_files: further files for the new root, `{"/etc/x": "path/of/the/local/file"}`; mode and owner
-            become 0600 and root.
+        files: a directory, whose tree is carried with its modes; or `{"/etc/x": "path/of/the/local/file"}`, which
+            become 0600.
+        owners: `UID:GID` by path in the new root, for all below it; root's without.
     """
+    host_id = fleet_host(host).id
+    entries = carried.read(host_id, files, owners)
+    machine = machine_of(host, "install")
+    if is_installed(machine):
+        return NoChange(f"{host_id} is installed")
+    require_installable(context_of(host).fleet, host_id, "install")
+    if installing.is_due(host, "disko"):
+        installing.require_new_root(host, machine)
+        if executing(host):
+            connector_of(host).prove_for_wiping()
+        if not carrying.lacking(host, entries):
+            return NoChange(f"the new root of {host_id} has its further files")
+    number = sum(each.kind != carried.DIRECTORY for each in entries)
+    return Change(f"put {number} further files into the new root of {host_id}", partial(carrying.carry, host, entries))
+
+
+@operation()
+def install() -> Change | NoChange:
+    """Copy the system of this host into the file systems at /mnt and install it there, host key included."""
     host_id = fleet_host(host).id
     config = evaluated(host)
     machine = machine_of(host, "install")
@@ -165,12 +198,11 @@ def install(extra_files: Mapping[str, str] | None = None) -> Change | NoChange:
     if is_installed(machine) or (machine and machine["jobs"].get("install") == job.well):
         return NoChange(f"{host_id} is installed")
     require_installable(context_of(host).fleet, host_id, "install")
-    if machine and executing(host):
-        installing.require_our_installer(host, machine)
-        if machine["mnt"] is None:
-            raise FleetError(f"{host_id}: nothing is mounted at /mnt; run deploys/install.py from its start")
-        connector_of(host).prove_for_wiping()
-    make = partial(installing.install_system, host, config, job, extra_files or {})
+    if installing.is_due(host, "disko"):
+        installing.require_new_root(host, machine)
+        if executing(host):
+            connector_of(host).prove_for_wiping()
+    make = partial(installing.install_system, host, config, job)
     return Change(f"install {config.toplevel} on {host_id}", make)
 
 
@@ -183,11 +215,14 @@ def reboot_installed() -> Change | NoChange:
     if machine and is_installed(machine):
         return NoChange(f"{host_id} runs its own system, {machine['current_system']}")
     require_installable(context_of(host).fleet, host_id, "reboot")
-    if machine and executing(host):
-        installing.require_our_installer(host, machine)
-        if machine["jobs"].get("install") != installing.install_job(config).well:
+    if installing.is_due(host, "install"):
+        if (
+            installing.require_our_installer(host, machine)["jobs"].get("install")
+            != installing.install_job(config).well
+        ):
             raise FleetError(f"{host_id} is not installed yet; run deploys/install.py from its start")
-        connector_of(host).prove_for_wiping()
+        if executing(host):
+            connector_of(host).prove_for_wiping()
     return Change(f"reboot {host_id} into its installed system", partial(installing.leave_installer, host))
 
 
@@ -206,3 +241,25 @@ def verify() -> Change | NoChange:
     if executing(host):
         installing.report(host, config, machine, connector_of(host).reach())
     return NoChange(f"{host_id} runs {machine['current_system']}")
+
+
+@operation()
+def reached(phase: str) -> Change | NoChange:
+    """Prove how far an installation has come that ends before its reboot, by what the machine says.
+
+    Args:
+        phase: kexec, disko or install.
+    """
+    host_id = fleet_host(host).id
+    config = evaluated(host)
+    machine = machine_of(host, "install")
+    if machine and is_installed(machine):
+        if executing(host):
+            context_of(host).run.journal.note("found", host_id, reached="installed")
+        return NoChange(f"{host_id} is installed, and runs {machine['current_system']}")
+    summary = installing.ENDS[phase]
+    if machine is None or not executing(host):
+        return Change(f"verify that {host_id} is {summary}", lambda: None, changes=False)
+    installing.require_reached(host, config, machine, phase)
+    context_of(host).run.journal.note("found", host_id, reached=summary)
+    return NoChange(f"{host_id} is {summary}")

@@ -28,6 +28,7 @@ from nixherd.proxmox.steps import Cannot, Row, Steps
 from nixherd.pyinfra_glue.guests import deadline_of, guest_of, managed_vm, operation_of, require_none, row, tell
 from nixherd.pyinfra_glue.hosts import connector_of, context_of, evaluated, executing, fleet_host, selection, vm_of
 from nixherd.pyinfra_glue.installing import findings as obstacles_of
+from nixherd.pyinfra_glue.installing import image_for
 from nixherd.pyinfra_glue.operation import Change, NoChange, Planned, operation
 from nixherd.pyinfra_glue.secrets_place import require_place_for_secrets
 
@@ -110,8 +111,9 @@ def validate() -> Planned:
     if findings:
         raise FleetInvalid(findings)
     if seen.actual is None and executing(host):
+        image = image_for(host)
         # Needed after the first boot: made while the hypervisor clones and boots. `host` is unknown to those threads.
-        ahead(lambda: builder.build(chosen, config.host_id), lambda: builder.kexec_tarball(config.system))
+        ahead(lambda: builder.build(chosen, config.host_id), lambda: builder.kexec_tarball(image))
     return NoChange(f"{vm.name} may be provisioned")
 
 

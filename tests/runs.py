@@ -21,6 +21,7 @@ from pyinfra.api.state import State, StateStage
 from nixherd.base.files import BOOT_ID
 from nixherd.locate.proof import PLANT
 from nixherd.nix.commands import Evaluated
+from nixherd.nix.image import Image
 from nixherd.proxmox.guest.identity import mark
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.proxmox.fleets import DEV, FLEET, HOST
@@ -62,7 +63,7 @@ def evaluates_to(shared: Shared, **changes: Any) -> None:
     """What Nix says of `dev` and its flake, so that it is not asked."""
     shared.evaluator._results[("dev",)].value = {"dev": replace(DESCRIBED, **changes)}
     has_installer(shared)
-    shared.builder._tarballs["packages.x86_64-linux.kexec-installer"].value = Path("/nix/store/installer.tar.gz")
+    shared.builder._tarballs[Image("x86_64-linux")].value = Path("/nix/store/installer.tar.gz")
 
 
 def has_installer(shared: Shared, *names: str) -> None:

@@ -24,6 +24,12 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "help": ("help vm destroy", "help exit-codes"),
     "hosts": ("hosts", "hosts --groups", "hosts nixos --json"),
     "hooks install": ("hooks install",),
+    "install": (
+        "install web01 --address 203.0.113.7 --host-key 'ssh-ed25519 AAAA…' --user root",
+        "install web01 --extra-files ./root --chown /home/me 1000:100 --no-reboot",
+        "install web01 --phases reboot",
+        "install web01 --disk-encryption-key /tmp/secret.key ./disk.key --dry-run",
+    ),
     "lint": ("lint --fix hosts.nix",),
     "lock update": ("lock update nixpkgs --merge-into main --push",),
     "new": ("new web01 --cores 4 --memory 8192 --secret api_token --yes", "new laptop --no-vm --dry-run"),

@@ -203,7 +203,12 @@ def copy_closure(
 
 
 def copy_towards(
-    machine: Machine, command: Command, timeout: float, tell: Callable[[str], None] = lambda text: None
+    machine: Machine,
+    command: Command,
+    timeout: float,
+    tell: Callable[[str], None] = lambda text: None,
+    *,
+    input: bytes | None = None,
 ) -> Completed:
     """As `run_towards`, for what does nothing but copy. Stalled when that makes no progress."""
     watch = Watch(f"{machine.id}: copying to it", there=partial(look_at_nix, machine))
@@ -214,7 +219,7 @@ def copy_towards(
         if text := progress.feed(line):
             tell(text)
 
-    return run_towards(machine, command, timeout, heard, watch)
+    return run_towards(machine, command, timeout, heard, watch, input=input)
 
 
 def run_towards(
@@ -223,16 +228,18 @@ def run_towards(
     timeout: float,
     stream: Callable[[str], None] | None = None,
     watch: Callable[[int], None] | None = None,
+    *,
+    input: bytes | None = None,
 ) -> Completed:
     """Run a local program that connects to the machine; once more when the machine has moved meanwhile.
 
-    `command` gives its argv and environment, `stream` gets its lines, `watch` may end it. ProcessFailed when it fails
-    where the machine is, FleetError where the login shell there breaks what it speaks.
+    `command` gives its argv and environment, `input` is its stdin, `stream` gets its lines, `watch` may end it.
+    ProcessFailed when it fails where the machine is, FleetError where the login shell there breaks what it speaks.
     """
     to = machine.copy_to()
     argv, environment = command(to)
     try:
-        return run(argv, env=environment, timeout=timeout, stream=stream, watch=watch)
+        return run(argv, env=environment, timeout=timeout, stream=stream, watch=watch, input=input)
     except ProcessFailed as error:
         if "protocol mismatch" in error.stderr and (why := machine.breaks("Nix's protocol")):
             raise FleetError(f"{machine.id}: {why}") from error
@@ -248,7 +255,7 @@ def run_towards(
         if moved_to.address == to.address:
             raise
         argv, environment = command(moved_to)
-        return run(argv, env=environment, timeout=timeout, stream=stream, watch=watch)
+        return run(argv, env=environment, timeout=timeout, stream=stream, watch=watch, input=input)
 
 
 def build_and_fetch(builder: Machine, tell: Callable[[str], None], installables: Sequence[str]) -> None:

@@ -132,6 +132,20 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, (str, int)) and not isinstance(value, bool) and str(value).isprintable() and value != ""
 
 
+PHASES = ("kexec", "disko", "install", "reboot")
+"""of an installation, in their order"""
+
+
+def phases_of(value: Any) -> tuple[str, ...] | None:
+    """The phases that are named, as `kexec,disko` or a list; all of them for None. None where it names no phases."""
+    if value is None:
+        return PHASES
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not names or [*names] != [each for each in PHASES if each in names]:
+        return None
+    return tuple(names)
+
+
 DataKind = tuple[Callable[[Any], bool], str]
 _FLAG: DataKind = (lambda value: value in (True, False, 0, 1), "true or false")
 _SECONDS: DataKind = (_is_seconds, f"a whole number of seconds from 1 to {_LONGEST}")
@@ -150,10 +164,13 @@ HOST_DATA: Mapping[str, DataKind] = {
     **dict.fromkeys(("age_identity", "commit_message", "docs_file", "docs_template", "flake", "host_key"), _TEXT),
     **dict.fromkeys(("hardware_configuration", "install_user", "journal", "proxmox_token_file"), _TEXT),
     "secrets": (lambda value: value == "none", "none: no secrets are looked after"),
-    "secrets_directory": _TEXT,
+    **dict.fromkeys(("hardware_report", "kexec", "kexec_sha256", "secrets_directory"), _TEXT),
+    "phases": (lambda value: phases_of(value) is not None, f"some of {','.join(PHASES)}, in this order"),
     "snapshot": (lambda value: value in ("keep", "remove"), "keep or remove"),
     "sudo_password": (lambda value: value == "stdin", "stdin: the password itself is never said here"),
-    **dict.fromkeys(("extra_files", "secrets_replace", "secrets_rules", "without"), _ANY),
+    **dict.fromkeys(
+        ("disk_encryption_keys", "extra_files", "extra_owners", "secrets_replace", "secrets_rules", "without"), _ANY
+    ),
 }
 NODE_DATA: Mapping[str, DataKind] = {
     **dict.fromkeys(("blacklist", "devices", "hostpci", "kernel_words", "vendor_reset"), _ANY),

@@ -19,8 +19,8 @@ from nixherd.nix import commands as nix
 from nixherd.nix.commands import Evaluated, closure_sizes
 from nixherd.nix.errors import last_error
 from nixherd.nix.evaluator import Evaluator
+from nixherd.nix.image import KEXEC_INSTALLER, Image, fetched, require_gzip
 
-_INSTALLER = "kexec-installer"
 BUILD_DEADLINE = 4 * 3600.0  # seconds
 # When something is wrong with one of many, so many of them are tried alone at the same time.
 _one_by_one = threading.BoundedSemaphore(os.cpu_count() or 1)
@@ -33,7 +33,7 @@ class Builder:
         self.evaluator = evaluator
         self._builds: OncePer[tuple[str, ...], list[str]] = OncePer(f"{evaluator.path}: building")
         self._installers: OncePer[str, list[str]] = OncePer(f"{evaluator.path}: looking for the installer")
-        self._tarballs: OncePer[str, Path] = OncePer(f"{evaluator.path}: building the installer")
+        self._tarballs: OncePer[Image, Path] = OncePer(f"{evaluator.path}: building the installer")
 
     def build(self, host_ids: Sequence[str], host_id: str) -> None:
         """Build toplevel and disko script of these hosts, all in one go.
@@ -73,15 +73,22 @@ class Builder:
             with suppress(FleetError):
                 yield self.evaluator.evaluate(host_ids, host_id)
 
-    def require_installer(self, system: str | None) -> None:
-        """FleetError unless the flake has the kexec installer for this system; building it shows whether that works."""
-        packages = f"packages.{system or _here()}"
-        with self._installers[packages] as names:
+    def require_installer(self, image: Image) -> None:
+        """FleetError unless the image is there, or the flake has one; whether it can be built shows when it is."""
+        if image.sha256 is not None:
+            return
+        if image.given is not None:
+            require_gzip(Path(image.given))
+            return
+        with self._installers[image.packages] as names:
             if names.is_empty:
-                names.value = self._packages(packages)
-        if _INSTALLER not in names.value:
-            remedy = "add the installer of nixos-images, as the reference fleet does in nix/installer.nix"
-            raise FleetError(f"{self.evaluator.path}/flake.nix: it has no {packages}.{_INSTALLER}; {remedy}")
+                names.value = self._packages(image.packages)
+        if KEXEC_INSTALLER not in names.value:
+            remedy = (
+                "add the installer of nixos-images, as the reference fleet does in nix/installer.nix, or give an image "
+                "(--kexec FILE, or --kexec URL --kexec-sha256 HASH)"
+            )
+            raise FleetError(f"{self.evaluator.path}/flake.nix: it has no {image.attribute}; {remedy}")
 
     def _packages(self, packages: str) -> list[str]:
         try:
@@ -91,21 +98,27 @@ class Builder:
                 return []
             raise
 
-    def kexec_tarball(self, system: str | None) -> Path:
-        """The installer's kexec tarball for a system, built by the flake itself: its lock file pins the installer, too.
-
-        Without a system it is that of this machine.
-        """
-        package = f"packages.{system or _here()}.{_INSTALLER}"
-        with self._tarballs[package] as tarball:
+    def kexec_tarball(self, image: Image) -> Path:
+        """The installer's kexec tarball; the flake's is built by itself, so that its lock file pins it too."""
+        with self._tarballs[image] as tarball:
             if tarball.is_empty:
-                [out] = self._build([f"{self.evaluator.flake}#{package}"])
-                tarballs = sorted(Path(out).glob("*.tar.gz"))
-                if not tarballs:
-                    what = f"{package} holds no .tar.gz; take it from nixos-images"
-                    raise FleetError(f"{self.evaluator.path}/flake.nix: {what}")
-                tarball.value = tarballs[0]
+                tarball.value = self._tarball_of(image)
             return tarball.value
+
+    def _tarball_of(self, image: Image) -> Path:
+        if image.sha256 is not None:
+            file = Path(fetched(str(image.given), image.sha256))
+        elif image.given is not None:
+            file = Path(image.given)
+        else:
+            [out] = self._build([f"{self.evaluator.flake}#{image.attribute}"])
+            tarballs = sorted(Path(out).glob("*.tar.gz"))
+            if not tarballs:
+                what = f"{image.attribute} holds no .tar.gz; take it from nixos-images"
+                raise FleetError(f"{self.evaluator.path}/flake.nix: {what}")
+            return tarballs[0]
+        require_gzip(file)
+        return file
 
     def _build(self, installables: Sequence[str], stream: Callable[[str], None] | None = None) -> list[str]:
         root = self.evaluator.run.gc_roots / hashlib.sha256(" ".join(installables).encode()).hexdigest()[:32]
@@ -116,12 +129,6 @@ class Builder:
                 raise
             raise FleetError(f"{self.evaluator.flake}: nix build failed: {last_error(error.stderr)}") from error
         return done.stdout.split()
-
-
-def _here() -> str:
-    """What this machine is, as Nix calls it."""
-    system, _, _, _, machine = os.uname()
-    return f"{machine}-{system.lower()}"
 
 
 # What changes between two closures

@@ -4,7 +4,7 @@ import base64
 import json
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -15,18 +15,20 @@ from nixherd.base.process import Completed
 from nixherd.base.reasons import reason
 from nixherd.base.ssh_keys import HOST_KEY, HOST_KEY_FILE
 from nixherd.deploy.copy import copy_closure, copy_towards
-from nixherd.deploy.installation import obstacles
+from nixherd.deploy.installation import Given, obstacles
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, output_of, restart, run_job
 from nixherd.deploy.rollout import operator
 from nixherd.deploy.running import MachineState, machine_script, parse_machine
 from nixherd.fleet.changeset import changing
+from nixherd.fleet.groups import PHASES, phases_of
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.revisions import Note, is_revision, shown
 from nixherd.locate.reach import Epoch, Place
 from nixherd.nix.commands import Evaluated
+from nixherd.nix.image import Image
 from nixherd.proxmox.permission import mark, require_installable, require_no_declared_guest
 from nixherd.pyinfra_glue.connector import Unasked
-from nixherd.pyinfra_glue.engine import PyinfraMachine, options_of
+from nixherd.pyinfra_glue.engine import PyinfraMachine
 from nixherd.pyinfra_glue.hosts import build_selection, connector_of, context_of, evaluated, executing, fleet_host
 from nixherd.ssh.login_shell import JOBS, Job
 
@@ -85,14 +87,39 @@ def is_installed(machine: MachineState | None) -> bool:
     return machine is not None and machine["current_system"] is not None and machine["variant"] != "installer"
 
 
-def require_our_installer(host: Host, machine: MachineState) -> None:
-    """Refused unless this is the installer that this fleet booted for this very host."""
+def require_our_installer(host: Host, machine: MachineState | None) -> MachineState:
+    """Return the machine. Refused unless this is the installer that this fleet booted for this very host."""
     host_id = fleet_host(host).id
-    if machine["variant"] != "installer" or machine["mark"] != mark(context_of(host).fleet, host_id):
+    if machine is None or machine["variant"] != "installer" or machine["mark"] != mark(context_of(host).fleet, host_id):
         raise Refused(
             f"{host_id} is not in an installer that this fleet booted for it; refusing to touch its disk; "
             "run deploys/install.py from its start"
         )
+    return machine
+
+
+def require_new_root(host: Host, machine: MachineState | None) -> None:
+    """Refused unless this is our installer, FleetError unless the new root is mounted in it."""
+    if require_our_installer(host, machine)["mnt"] is None:
+        raise FleetError(f"{fleet_host(host).id}: nothing is mounted at /mnt; run deploys/install.py from its start")
+
+
+ENDS = {
+    "kexec": "in its installer, its disks as they were",
+    "disko": "in its installer, its disks formatted and mounted, not installed",
+    "install": "installed, not rebooted",
+}
+"""by phase, how far a machine is that has come to its end and no further"""
+
+
+def require_reached(host: Host, config: Evaluated, machine: MachineState, phase: str) -> None:
+    """FleetError unless a machine in its installer has come to the end of this phase."""
+    require_our_installer(host, machine)
+    jobs = machine["jobs"]
+    is_formatted = machine["mnt"] is not None and jobs.get("disko") == f"{config.disko_script} 0"
+    has = {"kexec": True, "disko": is_formatted, "install": jobs.get("install") == install_job(config).well}
+    if not has[phase]:
+        raise FleetError(f"{config.host_id} is not {ENDS[phase]}, as the machine says; run this again")
 
 
 def require_still_installable(host: Host, verb: str) -> None:
@@ -114,18 +141,20 @@ def require_still_installable(host: Host, verb: str) -> None:
     connector_of(host).prove_for_wiping()
 
 
-def disko_job(script: str) -> Job:
-    """Wipe, format and mount. What an earlier run left mounted is unmounted first; if that fails nothing is wiped."""
-    text = f"if mountpoint -q /mnt; then umount -R /mnt; fi\n{script}\nmountpoint -q /mnt"
+def is_due(host: Host, before: str) -> bool:
+    """Whether the end of the phase `before` has to be there by now: also in a plan, where this run leaves it out."""
+    return executing(host) or before not in (phases_of(host.data.get("phases")) or PHASES)
+
+
+def disko_job(script: str, keys: Iterable[str] = ()) -> Job:
+    """Wipe, format and mount. What an earlier run left mounted is unmounted first; if that fails nothing is wiped.
+
+    The key files are removed at its end, also when nobody waits for it any more.
+    """
+    files = " ".join(map(shlex.quote, keys))
+    ends = f"trap {shlex.quote(f'rm -f -- {files}')} EXIT\ntrap 'exit 143' TERM\n" if files else ""
+    text = f"{ends}if mountpoint -q /mnt; then umount -R /mnt; fi\n{script}\nmountpoint -q /mnt"
     return Job("disko", script, text, DISKO_DEADLINE)
-
-
-def wipe(host: Host, job: Job) -> None:
-    """Run the disko script on the machine."""
-    build_selection(host)
-    copy_closure(machine_for(host), [job.key], is_nixos=True, sign_with=options_of(host).sign_with)
-    require_still_installable(host, WIPE)
-    run_job(machine_for(host), job)
 
 
 def write_hardware(host: Host, path: str, generated: str) -> None:
@@ -142,7 +171,7 @@ def install_job(config: Evaluated) -> Job:
     return Job("install", config.toplevel, script, INSTALL_DEADLINE)
 
 
-def install_system(host: Host, config: Evaluated, job: Job, extra_files: Mapping[str, str]) -> None:
+def install_system(host: Host, config: Evaluated, job: Job) -> None:
     """Copy the system below /mnt, with its host key and the note of its revision, and install it."""
     machine = machine_for(host)
     build_selection(host)
@@ -152,8 +181,6 @@ def install_system(host: Host, config: Evaluated, job: Job, extra_files: Mapping
     _put(machine, HOST_KEY, key.private_openssh.encode())
     _put(machine, HOST_KEY_FILE, f"{key.public}\n".encode(), mode="0644")
     _put(machine, NOTES, f"{_revision_note(config)}\n".encode(), mode="0644")
-    for target, source in extra_files.items():
-        _put(machine, target, Path(source).read_bytes())
     require_still_installable(host, "install")
     # Before the job, which goes on when we are killed: afterwards nobody would note it.
     context_of(host).run.state_of(config.host_id).note(INSTALLED, config.toplevel)
@@ -249,14 +276,22 @@ BOOT = "boot the installer on"
 
 def findings(host: Host) -> list[str]:
     """What of this side would stop the installation of this host half-way."""
-    given = host.data.get("extra_files"), host.data.get("hardware_configuration")
-    return list(obstacles(context_of(host).keys, context_of(host).builder, evaluated(host), *given))
+    return list(obstacles(context_of(host).keys, context_of(host).builder, evaluated(host), given_for(host)))
+
+
+def given_for(host: Host) -> Given:
+    return Given.of(host.data.get)
+
+
+def image_for(host: Host) -> Image:
+    """Which installer takes this host over."""
+    return given_for(host).image(fleet_host(host).id, evaluated(host).system)
 
 
 def boot_installer(host: Host) -> None:
     """Upload the flake's installer and jump into it. FleetError when the machine cannot take it."""
     host_id, connector, machine = fleet_host(host).id, connector_of(host), machine_for(host)
-    tarball = context_of(host).builder.kexec_tarball(evaluated(host).system)
+    tarball = context_of(host).builder.kexec_tarball(image_for(host))
     sudo = "" if connector.destination().user == "root" else "sudo -n "
     require_still_installable(host, BOOT)
     output_of(machine, f"{sudo}true", what=f"becoming root (`{sudo}true`)")

@@ -340,12 +340,15 @@ FLAKES = [
         "no installer",
         (FLAKE, "kexec-installer = import", "installer = import"),
         "@FLEET/flake.nix: it has no packages.x86_64-linux.kexec-installer; add the installer of nixos-images, as the "
-        "reference fleet does in nix/installer.nix",
+        "reference fleet does in nix/installer.nix, or give an image "
+        "(--kexec FILE, or --kexec URL --kexec-sha256 HASH)",
     ),
     fleet(
         "no packages",
         (FLAKE, "packages.${system} = ", "installers = "),
-        "@FLEET/flake.nix: it has no packages.x86_64-linux; add it",
+        "@FLEET/flake.nix: it has no packages.x86_64-linux.kexec-installer; add the installer of nixos-images, as the "
+        "reference fleet does in nix/installer.nix, or give an image "
+        "(--kexec FILE, or --kexec URL --kexec-sha256 HASH)",
     ),
     fleet(
         "a key that is not here",

@@ -133,6 +133,8 @@ ARGUMENTS = {
     "number": "1", "words": "deploy",
     "upid": "UPID:prom:0002A2CB:00052A4E:6B03F0ED:qmclone:9002:nixherd@pve!lab:",
 }  # fmt: skip
+# Who waits for a machine does not do so for long.
+OPTIONS: dict[tuple[str, ...], list[str]] = {("install",): ["--data", "boot_deadline=1"]}
 
 
 def words_of(path: tuple[str, ...], hostile: str | None) -> list[str]:
@@ -141,7 +143,7 @@ def words_of(path: tuple[str, ...], hostile: str | None) -> list[str]:
     name = "name" if path[1:2] in (("snapshot",), ("rollback",)) else None
     values = ARGUMENTS | {"name": "clean" if name else "nvmeprom"}
     assert {str(each.name) for each in arguments} <= values.keys(), "say in ARGUMENTS what the new argument may be"
-    return [*path, "--", *(hostile or values[str(each.name)] for each in arguments)]
+    return [*path, *OPTIONS.get(path, ()), "--", *(hostile or values[str(each.name)] for each in arguments)]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ NEEDED = {
     "eval": ["dev", "networking.hostName"],
     "exec": ["dev", "--", "true"],
     "fact": ["dev", "--fact", "facts.nixos.Running"],
-    **{name: ["dev"] for name in ("gc", "generations", "rollback", "ssh", "trust")},
+    **{name: ["dev"] for name in ("gc", "generations", "install", "rollback", "ssh", "trust")},
     "hooks install": [],
     "lock update": [],
     "new": ["web", "--yes"],

@@ -8,6 +8,7 @@ import pytest
 
 from nixherd.base.errors import FleetError
 from nixherd.base.waiting import ahead
+from nixherd.nix.image import Image
 from tests.nixherd.nix.conftest import FakeNix
 from tests.shared import Shared
 
@@ -33,19 +34,19 @@ def test_what_is_begun_ahead_is_waited_for_and_its_error_is_seen_later(
 ) -> None:
     nix("kexec-installer")
     before = threading.active_count()
-    ahead(lambda: shared.builder.kexec_tarball("aarch64-linux"))
+    ahead(lambda: shared.builder.kexec_tarball(Image()))
     with pytest.raises(FleetError, match="nix build failed"):
-        shared.builder.kexec_tarball("aarch64-linux")
+        shared.builder.kexec_tarball(Image())
     while threading.active_count() > before:
         threading.Event().wait(0.01)
 
 
 def test_the_installer_is_a_tarball_of_the_flakes(shared: Shared, nix: Callable[..., FakeNix]) -> None:
     fake = nix()
-    shared.builder.require_installer("aarch64-linux")
+    shared.builder.require_installer(Image())
     fake.out.mkdir()
     with pytest.raises(FleetError, match=r"kexec-installer holds no .tar.gz; take it from nixos-images"):
-        shared.builder.kexec_tarball("aarch64-linux")
-    shared.builder._tarballs.clear()
+        shared.builder.kexec_tarball(Image())
+    shared.builder._tarballs[Image()].forget()
     (fake.out / "installer.tar.gz").touch()
-    assert shared.builder.kexec_tarball("aarch64-linux") == fake.out / "installer.tar.gz"
+    assert shared.builder.kexec_tarball(Image()) == fake.out / "installer.tar.gz"
