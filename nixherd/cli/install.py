@@ -17,7 +17,7 @@ from nixherd.fleet.groups import PHASES, check_selection, groups_of, phases_of, 
 
 INSTALL = "deploys/install.py"
 DESTROYS = "wipe "  # how the step begins whose effect nothing brings back
-_FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
+_PATH = click.Path(resolve_path=True)
 
 
 def _phases(text: str) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ def _pairs(name: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
 @click.option("--user", metavar="USER", help="Who logs in to it now, as root or with sudo.")
 @click.option(
     "--extra-files",
-    type=click.Path(exists=True, file_okay=False, resolve_path=True),
+    type=_PATH,
     metavar="DIR",
     help="A tree for the new root, with its modes; root's, unless --chown says otherwise.",
 )
@@ -52,7 +52,7 @@ def _pairs(name: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
 @click.option(
     "--disk-encryption-key",
     nargs=2,
-    type=(str, _FILE),
+    type=(str, _PATH),
     multiple=True,
     metavar="REMOTE FILE",
     help="FILE's content is at REMOTE in the installer's memory while the disks are made.",
@@ -116,6 +116,11 @@ def _data(phases: Sequence[str], given: Mapping[str, Any]) -> list[str]:
     kexec = given["kexec"]
     if kexec and "://" not in kexec:
         kexec = str(Path(kexec).expanduser().resolve())
+    if given["extra_files"] and not Path(given["extra_files"]).is_dir():
+        raise Usage(f"--extra-files {given['extra_files']}: no such directory; correct its path")
+    for _, file in given["disk_encryption_key"]:
+        if not Path(file).exists():
+            raise Usage(f"--disk-encryption-key {file}: no such file; correct its path")
     texts = {
         "ssh_hostname": given["address"],
         "host_key": given["host_key"],

@@ -1,20 +1,24 @@
 """NixOS on a machine that no hypervisor knows of: what its operator says of it is all that is known."""
 
 import hashlib
+import json
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.integration.lab_driver import Ended, Lab, edit
+from nixherd.ssh.login_shell import JOBS
+from tests.integration.lab_driver import CHECKOUT, Ended, Lab, edit, until
 from tests.integration.strangers import make_debian
 
 pytestmark = pytest.mark.slow
 
 HOST, VMID = "dev2", 111
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmYpLuvHGp/0z8vlqMpElZ7JGPnGpx1e0S3m7pL7s7J"
+KEYS, REMOTE = "/tmp/keys", "/tmp/keys/secret.key"
 PLACEHOLDER = 'publicKey = "placeholder: set when the machine has been installed";'
 
 
@@ -41,12 +45,23 @@ class Metal:
         release = str(self.lab.api(f"/nodes/prom/qemu/{VMID}/agent/file-read?file=/etc/os-release")["content"])
         return dict(line.split("=", 1) for line in release.splitlines() if "=" in line)["ID"].strip('"')
 
+    def root(self, command: str) -> str:
+        """What root's shell prints there, by the agent: past SSH."""
+        place = f"/nodes/prom/qemu/{VMID}/agent"
+        pid = self.lab.api(f"{place}/exec", "POST", command=["/bin/sh", "-c", command])["pid"]
+        done = until(lambda: ended_of(self.lab.api(f"{place}/exec-status?pid={pid}")), 30, command)
+        return str(done.get("out-data", ""))
+
     def ssh(self, command: str) -> str:
         """On the installed machine, as nothing but its generated key is accepted."""
         known_hosts = self.lab.state / f"known-{HOST}"
         known_hosts.write_text(f"{self.address} {(self.lab.kept / HOST / 'ssh_host_ed25519_key.pub').read_text()}")
         options = ["-o", f"UserKnownHostsFile={known_hosts}", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]
         return self.lab.run("ssh", *options, f"abl030@{self.address}", command).output.strip()
+
+
+def ended_of(status: dict[str, Any]) -> dict[str, Any] | None:
+    return status if status["exited"] else None
 
 
 @pytest.fixture
@@ -76,10 +91,11 @@ def test_installs_carries_files_and_proves_it_and_again(metal: Metal, tmp_path: 
     assert metal.runs() == "debian"
     done = metal.install(*metal.known, more)
     assert metal.lab.changes() == before  # no hypervisor was asked
-    assert done.rows("Success") == ["installer", "disko", "install", "reboot"]
-    expected = [line for line in planned.says(HOST) if line.startswith(("boot ", "wipe ", "install ", "reboot "))]
+    assert done.rows("Success") == ["installer", "disko", "files", "install", "reboot"]
+    steps = ("boot ", "wipe ", "put ", "install ", "reboot ")
+    expected = [line for line in planned.says(HOST) if line.startswith(steps)]
     assert [line for line in done.says(HOST) if line in expected] == expected
-    assert len(expected) == 4
+    assert len(expected) == 5
 
     assert metal.runs() == "nixos"
     assert metal.ssh("hostname; findmnt -no SOURCE /").split() == [HOST, "/dev/sda2"]
@@ -95,6 +111,61 @@ def test_installs_carries_files_and_proves_it_and_again(metal: Metal, tmp_path: 
     assert pinned.rows("No changes") == ["installer", "disko", "install", "reboot"]
     # every machine knows the pinned keys of all, so that its next system is another one
     assert "it is installed, so it needs a deploy, not an installation" in pinned.output
+
+
+def test_a_tree_and_a_key_then_no_reboot_and_then_the_rest(metal: Metal, tmp_path: Path) -> None:
+    """By `nixherd install`, with an installer that is given as a file; the key is in memory while disko runs."""
+    lab, key = metal.lab, tmp_path / "disk.key"
+    key.write_text("correct horse battery staple")
+    key.chmod(0o600)
+    hook = f"stat -c '%a %U %n' {KEYS} {REMOTE}; sha256sum {REMOTE}"
+    edit(lab.state / f"fleet/hosts/{HOST}/disko.nix", 'type = "disk";', f'type = "disk"; preCreateHook = "{hook}";')
+    tree = tmp_path / "tree"
+    (tree / "var/lib/ours").mkdir(parents=True)
+    (tree / "var/lib/ours/secret").write_bytes(bytes(range(256)))
+    (tree / "var/lib/ours/secret").chmod(0o440)
+    (tree / "var/lib/ours").chmod(0o710)
+    (tree / "var/lib/link").symlink_to("ours/secret")
+    tree.chmod(0o700)
+    image = tmp_path / "kexec.tar.gz"
+    subprocess.run(["tar", "-C", CHECKOUT / "lab/inputs/nixos-images", "-czf", image, "kexec"], check=True)
+
+    known = ("--address", metal.address, "--host-key", metal.host_key, "--user", "abl030")
+    along = ("--extra-files", str(tree), "--chown", "/var/lib/ours", "1234:100", "--kexec", str(image))
+    keys = ("--disk-encryption-key", REMOTE, str(key))
+    early = installed(lab, *known, "--phases", "disko,install", "--dry-run", status=3)
+    assert "is not in an installer that this fleet booted for it" in early["why"]
+    row = installed(lab, *known, *along, *keys, "--no-reboot")
+    assert (row["outcome"], row["reached"]) == ("done", "installed, not rebooted")
+    assert [step.split()[0] for step in row["steps"]] == ["boot", "wipe", "put", "install"]
+    assert metal.runs() == "nixos"
+    log = metal.root(f"cat {JOBS}/disko.log")
+    assert f"700 root {KEYS}\n400 root {REMOTE}\n" in log
+    assert f"{hashlib.sha256(key.read_bytes()).hexdigest()}  {REMOTE}" in log
+    assert metal.root(f"ls -A {KEYS}") == ""
+    assert metal.root(f"grep -rlF '{key.read_text()}' /run {KEYS} /root /var /etc {JOBS} /mnt/etc /mnt/var; true") == ""
+    assert metal.root(f"journalctl --no-pager | grep -cF '{key.read_text()}'; true").strip() == "0"
+    for kept in (lab.kept, lab.state / "home"):
+        found = subprocess.run(["grep", "-rlF", key.read_text(), kept], capture_output=True, text=True).stdout
+        assert found == ""
+
+    again = installed(lab, *known, *along, *keys, "--no-reboot")
+    assert (again["outcome"], again["steps"], again["reached"]) == ("unchanged", [], "installed, not rebooted")
+    rest = installed(lab, *known, "--phases", "reboot")
+    assert (rest["outcome"], rest["verified"]["address"]) == ("done", metal.address)
+    assert metal.ssh("sudo -n stat -c '%a %u %g' / /var/lib/ours /var/lib/ours/secret").splitlines() == [
+        *("755 0 0", "710 1234 100", "440 1234 100")
+    ]
+    assert metal.ssh("sudo -n sha256sum </var/lib/link").split()[0] == hashlib.sha256(bytes(range(256))).hexdigest()
+
+
+def installed(lab: Lab, *words: str, status: int = 0) -> dict[str, Any]:
+    """What `nixherd install` says of the host."""
+    command = ("nixherd", "install", HOST, "--json", "--yes", *words)
+    ended = lab.run("sh", "-c", 'exec "$0" "$@" 2>/dev/null', *command, check=False)
+    assert ended.status == status, ended.output
+    [row] = json.loads(ended.output)["hosts"]
+    return dict(row)
 
 
 def edit_entry(lab: Lab, old: str, new: str) -> None:

@@ -112,6 +112,10 @@
         type = types.strMatching "/.*";
         default = "/dev/disk/by-id/${name}";
       };
+      preCreateHook = mkOption {
+        type = types.lines;
+        default = "";
+      };
       content = mkOption {
         default = null;
         type = types.nullOr (types.submodule {
@@ -193,6 +197,7 @@
         lib.optionalString (p.content != null)
         "if [ -z \"$(blkid --match-tag TYPE --output value ${quote p.device})\" ]; then ${make} ${lib.escapeShellArgs extraArgs} ${quote p.device}; fi\n";
     in ''
+      ${d.preCreateHook}
       fresh=
       if ! blkid ${quote d.device} >&2; then fresh=--clear; fi
       sgdisk $fresh --align-end ${arguments true} || sgdisk ${arguments false}
