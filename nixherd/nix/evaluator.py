@@ -144,8 +144,9 @@ class Evaluator:
 
     def forget(self) -> None:
         """Evaluate anew: the fleet's files were changed."""
-        for each in (self._results, self._declared, self._details):
-            each.clear()
+        self._results.clear()
+        self._declared.clear()
+        self._details.clear()
         self._store_source.forget()
         self._source.forget()
 
@@ -244,7 +245,7 @@ class Evaluator:
 
     def _of_other_kind(self, host_id: str, *, is_nixos: bool) -> Declared | None:
         """What it declares as what hosts.nix does not say it is, that as its `problem`; None where it is neither."""
-        places = [nix.configurations(is_nixos=each) for each in (is_nixos, not is_nixos)]
+        lacking, there = (f"{nix.configurations(is_nixos=each)}.{host_id}" for each in (is_nixos, not is_nixos))
         argv = nix.describe_declared(self.flake, (host_id,), is_nixos=not is_nixos)
         try:
             found = nix.parse_declared(self._asked(argv)).get(host_id)
@@ -252,10 +253,9 @@ class Evaluator:
             return None
         if not isinstance(found, Declared):
             return None
-        what = f"{places[0]}.{host_id} does not exist, and {places[1]}.{host_id} does"
-        remedy = "take its configurationFile out of hosts.nix, as a home alone has none"
-        remedy = remedy if is_nixos else "give it its configurationFile in hosts.nix"
-        return replace(self._placed(found), problem=f"{what}; {remedy}")
+        take = "take its configurationFile out of hosts.nix, as a home alone has none"
+        remedy = take if is_nixos else "give it its configurationFile in hosts.nix"
+        return replace(self._placed(found), problem=f"{lacking} does not exist, and {there} does; {remedy}")
 
     def _placed(self, declared: Declared) -> Declared:
         """With its files as they are below the fleet's directory; its `problem` says why that is not known."""
