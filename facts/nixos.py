@@ -50,7 +50,8 @@ class Running(Fact[dict[str, Any] | None]):
         {"current": "/nix/store/…", "booted": "/nix/store/…", "profile": "/nix/store/…", "hostname": "dev",
          "revision": "4f2c…", "configuration_revision": None, "boot_id": "0ea6…", "failed": [], "aside": [],
          "unwell": [], "at_work": [],
-         "init": "systemd 1", "inhibitors": "{}", "parts": {"kernel": "/nix/store/…/bzImage", …},
+         "init": "systemd 1", "inhibitors": "{}", "hold": None,
+         "parts": {"kernel": "/nix/store/…/bzImage", …},
          "reboot_for": ["initrd", "kernel"], "sudo": "free"}
     """
 

@@ -1,9 +1,8 @@
 """One evaluation for the whole selection, shared by every host of a run; a host that is wrong fails alone.
 
 nix-eval-jobs, where there is one, evaluates several hosts side by side. Without it `nix eval` evaluates them together,
-what they share once; many hosts in several processes side by side, as many at a time as memory has room for. Where one
-fails, the half of its hosts in which something is wrong is looked for, and so on, which finds one of a hundred in a
-dozen tries.
+what they share once; many hosts in as many processes side by side as memory has room for. Where one fails, the half of
+its hosts in which something is wrong is looked for, and so on: one of a hundred in a dozen tries.
 """
 
 import json
@@ -187,10 +186,8 @@ class Evaluator:
         found = self._apart(self._declared, host_ids, host_id, nix.describe_declared, nix.parse_declared)
         if not isinstance(found, Declared) and (other := self._of_other_kind(host_id)) is not None:
             return other
-        if isinstance(found, FleetError):
-            return Declared(host_id, problem=str(found))
-        if found is None:
-            return Declared(host_id, problem=f"{self._place(host_id)} does not exist")
+        if not isinstance(found, Declared):
+            return Declared(host_id, problem=str(found or f"{self._place(host_id)} does not exist"))
         return self._placed(replace(found, host_id=host_id))
 
     def details(self, host_ids: Sequence[str], host_id: str) -> Any:
@@ -243,8 +240,9 @@ class Evaluator:
             for host_id, each in results.items()
         }
 
-    def _of_other_kind(self, host_id: str, *, is_nixos: bool) -> Declared | None:
-        """What it declares as what hosts.nix does not say it is, that as its `problem`; None where it is neither."""
+    def _of_other_kind(self, host_id: str) -> Declared | None:
+        """What it declares as the kind that hosts.nix does not say, and that as its `problem`; None where it is not."""
+        is_nixos = host_id not in self._homes
         lacking, there = (f"{nix.configurations(is_nixos=each)}.{host_id}" for each in (is_nixos, not is_nixos))
         argv = nix.describe_declared(self.flake, (host_id,), is_nixos=not is_nixos)
         try:
@@ -253,8 +251,8 @@ class Evaluator:
             return None
         if not isinstance(found, Declared):
             return None
-        take = "take its configurationFile out of hosts.nix, as a home alone has none"
-        remedy = take if is_nixos else "give it its configurationFile in hosts.nix"
+        out = "take its configurationFile out of hosts.nix, as a home alone has none"
+        remedy = out if is_nixos else "give it its configurationFile in hosts.nix"
         return replace(self._placed(found), problem=f"{lacking} does not exist, and {there} does; {remedy}")
 
     def _placed(self, declared: Declared) -> Declared:
