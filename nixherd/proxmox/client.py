@@ -1,4 +1,4 @@
-"""The one module that speaks HTTP: a typed client of the Proxmox VE API, guarded in its session.
+"""The one module that speaks HTTP to a hypervisor: a typed client of the Proxmox VE API, guarded in its session.
 
 `connect` is the only way to a Client, and a policy is not optional. The session asks it about each request as
 it stands on the wire, right before it is sent. proxmoxer's object stays inside.

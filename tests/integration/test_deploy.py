@@ -5,6 +5,7 @@ What runs on a machine is read by OpenSSH, with its pinned key, past the code un
 
 import json
 import shlex
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 
@@ -15,6 +16,8 @@ from tests.integration.lab_driver import until
 from tests.integration.verified import report
 
 pytestmark = pytest.mark.slow
+
+ON_ITS_WAY = 3  # seconds within which a machine has begun what a killed run told it last
 
 # What each fault is told as, and within how many seconds its machine is on the old system again: as many
 # as a busy machine takes, and fewer than a deadline that nobody asked for.
@@ -259,6 +262,8 @@ def test_a_killed_run_leaves_one_system_or_the_other_and_the_next_one_converges(
         with fleet.lab.under_way("nixherd", "deploy", "dev", *DEADLINES) as run:
             run.until(lambda line, begins=f"dev: {stage}": line.startswith(begins))  # type: ignore[misc]
         until(lambda: _decided(fleet), 40, "the machine decides")
+        time.sleep(ON_ITS_WAY)
+        until(lambda: _decided(fleet), 40, "the machine decides about what was on its way to it")
         now = fleet.machine("dev")
         assert now.current in (before.current, now.profile), stage
         assert (now.current == before.current) == (now.profile == before.profile), stage
