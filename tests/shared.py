@@ -34,7 +34,7 @@ class Shared:
         object.__setattr__(self.context, "fleet", fleet)
         object.__setattr__(self.context, "flake", fleet.path)
         self.keys.fleet = self.hypervisor.fleet = fleet
-        self.evaluator.path, self.evaluator._homes = fleet.path, fleet.homes
+        self.evaluator.path, self.evaluator._kinds = fleet.path, fleet.kinds
         self.evaluator._attributes = fleet.attributes
         self.evaluator.source = Tree(fleet.path)
 

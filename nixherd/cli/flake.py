@@ -31,7 +31,8 @@ _COLUMNS = ("host", "kind", "hostname", "user", "addresses", "guest", "vmid", "t
 def hosts(front: Front, /, hosts: Sequence[str], groups: bool) -> None:
     """List the fleet's hosts, as its files have them; no machine and no hypervisor is asked.
 
-    Of a flake's configurations only the names are evaluated; which of them are not hosts is said, with why.
+    Of a flake's configurations only the names are evaluated; which of them are not hosts is said, with why, and
+    what the words of another tool (colmena, deploy-rs) say that nixherd has no part in.
     """
     front.guarded = False
     by_group = groups_of(front.fleet)
@@ -43,6 +44,7 @@ def hosts(front: Front, /, hosts: Sequence[str], groups: bool) -> None:
     show_rows([_row(front, host_id) for host_id in selected], _COLUMNS, front.as_json, "the fleet has no host")
     if not hosts:
         narrate(f"skipped {name}: {why}" for name, why in front.fleet.skipped.items())
+        narrate(f"not kept: {each}" for each in front.fleet.unkept)
 
 
 def _row(front: Front, host_id: str) -> dict[str, Any]:
@@ -57,6 +59,7 @@ def _row(front: Front, host_id: str) -> dict[str, Any]:
         "vmid": vm.vmid if vm else None,
         "tags": list(host.tags),
         "key": "pinned" if front.keys.pinned(host_id) else "not read" if host.unread else "none",
+        "not_kept": [str(each) for each in front.fleet.unkept if host_id in each.hosts],
     }
 
 
@@ -133,7 +136,7 @@ def _configuration(front: Front, host: str, attribute: str = "") -> tuple[str, l
         raise Usage(f"{attribute}: is not an option's name; write one like services.openssh.enable")
     names = [part.strip('"') for part in parts]
     configuration = front.fleet.hosts[host_id].attribute
-    return str(configuration.output), [configuration.name, *names]
+    return configuration.output.place, [configuration.name, *names]
 
 
 @click.command()

@@ -9,13 +9,14 @@ from types import MappingProxyType
 from typing import Any
 
 from nixherd.base.errors import FAILURES, FleetError, Refused
-from nixherd.base.terminal import worded
-from nixherd.fleet.models import DEFINITIONS, FLAKE, Fleet, Host, Origin
+from nixherd.base.terminal import say, worded
+from nixherd.fleet.models import DEFINITIONS, FLAKE, NOTHING, Fleet, Host, Origin, Unkept
 from nixherd.fleet.nix_values import NixSet
 from nixherd.fleet.parse import host_of, with_machines
 from nixherd.fleet.remembered import DETAILS, Memory
 from nixherd.fleet.revisions import Tree
 from nixherd.fleet.schema import Place
+from nixherd.fleet.shapes import Told, told
 from nixherd.fleet.validate import check_fields, check_together
 from nixherd.nix.evaluator import Evaluator
 
@@ -40,9 +41,22 @@ def completed(fleet: Fleet, host_ids: Iterable[str], evaluator: Evaluator, *, wh
     found |= (machines := _read(evaluator, known, _unread(fleet, _machines(fleet, host_ids))))
     fleet = _with(fleet, machines)
     good = {host_id: details for host_id, details in found.items() if not isinstance(details, FleetError)}
+    news = tuple(_unkept(fleet, good))
     if not good.keys() <= known.keys():
         memory.keep(DETAILS, {**known, **good})
-    return replace(fleet, hosts=with_machines(fleet.hosts))
+        for each in news:
+            if not known.keys() >= {*each.hosts}:
+                say(f"not kept: {each}", err=True)
+    return replace(fleet, hosts=with_machines(fleet.hosts), unkept=(*fleet.unkept, *news))
+
+
+def _unkept(fleet: Fleet, details: Mapping[str, Any]) -> Iterable[Unkept]:
+    """What other tools are told of these hosts in vain."""
+    for host_id, each in details.items():
+        host = fleet.hosts[host_id]
+        if host.unread is None and isinstance(each, dict):
+            unkept = told(each.get("shape"), host.attribute.name).unkept
+            yield from (replace(one, hosts=(host_id,)) for one in unkept)
 
 
 def _unread(fleet: Fleet, host_ids: Iterable[str]) -> tuple[str, ...]:
@@ -88,7 +102,10 @@ def _host(fleet: Fleet, host_id: str, details: Any) -> Host:
     try:
         if isinstance(details, FleetError):
             raise details
-        values = {**fleet.defaults, **entry_of(details), **fleet.entries.get(host_id, {})}
+        other = told(details.get("shape"), host.attribute.name) if isinstance(details, dict) else Told()
+        values = {**fleet.defaults, **entry_of(details, other.entry), **fleet.entries.get(host_id, {})}
+        if other.nowhere and not values.get("addresses"):
+            raise FleetError(f"{other.nowhere} in {fleet.file}")
         _require_sound(fleet, host, values)
         complete = host_of(host_id, values, host.configuration)
         _require_its_guest(fleet, complete)
@@ -101,13 +118,17 @@ def _host(fleet: Fleet, host_id: str, details: Any) -> Host:
     return complete
 
 
-def entry_of(details: Any) -> dict[str, Any]:
-    """What details.nix comes to, in the words of the table of fields; FleetError on anything else."""
+def entry_of(details: Any, other: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
+    """What details.nix comes to, in the words of the table of fields; FleetError on anything else.
+
+    What `other` tools are told goes before what a configuration says of itself, not before the options for nixherd.
+    """
     try:
         options, ports, logins = details["options"], details["ports"], details["logins"]
         entry = {_OPTIONS.get(name, name): value for name, value in options.items() if value not in (None, [])}
         if isinstance(entry.get("addresses"), str):
             entry["addresses"] = [entry["addresses"]]
+        entry = {**other, **entry}
         if details["hostname"]:
             entry["hostname"] = details["hostname"]
         if ports and 22 not in ports:

@@ -11,36 +11,60 @@ from typing import Any
 from nixherd.base import names
 from nixherd.base.errors import Finding
 from nixherd.fleet.beside import Beside
-from nixherd.fleet.models import FLAKE, NIXHERD, Configuration, Output
+from nixherd.fleet.models import FLAKE, NIXHERD, Configuration, Unkept
 from nixherd.fleet.nix_values import NixSet, shown_name
 from nixherd.fleet.outputs import Outputs
 from nixherd.fleet.schema import Place
+from nixherd.fleet.shapes import unkept
 from nixherd.fleet.validate import GROUPS, check_fields, is_host
+from nixherd.nix.kinds import Output
 
 UNREAD = "what its configuration says of it was not read"
+_NO_SYSTEM = "the flake has no nixosConfigurations of its name, which is what is deployed; add it, or rename the node"
 _MAC = "nix-darwin's configurations are for Macs; nixherd deploys NixOS and Home Manager"
 
 
 @dataclass(frozen=True)
 class Listed:
-    """The hosts of a flake: where it has them, and by what they are called there, why others are none."""
+    """The hosts of a flake: where it has them, and by what they are called there, why others are none.
+
+    `unkept` is what other tools are told of them in vain.
+    """
 
     configurations: Mapping[str, Configuration]
     skipped: Mapping[str, str]
+    unkept: tuple[Unkept, ...] = ()
 
 
 def listed(outputs: Outputs) -> Listed:
-    """A name that two configurations have is the system's; the home of it is NAME-home."""
+    """A name that two configurations have is the system's; the home of it is NAME-home.
+
+    Of a name that is in a hive, too, the hive's system is meant: it is what is deployed there.
+    """
     found: dict[str, Configuration] = {}
-    skipped = {f"darwinConfigurations.{shown_name(name)}": _MAC for name in outputs.macs}
-    for output, all_names in ((Output.SYSTEM, outputs.systems), (Output.HOME, outputs.homes)):
-        for name in all_names:
-            host_id = f"{name}-home" if output is Output.HOME and name in outputs.systems else name
-            if why := _why_not(host_id, output, found):
-                skipped[f"{output}.{shown_name(name)}"] = why
-            else:
-                found[host_id] = Configuration(output, name)
-    return Listed(found, skipped)
+    skipped = {f"darwinConfigurations.{shown_name(name)}": _MAC for name in outputs.macs} | dict(outputs.unread)
+    systems = (*outputs.systems, *(name for name in outputs.hive if name not in outputs.systems))
+    for name in systems:
+        _add(_output_of(outputs, name), name, name, found, skipped)
+    for name in outputs.homes:
+        _add(Output.HOME, name, f"{name}-home" if name in systems else name, found, skipped)
+    for name in outputs.nodes:
+        if name not in systems:
+            skipped[f"{Output.NODE}.{shown_name(name)}"] = _NO_SYSTEM
+    return Listed(found, skipped, tuple(unkept(outputs)))
+
+
+def _output_of(outputs: Outputs, name: str) -> Output:
+    if name in outputs.hive:
+        return Output.HIVE
+    return Output.NODE if name in outputs.nodes else Output.SYSTEM
+
+
+def _add(output: Output, name: str, host_id: str, found: dict[str, Configuration], skipped: dict[str, str]) -> None:
+    if why := _why_not(host_id, output, found):
+        skipped[f"{output.place}.{shown_name(name)}"] = why
+    else:
+        found[host_id] = Configuration(output, name)
 
 
 def _why_not(host_id: str, output: Output, found: Mapping[str, Configuration]) -> str | None:
@@ -93,4 +117,4 @@ def _why_unknown(file: str, name: str, hosts: Listed) -> tuple[str, str]:
             return f"{output}.{name} is not a host: {why}", f"take it out of {file} until then"
     near = difflib.get_close_matches(name, hosts.configurations, n=1)
     hint = f"did you mean {near[0]}?" if near else "add the configuration, or correct the name"
-    return f"the flake has no {' or '.join(Output)} of this name", hint
+    return f"the flake has no {Output.SYSTEM} or {Output.HOME} of this name", hint

@@ -5,10 +5,11 @@ from typing import Any
 
 from nixherd.base.errors import Finding
 from nixherd.fleet.beside import Beside
-from nixherd.fleet.models import HOSTS, Configuration, Output
+from nixherd.fleet.models import HOSTS, Configuration
 from nixherd.fleet.nix_values import NixSet
 from nixherd.fleet.outputs import Outputs
 from nixherd.fleet.validate import hosts_of
+from nixherd.nix.kinds import Output
 
 _FILES = ("configurationFile", "homeFile")
 
@@ -47,6 +48,7 @@ def configurations_of(entries: Mapping[str, NixSet], outputs: Callable[[], Outpu
             if name in names and name not in found:
                 found[name] = Configuration(output, name)
         if name not in found:
-            what = f"missing, so is configurationFile, and the flake has neither {' nor '.join(Output)} of this name"
+            neither = f"neither {Output.SYSTEM} nor {Output.HOME} of this name"
+            what = f"missing, so is configurationFile, and the flake has {neither}"
             entry.report("homeFile", what, "add one of the files, both for a NixOS host, or the configuration")
     return found

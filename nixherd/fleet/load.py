@@ -27,7 +27,7 @@ from nixherd.base.files import expanded
 from nixherd.base.process import Limits, run
 from nixherd.fleet import from_flake, from_hosts_file
 from nixherd.fleet.beside import Beside
-from nixherd.fleet.models import DEFINITIONS, FLAKE, HOSTS, NIXHERD, Fleet, Output
+from nixherd.fleet.models import DEFINITIONS, FLAKE, HOSTS, NIXHERD, Fleet
 from nixherd.fleet.nix_values import NixOther, NixPath
 from nixherd.fleet.outputs import Outputs, outputs_of
 from nixherd.fleet.parse import fleet_of, with_machines
@@ -35,6 +35,7 @@ from nixherd.fleet.validate import find
 from nixherd.fleet.world import World, is_text, look, view_of
 from nixherd.nix.commands import nix_string
 from nixherd.nix.errors import cause, explain
+from nixherd.nix.kinds import Output
 from nixherd.nix.log import LOG_FORMAT
 from nixherd.nix.syntax import parse, walk
 
@@ -340,6 +341,7 @@ def _by_flake(written: Written, beside: Beside, findings: list[Finding], directo
         fleet,
         hosts=with_machines(fleet.hosts),
         skipped=MappingProxyType(hosts.skipped),
+        unkept=hosts.unkept,
         entries=MappingProxyType({name: entry.values for name, entry in bare.items()}),
         defaults=MappingProxyType(beside.defaults),
         file=NIXHERD,
@@ -361,4 +363,4 @@ def _no_hosts(directory: Path, skipped: Mapping[str, str]) -> str:
     name, why = next(iter(skipped.items()), ("", ""))
     more = f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else ""
     hint = f"; {name} is not one of ours: {why}{more}" if name else "; add one, or write hosts.nix"
-    return f"{directory}/{FLAKE}: it has neither {' nor '.join(Output)}{hint}"
+    return f"{directory}/{FLAKE}: it has neither {Output.SYSTEM} nor {Output.HOME}{hint}"

@@ -14,6 +14,7 @@ from typing import Any
 
 from nixherd.base.errors import Finding, FleetError
 from nixherd.fleet.health_checks import Check
+from nixherd.nix.kinds import Output
 
 NO_VALUES: Mapping[str, str] = MappingProxyType({})
 
@@ -102,13 +103,6 @@ class Access(StrEnum):
         return None if self is Access.SHELL else "root"
 
 
-class Output(StrEnum):
-    """Which of a flake's outputs a configuration is in."""
-
-    SYSTEM = "nixosConfigurations"
-    HOME = "homeConfigurations"
-
-
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """A configuration of the flake: its name in one of the outputs."""
@@ -117,7 +111,7 @@ class Configuration:
     name: str
 
     def __str__(self) -> str:
-        return f"{self.output}.{self.name}"
+        return f"{self.output.place}.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +150,7 @@ class Host:
     def is_nixos(self) -> bool:
         """A full NixOS host; otherwise Home Manager only."""
         if self.configuration is not None:
-            return self.configuration.output is Output.SYSTEM
+            return not self.configuration.output.is_home
         return self.configuration_file is not None
 
     def require_read(self) -> None:
@@ -277,11 +271,24 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Unkept:
+    """What the words of another tool in the flake say that nixherd has no part in, of these hosts, and why."""
+
+    attribute: str
+    why: str
+    hosts: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.attribute}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
 class Fleet:
     """The whole fleet. `path` is the flake's directory; `id` marks the VMs that are ours.
 
     `warnings` are what its author should know, and nobody has to. `skipped` are configurations that the flake has and
-    that are no hosts here, by what they are called there, with why. `entries` and `defaults` are what the files say of
+    that are no hosts here, by what they are called there, with why; `unkept` is what another tool's words for the hosts
+    say in vain. `entries` and `defaults` are what the files say of
     hosts whose configurations may say more, unparsed; `file` is where people write what there is to say of a host.
     """
 
@@ -294,6 +301,7 @@ class Fleet:
     ranges: tuple[VmidRange, ...] = ()
     warnings: tuple[Finding, ...] = field(default=(), compare=False)
     skipped: Mapping[str, str] = field(default_factory=lambda: NOTHING, compare=False)
+    unkept: tuple[Unkept, ...] = field(default=(), compare=False)
     entries: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NOTHING, compare=False, repr=False)
     defaults: Mapping[str, Any] = field(default_factory=lambda: NOTHING, compare=False, repr=False)
     file: str = HOSTS
@@ -305,9 +313,10 @@ class Fleet:
         return {host_id: name for host_id, name in named if name != host_id}
 
     @property
-    def homes(self) -> frozenset[str]:
-        """The ids of the hosts that are homes, not machines."""
-        return frozenset(host.id for host in self.hosts.values() if not host.is_nixos)
+    def kinds(self) -> Mapping[str, Output]:
+        """Where the flake has the configurations of hosts that are elsewhere than NixOS's own, by their ids."""
+        found = {host.id: host.attribute.output for host in self.hosts.values()}
+        return {host_id: output for host_id, output in found.items() if output is not Output.SYSTEM}
 
     def machine_of(self, host_id: str) -> str:
         """The host whose machine, and host key, it has: its own, but for a home of the flake on another host."""

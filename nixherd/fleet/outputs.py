@@ -3,6 +3,7 @@
 import functools
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,13 +21,29 @@ _DEADLINE = 600.0  # seconds; inputs may have to be fetched first
 
 
 @dataclass(frozen=True)
+class Node:
+    """One of deploy-rs's: the names of what it says, and of its profiles."""
+
+    settings: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Outputs:
-    """The names of configurations, and what the output nixherd.hosts says, unjudged."""
+    """The names of configurations, and what the output nixherd.hosts says, unjudged.
+
+    `hive` are the nodes of colmenaHive, `nodes` those of deploy-rs, of all of which `node_settings` are said; `unread`
+    is why other outputs that are meant for deployments say nothing here, by their names.
+    """
 
     systems: tuple[str, ...] = ()
     homes: tuple[str, ...] = ()
     macs: tuple[str, ...] = ()
     hosts: Any = field(default_factory=dict)
+    hive: tuple[str, ...] = ()
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    node_settings: tuple[str, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str, marker: str) -> "Outputs":
@@ -35,9 +52,33 @@ class Outputs:
             document = json.loads(text, object_hook=partial(_other_or_set, marker))
             kinds = ("nixosConfigurations", "homeConfigurations", "darwinConfigurations")
             systems, homes, macs = (tuple(map(str, document[kind])) for kind in kinds)
-            return cls(systems, homes, macs, document["hosts"])
+            nodes, settings = _nodes(document["deploy"])
+            hive = tuple(map(str, document["hiveNodes"]))
+            return cls(systems, homes, macs, document["hosts"], hive, nodes, settings, _unread(document))
         except (ValueError, KeyError, TypeError) as error:
             raise FleetError(f"nix eval printed something unexpected ({error!r}): {text[:200]}") from error
+
+
+_RAW = (
+    "a hive that colmena alone evaluates, whose nodes are not read; add colmenaHive = colmena.lib.makeHive "
+    "self.outputs.colmena; to the outputs"
+)
+_NO_HIVE = "has no set of nodes; write colmenaHive = colmena.lib.makeHive { … };"
+
+
+def _unread(document: Mapping[str, Any]) -> dict[str, str]:
+    """Other tools' outputs of another shape than theirs, or of one that is not evaluated here."""
+    found = {"colmenaHive": _NO_HIVE} if document["hive"] is False else {}
+    if document["deploy"] and isinstance(kind := document["deploy"]["nodes"], str):
+        found["deploy.nodes"] = f"is of type {kind}; it must be an attribute set of nodes"
+    return found | ({"colmena": _RAW} if document["colmena"] and document["hive"] is None else {})
+
+
+def _nodes(deploy: Mapping[str, Any] | None) -> tuple[dict[str, Node], tuple[str, ...]]:
+    if deploy is None or isinstance(deploy["nodes"], str):
+        return {}, ()
+    nodes = {name: Node(tuple(each["settings"]), tuple(each["profiles"])) for name, each in deploy["nodes"].items()}
+    return nodes, tuple(deploy["settings"])
 
 
 def _other_or_set(marker: str, value: dict[str, Any]) -> Any:

@@ -26,10 +26,11 @@ from nixherd.nix.commands import Evaluated
 from nixherd.nix.edit import CannotEdit, NixText
 from nixherd.nix.errors import explanations, is_circumstance, last_error
 from nixherd.nix.evaluator import Evaluator
+from nixherd.nix.kinds import Output
 from nixherd.nix.log import warnings
 from nixherd.nix.places import Place
 
-_SYSTEMS, _HOMES = "nixosConfigurations", "homeConfigurations"
+_SYSTEMS, _HOMES = Output.SYSTEM, Output.HOME
 
 Answers = Mapping[str, Evaluated | FleetError]
 
@@ -44,7 +45,7 @@ def evaluated(fleet: Fleet, evaluator: Evaluator) -> Answers:
         except FleetError as error:
             return error
 
-    kinds = {fleet.hosts[host_id].is_nixos: host_id for host_id in hosts}
+    kinds = {fleet.hosts[host_id].attribute.output: host_id for host_id in hosts}
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one, kinds.values()))
     return {host_id: one(host_id) for host_id in hosts}
@@ -118,9 +119,9 @@ def _others(evaluator: Evaluator, known: Collection[str]) -> dict[str, Evaluated
     return found
 
 
-def _described(evaluator: Evaluator, kind: str, names: Sequence[str]) -> dict[str, Evaluated | FleetError]:
+def _described(evaluator: Evaluator, kind: Output, names: Sequence[str]) -> dict[str, Evaluated | FleetError]:
     try:
-        answer = evaluator.ask(nix.describe_built(evaluator.flake, names, is_nixos=kind == _SYSTEMS))
+        answer = evaluator.ask(nix.describe_built(evaluator.flake, names, kind))
         configs = nix.parse_description(answer)
     except FleetError as error:
         if len(names) == 1:

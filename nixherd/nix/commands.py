@@ -12,6 +12,8 @@ from urllib.parse import quote
 from nixherd.base.errors import FleetError
 from nixherd.nix import declared
 from nixherd.nix.declared import Declared
+from nixherd.nix.kinds import WORDING as _KINDS
+from nixherd.nix.kinds import Output
 from nixherd.nix.log import HOST_MARK, LOG_FORMAT
 
 NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
@@ -81,6 +83,9 @@ class Evaluated:
     details: Any = field(default=None, compare=False)
     """how it is reached and deployed to (details.nix), unjudged"""
 
+    verdict: str | None = None
+    """why another tool that the flake is for would not deploy this system (deploy_rs.nix)"""
+
     @property
     def derivations(self) -> list[str]:
         return [drv for drv in (self.toplevel_drv, self.disko_drv) if drv]
@@ -96,21 +101,19 @@ def nix_string(text: str) -> str:
     return '"' + escaped.replace("\n", "\\n").replace("\r", "\\r") + '"'
 
 
-def describe(flake: str, host_ids: Iterable[str], *, is_nixos: bool = True) -> list[str]:
-    """Evaluate all hosts at once; those that have only a home from here are evaluated together, too."""
-    return _eval(f"{flake}#{configurations(is_nixos=is_nixos)}", _asked("hosts" if is_nixos else "homes", host_ids))
+def describe(flake: str, names: Iterable[str], kind: Output = Output.SYSTEM) -> list[str]:
+    """Evaluate all hosts of one kind at once."""
+    return _of(flake, kind, _asked("homes" if kind.is_home else "hosts", names))
 
 
-def describe_declared(flake: str, host_ids: Iterable[str], *, is_nixos: bool) -> list[str]:
+def describe_declared(flake: str, names: Iterable[str], kind: Output) -> list[str]:
     """Evaluate what hosts declare of secrets, all at once, and nothing else of them."""
-    question = "hostsDeclared" if is_nixos else "homesDeclared"
-    return _eval(f"{flake}#{configurations(is_nixos=is_nixos)}", _asked(question, host_ids))
+    return _of(flake, kind, _asked("homesDeclared" if kind.is_home else "hostsDeclared", names))
 
 
-def describe_details(flake: str, names: Iterable[str], *, is_nixos: bool) -> list[str]:
+def describe_details(flake: str, names: Iterable[str], kind: Output) -> list[str]:
     """Evaluate what configurations say of how they are reached and deployed to, all at once, and nothing else."""
-    question = "hostsDetails" if is_nixos else "homesDetails"
-    return _eval(f"{flake}#{configurations(is_nixos=is_nixos)}", _asked(question, names))
+    return _of(flake, kind, _asked("homesDetails" if kind.is_home else "hostsDetails", names))
 
 
 def outputs(flake: str, marker: str) -> list[str]:
@@ -121,24 +124,19 @@ def outputs(flake: str, marker: str) -> list[str]:
     return _eval(f"{flake}#.", f"({_OUTPUTS}) {nix_string(marker)}")
 
 
-def describe_built(flake: str, names: Iterable[str], *, is_nixos: bool) -> list[str]:
+def describe_built(flake: str, names: Iterable[str], kind: Output) -> list[str]:
     """Evaluate configurations that are not hosts of ours, and are only built."""
-    return _eval(f"{flake}#{configurations(is_nixos=is_nixos)}", _asked("systems" if is_nixos else "homes", names))
+    return _of(flake, kind, _asked("homes" if kind.is_home else "systems", names))
 
 
-def configurations(*, is_nixos: bool) -> str:
-    """Return the attribute of a flake that has them by name."""
-    return "nixosConfigurations" if is_nixos else "homeConfigurations"
+def jobs_of(names: Iterable[str], kind: Output) -> str:
+    """Return the function from what a flake has of a kind to these hosts' derivations, each with its description."""
+    return kind.applied(_asked("homeJobs" if kind.is_home else "hostJobs", names))
 
 
-def jobs_of(host_ids: Iterable[str], *, is_nixos: bool) -> str:
-    """Return the function from a flake's configurations to these hosts' derivations, each with its description."""
-    return _asked("hostJobs" if is_nixos else "homeJobs", host_ids)
-
-
-def as_of(flake: str, host_ids: Iterable[str], revision: str) -> list[str]:
+def as_of(flake: str, names: Iterable[str], revision: str, kind: Output) -> list[str]:
     """Evaluate these hosts as if the flake's revision, which is in their systems, were another one."""
-    return _eval(f"{flake}#nixosConfigurations", _asked(f"asOf {nix_string(revision)}", host_ids))
+    return _of(flake, kind, _asked(f"asOf {nix_string(revision)}", names))
 
 
 def names(flake: str, attribute: str) -> list[str]:
@@ -146,9 +144,9 @@ def names(flake: str, attribute: str) -> list[str]:
     return _eval(f"{flake}#{attribute}", "builtins.attrNames")
 
 
-def duties(flake: str, host_id: str) -> list[str]:
+def duties(flake: str, name: str, kind: Output) -> list[str]:
     """Evaluate what a NixOS host does for the others, by what its configuration enables: a boolean by name."""
-    return _eval(f"{flake}#nixosConfigurations", f"{_QUESTIONS}.duties {nix_string(host_id)}")
+    return _of(flake, kind, f"{_QUESTIONS}.duties {nix_string(name)}")
 
 
 def evaluate_option(flake: str, configurations: str, path: Sequence[str]) -> list[str]:
@@ -173,7 +171,7 @@ _QUESTIONS = (
     f"(({_DESCRIBE}) {{ mark = {nix_string(HOST_MARK)}; rootAccess = ({_ROOT_ACCESS}); declared = ({_DECLARED}); "
     f"details = ({_DETAILS}); }})"
 )
-WORDING = hashlib.sha256(f"{_QUESTIONS}{_OUTPUTS}".encode()).hexdigest()
+WORDING = hashlib.sha256(f"{_QUESTIONS}{_OUTPUTS}{_KINDS}".encode()).hexdigest()
 """of what is asked of a flake: another one would be answered otherwise"""
 
 
@@ -185,6 +183,11 @@ def _asked(question: str, ids: Iterable[str]) -> str:
 def flake_evaluates(flake: str) -> list[str]:
     """Evaluate all that a flake has, and build nothing."""
     return [*NIX, "flake", "check", "--no-build", "--no-write-lock-file", *LOG_FORMAT, flake]
+
+
+def _of(flake: str, kind: Output, function: str) -> list[str]:
+    """Apply a function of the configurations of one kind, by their names."""
+    return _eval(kind.installable(flake), kind.applied(function))
 
 
 def _eval(installable: str, function: str) -> list[str]:
@@ -254,6 +257,7 @@ def evaluated(host_id: str, values: Mapping[str, Any]) -> Evaluated:
         root_access=_flag(values["rootAccess"]),
         system=str(values["system"]) if values["system"] else None,
         details=values["details"],
+        verdict=str(values["verdict"]) if values.get("verdict") else None,
     )
 
 

@@ -34,6 +34,7 @@
     rootAccess = null;
     declared = null;
     details = null;
+    verdict = null;
     health = {};
   };
   # `or` wherever a flake need not have the attribute: what is missing is judged by those who need it.
@@ -72,9 +73,12 @@
       rootAccess = rootAccess c;
       health = c.nixherd.healthChecks or {};
       system = configuration.pkgs.stdenv.hostPlatform.system or c.nixpkgs.hostPlatform.system or null;
-      details = details.host c;
+      details = said configuration;
+      verdict = configuration.verdict or null;
       declared = declared.host c;
     };
+  # `shape` and `verdict` are what is beside a configuration in the flake of another tool (deploy_rs.nix, colmena.nix).
+  said = configuration: details.host configuration.config // {shape = configuration.shape or null;};
   home = configuration:
     unknown
     // {
@@ -97,7 +101,7 @@ in {
   homesDeclared = ids: each ids (marked (configuration: declared.home (configuration.config or {})));
 
   # What they say of how their machines are reached and deployed to, alone.
-  hostsDetails = ids: each ids (marked (configuration: details.host configuration.config));
+  hostsDetails = ids: each ids (marked said);
   homesDetails = ids: each ids (marked (configuration: details.home (configuration.config or {})));
 
   hostJobs = jobs (marked host) (c: c.config.system.build.toplevel);

@@ -8,12 +8,12 @@ its hosts in which something is wrong is looked for, and so on: one of a hundred
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from nixherd.base.errors import FAILURES, FleetError, ProcessFailed
 from nixherd.base.process import run
@@ -21,9 +21,11 @@ from nixherd.base.run import Run
 from nixherd.base.terminal import say, worded
 from nixherd.base.waiting import Once, OncePer, ahead
 from nixherd.nix import commands as nix
-from nixherd.nix.commands import Evaluated, configurations, evaluated, jobs_of
+from nixherd.nix.commands import Evaluated, evaluated, jobs_of
 from nixherd.nix.declared import Declared
 from nixherd.nix.errors import explain, explain_failure
+from nixherd.nix.halving import Outcomes, T, halved
+from nixherd.nix.kinds import Output, why_another
 from nixherd.nix.log import EvaluationProgress, Warnings, shown
 from nixherd.nix.store_source import StoreSource
 
@@ -36,8 +38,6 @@ HELP_DEADLINE = 60.0
 BYTES_PER_HOST = 512 << 20
 SHARE = 0.8
 WORTHWHILE = 8  # hosts for a process of their own: each evaluates anew what all of them share
-T = TypeVar("T")
-Outcomes = Mapping[str, T | FleetError | None]
 Found = Outcomes[Evaluated]
 
 
@@ -46,12 +46,12 @@ def knows_options(help_text: str) -> bool:
     return "--select" in help_text and "--apply" in help_text
 
 
-def eval_jobs(flake: str, host_ids: Sequence[str], *, is_nixos: bool, roots: str, workers: int) -> list[str]:
+def eval_jobs(flake: str, names: Sequence[str], kind: Output, *, roots: str, workers: int) -> list[str]:
     """Return the argv that evaluates hosts side by side; links in `roots` hold the derivations that they come to."""
     options = ["--gc-roots-dir", roots, "--workers", str(workers), "--max-memory-size", str(BYTES_PER_WORKER >> 20)]
-    options += ["--show-trace", "--select", jobs_of(host_ids, is_nixos=is_nixos), "--apply", "job: job.nixherd"]
+    options += ["--show-trace", "--select", jobs_of(names, kind), "--apply", "job: job.nixherd"]
     features = ["--option", "experimental-features", "nix-command flakes"]
-    return [EVAL_JOBS, *features, *options, "--flake", f"{flake}#{configurations(is_nixos=is_nixos)}"]
+    return [EVAL_JOBS, *features, *options, "--flake", kind.installable(flake)]
 
 
 def parse_jobs(lines: Iterable[str], directory: Path) -> dict[str, Evaluated | FleetError]:
@@ -92,13 +92,13 @@ class Source(Protocol):
 
 
 class Hosts(Protocol):
-    """A fleet: the flake's directory, which of its hosts are homes, and how the flake calls those of another id."""
+    """A fleet: the flake's directory, where it has hosts that are not NixOS's, how it calls those of another id."""
 
     @property
     def path(self) -> str: ...
 
     @property
-    def homes(self) -> Collection[str]: ...
+    def kinds(self) -> Mapping[str, Output]: ...
 
     @property
     def attributes(self) -> Mapping[str, str]: ...
@@ -115,7 +115,7 @@ class Evaluator:
         self.warnings = Warnings()
         self.together: tuple[str, ...] = ()
         """the hosts that are evaluated together, where that began ahead"""
-        self._homes, self._find_source = fleet.homes, source
+        self._kinds, self._find_source = fleet.kinds, source
         self._attributes = fleet.attributes
         self._source: Once[Source] = Once(f"{self.path}: finding the flake")
         self._results: OncePer[tuple[str, ...], Found] = OncePer(f"{self.path}: evaluating")
@@ -155,13 +155,12 @@ class Evaluator:
         FleetError when the flake does not have this host, or cannot be evaluated for it.
         """
         host_ids = self.together if set(host_ids) <= set(self.together) else host_ids
-        is_nixos = host_id not in self._homes
-        alike = tuple(each for each in host_ids if (each not in self._homes) == is_nixos)
+        kind, alike = self._alike(host_ids, host_id)
         with self._results[alike] as results:
             if results.is_empty:
                 # of which revision each is: not known where the tree moved on meanwhile
                 before = self.source.revision
-                found = self._all(alike, is_nixos=is_nixos)
+                found = self._all(alike, kind)
                 self._tell_warnings()
                 revision = before if before == self.source.revision else None
                 results.value = {id: self._completed(each, revision) for id, each in found.items()}
@@ -173,7 +172,15 @@ class Evaluator:
         return result
 
     def _place(self, host_id: str) -> str:
-        return f"{nix.configurations(is_nixos=host_id not in self._homes)}.{self._attributes.get(host_id, host_id)}"
+        return f"{self._kind(host_id).place}.{self._attributes.get(host_id, host_id)}"
+
+    def _kind(self, host_id: str) -> Output:
+        return self._kinds.get(host_id, Output.SYSTEM)
+
+    def _alike(self, host_ids: Sequence[str], host_id: str) -> tuple[Output, tuple[str, ...]]:
+        """A host's kind, and those of `host_ids` that are of it."""
+        kind = self._kind(host_id)
+        return kind, tuple(each for each in host_ids if self._kind(each) is kind)
 
     def declared(self, host_ids: Sequence[str], host_id: str) -> Declared:
         """Evaluate what a host declares of secrets, all of `host_ids` of its kind together; once, without toplevels.
@@ -211,19 +218,18 @@ class Evaluator:
         parse: Callable[[str], Mapping[str, T | None]],
     ) -> T | FleetError | None:
         """Ask one question of all of `host_ids` of a host's kind, and nothing else of them; once."""
-        is_nixos = host_id not in self._homes
-        alike = tuple(each for each in host_ids if (each not in self._homes) == is_nixos)
+        kind, alike = self._alike(host_ids, host_id)
 
         def attempt(ids: Sequence[str]) -> Outcomes[T] | FleetError:
             try:
-                found = parse(self._asked(question(self.flake, self._named(ids), is_nixos=is_nixos)))
+                found = parse(self._asked(question(self.flake, self._named(ids), kind)))
             except FleetError as error:
                 return error
             return {id: found.get(name) for id, name in zip(ids, self._named(ids), strict=True)}
 
         with all_results[alike] as results:
             if results.is_empty:
-                results.value = _halved(alike, attempt(alike), attempt)
+                results.value = halved(alike, attempt(alike), attempt)
                 self._tell_warnings()
             return results.value.get(host_id)
 
@@ -242,9 +248,10 @@ class Evaluator:
 
     def _of_other_kind(self, host_id: str) -> Declared | None:
         """What it declares as the kind that hosts.nix does not say, and that as its `problem`; None where it is not."""
-        is_nixos = host_id not in self._homes
-        lacking, there = (f"{nix.configurations(is_nixos=each)}.{host_id}" for each in (is_nixos, not is_nixos))
-        argv = nix.describe_declared(self.flake, (host_id,), is_nixos=not is_nixos)
+        is_home = self._kind(host_id).is_home
+        other = Output.SYSTEM if is_home else Output.HOME
+        lacking, there = self._place(host_id), f"{other}.{host_id}"
+        argv = nix.describe_declared(self.flake, (host_id,), other)
         try:
             found = nix.parse_declared(self._asked(argv)).get(host_id)
         except FleetError:
@@ -252,7 +259,7 @@ class Evaluator:
         if not isinstance(found, Declared):
             return None
         out = "take its configurationFile out of hosts.nix, as a home alone has none"
-        remedy = out if is_nixos else "give it its configurationFile in hosts.nix"
+        remedy = "give it its configurationFile in hosts.nix" if is_home else out
         return replace(self._placed(found), problem=f"{lacking} does not exist, and {there} does; {remedy}")
 
     def _placed(self, declared: Declared) -> Declared:
@@ -271,26 +278,28 @@ class Evaluator:
         """Begin to evaluate these hosts; `evaluate` waits for that when it is asked for some of them."""
         if not set(host_ids) <= set(self.together):
             self.together = tuple(host_ids)
-        one_of_each_kind = {host_id in self._homes: host_id for host_id in host_ids}.values()
+        one_of_each_kind = {self._kind(host_id): host_id for host_id in host_ids}.values()
         ahead(*(partial(self.evaluate, host_ids, host_id) for host_id in one_of_each_kind))
 
     def _completed(self, config: Evaluated | FleetError | None, revision: str | None) -> Evaluated | FleetError | None:
         if not isinstance(config, Evaluated):
             return config
+        if config.verdict:
+            return FleetError(f"{self.path}/flake.nix: {why_another(config.host_id, config.verdict)}")
         return replace(
             config, revision=revision or config.configuration_revision, declared=self._placed(config.declared)
         )
 
-    def _all(self, host_ids: Sequence[str], *, is_nixos: bool) -> Found:
+    def _all(self, host_ids: Sequence[str], kind: Output) -> Found:
         found: dict[str, Evaluated | FleetError | None] = {}
         progress = EvaluationProgress(len(host_ids), lambda text: self.run.journal.note("progress", text=text))
         if len(host_ids) > 1 and self._has_jobs():
-            found |= self._side_by_side(host_ids, progress, is_nixos=is_nixos)
+            found |= self._side_by_side(host_ids, progress, kind)
         workers, batches = _batches([host_id for host_id in host_ids if host_id not in found])
 
         def work(batch: Sequence[str]) -> Found:
-            attempt = partial(self._try, progress=progress, is_nixos=is_nixos)
-            found = _halved(batch, attempt(batch), attempt)
+            attempt = partial(self._try, progress=progress, kind=kind)
+            found = halved(batch, attempt(batch), attempt)
             progress.take(batch)
             return found
 
@@ -309,32 +318,35 @@ class Evaluator:
                 is_usable.value = knows_options(done.stdout + done.stderr)
             return is_usable.value
 
-    def _side_by_side(self, host_ids: Sequence[str], progress: EvaluationProgress, *, is_nixos: bool) -> Found:
+    def _side_by_side(self, host_ids: Sequence[str], progress: EvaluationProgress, kind: Output) -> Found:
         """What nix-eval-jobs says; a host that it lost on the way, or does not have, is not in it."""
         room = int(_available() * SHARE) // BYTES_PER_WORKER
         workers = max(1, min(os.cpu_count() or 1, room, len(host_ids)))
         roots = str(self.run.gc_roots)
-        argv = eval_jobs(self.flake, self._named(host_ids), is_nixos=is_nixos, roots=roots, workers=workers)
+        argv = eval_jobs(self.flake, self._named(host_ids), kind, roots=roots, workers=workers)
         done = run(argv, timeout=DEADLINE, check=False, out=lambda line: progress.take(_hosts_of_job(line)))
         self.warnings.take(done.stderr, are_hosts_known=False)  # several are evaluated at a time
         return self._by_id(parse_jobs(done.stdout.splitlines(), Path(self.path)), host_ids)
 
-    def _try(self, host_ids: Sequence[str], *, progress: EvaluationProgress, is_nixos: bool) -> Found | FleetError:
+    def _try(self, host_ids: Sequence[str], *, progress: EvaluationProgress, kind: Output) -> Found | FleetError:
         try:
-            argv = nix.describe(self.flake, self._named(host_ids), is_nixos=is_nixos)
+            argv = nix.describe(self.flake, self._named(host_ids), kind)
             return self._by_id(nix.parse_description(self._asked(argv, progress.follow())), host_ids)
         except FAILURES as error:
             return worded(error, f"{self.path}: evaluating {', '.join(host_ids)}")
 
     def as_of(self, host_ids: Sequence[str], revision: str) -> Mapping[str, str]:
         """The systems of hosts with the flake's revision in them, were it this one; unknown ones are left out."""
-        try:
-            text = self.ask(nix.as_of(self.flake, self._named(host_ids), revision))
-        except FleetError:  # it cannot be another one
-            return {}
-        found: dict[str, str | None] = json.loads(text)
-        named = zip(host_ids, self._named(host_ids), strict=True)
-        return {host_id: system for host_id, name in named if (system := found.get(name))}
+        found: dict[str, str] = {}
+        for kind in {self._kind(host_id) for host_id in host_ids}:
+            alike = [host_id for host_id in host_ids if self._kind(host_id) is kind]
+            try:
+                systems = json.loads(self.ask(nix.as_of(self.flake, self._named(alike), revision, kind)))
+            except FleetError:  # it cannot be another one
+                continue
+            named = zip(alike, self._named(alike), strict=True)
+            found |= {host_id: system for host_id, name in named if (system := systems.get(name))}
+        return found
 
     def ask(self, argv: Sequence[str]) -> str:
         """Return what an evaluation of the flake prints. FleetError with where in the fleet's files it fails."""
@@ -360,26 +372,6 @@ class Evaluator:
             if is_new:
                 say(f"warning: {shown(text, hosts)}", err=True)
             self.run.journal.note("warning", text=text, hosts=list(hosts))
-
-
-def _halved(
-    host_ids: Sequence[str],
-    tried: Outcomes[T] | FleetError,
-    attempt: Callable[[Sequence[str]], Outcomes[T] | FleetError],
-) -> Outcomes[T]:
-    """What is known of each host, from what they came to together."""
-    if not isinstance(tried, FleetError):
-        return tried
-    if len(host_ids) == 1:
-        return {host_ids[0]: tried}
-    middle = len(host_ids) // 2
-    halves = [(half, attempt(half)) for half in (host_ids[:middle], host_ids[middle:])]
-    if all(isinstance(outcome, FleetError) and str(outcome) == str(tried) for _, outcome in halves):
-        return dict.fromkeys(host_ids, tried)  # it is the flake that is wrong, not one of them
-    found: dict[str, T | FleetError | None] = {}
-    for half, outcome in halves:
-        found |= _halved(half, outcome, attempt)
-    return found
 
 
 def _batches(host_ids: Sequence[str]) -> tuple[int, list[Sequence[str]]]:

@@ -1,6 +1,10 @@
 # What a flake has, by its outputs: the names of its configurations, none of which is evaluated, and what its output
 # nixherd.hosts says of them. `marker` marks what JSON has no word for.
 marker: outputs: let
+  namesIn = value:
+    if builtins.isAttrs value
+    then builtins.attrNames value
+    else [];
   names = output: builtins.attrNames (outputs.${output} or {});
 
   plain = value: let
@@ -17,9 +21,34 @@ marker: outputs: let
     else if value.type or null == "derivation"
     then {${marker} = "<derivation>";}
     else builtins.mapAttrs (_: plain) (removeAttrs value ["outPath" "__toString"]);
+
+  # deploy-rs's nodes: what each says is read with its host, since it may be of the configuration. A `deploy` without
+  # nodes is something else.
+  nodes = (outputs.deploy or {}).nodes or null;
+  node = value: {
+    settings = namesIn value;
+    profiles = namesIn (value.profiles or null);
+  };
 in {
   nixosConfigurations = names "nixosConfigurations";
   homeConfigurations = names "homeConfigurations";
   darwinConfigurations = names "darwinConfigurations";
   hosts = plain ((outputs.nixherd or {}).hosts or {});
+  deploy =
+    if nodes == null
+    then null
+    else {
+      settings = namesIn outputs.deploy;
+      nodes =
+        if builtins.isAttrs nodes
+        then builtins.mapAttrs (_: node) nodes
+        else builtins.typeOf nodes;
+    };
+  # colmena's hive as it is evaluated by colmena's own function, and the one that is not
+  hive =
+    if outputs ? colmenaHive
+    then builtins.isAttrs outputs.colmenaHive && builtins.isAttrs (outputs.colmenaHive.nodes or null)
+    else null;
+  hiveNodes = namesIn ((outputs.colmenaHive or {}).nodes or null);
+  colmena = outputs ? colmena;
 }

@@ -29,7 +29,7 @@ unset {PIPE}
 
 # Of every connection, hops included. Nothing here leaves room for a key on trust, a question, or a wait without end.
 # A master of somebody else's was checked against other keys, or in another epoch.
-_ALWAYS = (
+ALWAYS = (
     ("BatchMode", "yes"),
     ("StrictHostKeyChecking", "yes"),
     ("GlobalKnownHostsFile", "/dev/null"),
@@ -168,7 +168,7 @@ class Destination:
             return ["-F", str(self.config)]
         if self.route.jumps or self.others:
             raise Usage(f"the way to {self.target} can be told in a file only")
-        words = [f"{name}={value}" for name, value in (*self._settings(), *_ALWAYS, *_NO_MASTER)]
+        words = [f"{name}={value}" for name, value in (*self._settings(), *ALWAYS, *_NO_MASTER)]
         return ["-F", "/dev/null", *(word for each in words for word in ("-o", each))]
 
     @property
@@ -181,7 +181,7 @@ class Destination:
             blocks.append(_block(pattern, each._settings()))
             blocks += (_block(*each._hop(place)) for place in range(len(each.route.jumps)))
         nobody = ("UserKnownHostsFile", "/dev/null")  # what comes first counts: for a name that none of them is
-        return "\n\n".join((*dict.fromkeys(blocks), _block("*", (*_ALWAYS, *_NO_MASTER, nobody)))) + "\n"
+        return "\n\n".join((*dict.fromkeys(blocks), _block("*", (*ALWAYS, *_NO_MASTER, nobody)))) + "\n"
 
     def _settings(self) -> Iterator[tuple[str, str]]:
         route = self.route

@@ -142,7 +142,9 @@ def _evaluated(evaluator: Evaluator, host: Host) -> list[str]:
     if not host.is_nixos:
         return []
     try:
-        found: dict[str, bool] = json.loads(evaluator.ask(nix.duties(evaluator.flake, host.id)))
+        found: dict[str, bool] = json.loads(
+            evaluator.ask(nix.duties(evaluator.flake, host.attribute.name, host.attribute.output))
+        )
     except FleetError as error:
         return [f"what it does for the others is not known: {error}"]
     return [f"it is {what}" for what, is_so in found.items() if is_so]

@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from nixherd.base.run import Run
 from nixherd.fleet.revisions import Tree
 from nixherd.nix.declared import Declared, DeclaredSecret, Identity, files_of, parse
 from nixherd.nix.evaluator import Evaluator
+from nixherd.nix.kinds import Output
 from nixherd.nix.store_source import StoreSource, source_path
 from tests.nix_cli import environment, nix_json
 
@@ -164,7 +166,7 @@ HOSTS = ("none", "usual", "incomplete", "homes", "special", "boxes", "broken", "
 
 
 class Hosts:
-    homes = ("ann@x",)
+    kinds: Mapping[str, Output] = MappingProxyType({"ann@x": Output.HOME})
     attributes: Mapping[str, str] = {}
 
     def __init__(self, path: Path) -> None:

@@ -1,0 +1,55 @@
+"""Where a flake has its configurations, and as what they are asked: NixOS's and Home Manager's own, colmena's nodes,
+and systems of which deploy-rs has a node. Pure.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+
+_NODES, _HIVE = (
+    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("deploy_rs.nix", "colmena.nix")
+)
+
+
+class Output(StrEnum):
+    """Which of a flake's outputs a configuration is in; of NODE the system is in SYSTEM, and more is said there."""
+
+    SYSTEM = "nixosConfigurations"
+    HOME = "homeConfigurations"
+    HIVE = "colmenaHive.nodes"
+    NODE = "deploy.nodes"
+
+    @property
+    def place(self) -> str:
+        """The attribute of the flake that has the configurations by name."""
+        return Output.SYSTEM if self is Output.NODE else self
+
+    @property
+    def is_home(self) -> bool:
+        return self is Output.HOME
+
+    def installable(self, flake: str) -> str:
+        """What Nix is to evaluate, `.` being all outputs."""
+        return f"{flake}#{'.' if self is Output.NODE else self}"
+
+    def applied(self, function: str) -> str:
+        """A function of configurations by name as one of what is evaluated."""
+        return f"value: ({function}) (({_MADE[self]}) value)" if self in _MADE else function
+
+
+_MADE = {Output.HIVE: _HIVE, Output.NODE: _NODES}
+WORDING = "".join(_MADE.values())
+"""all that is asked in these words"""
+
+_OTHER = {
+    "none": "has no profiles.system, so that deploy-rs deploys no system there",
+    "text": "profiles.system.path is not a derivation, so that what deploy-rs would deploy is not known",
+    "other": "profiles.system.path is not made of {system}, which nixherd deploys",
+}
+
+
+def why_another(name: str, verdict: str) -> str:
+    """Say why what deploy-rs would deploy to this node is not the flake's system of its name (deploy_rs.nix)."""
+    system = f"{Output.SYSTEM}.{name}"
+    what = _OTHER[verdict].format(system=system)
+    line = f"path = deploy-rs.lib.SYSTEM.activate.nixos self.{system};"
+    return f'{Output.NODE}.{name}: {what}; write there: profiles.system = {{ user = "root"; {line} }};'

@@ -1,0 +1,182 @@
+"""deploy-rs's nodes and colmena's deployments, as Nix gives them, in our words or a line."""
+
+from typing import Any
+
+import pytest
+
+from nixherd.base.errors import FleetError
+from nixherd.fleet.from_flake import listed
+from nixherd.fleet.models import Fleet, Host
+from nixherd.fleet.outputs import Node, Outputs
+from nixherd.fleet.shapes import Told, told
+from tests.nixherd.fleet.test_completing import NOTHING, read
+from tests.nixherd.fleet.test_from_flake import KEY, findings, fleet
+
+IN_HIVE = "colmenaHive.nodes.web.config.deployment"
+
+
+def node(hostname: Any = None, *levels: dict[str, Any]) -> Any:
+    return {"deploy-rs": {"hostname": hostname, "settings": list(levels)}}
+
+
+def hive(**deployment: Any) -> Any:
+    return {"colmena": {"keys": [], "targetHost": "web", "targetUser": "root", **deployment}}
+
+
+def test_a_node_in_our_words() -> None:
+    levels = (
+        {"sshUser": "al", "sshOpts": ["-p", "23"]},
+        {"sshUser": "bob", "remoteBuild": True, "sshOpts": ["-p", "24"], "user": None},
+        {"fastConnection": True, "remoteBuild": False, "user": "root", "profilePath": "/nix/var/nix/profiles/system"},
+    )
+    assert told(node("10.0.0.5", *levels), "web") == Told(
+        {
+            "addresses": ["10.0.0.5"],
+            "user": "al",
+            "build_on": "target",
+            "substitute_on_destination": False,
+            "port": 23,
+        },
+    )
+    assert told(node(), "web") == told(None, "web") == Told()
+
+
+def test_a_deployment_in_our_words() -> None:
+    shape = hive(targetHost="10.0.0.5", targetPort=23, tags=["a"], buildOnTarget=True, sshOptions=["-p", "24"])
+    assert told(shape, "web") == Told(
+        {"addresses": ["10.0.0.5"], "user": "root", "port": 23, "tags": ["a"], "build_on": "target"}
+    )
+    split = told(hive(targetHost="al@fe80::1", targetUser=None), "web").entry
+    assert split == {"addresses": ["fe80::1"], "user": "al"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "attributes"),
+    [
+        (node("h", {"sshOpts": ["-J", "b", "-p", "22"]}), ["deploy.nodes.web.sshOpts: -J b: "]),
+        (hive(sshOptions=["-oProxyCommand=x y"]), [f"{IN_HIVE}.sshOptions: -oProxyCommand"]),
+        (
+            hive(allowLocalDeployment=True, replaceUnknownProfiles=False, privilegeEscalationCommand=["doas"]),
+            [
+                f"{IN_HIVE}.allowLocalDeployment: ",
+                f"{IN_HIVE}.privilegeEscalationCommand: ",
+                f"{IN_HIVE}.replaceUnknownProfiles: ",
+            ],
+        ),
+        (
+            hive(
+                allowLocalDeployment=False,
+                replaceUnknownProfiles=True,
+                privilegeEscalationCommand=["sudo", "-H", "--"],
+            ),
+            [],
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_not_kept_is_named(shape: Any, attributes: list[str]) -> None:
+    unkept = told(shape, "web").unkept
+    assert [str(each).startswith(start) for each, start in zip(unkept, attributes, strict=True)] == [True] * len(unkept)
+    assert {each.hosts for each in unkept} <= {("web",)}
+
+
+@pytest.mark.parametrize(
+    ("shape", "line"),
+    [
+        (node(5), "deploy.nodes.web.hostname: is an integer, not a string; write a list of names or addresses"),
+        (node("-oX"), "deploy.nodes.web.hostname: '-oX' is "),
+        (node("10.0.0.5:22"), "deploy.nodes.web.hostname: "),
+        (node("h", {"sshUser": "-x"}), "deploy.nodes.web.sshUser: '-x' is not a user name; write a login name"),
+        (node("h", {"user": "al"}), "deploy.nodes.web.profiles.system.user: is 'al', and a system is "),
+        (node("h", {"profilePath": "/x"}), "deploy.nodes.web.profiles.system.profilePath: is '/x', and "),
+        (node("h", {"remoteBuild": "yes"}), "deploy.nodes.web.remoteBuild: is a string, not a boolean; "),
+        (node("h", {"sshOpts": "-p 22"}), "deploy.nodes.web.sshOpts: is a string; write a list of strings"),
+        (node("h", {"sshOpts": ["-p", 22]}), "deploy.nodes.web.sshOpts: has an integer in it; write a list of strings"),
+        (node("h", {"sshOpts": ["-p", "x"]}), "deploy.nodes.web.sshOpts: is a string, not an integer; write a port"),
+        (node("h", {"sshOpts": ["-p", "70000"]}), "deploy.nodes.web.sshOpts: 70000 is not a port; "),
+        (hive(keys=["a", "b"]), f"{IN_HIVE}.keys: colmena uploads a, b, and nixherd sends "),
+        (hive(targetHost=5), f"{IN_HIVE}.targetHost: is an integer, not a string; "),
+        (hive(targetHost="a b@h"), f"{IN_HIVE}.targetHost: 'a b' is not a user name; "),
+        (hive(targetHost="h:22"), f"{IN_HIVE}.targetHost: "),
+        (hive(targetUser=5), f"{IN_HIVE}.targetUser: is an integer, not a string; "),
+        (hive(targetPort="22"), f"{IN_HIVE}.targetPort: is a string, not an integer; "),
+        (hive(tags="a"), f"{IN_HIVE}.tags: is not a list of tags; "),
+        (hive(buildOnTarget=1), f"{IN_HIVE}.buildOnTarget: is an integer, not a boolean; "),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_or_would_be_deployed_otherwise_is_one_line(shape: Any, line: str) -> None:
+    with pytest.raises(FleetError) as caught:
+        told(shape, "web")
+    assert str(caught.value).startswith(f"flake.nix: {line}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [5, {"x": {}}, {"a": 1, "b": 2}, {"deploy-rs": {}}, {"colmena": []}])
+def test_anything_else_is_an_error(shape: Any) -> None:
+    with pytest.raises(FleetError, match="something unexpected"):
+        told(shape, "web")
+
+
+NODES = Outputs(
+    ("db", "web"),
+    hive=("hived", "web"),
+    nodes={
+        "db": Node(("autoRollback", "hostname", "profiles"), ("al", "system")),
+        "hived": Node(("autoRollback",), ("system",)),
+        "x\ny": Node(),
+    },
+    node_settings=("magicRollback", "nodes", "sshUser"),
+    unread={"colmena": "why"},
+)
+
+
+def test_where_each_host_is() -> None:
+    hosts = listed(NODES)
+    assert {name: (each.output, str(each)) for name, each in hosts.configurations.items()} == {
+        "db": ("deploy.nodes", "nixosConfigurations.db"),
+        "web": ("colmenaHive.nodes", "colmenaHive.nodes.web"),
+        "hived": ("colmenaHive.nodes", "colmenaHive.nodes.hived"),
+    }
+    assert hosts.skipped["colmena"] == "why"
+    assert hosts.skipped["deploy.nodes.'x\\ny'"].startswith("the flake has no nixosConfigurations of its name")
+    assert len(hosts.skipped) == 2
+    assert findings(NODES) == []
+
+
+def test_what_names_alone_tell_is_not_kept() -> None:
+    names = [(each.attribute, each.hosts) for each in listed(NODES).unkept]
+    assert names == [
+        ("deploy.magicRollback", ("db", "hived", "x\ny")),
+        ("deploy.nodes.{db,hived}.autoRollback", ("db", "hived")),
+        ("deploy.nodes.db.profiles.al", ("db",)),
+    ]
+
+
+def read_web(shape: Any, beside: Any = None, **details: Any) -> tuple[Fleet, Host]:
+    made = read(fleet(Outputs(("db", "web"), hosts={}), beside), "web", web={**NOTHING, "shape": shape, **details})
+    return made, made.hosts["web"]
+
+
+def test_our_options_go_first_and_what_a_configuration_says_of_itself_last() -> None:
+    options = {"publicKey": KEY, "user": "eve"}
+    _, web = read_web(node("10.0.0.5", {"sshUser": "al"}), options=options, ports=[2222], logins=["root"])
+    assert (web.user, web.addresses, web.port, web.public_key) == ("eve", ("10.0.0.5",), 2222, KEY)
+    _, web = read_web(node("10.0.0.5", {"sshUser": "al", "sshOpts": ["-p", "23"]}), ports=[2222], logins=["root"])
+    assert (web.user, web.port, web.unread) == ("al", 23, None)
+    _, web = read_web(hive(targetHost="10.0.0.5"), {"hosts": {"web": {"addresses": ["10.0.0.6"]}}})
+    assert web.addresses == ("10.0.0.5",)  # of a fleet without entries
+
+
+def test_one_that_colmena_reaches_from_nowhere_needs_an_address() -> None:
+    _, web = read_web(hive(targetHost=None))
+    assert web.unread == (
+        f"flake.nix: {IN_HIVE}.targetHost: is null, so that colmena reaches it from "
+        "nowhere else; say its address in hosts.nix"
+    )
+    _, web = read_web(hive(targetHost=None), options={"address": "10.0.0.5"})
+    assert (web.unread, web.addresses) == (None, ("10.0.0.5",))
+
+
+def test_what_is_not_kept_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    made, _ = read_web(node("h", {"sshOpts": ["-J", "b"]}))
+    assert [each.hosts for each in made.unkept] == [("web",)]
+    assert capsys.readouterr().err.startswith("not kept: deploy.nodes.web.sshOpts: -J b: the way to a machine, and ")
