@@ -18,6 +18,7 @@ from nixherd.fleet.groups import check_selection, groups_of, separate
 from nixherd.nix import commands as nix
 from nixherd.nix.builder import Builder
 from nixherd.nix.commands import Evaluated
+from nixherd.nix.kinds import Output
 
 _PART = re.compile(r"[A-Za-z_][A-Za-z0-9_'-]*|\"[^\"\\$\n]*\"")
 _COLUMNS = ("host", "kind", "hostname", "user", "addresses", "guest", "vmid", "tags", "key")
@@ -128,7 +129,7 @@ def eval_(front: Front, host: str, attribute: str) -> None:
     show_json(json.loads(text))
 
 
-def _configuration(front: Front, host: str, attribute: str = "") -> tuple[str, list[str]]:
+def _configuration(front: Front, host: str, attribute: str = "") -> tuple[Output, list[str]]:
     """The flake's configuration of a host, and the parts of an option's name. Usage for what is none."""
     host_id = only_one(front, host)
     parts = _PART.findall(attribute)
@@ -136,7 +137,7 @@ def _configuration(front: Front, host: str, attribute: str = "") -> tuple[str, l
         raise Usage(f"{attribute}: is not an option's name; write one like services.openssh.enable")
     names = [part.strip('"') for part in parts]
     configuration = front.fleet.hosts[host_id].attribute
-    return configuration.output.place, [configuration.name, *names]
+    return configuration.output, [configuration.name, *names]
 
 
 @click.command()
@@ -145,6 +146,9 @@ def _configuration(front: Front, host: str, attribute: str = "") -> tuple[str, l
 def repl(front: Front, host: str) -> int:
     """Open Nix's own prompt on the fleet's flake; with HOST on its configuration (`config`, `options`, `pkgs`)."""
     front.guarded = False
-    argv = nix.repl(front.evaluator.flake, *(_configuration(front, host) if host else ()))
+    place = _configuration(front, host) if host else ()
+    if Output.RAW in place:
+        raise Usage(f"{host}: it is made of the flake's colmena; open the flake alone: nixherd repl")
+    argv = nix.repl(front.evaluator.flake, *place)
     narrate(["leave it with :q"])
     return foreground(argv, {})

@@ -43,7 +43,7 @@ def listed(outputs: Outputs) -> Listed:
     """
     found: dict[str, Configuration] = {}
     skipped = {f"darwinConfigurations.{shown_name(name)}": _MAC for name in outputs.macs} | dict(outputs.unread)
-    systems = (*outputs.systems, *(name for name in outputs.hive if name not in outputs.systems))
+    systems = tuple(dict.fromkeys((*outputs.systems, *outputs.hive, *outputs.raw)))
     for name in systems:
         _add(_output_of(outputs, name), name, name, found, skipped)
     for name in outputs.homes:
@@ -57,6 +57,8 @@ def listed(outputs: Outputs) -> Listed:
 def _output_of(outputs: Outputs, name: str) -> Output:
     if name in outputs.hive:
         return Output.HIVE
+    if name in outputs.raw:
+        return Output.RAW
     return Output.NODE if name in outputs.nodes else Output.SYSTEM
 
 

@@ -32,8 +32,9 @@ class Node:
 class Outputs:
     """The names of configurations, and what the output nixherd.hosts says, unjudged.
 
-    `hive` are the nodes of colmenaHive, `nodes` those of deploy-rs, of all of which `node_settings` are said; `unread`
-    is why other outputs that are meant for deployments say nothing here, by their names.
+    `hive` are the nodes of colmenaHive, `raw` those of colmena where that is all, `nodes` those of deploy-rs, of all of
+    which `node_settings` are said; `unread` is why other outputs that are meant for deployments say nothing here, by
+    their names.
     """
 
     systems: tuple[str, ...] = ()
@@ -41,6 +42,7 @@ class Outputs:
     macs: tuple[str, ...] = ()
     hosts: Any = field(default_factory=dict)
     hive: tuple[str, ...] = ()
+    raw: tuple[str, ...] = ()
     nodes: Mapping[str, Node] = field(default_factory=dict)
     node_settings: tuple[str, ...] = ()
     unread: Mapping[str, str] = field(default_factory=dict)
@@ -54,15 +56,14 @@ class Outputs:
             systems, homes, macs = (tuple(map(str, document[kind])) for kind in kinds)
             nodes, settings = _nodes(document["deploy"])
             hive = tuple(map(str, document["hiveNodes"]))
-            return cls(systems, homes, macs, document["hosts"], hive, nodes, settings, _unread(document))
+            raw = tuple(name for name in document["rawNodes"] if document["raw"] and name not in _RESERVED)
+            return cls(systems, homes, macs, document["hosts"], hive, raw, nodes, settings, _unread(document))
         except (ValueError, KeyError, TypeError) as error:
             raise FleetError(f"nix eval printed something unexpected ({error!r}): {text[:200]}") from error
 
 
-_RAW = (
-    "a hive that colmena alone evaluates, whose nodes are not read; add colmenaHive = colmena.lib.makeHive "
-    "self.outputs.colmena; to the outputs"
-)
+_NO_RAW = "has no meta, which every hive has; write colmena.meta.nixpkgs = import nixpkgs { … };"
+_RESERVED = ("defaults", "meta", "network")
 _NO_HIVE = "has no set of nodes; write colmenaHive = colmena.lib.makeHive { … };"
 
 
@@ -71,7 +72,7 @@ def _unread(document: Mapping[str, Any]) -> dict[str, str]:
     found = {"colmenaHive": _NO_HIVE} if document["hive"] is False else {}
     if document["deploy"] and isinstance(kind := document["deploy"]["nodes"], str):
         found["deploy.nodes"] = f"is of type {kind}; it must be an attribute set of nodes"
-    return found | ({"colmena": _RAW} if document["colmena"] and document["hive"] is None else {})
+    return found | ({"colmena": _NO_RAW} if document["raw"] is False else {})
 
 
 def _nodes(deploy: Mapping[str, Any] | None) -> tuple[dict[str, Node], tuple[str, ...]]:

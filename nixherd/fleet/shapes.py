@@ -109,7 +109,9 @@ def _deploy_rs(values: Mapping[str, Any], name: str) -> Told:
 
 
 def _colmena(values: Mapping[str, Any], name: str) -> Told:
-    at = f"{Output.HIVE}.{name}.config.deployment"
+    at = f"{Output.RAW}.{name}.deployment"
+    if values["place"] == Output.HIVE:
+        at = f"{Output.HIVE}.{name}.config.deployment"
     if keys := values["keys"]:
         what = f"{at}.keys: colmena uploads {', '.join(map(shown_name, keys))}, and nixherd sends no key files"
         remedy = "declare them as sops.secrets (docs/secrets.md), and take them out there"

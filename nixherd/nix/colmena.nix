@@ -1,12 +1,14 @@
-# From the nodes of a flake's colmenaHive to the same, each with what it says of its deployment beside, as `shape`.
-# Of keys the names alone are read.
+# From the nodes of a hive, which the flake has at `place`, to the same, each with what it says of its deployment beside,
+# as `shape`. Of keys the names alone are read.
+place:
 builtins.mapAttrs (_: node:
   node
   // {
     shape.colmena = let
       deployment = node.config.deployment or {};
     in
-      builtins.intersectAttrs {
+      {inherit place;}
+      // builtins.intersectAttrs {
         allowLocalDeployment = null;
         buildOnTarget = null;
         privilegeEscalationCommand = null;

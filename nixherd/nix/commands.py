@@ -149,21 +149,19 @@ def duties(flake: str, name: str, kind: Output) -> list[str]:
     return _of(flake, kind, f"{_QUESTIONS}.duties {nix_string(name)}")
 
 
-def evaluate_option(flake: str, configurations: str, path: Sequence[str]) -> list[str]:
+def evaluate_option(flake: str, kind: Output, path: Sequence[str]) -> list[str]:
     """Evaluate an option's value: `path` is the configuration's name and the parts of the option's."""
     host_id, *parts = path
     name = ".".join(parts)
     missing = f"throw ({nix_string(f'{host_id}: {name} is not an option; not there: ')} + n)"
     step = f"s: n: if builtins.isAttrs s && s ? ${{n}} then s.${{n}} else {missing}"
     names = " ".join(nix_string(part) for part in parts)
-    return _eval(
-        f"{flake}#{configurations}", f"all: builtins.foldl' ({step}) all.${{{nix_string(host_id)}}}.config [{names}]"
-    )
+    return _of(flake, kind, f"all: builtins.foldl' ({step}) all.${{{nix_string(host_id)}}}.config [{names}]")
 
 
-def repl(flake: str, configurations: str | None = None, path: Sequence[str] = ()) -> list[str]:
+def repl(flake: str, kind: Output | None = None, path: Sequence[str] = ()) -> list[str]:
     """Open a prompt on a flake, or on the configuration whose name `path` is."""
-    place = ".".join((configurations, *map(nix_string, path))) if configurations else ""
+    place = ".".join((kind.place, *map(nix_string, path))) if kind else ""
     return [*NIX, "repl", "--no-write-lock-file", f"{flake}#{place}" if place else flake]
 
 

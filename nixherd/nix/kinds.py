@@ -5,17 +5,21 @@ and systems of which deploy-rs has a node. Pure.
 from enum import StrEnum
 from pathlib import Path
 
-_NODES, _HIVE = (
-    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("deploy_rs.nix", "colmena.nix")
+_NODES, _HIVE, _RAW = (
+    Path(__file__).with_name(f"{name}.nix").read_text(encoding="utf-8") for name in ("deploy_rs", "colmena", "raw_hive")
 )
 
 
 class Output(StrEnum):
-    """Which of a flake's outputs a configuration is in; of NODE the system is in SYSTEM, and more is said there."""
+    """Which of a flake's outputs a configuration is in; of NODE the system is in SYSTEM, and more is said there.
+
+    RAW has modules; the configurations are made of them.
+    """
 
     SYSTEM = "nixosConfigurations"
     HOME = "homeConfigurations"
     HIVE = "colmenaHive.nodes"
+    RAW = "colmena"
     NODE = "deploy.nodes"
 
     @property
@@ -27,16 +31,25 @@ class Output(StrEnum):
     def is_home(self) -> bool:
         return self is Output.HOME
 
+    @property
+    def is_hive(self) -> bool:
+        return self in (Output.HIVE, Output.RAW)
+
     def installable(self, flake: str) -> str:
         """What Nix is to evaluate, `.` being all outputs."""
-        return f"{flake}#{'.' if self is Output.NODE else self}"
+        return f"{flake}#{'.' if self in _OF_ALL else self}"
 
     def applied(self, function: str) -> str:
         """A function of configurations by name as one of what is evaluated."""
         return f"value: ({function}) (({_MADE[self]}) value)" if self in _MADE else function
 
 
-_MADE = {Output.HIVE: _HIVE, Output.NODE: _NODES}
+_OF_ALL = (Output.NODE, Output.RAW)
+_MADE = {
+    Output.HIVE: f'({_HIVE}) "{Output.HIVE}"',
+    Output.RAW: f'value: (({_HIVE}) "{Output.RAW}") (({_RAW}) value)',
+    Output.NODE: _NODES,
+}
 WORDING = "".join(_MADE.values())
 """all that is asked in these words"""
 

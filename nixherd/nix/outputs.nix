@@ -44,11 +44,18 @@ in {
         then builtins.mapAttrs (_: node) nodes
         else builtins.typeOf nodes;
     };
-  # colmena's hive as it is evaluated by colmena's own function, and the one that is not
+  # colmena's hive as it is made by colmena's own function; and what that is made of
   hive =
     if outputs ? colmenaHive
     then builtins.isAttrs outputs.colmenaHive && builtins.isAttrs (outputs.colmenaHive.nodes or null)
     else null;
   hiveNodes = namesIn ((outputs.colmenaHive or {}).nodes or null);
-  colmena = outputs ? colmena;
+  raw =
+    if outputs ? colmenaHive || !(outputs ? colmena)
+    then null
+    else builtins.isAttrs outputs.colmena && (outputs.colmena ? meta || outputs.colmena ? network);
+  rawNodes =
+    if outputs ? colmenaHive
+    then []
+    else namesIn (outputs.colmena or null);
 }

@@ -27,7 +27,6 @@ from nixherd.deploy.running import ask_running, has_it
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Access
 from nixherd.locate.reach import Epoch
-from nixherd.nix.kinds import Output
 from nixherd.proxmox.permission import require_rebootable
 from nixherd.pyinfra_glue.deploy_file import require_order
 from nixherd.pyinfra_glue.hosts import connector_of, context_of, executing, failed, fleet_host
@@ -153,8 +152,8 @@ def begin_rollout(host: Host, **changes: Any) -> tuple[Rollout, HostRun]:
     options = options_of(host, **changes)
     if not fleet_host(host).is_nixos and not (options.goal is Goal.SWITCH and options.specialisation is None):
         raise Usage(f"{host_id}: goal={options.goal}: a home can be switched to, and no more")
-    if fleet_host(host).attribute.output is Output.HIVE and options.engine is Engine.NIXOS_REBUILD:
-        raise Usage(f"{host_id}: engine={options.engine}: nixos-rebuild knows no {Output.HIVE}; use engine=guarded")
+    if fleet_host(host).attribute.output.is_hive and options.engine is Engine.NIXOS_REBUILD:
+        raise Usage(f"{host_id}: engine={options.engine}: nixos-rebuild knows no hive of colmena; use engine=guarded")
     key = (str(host.current_op_hash), executing(host))
     with context_of(host).rollouts.of_row[key] as row:
         if row.is_empty:

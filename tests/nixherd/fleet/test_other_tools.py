@@ -1,6 +1,7 @@
 """Flakes of people who have deploy-rs or colmena, with the real Nix and stand-ins of ours for what those tools give."""
 
 import json
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from nixherd.base.errors import FleetError, FleetInvalid
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.kinds import Output
+from tests import nix_cli
 from tests.nixherd.fleet.test_any_fleet import Counted, flake, people
 
 __all__ = ["flake", "people"]
@@ -87,6 +89,50 @@ HIVE = _FLAKE.replace(
 """,
 )
 
+# What stands in `same` is what colmena would make of web, by its manual.
+RAW = """{
+  outputs = { self }: let
+    overlay = _: _: { mine = "overlaid"; };
+    nixpkgs = config: import ./nixpkgs { system = "x86_64-linux"; inherit config; overlays = [ overlay ]; };
+    machine = { name, pkgs, ... }: {
+      networking.hostName = builtins.trace "EVALUATED ${name}" name;
+      users.users.root.openssh.authorizedKeys.keys = [ "k" ];
+      fileSystems."/".device = "/dev/sda";
+      boot.loader.grub.device = "/dev/sda";
+      system.stateVersion = "25.11";
+    };
+    web = { lib, nodes, here, only, pkgs, ... }: {
+      deployment = lib.mkIf (only == "web") {
+        targetHost = "al@10.0.0.5"; targetPort = 2222; tags = [ "x" ]; nonsense.of = "people";
+      };
+      environment.etc.words.text = "${here} ${pkgs.mine} ${nodes.db.config.networking.hostName}";
+    };
+  in {
+    nixosConfigurations.same = (import ./nixpkgs/nixos/lib/eval-config.nix) {
+      system = "x86_64-linux";
+      modules = [
+        machine
+        { nixpkgs.overlays = [ overlay ]; }
+        { environment.etc.words.text = "there overlaid db"; }
+      ];
+      specialArgs.name = "web";
+    };
+    colmena = {
+      meta = {
+        nixpkgs = nixpkgs { };
+        nodeNixpkgs.db = nixpkgs { allowUnfree = true; };
+        specialArgs = { here = "there"; only = "nobody"; };
+        nodeSpecialArgs.web.only = "web";
+      };
+      defaults = machine;
+      web = [ web ];
+      db = { deployment.tags = [ "data" ]; };
+      broken = throw "it is broken";
+    };
+  };
+}
+"""
+
 
 def test_a_list_of_nodes_evaluates_no_configuration(flake: Counted) -> None:
     flake.file("flake.nix", NODES)
@@ -163,10 +209,38 @@ def test_a_node_of_a_hive_is_read_and_deployed_as_the_hive_has_it(flake: Counted
     assert flake.evaluated == ["keyed", "plain", "web"]
 
 
+def test_a_raw_hive_is_evaluated_as_colmena_does(flake: Counted) -> None:
+    shutil.copytree(nix_cli.stand_ins(), flake.directory, dirs_exist_ok=True)
+    flake.file("flake.nix", RAW)
+    assert {id: str(host.attribute) for id, host in flake.fleet.hosts.items()} == {
+        "same": "nixosConfigurations.same",
+        "broken": "colmena.broken",
+        "db": "colmena.db",
+        "web": "colmena.web",
+    }
+    assert (flake.fleet.skipped, flake.asked, flake.evaluated) == ({}, ["."], [])
+    fleet, evaluator = flake.completed("broken", "db", "same", "web", whole=True)
+    web, db = fleet.hosts["web"], fleet.hosts["db"]
+    assert (web.unread, web.addresses, web.user, web.port, web.tags) == (None, ("10.0.0.5",), "al", 2222, ("x",))
+    assert (db.unread, db.addresses, db.user, db.tags) == (None, ("db",), "root", ("data",))
+    assert "it is broken" in (fleet.hosts["broken"].unread or "")
+    host_ids = ("broken", "db", "same", "web")
+    assert evaluator.evaluate(host_ids, "web").toplevel == evaluator.evaluate(host_ids, "same").toplevel
+
+
+@pytest.mark.parametrize("packages", ["./nixpkgs", "_: { }", "null", "{ outPath = ./nixpkgs; lib = { }; }"])
+def test_a_raw_hive_needs_a_set_of_packages(flake: Counted, packages: str) -> None:
+    text = _FLAKE.replace("OUTPUTS", f"colmena = {{ meta.nixpkgs = {packages}; web = {{ }}; }};")
+    flake.file("flake.nix", text)
+    why = flake.completed("web")[0].hosts["web"].unread or ""
+    assert "colmena.meta.nixpkgs is not a package set; write colmena.meta.nixpkgs = import nixpkgs { system = " in why
+
+
 @pytest.mark.parametrize(
     ("outputs", "line"),
     [
-        ("colmena = { meta = { }; web = { }; };", "colmena is not one of ours: a hive that colmena alone evaluates, "),
+        ("colmena = { web = { }; };", "colmena is not one of ours: has no meta, which every hive has; write "),
+        ("colmena = 5;", "colmena is not one of ours: has no meta, which every hive has; write "),
         ("colmenaHive = 5;", "colmenaHive is not one of ours: has no set of nodes; write colmenaHive = colmena.lib."),
         ("colmenaHive = { };", "colmenaHive is not one of ours: has no set of nodes; write colmenaHive = colmena.lib."),
         ("deploy.nodes = [ ];", "deploy.nodes is not one of ours: is of type list; it must be an attribute set"),

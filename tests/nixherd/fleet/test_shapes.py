@@ -20,7 +20,9 @@ def node(hostname: Any = None, *levels: dict[str, Any]) -> Any:
 
 
 def hive(**deployment: Any) -> Any:
-    return {"colmena": {"keys": [], "targetHost": "web", "targetUser": "root", **deployment}}
+    return {
+        "colmena": {"place": "colmenaHive.nodes", "keys": [], "targetHost": "web", "targetUser": "root", **deployment}
+    }
 
 
 def test_a_node_in_our_words() -> None:
@@ -108,6 +110,11 @@ def test_what_is_wrong_or_would_be_deployed_otherwise_is_one_line(shape: Any, li
         told(shape, "web")
     assert str(caught.value).startswith(f"flake.nix: {line}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_raw_hive_is_named_as_it_stands_there() -> None:
+    with pytest.raises(FleetError, match=r"^flake.nix: colmena.web.deployment.targetPort: 0 is less than 1; "):
+        told(hive(place="colmena", targetPort=0), "web")
 
 
 @pytest.mark.parametrize("shape", [5, {"x": {}}, {"a": 1, "b": 2}, {"deploy-rs": {}}, {"colmena": []}])

@@ -13,7 +13,8 @@ from nixherd.base.errors import FleetError, Usage
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.rollout import Reached
 from nixherd.deploy.running import Running
-from nixherd.fleet.models import Access
+from nixherd.fleet.models import Access, Configuration
+from nixherd.nix.kinds import Output
 from nixherd.pyinfra_glue import engine
 from nixherd.pyinfra_glue.engine import PyinfraMachine
 from tests.nixherd.proxmox.fleets import FLEET, HOST
@@ -107,3 +108,12 @@ def test_a_home_can_be_switched_to_and_no_more(shared: Shared) -> None:
     shared.fleet = replace(shared.fleet, hosts={"dev": replace(HOST, id="dev", configuration_file=None)})
     with pytest.raises(Usage, match="goal=boot: a home can be switched to"):
         engine.begin_rollout(host_of(shared, stage=StateStage.Prepare, goal="boot"))
+
+
+@pytest.mark.parametrize("output", [Output.HIVE, Output.RAW])
+def test_nixos_rebuild_is_not_asked_for_what_it_does_not_know(shared: Shared, output: Output) -> None:
+    configuration = Configuration(output, "dev")
+    shared.fleet = replace(shared.fleet, hosts={"dev": replace(HOST, id="dev", configuration=configuration)})
+    engine.begin_rollout(host_of(shared, stage=StateStage.Prepare))
+    with pytest.raises(Usage, match="engine=nixos-rebuild: nixos-rebuild knows no hive of colmena; use engine=guarded"):
+        engine.begin_rollout(host_of(shared, stage=StateStage.Prepare, engine="nixos-rebuild"))

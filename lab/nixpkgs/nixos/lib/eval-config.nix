@@ -1,6 +1,6 @@
 # `nixpkgs.lib.nixosSystem`: a NixOS configuration from modules.
 {
-  lib,
+  lib ? import ../../lib,
   modules,
   system ? null,
   specialArgs ? {},
