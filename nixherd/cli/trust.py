@@ -55,6 +55,7 @@ def trust(
     certificate that it shows counts where an authority is named there.
     """
     host_id = only_one(front, host)
+    front.complete([host_id])
     config = front.fleet.hosts[host_id]
     if config.public_key:
         raise Usage(

@@ -19,7 +19,7 @@ from nixherd.base.ssh_keys import parse_public_key
 from nixherd.fleet import tree
 from nixherd.fleet.changeset import Changeset, Done
 from nixherd.fleet.load import Leaf, require_exactly
-from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
+from nixherd.fleet.models import DEFINITIONS, HOSTS, NIXHERD, Fleet, Host, Vm
 from nixherd.nix.edit import NixText
 from nixherd.trust import templating
 from nixherd.trust.secrets.keys import Recipient
@@ -174,7 +174,8 @@ def stage(
         for path, content in change.files.items():
             if content is not None:
                 changeset.stage(path, content)
-        nix = {path: content for path, content in change.files.items() if content and path in (HOSTS, DEFINITIONS)}
+        files = (HOSTS, NIXHERD, DEFINITIONS)
+        nix = {path: content for path, content in change.files.items() if content and path in files}
         if nix:
             say(f"evaluate {' and '.join(sorted(nix))} before and after")
             require_exactly(change.root, nix, change.intended, changeset.scratch, change.gone)

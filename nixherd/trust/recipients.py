@@ -12,10 +12,10 @@ from typing import Any
 
 from nixherd.base.errors import FleetError, Usage
 from nixherd.fleet.git import Repository
-from nixherd.fleet.load import Leaf
+from nixherd.fleet.load import ABSENT, Leaf
 from nixherd.fleet.models import HOSTS, Host
 from nixherd.nix.commands import nix_string
-from nixherd.nix.edit import NixText
+from nixherd.nix.edit import NixText, attribute_name
 from nixherd.ssh import age
 from nixherd.trust.enrol import Wanted
 from nixherd.trust.former import forms_of, its_alone, known_keys, others_with
@@ -36,7 +36,7 @@ class NotARecipient(Usage):
 
 
 def trusted(change: Wanted, host: Host, public_key: str, admission: Admission) -> Wanted:
-    """With the host's key as a recipient of what it declares, and pinned in hosts.nix.
+    """With the host's key as a recipient of what it declares, and pinned in hosts.nix, or in nixherd.nix without one.
 
     Usage when what it joins is not known, FleetError when the key can be no recipient, CannotEdit when a file cannot be
     edited faithfully.
@@ -55,7 +55,7 @@ def trusted(change: Wanted, host: Host, public_key: str, admission: Admission) -
 
 
 def pinned(change: Wanted, host: Host, public_key: str) -> Wanted:
-    """With the host's key pinned in hosts.nix, and no more. FleetError when it is another machine's."""
+    """With the host's key pinned, in hosts.nix or nixherd.nix, and no more. FleetError when it is another machine's."""
     _require_nobodys(change, host, public_key)
     return _with_pin(change, host, public_key)
 
@@ -68,12 +68,26 @@ def _require_nobodys(change: Wanted, host: Host, public_key: str) -> None:
 def _with_pin(change: Wanted, host: Host, public_key: str) -> Wanted:
     if host.public_key is not None and host.public_key.split()[:2] == public_key.split()[:2]:
         return change
-    change.fleet.require_hosts_file(f"write publicKey = {nix_string(public_key)} of {host.id} by hand")
-    text = NixText(HOSTS, change.current(HOSTS) or b"").set((host.id, "publicKey"), nix_string(public_key))
-    intended: dict[Leaf, Any] = {(HOSTS, host.id, "publicKey"): public_key}
-    change = change.edited(HOSTS, text, f"{HOSTS}: {host.id}.publicKey pins its host key", intended)
+    file = change.fleet.file
+    path = (host.id, "publicKey") if file == HOSTS else ("hosts", host.id, "publicKey")
+    text = _pin(NixText(file, change.current(file) or b"{\n}\n"), path, nix_string(public_key))
+    # what has nothing in it is a leaf, until it has
+    intended: dict[Leaf, Any] = {(file, *path[:depth]): ABSENT for depth in range(len(path))} if file != HOSTS else {}
+    intended[(file, *path)] = public_key
+    change = change.edited(file, text, f"{file}: {'.'.join(path)} pins its host key", intended)
     hosts = {**change.fleet.hosts, host.id: replace(host, public_key=public_key)}
     return replace(change, fleet=replace(change.fleet, hosts=hosts))
+
+
+def _pin(text: NixText, path: tuple[str, ...], value: str) -> bytes:
+    """Set the key, with the sets around it that the file does not have yet. CannotEdit where they are computed."""
+    for depth in range(1, len(path)) if text.name != HOSTS else ():
+        if not text.mentions(path[:depth]):
+            name = ".".join(map(attribute_name, path[depth:]))
+            if depth == 1:
+                return text.add(path[:1], ["{", f"  {name} = {value};", "}"])
+            return text.add(path[:depth], [f"{{ {name} = {value}; }}"])
+    return text.set(path, value)
 
 
 def _in_place(
