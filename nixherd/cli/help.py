@@ -24,6 +24,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "help": ("help vm destroy", "help exit-codes"),
     "hosts": ("hosts", "hosts --groups", "hosts nixos --json"),
     "hooks install": ("hooks install",),
+    "init": ("init", "init ./fleet --host web01 --device /dev/nvme0n1 --dry-run", "init --host web01 --vm --node pve"),
     "install": (
         "install web01 --address 203.0.113.7 --host-key 'ssh-ed25519 AAAA…' --user root",
         "install web01 --extra-files ./root --chown /home/me 1000:100 --no-reboot",

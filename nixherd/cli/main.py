@@ -35,7 +35,7 @@ class Lazy(Group):
 
     groups: ClassVar = {
         "ssh-config": "ssh_config",
-        **{name: name for name in ("install", "lock", "new", "publish", "report", "retire")},
+        **{name: name for name in ("init", "install", "lock", "new", "publish", "report", "retire")},
         **{name: name for name in ("secrets", "template", "token", "trust", "vm")},
         **dict.fromkeys(("check", "fmt", "hooks", "lint"), "check"),
         **dict.fromkeys(("copy", "deploy", "plan", "reboot"), "deploy"),

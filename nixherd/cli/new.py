@@ -1,6 +1,5 @@
 """`nixherd new`: scaffold a new host: its files, entries and secrets, all or none."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,9 +11,9 @@ import click
 from nixherd.base.errors import FleetError, Usage
 from nixherd.base.files import expanded
 from nixherd.base.names import many
-from nixherd.base.terminal import is_terminal, say_text
+from nixherd.base.terminal import say_text
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import narrate, progress
+from nixherd.cli.output import ask, narrate, progress
 from nixherd.cli.parameters import VMID, edit_generated_option, json_option
 from nixherd.fleet import tree
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
@@ -120,8 +119,8 @@ def _scaffold(
     fleet.require_hosts_file("add a configuration to it by hand")
     front.__dict__["fleet"] = fleet
     token_file = None if how["offline"] or not front.token_path.exists() else front.token_path
-    ask = partial(_ask, quiet=how["yes"])
-    host = decide(request, fleet, lambda: _client(front) if token_file else None, partial(tree.read, front.root), ask)
+    read, question = partial(tree.read, front.root), partial(ask, quiet=how["yes"])
+    host = decide(request, fleet, lambda: _client(front) if token_file else None, read, question)
     options = {each: how[each] for each in ("recipients", "edit_generated")}
     options |= {"evaluated": not how["no_eval"], "token_file": token_file}
     try:
@@ -140,22 +139,6 @@ def _client(front: Front) -> Any:
     except FleetError:
         narrate(["the hypervisor could not be asked; --offline does without it"])
         raise
-
-
-def _ask(
-    option: str, question: str, default: str | None = None, choices: Mapping[str, str] | None = None, *, quiet: bool
-) -> str:
-    """Ask the person at the terminal; in a pipe give the default. Usage where neither is possible."""
-    if default is not None and (quiet or not is_terminal(sys.stdin)):
-        return default
-    if not is_terminal(sys.stdin):
-        raise Usage(f"{option}: missing ({question[0].lower()}{question[1:]}), and it cannot ask without a terminal")
-    narrate(f"  {choice:8}{meaning}" for choice, meaning in (choices or {}).items())
-    kind = click.Choice(list(choices)) if choices else str
-    answer: str = click.prompt(
-        question, default=default, type=kind, err=True, show_default=bool(default), show_choices=False
-    )
-    return answer.strip()
 
 
 def _publish(changeset: Changeset, done: Scaffold, *, commit: bool) -> Done:

@@ -53,6 +53,22 @@ def confirm(question: str, refusal: str, *, yes: bool, plan: Iterable[object] = 
         raise Usage(f"{refusal}; nothing was changed")
 
 
+def ask(
+    option: str, question: str, default: str | None = None, choices: Mapping[str, str] | None = None, *, quiet: bool
+) -> str:
+    """Ask the person at the terminal; in a pipe give the default. Usage where neither is possible."""
+    if default is not None and (quiet or not is_terminal(sys.stdin)):
+        return default
+    if not is_terminal(sys.stdin):
+        raise Usage(f"{option}: missing ({question[0].lower()}{question[1:]}), and it cannot ask without a terminal")
+    narrate(f"  {choice:8}{meaning}" for choice, meaning in (choices or {}).items())
+    kind = click.Choice(list(choices)) if choices else str
+    answer: str = click.prompt(
+        question, default=default, type=kind, err=True, show_default=bool(default), show_choices=False
+    )
+    return answer.strip()
+
+
 def show(document: Any, lines: Iterable[object], as_json: bool | None) -> None:
     """Show a result: the document as JSON, or its lines for people."""
     if wants_json(as_json):

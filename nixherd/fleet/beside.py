@@ -40,8 +40,9 @@ class Beside:
         return cls(hosts, usual, _fields(top.child("fields")))
 
     def translated(self, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """An entry of hosts.nix in our words; what it says in its own stays beside them."""
-        found = dict(entry)
+        """An entry of hosts.nix in our words; what it says in its own stays beside them, unless it was translated."""
+        whole = {way[0] for way in self.fields.values() if len(way) == 1} - fields_of(Place.HOST).keys()
+        found = {name: value for name, value in entry.items() if name not in whole}
         for name, way in self.fields.items():
             value: Any = entry
             for step in way:

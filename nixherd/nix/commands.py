@@ -17,9 +17,9 @@ from nixherd.nix.kinds import Output
 from nixherd.nix.log import HOST_MARK, LOG_FORMAT
 
 NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
-_ROOT_ACCESS, _DECLARED, _DETAILS, _OUTPUTS, _DESCRIBE = (
+_ROOT_ACCESS, _DECLARED, _DETAILS, _OUTPUTS, _OTHERS, _DESCRIBE = (
     Path(__file__).with_name(name).read_text(encoding="utf-8")
-    for name in ("root_access.nix", "declared.nix", "details.nix", "outputs.nix", "describe.nix")
+    for name in ("root_access.nix", "declared.nix", "details.nix", "outputs.nix", "others.nix", "describe.nix")
 )
 STORE_PATH = re.compile(r"^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+$")
 
@@ -122,6 +122,11 @@ def outputs(flake: str, marker: str) -> list[str]:
     `.` alone is the set of all outputs.
     """
     return _eval(f"{flake}#.", f"({_OUTPUTS}) {nix_string(marker)}")
+
+
+def others(flake: str) -> list[str]:
+    """Give the names of what the flake has for other tools: hives, and deploy-rs' nodes. Nothing of it is evaluated."""
+    return _eval(f"{flake}#.", _OTHERS)
 
 
 def describe_built(flake: str, names: Iterable[str], kind: Output) -> list[str]:

@@ -130,11 +130,11 @@ ARGUMENTS = {
     "target": "prom", "vmid": "110", "archive": "local:backup/vzdump-qemu-110-2026_01_01-00_00_00.vma.zst",
     "shell": "bash", "range": "production", "file": "a.yaml", "directory": "/nonexistent",
     "snapname": "clean", "paths": "hosts.nix", "only": "nixpkgs", "names": "dev", "attribute": "networking.hostName",
-    "number": "1", "words": "deploy",
+    "number": "1", "words": "deploy", "place": "/nonexistent",
     "upid": "UPID:prom:0002A2CB:00052A4E:6B03F0ED:qmclone:9002:nixherd@pve!lab:",
 }  # fmt: skip
 # Who waits for a machine does not do so for long.
-OPTIONS: dict[tuple[str, ...], list[str]] = {("install",): ["--data", "boot_deadline=1"]}
+OPTIONS: dict[tuple[str, ...], list[str]] = {("install",): ["--data", "boot_deadline=1"], ("init",): ["--dry-run"]}
 
 
 def words_of(path: tuple[str, ...], hostile: str | None) -> list[str]:

@@ -51,7 +51,7 @@ NEEDED = {
 }
 # What loads no fleet; of a rollout pyinfra says it (tests/integration/wrong_inputs.py).
 WITHOUT_FLEET = {
-    "completion", "token add", "token show", "copy", "deploy", "plan", "reboot", "report", "help",
+    "completion", "token add", "token show", "copy", "deploy", "plan", "reboot", "report", "help", "init",
 }  # fmt: skip
 GUESTS = {name for name, command in COMMANDS.items() if name.startswith("vm ") and {"guest", "guests"} & {
     each.name for each in command.params

@@ -6,7 +6,6 @@ from typing import Any
 import click
 import pytest
 
-from nixherd.cli import new as new_module
 from nixherd.cli import output
 from nixherd.fleet.load import load_fleet
 from nixherd.trust.secrets.files import read_file
@@ -79,8 +78,7 @@ def test_a_person_is_shown_what_changes_and_asked(fleet: Fleet, monkeypatch: pyt
         asked.append((question.split(" (")[0], default))
         return next((answer for words, answer in answers.items() if question.startswith(words)), default)
 
-    for module in (new_module, output):
-        monkeypatch.setattr(module, "is_terminal", lambda stream: True)
+    monkeypatch.setattr(output, "is_terminal", lambda stream: True)
     monkeypatch.setattr(click, "prompt", prompt)
     for answer, status in ((False, 2), (True, 0)):
         assert fleet.state() == before

@@ -1,0 +1,297 @@
+"""`nixherd init`: what a directory has, and the smallest file that makes a fleet of it, or a small fleet."""
+
+import getpass
+import os
+import platform
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nixherd.base.errors import FleetError, Usage
+from nixherd.base.files import expanded, fleet_root
+from nixherd.base.names import many
+from nixherd.base.ssh_keys import parse_authorized_key
+from nixherd.cli.front import Front, pass_front
+from nixherd.cli.output import ask, narrate, progress
+from nixherd.cli.parameters import VMID, dry_run_option, json_option, yes_option
+from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import FLAKE, HOSTS, NIXHERD, NOTHING, Endpoint, Fleet
+from nixherd.trust.new.directory import Beginning, Found, beginning, look_into, require_new, write_new
+from nixherd.trust.new.fleet import SYSTEMS, TIME_ZONE, SmallFleet, before
+from nixherd.trust.new.host import name_problem
+from nixherd.trust.new.request import Request, decide
+
+_RELEASE = "25.11"
+_OF_A_NEW_ONE = ("host", "system", "time_zone", "device", "vmid", "proxmox", "node", "storage")
+_NODE = "pve"
+_STORAGE = "local-lvm"
+Ask = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be written, what people should know, and what they would type next."""
+
+    files: Mapping[str, bytes]
+    hosts: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    next: tuple[str, ...] = ()
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+
+@click.command()
+@click.argument("place", metavar="[DIR]", required=False)
+@click.option("--host", metavar="NAME", help="Of an empty directory's first host.")
+@click.option(
+    "--user", metavar="USER", help="Its admin user; else yours. Or who logs in, where hosts.nix does not say."
+)
+@click.option("--system", type=click.Choice(SYSTEMS), help="What the host runs on; else what this machine does.")
+@click.option("--key-file", "key_files", multiple=True, metavar="FILE", help="Who may log in: a .pub file; else yours.")
+@click.option("--time-zone", metavar="ZONE", help="Such as Europe/Berlin; else this machine's.")
+@click.option("--state-version", metavar="RELEASE", default=_RELEASE, help="NixOS' release that it begins with.")
+@click.option("--device", metavar="DEVICE", help="The disk to install on, such as /dev/nvme0n1; not with --vm.")
+@click.option(
+    "--vm", "is_vm", is_flag=True, help="The host is a VM that nixherd makes, and the definitions are written."
+)
+@click.option("--vmid", type=VMID, help="With --vm: its VMID; else the first free one from 100.")
+@click.option("--proxmox", metavar="HOST", help="With --vm: the hypervisor's API; else the token's server.")
+@click.option("--node", metavar="NODE", help="With --vm: where guests are made.")
+@click.option("--storage", metavar="STORAGE", help="With --vm: where their disks are made.")
+@dry_run_option
+@yes_option
+@json_option
+@pass_front
+@click.pass_context
+def init(ctx: click.Context, front: Front, /, place: str | None, **options: Any) -> None:
+    """Look at a directory, and write the smallest file that makes a fleet of it.
+
+    A flake with configurations needs none; a hosts.nix of another shape gets a nixherd.nix that translates it; an empty
+    directory, or a new one, gets a small fleet. No host is evaluated, no file is overwritten, and a second run finds
+    that all is there.
+    """
+    directory = fleet_root(place or ctx.find_root().params.get("fleet") or ".")
+    front.fleet_path, front.guarded = str(directory), False
+    found = look_into(directory)
+    guests, unknown = _guests(front)
+    narrate([*found.lines(), *_guest_lines(guests), *(f"unknown: {line}" for line in unknown)])
+    if found.is_fleet:
+        plan = _existing(found, options)
+    else:
+        plan = _small(front, found, options, guests)
+    require_new(directory, plan.files)
+    document: dict[str, Any] = {
+        "directory": str(directory), "flake": FLAKE in found.files, "outputs": dict(found.outputs),
+        "hosts_nix": found.hosts_nix, "sops": list(found.sops), "guests": guests, "hosts": list(plan.hosts),
+        "unknown": [*found.unknown, *unknown], "notes": list(plan.notes), "next": list(plan.next), **plan.document,
+    }  # fmt: skip
+    if front.dry_run or not plan.files:
+        _report(front, document, plan, None)
+        return
+    question = f"Write {many(len(plan.files), 'file')} in {directory}?"
+    front.confirm(question, "not confirmed", plan=_contents(plan), unattended=True)
+    with progress("init") as tell:
+        tell(f"write {many(len(plan.files), 'file')}")
+        written = write_new(directory, plan.files, partial(_proven, directory, plan.hosts))
+    front.wrote = bool(written)
+    _report(front, document, plan, written)
+
+
+def _existing(found: Found, options: Mapping[str, Any]) -> _Plan:
+    begun: Beginning = beginning(found, options["user"])
+    fleet, files = begun.fleet, {} if begun.text is None else {NIXHERD: begun.text.encode()}
+    hosts = tuple(begun.hosts)
+    unpinned = [name for name in hosts if fleet is None or fleet.hosts[name].public_key is None]
+    host = next(iter((*unpinned, *hosts)), None)
+    steps: tuple[tuple[str, ...], ...] = (("new", "NAME", "--dry-run"), ("hosts",), ("check",))
+    if host is not None:
+        steps = (("hosts",), ("trust", host) if unpinned else ("check",), ("plan", host))
+    notes = list(begun.notes)
+    if unused := [f"--{name.replace('_', '-')}" for name in _OF_A_NEW_ONE if options[name]]:
+        notes.append(f"{', '.join(unused)}: not used, as this is a fleet already; `nixherd new` adds a host")
+    if fleet is not None and fleet.file != HOSTS and NIXHERD not in found.files:
+        say = f'{NIXHERD}: {{ hosts.{host}.addresses = [ "…" ]; }}'
+        notes.append(f"a host is reached at its name, or as its configuration says; say another address in {say}")
+    if fleet is not None:
+        notes += [f"not a host: {name}: {why}" for name, why in fleet.skipped.items()]
+    fields = {name: ".".join(way) or None for name, way in begun.fields.items()}
+    return _Plan(files, hosts, tuple(notes), _commands(found, *steps), {"fields": fields})
+
+
+def _small(front: Front, found: Found, options: Mapping[str, Any], guests: Sequence[Mapping[str, Any]] | None) -> _Plan:
+    if found.files:
+        what = f"{found.directory}: it has {', '.join(found.files)} and neither {FLAKE} nor {HOSTS}"
+        raise Usage(f"{what}; write a flake around that, or name an empty directory")
+    for option in ("vmid", "proxmox", "node", "storage"):
+        if options[option] is not None and not options["is_vm"]:
+            raise Usage(f"--{option}: is for a VM; add --vm, or leave it out")
+    question = partial(ask, quiet=front.yes)
+    name = options["host"] or question("--host", "The name of its first host")
+    if why := name_problem(name):
+        raise Usage(why)
+    user = options["user"] or question("--user", "Its admin user", getpass.getuser())
+    zone = options["time_zone"] or question("--time-zone", "Its time zone", _time_zone())
+    if not TIME_ZONE.fullmatch(zone):
+        raise Usage(f"--time-zone {zone}: is not a time zone; write one such as Europe/Berlin")
+    machine = platform.machine()
+    usual = next((system for system in SYSTEMS if system.startswith(f"{machine}-")), SYSTEMS[0])
+    endpoint = _endpoint(front, options, question, guests) if options["is_vm"] else None
+    fleet = before(found.directory, endpoint)
+    is_vm = endpoint is not None
+    kind = {"size": "small", "range": None if options["vmid"] else "production"} if is_vm else {"bare_metal": True}
+    given = {each: options[each] for each in ("vmid", "device", "state_version")}
+    given |= {"user": user, "alias": name, "purpose": "", "home": False, "sudo_passwordless": user != "root"}
+    request = Request(name, key_lines=_keys(options["key_files"], question), **kind, **given)
+    is_asked = guests is not None and options["proxmox"] is None  # the token's server is
+    host = decide(request, fleet, lambda: _client(front, fleet) if is_asked else None, lambda _: None, question)
+    small = SmallFleet(fleet.id, host, options["system"] or usual, zone, endpoint)
+    notes = [f"sudo asks {user} for no password: a key alone logs in"] if user != "root" else []
+    notes.append(f"the flake was not evaluated: that fetches its inputs; `{_commands(found, ('build', name))[0]}` does")
+    notes.append("in a git repository a flake has what git knows alone: git add")
+    if host.guest is not None and host.guest.free is None:
+        notes.append(f"whether another guest has VMID {host.guest.vmid} is unknown")
+    steps: tuple[tuple[str, ...], ...] = (
+        ("template", "create", "--dry-run"),
+        ("provision", name, "--dry-run"),
+        ("provision", name),
+    )
+    if not is_vm:
+        steps = (("build", name), ("install", name, "--dry-run"), ("install", name))
+    elif not front.token_path.exists():
+        steps = (("token", "add"), *steps[:2])
+    return _Plan(small.files(), (name,), tuple(notes), _commands(found, *steps), {"system": small.system})
+
+
+def _commands(found: Found, *steps: tuple[str, ...]) -> tuple[str, ...]:
+    here = os.path.realpath(Path.cwd()) == str(found.directory)
+    words = ("nixherd",) if here else ("nixherd", "--fleet", str(found.directory))
+    return tuple(shlex.join((*words, *step)) for step in steps)
+
+
+def _keys(files: Sequence[str], question: Ask) -> tuple[str, ...]:
+    """The lines of the keys that may log in. Usage where none is known."""
+    if not files:
+        usual = {str(path): path.name for path in sorted(expanded("~/.ssh").glob("*.pub")) if path.is_file()}
+        only = next(iter(usual)) if len(usual) == 1 else None
+        names = f" ({', '.join(usual.values())})" if usual else ""
+        files = (question("--key-file", f"The public key of who may log in{names}", only),)
+    lines: list[str] = []
+    for file in files:
+        try:
+            text = expanded(file).read_text(encoding="utf-8")
+            lines += [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
+        except (OSError, UnicodeDecodeError) as error:
+            raise Usage(
+                f"--key-file {file}: cannot be read: {getattr(error, 'strerror', None) or 'not text'}"
+            ) from None
+    try:
+        list(map(parse_authorized_key, lines))
+    except ValueError as error:
+        raise Usage(f"--key-file {files[0]}: not an SSH public key: {error}; name a .pub file") from None
+    return tuple(dict.fromkeys(lines))
+
+
+def _time_zone() -> str:
+    """This machine's; UTC where that cannot be told."""
+    _, _, zone = os.path.realpath("/etc/localtime").partition("/zoneinfo/")
+    return zone if TIME_ZONE.fullmatch(zone) else "UTC"
+
+
+# The hypervisor
+
+
+def _endpoint(
+    front: Front, options: Mapping[str, Any], question: Ask, guests: Sequence[Mapping[str, Any]] | None
+) -> Endpoint:
+    from nixherd.proxmox.token import Server, Token
+
+    server = None
+    if front.token_path.exists():
+        server = Token.read(front.token_path).server
+    given = options["proxmox"] or question("--proxmox", "The hypervisor's API", str(server) if server else None)
+    try:
+        named = Server.parse(given)
+    except ValueError as error:
+        raise Usage(f"--proxmox: {error}; write its name or address") from None
+    is_the_tokens = server is not None and (named.host, named.port) == (server.host, server.port)
+    nodes = sorted({str(each["node"]) for each in guests or ()})
+    node = options["node"] or question("--node", "The node that guests are made on", nodes[0] if nodes else _NODE)
+    storage = options["storage"] or question("--storage", "The storage for their disks", _STORAGE)
+    fingerprint = server.fingerprint if server is not None and is_the_tokens else None
+    return Endpoint(named.host, node, storage, port=named.port, fingerprint=fingerprint)
+
+
+def _client(front: Front, fleet: Fleet) -> Any:
+    from nixherd.proxmox.client import connect
+    from nixherd.proxmox.guard.policy import Policy
+    from nixherd.proxmox.token import Token
+
+    assert fleet.endpoint is not None
+    return connect(fleet.endpoint, Policy.from_fleet(fleet), Token.read(front.token_path))
+
+
+def _guests(front: Front) -> tuple[list[dict[str, Any]] | None, list[str]]:
+    """List the guests of the token's server; None without a token, or where that is unknown, and a line about it."""
+    if not front.token_path.exists():
+        return None, []
+    from nixherd.proxmox.token import Token
+
+    try:
+        server = Token.read(front.token_path).server
+        endpoint = Endpoint(server.host, "", port=server.port, fingerprint=server.fingerprint)
+        client = _client(front, Fleet(str(front.directory), "", NOTHING, endpoint=endpoint))
+        rows = [
+            {"vmid": each.vmid, "name": each.name, "kind": str(each.type), "node": each.node, "status": each.status}
+            for each in client.resources()
+        ]
+    except FleetError as error:
+        return None, [f"guests of the hypervisor: {str(error).splitlines()[0]}"]
+    return sorted(rows, key=lambda row: row["vmid"]), []
+
+
+def _guest_lines(guests: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    if guests is None:
+        return []
+    names = ", ".join(f"{each['vmid']} {each['name']}" for each in guests)
+    return [f"the hypervisor: {names or 'no guest that the token may see'}"]
+
+
+# Writing
+
+
+def _contents(plan: _Plan) -> list[str]:
+    """List the lines of what would be written."""
+    return [line for path, content in plan.files.items() for line in (f"{path}:", *_indented(content))]
+
+
+def _indented(content: bytes) -> list[str]:
+    return [f"  {line}".rstrip() for line in content.decode().splitlines()]
+
+
+def _proven(directory: Path, hosts: Sequence[str]) -> None:
+    """FleetError unless the files that were written make a fleet with these hosts."""
+    fleet = load_fleet(directory)
+    if missing := sorted(set(hosts) - set(fleet.hosts)):
+        raise FleetError(f"{directory}: {missing[0]} is not a host of it after all; nothing was written")
+
+
+def _report(front: Front, document: Mapping[str, Any], plan: _Plan, written: Sequence[str] | None) -> None:
+    """Show the end; without `written` nothing was."""
+    directory, names = document["directory"], ", ".join(plan.files)
+    narrate(plan.notes)
+    line = f"{directory}: all is there; nothing needs to be written"
+    if plan.files and written is None:
+        line = f"{directory}: would write {names}; nothing was changed"
+    elif written:
+        line = f"{directory}: wrote {', '.join(written)}"
+    hosts = f"{many(len(plan.hosts), 'host')}: {', '.join(plan.hosts)}"
+    end: dict[str, Any] = {"files": list(plan.files), "changed": bool(written)}
+    shown = []
+    if plan.files and written is None:
+        end |= {"planned": True, "contents": {path: content.decode() for path, content in plan.files.items()}}
+        shown = _contents(plan)
+    front.show({**document, **end}, [*shown, line, hosts, *(f"next: {command}" for command in plan.next)])
