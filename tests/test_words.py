@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CODE = ("nixherd", "operations", "facts", "deploys", "lab", "bench")
+CODE = ("nixherd", "operations", "facts", "deploys", "lab", "bench", "pages")
 PRONOUNS = {"own", "about", "asked", "said", "wanted"}
 DIALECT = re.compile(r"\bis (no|none of)\b")
 NIX = "there is no substituter that can build it"  # a message of Nix, to be recognized

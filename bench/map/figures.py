@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.map.tree import Edge, Tree
 
 LONG_FILE = 400  # lines
-CHECKING = ("tests", "bench")
+CHECKING = ("tests", "bench", "pages")
 SLOC_BOUND = 30_679 - 800  # where issue 16 began (4a5b6ee), less the reduction that it asks for
 
 
