@@ -24,7 +24,7 @@ unexport PYTHONUNBUFFERED
 # The inputs of the fleet's flake, for `make fleet-real`: local directories.
 REAL_INPUTS := NIXPKGS HOME_MANAGER SOPS_NIX DISKO NIXOS_WSL NIXOS_IMAGES NIXOS_HARDWARE
 
-.PHONY: help demo test unit check map fuzz fleet-real conformance bench lab up down reset status shell clean
+.PHONY: help demo test unit check map fuzz fleet-real conformance bench reference lab up down reset status shell clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -60,6 +60,9 @@ check: $(STAMP) ## ruff, mypy --strict, import-linter
 
 map: $(STAMP) ## make map [CHECK=1]: draw the library's structure from its imports into build/map; CHECK enforces the bounds
 	@$(BIN)/python -m bench.map $(if $(CHECK),--check)
+
+reference: $(STAMP) ## write docs/reference/ from the commands, operations, facts, data and variables
+	@$(BIN)/python -m pages.reference
 
 fuzz: $(STAMP) ## make fuzz N=100000: random requests through the guard, none of which may reach a protected guest
 	@$(BIN)/python -m tests.fuzz $(N)
