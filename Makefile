@@ -83,11 +83,11 @@ $(VENV)/.bench: $(STAMP)
 bench: $(VENV)/.bench ## make bench [ONLY=rekey]: compare the speed with other tools
 	@$(LAB) nix -- $(BIN)/python -m bench $(ONLY)
 
-lab: $(STAMP) ## make lab up | down | reset | status | shell: the embedded lab
+lab: $(STAMP) ## make lab up [HOSTS=N] | down | reset | status | shell: the embedded lab
 	@$(if $(filter up down reset status shell,$(MAKECMDGOALS)),:,echo "make lab up | down | reset | status | shell")
 
 up down reset status shell: $(STAMP)
-	@$(LAB) $@
+	@$(LAB) $@ $(if $(filter up,$@),$(if $(HOSTS),--hosts '$(HOSTS)'))
 
 clean: ## stop the lab, remove everything that make created here (not the shared cache)
 	@if [ -x $(BIN)/python ] && [ -d .lab ]; then $(LAB) down; fi
