@@ -24,7 +24,7 @@ unexport PYTHONUNBUFFERED
 # The inputs of the fleet's flake, for `make fleet-real`: local directories.
 REAL_INPUTS := NIXPKGS HOME_MANAGER SOPS_NIX DISKO NIXOS_WSL NIXOS_IMAGES NIXOS_HARDWARE
 
-.PHONY: help demo test unit check map fuzz fleet-real conformance bench reference lab up down reset status shell clean
+.PHONY: help demo test unit check map fuzz fleet-real conformance bench docs reference lab up down reset status shell clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -63,6 +63,14 @@ map: $(STAMP) ## make map [CHECK=1]: draw the library's structure from its impor
 
 reference: $(STAMP) ## write docs/reference/ from the commands, operations, facts, data and variables
 	@$(BIN)/python -m pages.reference
+
+$(VENV)/.docs: $(STAMP)
+	@echo "set-up: what builds the pages"
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs ## build README and docs/ as a site in build/site, with every inner link and anchor checked
+	@$(BIN)/python -m pages.site
 
 fuzz: $(STAMP) ## make fuzz N=100000: random requests through the guard, none of which may reach a protected guest
 	@$(BIN)/python -m tests.fuzz $(N)
