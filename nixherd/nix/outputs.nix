@@ -25,9 +25,16 @@ marker: outputs: let
   # deploy-rs's nodes: what each says is read with its host, since it may be of the configuration. A `deploy` without
   # nodes is something else.
   nodes = (outputs.deploy or {}).nodes or null;
+  # One that cannot be looked at stops itself alone, when it is read.
+  tried = names: let
+    found = builtins.tryEval (builtins.deepSeq names names);
+  in
+    if found.success
+    then found.value
+    else [];
   node = value: {
-    settings = namesIn value;
-    profiles = namesIn (value.profiles or null);
+    settings = tried (namesIn value);
+    profiles = tried (namesIn (value.profiles or null));
   };
 in {
   nixosConfigurations = names "nixosConfigurations";

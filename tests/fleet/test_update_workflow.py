@@ -137,7 +137,7 @@ def test_a_defect_fails_the_check_and_is_annotated(forge: Forge, act: Act) -> No
     done = act("check", "push", {"ref": "refs/heads/main"}, "--var", "NIXHERD_CHECK=--only definitions")
     output = done.stdout + done.stderr
     assert done.returncode == 1, output
-    assert "::error file=hosts.nix,title=definitions::" in output
+    assert "::error file=hosts.nix,line=1,title=definitions::dev: is an integer" in output
     assert (forge.root / "kept/junit.xml").exists(), output
 
 
