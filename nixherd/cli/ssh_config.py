@@ -14,7 +14,7 @@ from nixherd.cli.machines import ways
 from nixherd.cli.output import narrate
 from nixherd.cli.parameters import data_option
 from nixherd.locate.reach import addresses
-from nixherd.ssh.aliases import Alias, config, known_hosts
+from nixherd.trust.aliases import Alias, config, known_hosts
 
 
 @click.command("ssh-config")

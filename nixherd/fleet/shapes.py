@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nixherd.base.errors import FleetError
+from nixherd.base.ssh_options import SshOptions
 from nixherd.fleet.models import FLAKE, Unkept
 from nixherd.fleet.nix_values import nix_type, shown, shown_name
 from nixherd.fleet.outputs import Outputs
 from nixherd.fleet.schema import Place, fields_of
 from nixherd.nix.kinds import Output
-from nixherd.ssh.given_options import SshOptions
 
 _SYSTEM_PROFILE = "/nix/var/nix/profiles/system"
 _PROOF = "nixherd proves every system and goes back by itself; its times are activation_deadline and confirm_deadline"

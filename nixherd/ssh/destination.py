@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nixherd.base.errors import FleetError, Usage
 from nixherd.base.names import PLAIN_PATH, is_a
+from nixherd.base.ssh_options import ALWAYS
 
 PIPE = "NIXHERD_SUDO_PIPE"
 # Connections that can be made in one go: Nix makes one, and another one where the machine has moved.
@@ -27,31 +28,6 @@ unset {PIPE}
 """
 
 
-# Of every connection, hops included. Nothing here leaves room for a key on trust, a question, or a wait without end.
-# A master of somebody else's was checked against other keys, or in another epoch.
-ALWAYS = (
-    ("BatchMode", "yes"),
-    ("StrictHostKeyChecking", "yes"),
-    ("GlobalKnownHostsFile", "/dev/null"),
-    ("UpdateHostKeys", "no"),
-    ("KnownHostsCommand", "none"),
-    ("VerifyHostKeyDNS", "no"),
-    ("CheckHostIP", "no"),
-    ("NoHostAuthenticationForLocalhost", "no"),
-    ("CanonicalizeHostname", "no"),
-    ("PreferredAuthentications", "publickey"),
-    ("AddKeysToAgent", "no"),
-    ("ForwardAgent", "no"),
-    ("ForwardX11", "no"),
-    ("ClearAllForwardings", "yes"),
-    ("Tunnel", "no"),
-    ("PermitLocalCommand", "no"),
-    ("RequestTTY", "no"),
-    ("EscapeChar", "none"),
-    ("ConnectTimeout", "10"),
-    ("ServerAliveInterval", "5"),
-    ("ServerAliveCountMax", "4"),
-)
 _NO_MASTER = (("ControlMaster", "no"), ("ControlPath", "none"))
 _HOP = "nixherd-hop-"
 

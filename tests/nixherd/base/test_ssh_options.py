@@ -2,7 +2,7 @@
 
 import pytest
 
-from nixherd.ssh.given_options import SshOptions
+from nixherd.base.ssh_options import SshOptions
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,37 @@
-"""Options of OpenSSH's command line that a flake names, such as deploy-rs's sshOpts: what is kept of them. Pure.
+"""OpenSSH's options: those of each of our connections, and what is kept of those that a flake names. Pure.
 
-A flake is not to say how a key is checked, what is run here, or which of the operator's keys are offered. Kept is the
+Flakes name some for deploy-rs, as sshOpts. A flake is not to say how a key is checked, what is run here, or which of the operator's keys are offered. Kept is the
 port; what a connection of ours has anyway needs no word; all else is left, to be named.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nixherd.ssh.destination import ALWAYS
+# Of every connection, hops included. Nothing here leaves room for a key on trust, a question, or a wait without end.
+# A master of somebody else's was checked against other keys, or in another epoch.
+ALWAYS = (
+    ("BatchMode", "yes"),
+    ("StrictHostKeyChecking", "yes"),
+    ("GlobalKnownHostsFile", "/dev/null"),
+    ("UpdateHostKeys", "no"),
+    ("KnownHostsCommand", "none"),
+    ("VerifyHostKeyDNS", "no"),
+    ("CheckHostIP", "no"),
+    ("NoHostAuthenticationForLocalhost", "no"),
+    ("CanonicalizeHostname", "no"),
+    ("PreferredAuthentications", "publickey"),
+    ("AddKeysToAgent", "no"),
+    ("ForwardAgent", "no"),
+    ("ForwardX11", "no"),
+    ("ClearAllForwardings", "yes"),
+    ("Tunnel", "no"),
+    ("PermitLocalCommand", "no"),
+    ("RequestTTY", "no"),
+    ("EscapeChar", "none"),
+    ("ConnectTimeout", "10"),
+    ("ServerAliveInterval", "5"),
+    ("ServerAliveCountMax", "4"),
+)
 
 # ssh(1): options with an argument; the others are flags
 _WITH_ARGUMENT = "BbcDEeFIiJLlmOoPpQRSWw"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.base.errors import Usage
-from nixherd.ssh.aliases import Alias, config, known_hosts
+from nixherd.trust.aliases import Alias, config, known_hosts
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmYpLuvHGp/0z8vlqMpElZ7JGPnGpx1e0S3m7pL7s7J root@a"
 DEV, NEW = Alias(("Dev", "d"), "fe80::1%eth0", "me", KEY), Alias(("new",), "new.lan", "me", None)
