@@ -122,6 +122,7 @@ def refused(ended: dict[str, Ended], why: str) -> None:
 
 @pytest.mark.lab
 @pytest.mark.slow
+@pytest.mark.xdist_group("identity")  # one scene for both
 def test_the_key_of_another_host_is_refused_before_anybody_is_asked(scene: Scene) -> None:
     before = scene.state(DEV)
     scene.recorded(DEV)
@@ -135,6 +136,7 @@ def test_the_key_of_another_host_is_refused_before_anybody_is_asked(scene: Scene
 
 @pytest.mark.lab
 @pytest.mark.slow
+@pytest.mark.xdist_group("identity")  # one scene for both
 def test_a_machine_that_no_definition_names_gives_no_more_than_the_proof(scene: Scene) -> None:
     before = scene.state(NAS)
     scene.recorded(NAS)
