@@ -1,7 +1,8 @@
 """OpenSSH's options: those of each of our connections, and what is kept of those that a flake names. Pure.
 
-Flakes name some for deploy-rs, as sshOpts. A flake is not to say how a key is checked, what is run here, or which of the operator's keys are offered. Kept is the
-port; what a connection of ours has anyway needs no word; all else is left, to be named.
+Flakes name some for deploy-rs, as sshOpts. A flake is not to say how a key is checked, what is run here, or which of
+the operator's keys are offered. Kept is the port; what a connection of ours has anyway needs no word; all else is left,
+to be named.
 """
 
 from collections.abc import Iterator, Sequence
