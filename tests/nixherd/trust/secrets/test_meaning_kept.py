@@ -26,9 +26,9 @@ EVERYBODY = (*PEOPLE, *HOSTS)
 MAIL, AGAIN = key("mail").age, key("mail again").age
 
 
-def named(text: str) -> dict[str, list[Any]]:
-    """What each anchor stands for, by PyYAML's composer alone."""
-    found: dict[str, list[Any]] = {}
+def anchored(text: str) -> tuple[yaml.Node, dict[str, list[yaml.Node]]]:
+    """The document, and the nodes that each anchor stands for, by PyYAML's composer alone."""
+    found: dict[str, list[yaml.Node]] = {}
     loader = yaml.SafeLoader(text)
     compose_node = loader.compose_node
 
@@ -40,8 +40,14 @@ def named(text: str) -> dict[str, list[Any]]:
         return node
 
     loader.compose_node = noted  # type: ignore[method-assign]
-    loader.get_single_node()
-    return {name: [_value(node) for node in nodes] for name, nodes in found.items()}
+    root = loader.get_single_node()
+    assert root is not None
+    return root, found
+
+
+def named(text: str) -> dict[str, list[Any]]:
+    """What each anchor stands for."""
+    return {name: [_value(node) for node in nodes] for name, nodes in anchored(text)[1].items()}
 
 
 def _value(node: yaml.Node) -> Any:
@@ -167,12 +173,20 @@ def test_no_name_stands_for_something_else(text: str, rules: set[int], is_known:
 
 
 def _takers(before: str, after: str) -> list[Counter[str]]:
-    """The keys, afterwards, of the rules that took the list of hosts by its name before."""
-    rules = yaml.load(before, Loader=yaml.CSafeLoader)
-    hosts = named(before)["hosts"][0]
+    """The keys, afterwards, of the rules that took the list of hosts by its name before; another list may be equal."""
+    root, found = anchored(before)
+    rules = next(value for name, value in root.value if name.value == "creation_rules")
     now = keys_of(after)
-    taken = [number for number, rule in enumerate(rules["creation_rules"]) if rule.get("age") == hosts]
+    taken = [number for number, rule in enumerate(rules.value) if _takes(rule, found["hosts"][0])]
     return [sum(now[number], Counter()) for number in taken]
+
+
+def _takes(rule: yaml.Node, hosts: yaml.Node) -> bool:
+    """Whether its `age`, or that of a rule which is merged into it, is this very node."""
+    fields = {name.value: value for name, value in rule.value}
+    if "age" in fields:
+        return fields["age"] is hosts
+    return "<<" in fields and _takes(fields["<<"], hosts)
 
 
 @examples(300)
