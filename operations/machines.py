@@ -5,6 +5,7 @@ nixherd ssh dev
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from pyinfra import host
@@ -16,7 +17,7 @@ from nixherd.base.terminal import one_line
 from nixherd.deploy.command import run_command
 from nixherd.deploy.options import LONGEST
 from nixherd.pyinfra_glue.engine import PyinfraMachine
-from nixherd.pyinfra_glue.hosts import connector_of, context_of
+from nixherd.pyinfra_glue.hosts import context_of
 from nixherd.pyinfra_glue.operation import Change, operation
 from nixherd.ssh.kept_way import keep
 
@@ -41,7 +42,7 @@ def execute(line: str, sudo: bool = False, deadline: int = 120, answers: str | N
     def make() -> None:
         done = run_command(machine, line, sudo=by_root, deadline=float(deadline))
         if answers:
-            write_whole(Path(answers) / f"{machine.id}.json", json.dumps(done.to_json()))
+            write_whole(Path(answers) / f"{machine.id}.json", json.dumps(asdict(done)))
         else:
             for text in (done.stdout, done.stderr):
                 if text:
@@ -62,7 +63,6 @@ def way(directory: str) -> Change:
     machine, journal = PyinfraMachine(host), context_of(host).run.journal
 
     def make() -> None:
-        connector_of(host).reach()
         kept = keep(machine.copy_to(), Path(directory) / machine.id)
         journal.note("found", machine.id, target=kept.target, address=kept.address, config=str(kept.config))
 

@@ -27,7 +27,7 @@ from nixherd.cli.summary import lines
 from nixherd.deploy.numbers import runs
 from nixherd.deploy.options import LONGEST, Goal
 from nixherd.deploy.report import JOURNAL, Outcome, Report, entries, report
-from nixherd.fleet.groups import check_selection, groups_of, separate
+from nixherd.fleet.groups import select
 
 _AT_LEAST_ONE = whole_seconds(1, LONGEST)
 
@@ -221,9 +221,8 @@ def failed_last(front: Front, named: Sequence[str] = ()) -> list[str]:
     failed = _failed_last(front)
     if not (named and failed):
         return failed
-    groups = groups_of(front.fleet)
-    selected = check_selection(separate(named, groups), groups, "HOST")
-    if not selected.intersection(failed):
+    selected = select(front.fleet, named)
+    if not {*selected}.intersection(failed):
         raise Usage(f"--rerun-failed {' '.join(named)}: the last deployment failed on {', '.join(failed)} alone")
     return [host for host in failed if host in selected]
 

@@ -14,7 +14,7 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.machines import only_one
 from nixherd.cli.output import Say, narrate, progress, show_json, show_rows
 from nixherd.cli.parameters import json_option
-from nixherd.fleet.groups import check_selection, groups_of, separate
+from nixherd.fleet.groups import groups_of, select
 from nixherd.nix import commands as nix
 from nixherd.nix.builder import Builder
 from nixherd.nix.commands import Evaluated
@@ -66,9 +66,7 @@ def _row(front: Front, host_id: str) -> dict[str, Any]:
 
 def chosen(front: Front, names: Sequence[str]) -> list[str]:
     """The ids of the hosts that are meant, all where nobody is named. Usage for a name of nobody."""
-    groups = groups_of(front.fleet)
-    selected = check_selection(separate(names, groups), groups, "HOST") if names else {*front.fleet.hosts}
-    return [host_id for host_id in front.fleet.hosts if host_id in selected]
+    return select(front.fleet, names) if names else [*front.fleet.hosts]
 
 
 @click.command()

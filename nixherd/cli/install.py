@@ -9,11 +9,11 @@ import click
 
 from nixherd.base.errors import Exit, Usage
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.machines import report_rows, rows_of, run_for
+from nixherd.cli.host_rows import report_rows, rows_of, run_for
 from nixherd.cli.output import can_ask
 from nixherd.cli.parameters import Text, data_option, dry_run_option, json_option, yes_option
 from nixherd.cli.run_pyinfra import Ended
-from nixherd.fleet.groups import PHASES, check_selection, groups_of, phases_of, separate
+from nixherd.fleet.groups import PHASES, phases_of, select
 
 INSTALL = "deploys/install.py"
 DESTROYS = "wipe "  # how the step begins whose effect nothing brings back
@@ -144,8 +144,7 @@ _HARDWARE = {"generate": "hardware_configuration", "facter": "hardware_report"}
 
 def _require_hosts(front: Front, hosts: Sequence[str], for_one: Sequence[str]) -> None:
     """Usage unless these are machines, and one alone where options say of one where and who it is."""
-    groups = groups_of(front.fleet)
-    selected = check_selection(separate(hosts, groups), groups, "HOST")
+    selected = select(front.fleet, hosts)
     if homes := sorted(host for host in selected if not front.fleet.hosts[host].is_nixos):
         raise Usage(f"install: {', '.join(homes)} is a home, which has no disks; name machines")
     if for_one and len(selected) > 1:

@@ -2,8 +2,7 @@
 
 import json
 import shlex
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from nixherd.base.errors import Exit, Usage, worst
 from nixherd.base.process import foreground
 from nixherd.cli.deploy import Asks, rollout
 from nixherd.cli.front import Front, pass_front
+from nixherd.cli.host_rows import ends, report_rows, rows_of, run_for
 from nixherd.cli.output import narrate, show_rows
 from nixherd.cli.parameters import (
     ask_sudo_password_option,
@@ -24,9 +24,9 @@ from nixherd.cli.parameters import (
     whole_seconds,
     yes_option,
 )
-from nixherd.cli.run_pyinfra import Ended, own_error, run_deploys
+from nixherd.cli.run_pyinfra import Ended
 from nixherd.deploy.options import LONGEST
-from nixherd.fleet.groups import check_selection, groups_of, separate
+from nixherd.fleet.groups import select
 
 EXECUTE, WAY = "nixherd.operations.machines.execute", "nixherd.operations.machines.way"
 GC = "nixherd.operations.nixos.gc"
@@ -42,7 +42,7 @@ _selection = together(
 
 
 class WithCommand(click.Command):
-    """A command whose words after the first `--` are another program's, and reach it as `ctx.obj.words`."""
+    """A command whose words after the first `--` are another program's: `words` of the context's meta."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
@@ -81,13 +81,14 @@ def exec_(
     line = _line()
     if not line.strip():
         raise Usage("exec: no command; write it after --, as in `nixherd exec web01 -- uptime`")
-    with tempfile.TemporaryDirectory(prefix="nixherd-") as answers:
-        words = [EXECUTE, f"line={json.dumps(line)}", f"sudo={str(sudo).lower()}", f"deadline={deadline}"]
-        words.append(f"answers={json.dumps(answers)}")
-        typed = sudo_password(ask_sudo_password)
-        told = [*data, *typed.data]
-        ended = run_for(front, words, hosts, told, dry=front.dry_run, exclude=exclude, input=typed.line)
-        rows = [{**row, **_answer(Path(answers), row["host"])} for row in rows_of(ended, dry=front.dry_run)]
+    answers = front.run.directory / "answers"  # what they printed goes with the run, also with one that is killed
+    answers.mkdir()
+    words = [EXECUTE, f"line={json.dumps(line)}", f"sudo={str(sudo).lower()}", f"deadline={deadline}"]
+    words.append(f"answers={json.dumps(str(answers))}")
+    typed = sudo_password(ask_sudo_password)
+    told = [*data, *typed.data]
+    ended = run_for(front, words, hosts, told, dry=front.dry_run, exclude=exclude, input=typed.line)
+    rows = [{**row, **_answer(answers, row["host"])} for row in rows_of(ended, dry=front.dry_run)]
     return report_rows(front, ended, {"line": line}, rows, _answers(rows), asks=True)
 
 
@@ -138,11 +139,10 @@ def ways(front: Front, hosts: Sequence[str], data: Sequence[str]) -> tuple[Ended
 
 def only_one(front: Front, name: str) -> str:
     """The id of the one host that is meant. Usage where it is none, or several."""
-    groups = groups_of(front.fleet)
-    selected = check_selection(separate([name], groups), groups, "HOST")
-    if len(selected) > 1:
-        raise Usage(f"{name}: means {', '.join(sorted(selected))}; name one of them")
-    return selected.pop()
+    host_id, *others = select(front.fleet, [name])
+    if others:
+        raise Usage(f"{name}: means {', '.join(sorted([host_id, *others]))}; name one of them")
+    return host_id
 
 
 @click.command()
@@ -155,7 +155,7 @@ def fact(
     """Ask machines for facts, of ours or of pyinfra's, one class after the other."""
     names = [f"nixherd.{name}" if name.startswith("facts.") else name for name in facts]
     ended, told = _ask(front, names, hosts, data, exclude)
-    rows = _told(ended, told)
+    rows = _told(ended, told, len({*names}))
     lines = (
         f"{row['host']}: {name}: {json.dumps(value, ensure_ascii=False)}"
         for row in rows
@@ -179,14 +179,14 @@ def _ask(
     return ended, told
 
 
-def _told(ended: Ended, told: Told) -> list[dict[str, Any]]:
-    """A row per host with its `facts`; one of which a fact is not known has not done."""
+def _told(ended: Ended, told: Told, number: int) -> list[dict[str, Any]]:
+    """A row per host with its `facts`; one of which not that number of facts is known has not done."""
     rows = rows_of(ended, dry=False)
     for row in rows:
         row["facts"] = {
             name.removeprefix("nixherd."): values[row["host"]] for name, values in told.items() if row["host"] in values
         }
-        if row["outcome"] == "unknown" and row["facts"] and len(row["facts"]) == len(told):
+        if row["outcome"] == "unknown" and len(row["facts"]) == number:
             row |= {"outcome": "done", "why": None, "exit": int(Exit.DONE)}
     return rows
 
@@ -196,20 +196,19 @@ def _told(ended: Ended, told: Told) -> list[dict[str, Any]]:
 @pass_front
 def generations(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str]) -> int:
     """List what machines and homes can go back to, newest first."""
-    status = Exit.DONE
-    found: list[dict[str, Any]] = []
+    exits, found = list[Exit](), list[dict[str, Any]]()
     for kind, ids in _by_kind(front, hosts, exclude).items():
         ended, told = _ask(front, [GENERATIONS[kind]], ids, data, ())
-        rows = _told(ended, told)
+        rows = _told(ended, told, 1)
         if not rows:
             return ended.not_begun()
         for row in rows:
             [each] = row["facts"].values() or [()]
             found += [{"host": row["host"], **generation} for generation in reversed(each)]
-        narrate(_ends(rows))
-        status = worst([status, *(Exit(row["exit"]) for row in rows)])
+        narrate(ends(rows))
+        exits += [Exit(row["exit"]) for row in rows]
     show_rows(found, ("host", "number", "built", "current", "path"), front.as_json, "no generations")
-    return int(status)
+    return int(worst(exits))
 
 
 @click.command()
@@ -265,84 +264,9 @@ def gc(
 
 def _by_kind(front: Front, hosts: Sequence[str], exclude: Sequence[str]) -> dict[str, list[str]]:
     """The ids of the machines (`nixos`) and homes (`home_manager`) that are selected. Usage where these are none."""
-    fleet = front.fleet
-    groups = groups_of(fleet)
-    chosen = check_selection(separate(hosts, groups), groups, "HOST")
-    chosen -= check_selection(separate(exclude, groups), groups, "--exclude")
-    if not chosen:
-        raise Usage("no host is left; the names and --exclude leave none")
     by_kind: dict[str, list[str]] = {}
-    for host in sorted(chosen):
-        by_kind.setdefault("nixos" if fleet.hosts[host].is_nixos else "home_manager", []).append(host)
+    for host in select(front.fleet, hosts, exclude):
+        by_kind.setdefault("nixos" if front.fleet.hosts[host].is_nixos else "home_manager", []).append(host)
+    if not by_kind:
+        raise Usage("no host is left; the names and --exclude leave none")
     return by_kind
-
-
-# The run and its result
-
-
-def run_for(front: Front, words: Sequence[str], hosts: Sequence[str], data: Sequence[str], **how: Any) -> Ended:
-    front.root  # noqa: B018  a fleet that does not exist is said before anything is started
-    return run_deploys(front, words, hosts, data, **how)
-
-
-def rows_of(ended: Ended, *, dry: bool) -> list[dict[str, Any]]:
-    """What became of each host, by the run's journal; empty where it did not begin.
-
-    `outcome` is done, unchanged, planned, failed, unreachable or unknown.
-    """
-    selected = next((entry["hosts"] for entry in ended.entries if entry["event"] == "run"), ())
-    return [
-        _row(host, [each for each in ended.entries if each.get("host") == host], ended, dry=dry) for host in selected
-    ]
-
-
-def _row(host: str, entries: Sequence[Mapping[str, Any]], ended: Ended, *, dry: bool) -> dict[str, Any]:
-    def texts(event: str, **has: Any) -> list[str]:
-        return [each["text"] for each in entries if each["event"] == event and has.items() <= each.items()]
-
-    steps, made, nothing = texts("step", planned=dry), texts("made"), texts("nothing")
-    row = {"host": host, "steps": steps if dry else made}
-    end = next((each for each in entries if each["event"] == "end"), None)
-    if end is not None:
-        return {**row, "outcome": end["outcome"], "why": end["why"], "exit": int(end.get("exit", Exit.FAILED))}
-    if steps and (dry or steps == made):
-        return {**row, "outcome": "planned" if dry else "done", "why": None, "exit": int(Exit.DONE)}
-    if nothing and not steps:
-        return {**row, "outcome": "unchanged", "why": nothing[-1], "exit": int(Exit.DONE)}
-    why = own_error(ended.output) or "the run ended before its end was seen"
-    return {**row, "outcome": "unknown", "why": why, "exit": int(Exit.UNKNOWN)}
-
-
-def report_rows(
-    front: Front,
-    ended: Ended,
-    more: Mapping[str, Any],
-    rows: list[dict[str, Any]],
-    lines: Iterable[str] = (),
-    *,
-    asks: bool = False,
-) -> int:
-    """Show what became of the hosts, the lines before it; return the worst of their statuses.
-
-    `asks`: nothing was to be changed, so that no hook is told.
-    """
-    if not rows:
-        return ended.not_begun()
-    kept = [{name: value for name, value in row.items() if name not in _TOLD_ONCE} for row in rows]
-    document = {"fleet": str(front.root), **more, "dry": front.dry_run, "hosts": kept}
-    status = worst(Exit(row["exit"]) for row in rows)
-    lines = [*lines, *_ends(rows)]
-    return ended.report(status, document, lambda document: front.show({**document, "hosts": rows}, lines), asks=asks)
-
-
-# What machines tell is shown and not kept: it may be a secret.
-_TOLD_ONCE = ("stdout", "stderr", "facts")
-
-
-def _ends(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """A line per host that did not simply do it."""
-    for row in rows:
-        if row["outcome"] == "planned":
-            yield from (f"{row['host']}: would {step}" for step in row["steps"])
-        elif row["outcome"] != "done":
-            yield ": ".join(filter(None, (row["host"], row["outcome"], row["why"])))

@@ -16,7 +16,7 @@ from nixherd.base.terminal import say
 from nixherd.cli.colours import Line
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import declared, names_of
-from nixherd.cli.machines import report_rows, rows_of, run_for
+from nixherd.cli.host_rows import report_rows, rows_of, run_for
 from nixherd.cli.parameters import VMID, commit_option, data_option, dry_run_option, json_option, message_option
 from nixherd.cli.run_pyinfra import own_error, run_deploys
 from nixherd.fleet.load import load_fleet

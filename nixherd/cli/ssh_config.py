@@ -36,7 +36,7 @@ def ssh_config(front: Front, /, hosts: Sequence[str], find: bool, data: Sequence
     write_whole(place, known_hosts(_alias(front, host_id, {}) for host_id in front.fleet.hosts))
     narrate([f"the pinned keys are in {place}"])
     if lost := [host_id for host_id in ids if find and host_id not in found]:
-        narrate([f"{', '.join(lost)}: not found; hosts.nix' own address is named"])
+        narrate([f"{', '.join(lost)}: not found; the address of {front.fleet.file} is named"])
     say_text(config((_alias(front, host_id, found.get(host_id, {})) for host_id in ids), place).rstrip("\n"))
     return int(Exit.REMOTE if lost else Exit.DONE)
 

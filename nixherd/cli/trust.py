@@ -1,5 +1,7 @@
 """`nixherd trust`: a machine's host key, learnt in a way that proves it, and pinned."""
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ from nixherd.base.errors import FleetError, Usage
 from nixherd.base.files import expanded
 from nixherd.base.ssh_keys import PublicKey, parse_public_key
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.machines import only_one, report_rows, rows_of, run_for
+from nixherd.cli.host_rows import report_rows, rows_of, run_for
+from nixherd.cli.machines import only_one
 from nixherd.cli.output import can_ask, progress
-from nixherd.cli.parameters import commit_option, data_option, dry_run_option, json_option, message_option
+from nixherd.cli.parameters import Text, commit_option, data_option, dry_run_option, json_option, message_option
 from nixherd.fleet.changeset import Done, changing
 from nixherd.fleet.models import Host
 from nixherd.locate.keyscan import key_at
@@ -24,11 +27,24 @@ from nixherd.trust.recipients import pinned
 from nixherd.trust.secrets.store import Secrets
 
 PIN = "nixherd.operations.trust.pin"
+_FINGERPRINT = re.compile(r"(?:SHA256:)?([A-Za-z0-9+/]{43})=?")
+
+
+def _fingerprint(text: str) -> str:
+    """As ssh-keygen prints it. ValueError for what is none."""
+    if not (found := _FINGERPRINT.fullmatch(text)):
+        raise ValueError(f"{text} is not a fingerprint; write it as ssh-keygen -l prints it: SHA256: and 43 characters")
+    return f"SHA256:{found[1]}"
 
 
 @click.command()
 @click.argument("host")
-@click.option("--fingerprint", metavar="SHA256:…", help="Of the key, as its console or its owner says.")
+@click.option(
+    "--fingerprint",
+    type=Text("fingerprint", _fingerprint),
+    metavar="SHA256:…",
+    help="Of the key, as its console or its owner says.",
+)
 @click.option("--known-hosts", "files", multiple=True, metavar="FILE", help="Else the usual ones; may be repeated.")
 @click.option("--address", metavar="NAME|ADDRESS", help="Under which it is known there; else as the fleet has it.")
 @commit_option
@@ -64,9 +80,11 @@ def trust(
     if front.keys.held(host_id):
         raise Usage(f"{host_id}: its key was generated here for its installation; `nixherd enroll {host_id}` pins it")
     if front.fleet.vm_of(host_id) and not (fingerprint or files or address):
-        told = [f"commit={str(commit).lower()}", *data]
+        told = [f"commit={str(commit).lower()}", *([f"commit_message={json.dumps(message)}"] if message else []), *data]
         ended = run_for(front, [PIN], [host_id], told, dry=front.dry_run)
         return report_rows(front, ended, {}, rows_of(ended, dry=front.dry_run))
+    if data:
+        raise Usage(f"--data {data[0]}: is for a guest whose agent is asked; leave it out")
     key, how = _learnt(front, config, [expanded(each) for each in files], address, fingerprint)
     line = f"{key.bare} root@{config.hostname}"
     if front.dry_run:
@@ -127,10 +145,9 @@ def _learnt(
 
 def _confirmed(host: Host, found: Sequence[Known], places: Sequence[str], fingerprint: str) -> tuple[PublicKey, str]:
     """The key with this fingerprint that is known, or that the machine shows. Usage where none has it."""
-    given = (fingerprint if fingerprint.startswith("SHA256:") else f"SHA256:{fingerprint}").rstrip("=")
     known_here = [each for each in found if not each.is_authority]
     for each in known_here:
-        if each.key.fingerprint == given:
+        if each.key.fingerprint == fingerprint:
             return each.key, f"known in {each.where} and confirmed by its fingerprint"
     seen = [f"{each.key.fingerprint} ({each.where})" for each in known_here]
     for place in places:
@@ -139,7 +156,7 @@ def _confirmed(host: Host, found: Sequence[Known], places: Sequence[str], finger
         except (OSError, paramiko.SSHException, EOFError, ValueError) as error:
             seen.append(f"no key at {place} ({error or type(error).__name__})")
             continue
-        if shown.fingerprint == given:
+        if shown.fingerprint == fingerprint:
             return shown, f"shown at {place} and confirmed by its fingerprint"
         seen.append(f"{shown.fingerprint} (shown at {place})")
     raise Usage(f"--fingerprint {fingerprint}: no key of {host.id} has it: {', '.join(seen) or 'none is known'}")

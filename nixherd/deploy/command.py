@@ -1,7 +1,6 @@
 """A command of the operator's on a machine: what it printed, and with which status it ended there."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from nixherd.base.errors import EndUnknown, FleetError, NotSent, Unforeseen
 from nixherd.base.reasons import reason
@@ -18,9 +17,6 @@ class Said:
     status: int
     stdout: str
     stderr: str
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run_command(machine: Machine, line: str, *, sudo: bool, deadline: float) -> Said:

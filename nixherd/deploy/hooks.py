@@ -28,6 +28,7 @@ from nixherd.base.errors import DeadlineExceeded, FleetError, Usage
 from nixherd.base.process import run
 from nixherd.base.reasons import reason
 from nixherd.base.terminal import visible_values
+from nixherd.fleet.world import believed, distrust
 
 TIMEOUT = 30.0  # seconds for one hook
 VARIABLE = "NIXHERD_CONFIG"
@@ -47,16 +48,19 @@ class Hooks:
         """Those of the operator's configuration; none without one. Usage for one that is wrong, or not theirs alone."""
         path = Path(os.environ.get(VARIABLE) or _usual())
         try:
-            text = path.read_text()
-            status = path.stat()
+            with path.open() as file:  # the rights are those of what is read
+                status, text = os.fstat(file.fileno()), file.read()
+            directory = path.parent.stat()
         except FileNotFoundError:
             if os.environ.get(VARIABLE):
                 raise Usage(f"{path}: no such file; {VARIABLE} names the operator's configuration") from None
             return cls({})
         except (OSError, UnicodeDecodeError) as error:
             raise Usage(f"{path}: cannot be read: {error}") from error
-        if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
-            raise Usage(f"{path}: others may write it, and it starts programs; chown it to yourself, and chmod go-w it")
+        for place, whose in ((path.parent, directory), (path, status)):
+            if why := distrust(whose, believed() | {0}):
+                remedy = "chown it to yourself, chmod go-w it"
+                raise Usage(f"{place}: {why}, who could have programs started here; {remedy}")
         try:
             hooks = cls(_parsed(tomllib.loads(text)))
         except (tomllib.TOMLDecodeError, ValueError) as error:

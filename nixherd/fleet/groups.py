@@ -66,6 +66,17 @@ def check_selection(patterns: Iterable[str], groups: Mapping[str, Collection[str
     return selected
 
 
+def select(fleet: Fleet, names: Iterable[str], exclude: Iterable[str] = ()) -> list[str]:
+    """The ids of the hosts that people mean on a command line, in the fleet's order, without those to be left out.
+
+    Usage, with the nearest names, for a name of nobody.
+    """
+    groups = groups_of(fleet)
+    chosen = check_selection(separate(names, groups), groups, "HOST")
+    chosen -= check_selection(separate(exclude, groups), groups, "--exclude")
+    return [host_id for host_id in fleet.hosts if host_id in chosen]
+
+
 def _why_none(pattern: str, groups: Mapping[str, Collection[str]], option: str) -> str:
     if pattern in groups or pattern in GROUPS:
         return "no host of the fleet is in this group; nothing was done"

@@ -56,6 +56,7 @@ def test_as_root_and_no_longer_than_told(fleet: Fleet) -> None:
 def test_who_does_not_answer_is_unreachable(fleet: Fleet) -> None:
     [row] = told(fleet, "exec", "doc1", "--json", "--", "true", status=4)["hosts"]
     assert (row["outcome"], row["status"]) == ("unreachable", None)
+    assert told(fleet, "generations", "doc1", "--json", status=4) == []
 
 
 def test_ssh_goes_where_it_answers_by_the_pinned_key(fleet: Fleet) -> None:

@@ -92,7 +92,9 @@ def test_a_key_that_it_shows_counts_only_with_its_fingerprint(
     [
         ((), ("caddy",), 4, "nobody here knows a host key of it"),
         ((f"caddy {KEY}", f"cad {OTHER}"), ("caddy",), 2, "several keys are known"),
-        ((f"caddy {KEY}",), ("caddy", "--fingerprint", "SHA256:nonsense"), 2, "no key of caddy has it"),
+        ((f"caddy {KEY}",), ("caddy", "--fingerprint", "SHA256:nonsense"), 2, "is not a fingerprint"),
+        ((f"caddy {KEY}",), ("caddy", "--fingerprint", TAKEN), 2, "no key of caddy has it"),
+        ((f"caddy {KEY}",), ("caddy", "--fingerprint", FINGERPRINT, "--data", "x=1"), 2, "leave it out"),
         ((), ("caddy", "--known-hosts", "/nowhere"), 2, "no such file"),
         ((), ("proxmox-vm",), 2, "hosts.nix pins a key of it"),
         ((), ("nobody",), 2, "no host or group has this name"),

@@ -65,8 +65,7 @@ def test_what_is_wrong_is_one_line(place: Path, text: str, why: str) -> None:
 @pytest.mark.parametrize(
     ("text", "mode", "why"),
     [
-        ('on_success = [["true"]]', 0o666, "others may write it"),
-        ('on_success = [["true"]]', 0o620, "others may write it"),
+        ('on_success = [["true"]]', 0o666, "can be written by everybody"),
         ('on_success = ["https://example.org/secret"]', 0o644, "others may read it"),
         ('on_success = [["true"]]', 0o644, None),
     ],
@@ -78,6 +77,13 @@ def test_it_is_the_operators_alone(place: Path, text: str, mode: int, why: str |
     with pytest.raises(Usage, match=why) as error:
         configured(place, text, mode)
     assert "secret" not in str(error.value).replace("is a secret", "")
+
+
+def test_nobody_else_may_put_another_file_there(place: Path) -> None:
+    configured(place, 'on_success = [["true"]]')
+    place.parent.chmod(0o777)
+    with pytest.raises(Usage, match="can be written by everybody"):
+        Hooks.of_operator()
 
 
 @pytest.mark.process

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from nixherd.base.process import Completed
-from nixherd.cli.machines import rows_of
+from nixherd.cli.host_rows import rows_of
+from nixherd.cli.machines import _told
 from nixherd.cli.run_pyinfra import Ended
 
 RUN = {"event": "run", "hosts": ["a"]}
@@ -54,3 +55,11 @@ def test_a_plan_has_steps_and_makes_none() -> None:
 def test_the_run_that_ended_says_why() -> None:
     assert row(stderr="--> pyinfra error: it broke\n")["why"] == "pyinfra: it broke"
     assert rows_of(Ended(Path("/nonexistent"), Completed("", "", 1), False, []), dry=False) == []
+
+
+def test_a_host_of_which_one_fact_is_not_known_has_not_done() -> None:
+    """Of a fact that fails on every host pyinfra says nothing at all."""
+    ended = Ended(Path("/nonexistent"), Completed("", "", 1), False, [RUN])
+    one: dict[str, dict[str, Any]] = {"nixherd.facts.nixos.Running": {"a": {}}}
+    assert [each["outcome"] for each in _told(ended, one, 2)] == ["unknown"]
+    assert [each["outcome"] for each in _told(ended, one, 1)] == ["done"]
