@@ -320,7 +320,12 @@ def test_an_interrupted_run_reports_what_it_knows(fleet: Fleet) -> None:
 
 def test_two_operators_do_not_meet(fleet: Fleet) -> None:
     fleet.lab("break", "dev", "activation-hangs")
-    patient = ("--activation-deadline", "25", "--confirm-deadline", "10")
+    patient = (
+        "--activation-deadline",
+        "300",
+        "--confirm-deadline",
+        "60",
+    )  # longer than the second one may take to come
     with fleet.lab.under_way("nixherd", "deploy", "dev", *patient) as run:
         run.until(lambda line: line.startswith("dev: activate"))
         until(lambda: _under_way(fleet), 10, "the first one is at work")
@@ -328,4 +333,5 @@ def test_two_operators_do_not_meet(fleet: Fleet) -> None:
         ended = fleet.lab.run("nixherd", "deploy", "dev", "--table", check=False, env=elsewhere)
         assert ended.status == 4
         assert "is deploying to it (it is activating); nothing was done" in ended.output
+        fleet.on("dev", "sudo pkill -f '[s]leep 100000'")
         assert run.end().status == 1
