@@ -177,13 +177,8 @@ def extra_files(files: str | Mapping[str, str], owners: Mapping[str, str] | None
     machine = machine_of(host, "install")
     if is_installed(machine):
         return NoChange(f"{host_id} is installed")
-    require_installable(context_of(host).fleet, host_id, "install")
-    if installing.is_due(host, "disko"):
-        installing.require_new_root(host, machine)
-        if executing(host):
-            connector_of(host).prove_for_wiping()
-        if not carrying.lacking(host, entries):
-            return NoChange(f"the new root of {host_id} has its further files")
+    if installing.is_new_root_due(host, machine) and not carrying.lacking(host, entries):
+        return NoChange(f"the new root of {host_id} has its further files")
     number = sum(each.kind != carried.DIRECTORY for each in entries)
     return Change(f"put {number} further files into the new root of {host_id}", partial(carrying.carry, host, entries))
 
@@ -197,11 +192,7 @@ def install() -> Change | NoChange:
     job = installing.install_job(config)
     if is_installed(machine) or (machine and machine["jobs"].get("install") == job.well):
         return NoChange(f"{host_id} is installed")
-    require_installable(context_of(host).fleet, host_id, "install")
-    if installing.is_due(host, "disko"):
-        installing.require_new_root(host, machine)
-        if executing(host):
-            connector_of(host).prove_for_wiping()
+    installing.is_new_root_due(host, machine)
     make = partial(installing.install_system, host, config, job)
     return Change(f"install {config.toplevel} on {host_id}", make)
 

@@ -146,6 +146,20 @@ def is_due(host: Host, before: str) -> bool:
     return executing(host) or before not in (phases_of(host.data.get("phases")) or PHASES)
 
 
+def is_new_root_due(host: Host, machine: MachineState | None) -> bool:
+    """Whether the new root has to be there by now; then it is, in our installer, on a machine that has proved itself.
+
+    Refused where nothing may be put there, FleetError where nothing is mounted.
+    """
+    require_installable(context_of(host).fleet, fleet_host(host).id, "install")
+    if not is_due(host, "disko"):
+        return False
+    require_new_root(host, machine)
+    if executing(host):
+        connector_of(host).prove_for_wiping()
+    return True
+
+
 def disko_job(script: str, keys: Iterable[str] = ()) -> Job:
     """Wipe, format and mount. What an earlier run left mounted is unmounted first; if that fails nothing is wiped.
 
