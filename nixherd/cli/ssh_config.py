@@ -25,19 +25,21 @@ from nixherd.trust.aliases import Alias, config, known_hosts
 def ssh_config(front: Front, /, hosts: Sequence[str], find: bool, data: Sequence[str]) -> int:
     """Print an ssh_config with every machine by its id and alias, for other programs: pinned keys alone are accepted.
 
-    The keys are written to a known_hosts file of nixherd's, which it names. Your own ssh_config goes on to say through
+    Each key is written to a known_hosts file of nixherd's, which it names. Your own ssh_config goes on to say through
     which hosts, on which port and with which key.
     """
     front.guarded = False
-    place = front.run.state_directory / "ssh" / "known_hosts"
+    place = front.run.state_directory / "ssh" / "pinned"
     ids = chosen(front, hosts)
     front.complete(ids)
     found: dict[str, Any] = ways(front, ids, data)[1] if find and ids else {}
-    write_whole(place, known_hosts(_alias(front, host_id, {}) for host_id in front.fleet.hosts))
+    aliases = [_alias(front, host_id, found.get(host_id, {})) for host_id in ids]
+    for name, line in known_hosts(aliases).items():
+        write_whole(place / name, line)
     narrate([f"the pinned keys are in {place}"])
     if lost := [host_id for host_id in ids if find and host_id not in found]:
         narrate([f"{', '.join(lost)}: not found; the address of {front.fleet.file} is named"])
-    say_text(config((_alias(front, host_id, found.get(host_id, {})) for host_id in ids), place).rstrip("\n"))
+    say_text(config(aliases, place).rstrip("\n"))
     return int(Exit.REMOTE if lost else Exit.DONE)
 
 

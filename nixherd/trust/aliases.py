@@ -25,14 +25,14 @@ class Alias:
     problem: str = "no key is pinned for it in hosts.nix"
 
 
-def known_hosts(aliases: Iterable[Alias]) -> str:
-    """The pinned keys, each under its machine's first name."""
-    return "".join(f"{known_hosts_line(_kept_as(each), each.key)}\n" for each in aliases if each.key)
+def known_hosts(aliases: Iterable[Alias]) -> dict[str, str]:
+    """By file name, the pinned key of each machine that has one: in files of their own, none is lost by another."""
+    return {_kept_as(each): f"{known_hosts_line(_kept_as(each), each.key)}\n" for each in aliases if each.key}
 
 
-def config(aliases: Iterable[Alias], known_hosts: Path) -> str:
-    """A block per machine. Usage where the path cannot be told to ssh."""
-    return "\n".join(_block(each, quoted(known_hosts)) for each in aliases)
+def config(aliases: Iterable[Alias], directory: Path) -> str:
+    """A block per machine, whose key is in the file of its name in `directory`. Usage where ssh cannot be told it."""
+    return "\n".join(_block(each, quoted(directory / _kept_as(each))) for each in aliases)
 
 
 def _block(alias: Alias, known_hosts: str) -> str:

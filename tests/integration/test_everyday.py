@@ -75,8 +75,10 @@ def test_other_programs_are_told_of_every_machine(fleet: Fleet) -> None:
     )
     assert ended.output == "dev2\n"
     assert "Host dev3\n" in config.read_text()
-    known = next(line.split()[1] for line in config.read_text().splitlines() if "UserKnownHostsFile" in line)
-    assert {line.split()[0] for line in Path(known).read_text().splitlines()} >= {*OURS}
+    known = next(Path(line.split()[1]) for line in config.read_text().splitlines() if "UserKnownHostsFile" in line)
+    assert known.read_text().split()[0] == known.name == "dev2"
+    fleet.lab.run("nixherd", "ssh-config", "dev3")
+    fleet.lab.run("ssh", "-F", str(config), "-o", "BatchMode=yes", "dev2", "true")  # whom it was not about this time
 
 
 def test_who_is_enrolled_is_left_alone(fleet: Fleet) -> None:
