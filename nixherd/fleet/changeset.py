@@ -32,7 +32,7 @@ from nixherd.fleet.git import Repository
 from nixherd.fleet.read_back import Committed
 from nixherd.fleet.tree import Temporary, Tree
 
-_AT_ONCE = 8  # files that are made durable side by side
+_AT_ONCE = 8  # files that are made durable, or removed, side by side: each may wait for the file system's journal
 _JOURNAL = "journal.json"
 _LOCK = "lock"
 _MODE = 0o7777
@@ -275,9 +275,8 @@ class Changeset:
         return self.tree.beside(path, content, mode & _MODE)
 
     def _discard(self, temporaries: Iterable[Temporary | None]) -> None:
-        for temporary in temporaries:
-            if temporary is not None:
-                self.tree.discard(temporary)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(self.tree.discard, [each for each in temporaries if each is not None]))
 
     def _commit(self, swaps: Sequence[Swap], document: Mapping[str, Any], say: Say, *, resumed: bool) -> str | None:
         if self.repository is None:
@@ -333,6 +332,9 @@ class Changeset:
         left = [path for path in self.place.iterdir() if path.name != _LOCK]
         if left:
             sync(self.place)
+        files = [Path(parent, name) for path in left for parent, _, names in os.walk(path) for name in names]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(Path.unlink, files))
         for path in left:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 

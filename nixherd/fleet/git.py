@@ -14,10 +14,12 @@ import os
 import posixpath
 import stat
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from nixherd.base.errors import FleetError
 from nixherd.base.files import is_temporary
@@ -37,6 +39,8 @@ _IN_PROGRESS = {
 }
 _LOCKS = ("index.lock", "HEAD.lock")
 _FILES = (*_IN_PROGRESS, *_LOCKS, "refs/heads", "info/exclude")
+_First = TypeVar("_First")
+_Second = TypeVar("_Second")
 _git = partial(run, closed=True, timeout=300.0, check=False)
 
 
@@ -66,8 +70,11 @@ class Repository:
         if top is None:
             return None
         words = [word for name in _FILES for word in ("--git-path", name)]
-        argv, env = looking(directory, {}, ("rev-parse", "--show-toplevel", "--show-prefix", *words))
-        found = answer(_git(argv, env=env), directory)
+        found, settings = _side_by_side(
+            partial(_look, directory, "rev-parse", "--show-toplevel", "--show-prefix", *words),
+            partial(_look, directory, "config", "--null", "--show-scope", "--list"),
+        )
+        answer(found, directory)
         try:
             is_top, prefix, *paths = found.stdout.removesuffix("\n").split("\n")
             files = {name: directory / path for name, path in zip(_FILES, paths, strict=True)}
@@ -76,9 +83,7 @@ class Repository:
         if is_top != str(top):
             remedy = "mend that repository (core.worktree?), or move what is not a repository away"
             raise FleetError(f"{top / '.git'}: git does not use it for {directory}, but what is at {is_top}; {remedy}")
-        argv, env = looking(directory, {}, ("config", "--null", "--show-scope", "--list"))
-        settings = answer(_git(argv, env=env), directory)
-        return cls(directory, top, prefix, files, overruled(settings.stdout))
+        return cls(directory, top, prefix, files, overruled(answer(settings, directory).stdout))
 
     @property
     def to_top(self) -> str:
@@ -136,19 +141,21 @@ class Repository:
         """
         paths = list(paths)
         words = ("--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
-        rows = [row for row in self.read("status", *words, "--", *paths).stdout.split("\0") if row]
+        status, known = _side_by_side(partial(self.read, "status", *words, "--", *paths), partial(self._known, paths))
+        rows = [row for row in status.stdout.split("\0") if row]
         rows = [row for row in rows if not (row[:2] == "??" and is_temporary(row[3:]))]
         found = [posixpath.relpath(f"/{row[3:]}", f"/{self.prefix}") for row in rows]  # git says them from its top
-        listed = self.read("ls-files", "-v", "--stage", "-z", "--", *paths).stdout.split("\0")[:-1]
-        known = [_Known.parse(row) for row in listed]
         found += self._changed_unseen([each for each in known if each.is_overlooked and each.path not in found])
         submodules = [each.path for each in known if each.is_submodule]
         return found + [f"{each}/{path}" for each in submodules for path in self._changed_below(each)]
 
     def overlooked(self, paths: Sequence[str]) -> list[str]:
         """Those that git was told not to look at (assume-unchanged, skip-worktree): it would not commit them."""
+        return [each.path for each in self._known(paths) if each.is_overlooked]
+
+    def _known(self, paths: Sequence[str]) -> "list[_Known]":
         listed = self.read("ls-files", "-v", "--stage", "-z", "--", *paths).stdout.split("\0")[:-1]
-        return [each.path for each in map(_Known.parse, listed) if each.is_overlooked]
+        return [_Known.parse(row) for row in listed]
 
     def _changed_unseen(self, known: "Sequence[_Known]") -> list[str]:
         """Those that git was told not to look at (assume-unchanged, skip-worktree), and that are there and differ."""
@@ -312,11 +319,22 @@ class _Known:
         return not self.is_submodule and (self.tag.islower() or self.tag == "S")
 
 
+def _look(directory: Path, *words: str) -> Completed:
+    argv, env = looking(directory, {}, words)
+    return _git(argv, env=env)
+
+
+def _side_by_side(first: Callable[[], _First], second: Callable[[], _Second]) -> tuple[_First, _Second]:
+    """The answers to two questions that do not wait for each other."""
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(second)
+        return first(), other.result()
+
+
 def begin(directory: Path) -> None:
     """Make a repository of a directory of ours, so that a flake in it is one of git's; its files are to be known."""
     for words in (("init", "--quiet"), ("add", "--all", "--force", "--intent-to-add", ".")):
-        argv, env = looking(directory, {}, words)
-        answer(_git(argv, env=env), directory)
+        answer(_look(directory, *words), directory)
 
 
 def top_of(directory: Path) -> Path | None:
