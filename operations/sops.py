@@ -10,7 +10,7 @@ from nixherd.pyinfra_glue.installing import is_installed, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 from nixherd.pyinfra_glue.proving_secrets import Proof, declared_of, report
 from nixherd.trust.enrol import Wanted
-from nixherd.trust.recipients import unmet, with_rekeys
+from nixherd.trust.recipients import as_ruled
 
 
 @operation()
@@ -21,9 +21,10 @@ def updatekeys() -> Change | NoChange:
     """
 
     def applied(files: Wanted) -> Wanted:
-        if left := unmet(files):
+        files, left = as_ruled(files)
+        if left:
             raise FleetError(f"{', '.join(left)}: not known to be as their rules say; see `nixherd secrets status`")
-        return with_rekeys(files)
+        return files
 
     otherwise = "every secret file is encrypted for whom its rule names"
     return changed_files(host, applied, "secrets: as .sops.yaml says", otherwise=otherwise)

@@ -203,8 +203,9 @@ class Changeset:
             if content is not None and status is not None:
                 kept = _inside(self._old, swap.path)
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.write_bytes(content)
-                kept.chmod(status.st_mode & _MODE)
+                if not self.tree.link(swap.path, kept):
+                    kept.write_bytes(content)
+                    kept.chmod(status.st_mode & _MODE)
 
     def _finish(self, document: Mapping[str, Any], say: Say, *, resumed: bool) -> Done:
         swaps = [Swap(*each) for each in document["files"]]

@@ -70,7 +70,7 @@ class Repository:
         if top is None:
             return None
         words = [word for name in _FILES for word in ("--git-path", name)]
-        found, settings = _side_by_side(
+        found, settings = side_by_side(
             partial(_look, directory, "rev-parse", "--show-toplevel", "--show-prefix", *words),
             partial(_look, directory, "config", "--null", "--show-scope", "--list"),
         )
@@ -141,7 +141,7 @@ class Repository:
         """
         paths = list(paths)
         words = ("--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
-        status, known = _side_by_side(partial(self.read, "status", *words, "--", *paths), partial(self._known, paths))
+        status, known = side_by_side(partial(self.read, "status", *words, "--", *paths), partial(self._known, paths))
         rows = [row for row in status.stdout.split("\0") if row]
         rows = [row for row in rows if not (row[:2] == "??" and is_temporary(row[3:]))]
         found = [posixpath.relpath(f"/{row[3:]}", f"/{self.prefix}") for row in rows]  # git says them from its top
@@ -324,7 +324,7 @@ def _look(directory: Path, *words: str) -> Completed:
     return _git(argv, env=env)
 
 
-def _side_by_side(first: Callable[[], _First], second: Callable[[], _Second]) -> tuple[_First, _Second]:
+def side_by_side(first: Callable[[], _First], second: Callable[[], _Second]) -> tuple[_First, _Second]:
     """The answers to two questions that do not wait for each other."""
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(second)

@@ -9,11 +9,12 @@ import posixpath
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from nixherd.base.errors import Altered, FleetError
 from nixherd.base.process import run
-from nixherd.fleet.git import Repository
+from nixherd.fleet.git import Repository, side_by_side
 from nixherd.fleet.load import require_exactly
 from nixherd.fleet.models import DEFINITIONS, HOSTS
 from nixherd.fleet.tree import Tree
@@ -22,6 +23,8 @@ _DOCUMENTS = (".md", ".markdown")
 _RULES = ".sops.yaml"
 _ENCRYPTED = b"ENC[AES256_GCM,"
 _FILES = ("100644", "100755")
+_NOTHING = "000000"  # the mode of what the commit removes
+_Entry = tuple[str, str]  # mode and object
 _PARSED = 60.0  # seconds
 
 
@@ -38,15 +41,22 @@ class Committed:
     def require_as_made(self) -> tuple[str, ...]:
         """Altered where the commit, or a file in the tree, is not as it was made; return what is to be said besides."""
         try:
-            return (*self._of_files(), *self._of_others(), *self._of_branch())
+            of_commit, branch = side_by_side(
+                partial(self.repository.read, "diff-tree", "-r", "-z", "--root", "--no-commit-id", "HEAD"),
+                partial(self.repository.read, "symbolic-ref", "--quiet", "HEAD", answers=(0, 1)),
+            )
+            fields = of_commit.stdout.split("\0")[:-1]
+            entries = {path: row.split(" ") for row, path in zip(fields[::2], fields[1::2], strict=True)}
+            changed = {path: (mode, id) for path, (_, mode, _, id, _) in entries.items()}
+            return (*self._of_files(self._ids(changed)), *self._of_others(changed), *self._of_branch(branch.status))
         except FleetError as error:
             if isinstance(error, Altered):
                 raise
             show = f"`git -C {shlex.quote(str(self.tree.root))} show {self.hash}`"
             raise Altered(f"commit {self.hash} is made, but not read back: {error}; look at it, {show}") from error
 
-    def _of_files(self) -> Iterator[str]:
-        ids, kept = self._ids(), list[str]()
+    def _of_files(self, ids: Mapping[str, str]) -> Iterator[str]:
+        kept = list[str]()
         for path, file in self.staged.items():
             made, here = file.read_bytes() if file else None, self._here(path)
             found = ids.get(path)
@@ -73,23 +83,20 @@ class Committed:
             yield f"{path}: {what}"
         self.repository.forget(kept)  # or the next commit would undo the hook's work: the index is as before it
 
-    def _of_others(self) -> Iterator[str]:
+    def _of_others(self, changed: Mapping[str, _Entry]) -> Iterator[str]:
         """What is in the commit besides; it was not to be."""
-        words = ("diff-tree", "-r", "-z", "--root", "--no-commit-id", "HEAD")
-        fields = self.repository.read(*words).stdout.split("\0")[:-1]
         ours = {self._from_top(path) for path in self.staged}
-        for row, path in zip(fields[::2], fields[1::2], strict=True):
+        for path, (_, id) in changed.items():
             if path in ours:
                 continue
-            id = row.split(" ")[3]
             content = self.repository.contents([id], "blob").get(id, b"")
             if posixpath.basename(path) == _RULES or _ENCRYPTED in content:
                 below = posixpath.relpath(f"/{path}", f"/{self.repository.prefix}")
                 raise Altered(f"{self.tree.root / below}: {self._wrong(below, 'it was not to be in it')}")
             yield f"commit {self.hash} has {path} as well, which a git hook added"
 
-    def _of_branch(self) -> Iterator[str]:
-        if self.repository.read("symbolic-ref", "--quiet", "HEAD", answers=(0, 1)).status:
+    def _of_branch(self, status: int) -> Iterator[str]:
+        if status:
             keep = f"`git -C {shlex.quote(str(self.tree.root))} branch NAME {self.hash}` keeps it"
             yield f"commit {self.hash} is on no branch, for HEAD is detached; {keep}"
 
@@ -102,13 +109,17 @@ class Committed:
     def _from_top(self, path: str) -> str:
         return posixpath.normpath(f"{self.repository.prefix}{path}")
 
-    def _ids(self) -> dict[str, str]:
+    def _ids(self, changed: Mapping[str, _Entry]) -> dict[str, str]:
         """What the commit has of each path: a file's object, or `MODE ID` of what is not a file."""
         ours = {self._from_top(path): path for path in self.staged}
-        listed = self.repository.read("ls-tree", "-z", "--full-tree", "HEAD", "--", *ours).stdout
-        rows = (row.partition("\t") for row in listed.split("\0")[:-1])
-        entries = ((ours[path], *entry.split(" ")) for entry, _, path in rows if path in ours)
-        return {path: id if mode in _FILES else f"{mode} {id}" for path, mode, _, id in entries}
+        entries = {path: entry for path, entry in changed.items() if path in ours}
+        if unchanged := ours.keys() - entries:
+            listed = self.repository.read("ls-tree", "-z", "--full-tree", "HEAD", "--", *sorted(unchanged)).stdout
+            for entry, _, path in (row.partition("\t") for row in listed.split("\0")[:-1]):
+                mode, _, id = entry.split(" ")
+                entries[path] = mode, id
+        there = ((ours[path], mode, id) for path, (mode, id) in entries.items() if mode != _NOTHING)
+        return {path: id if mode in _FILES else f"{mode} {id}" for path, mode, id in there}
 
     def _here(self, path: str) -> bytes | None:
         try:

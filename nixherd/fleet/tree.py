@@ -124,6 +124,15 @@ class Tree:
                 return None
         return temporary
 
+    def link(self, path: str, place: Path) -> bool:
+        """Give a file as it is now a second name outside of the tree; whether that could be."""
+        with self._directory(path) as (directory, name):
+            try:
+                os.link(name, place, src_dir_fd=directory, follow_symlinks=False)
+            except OSError:
+                return False
+        return True
+
     def move(self, temporary: Temporary) -> None:
         """Put a temporary file in the place of the one that it is beside."""
         with self._directory(temporary.path) as (directory, name):

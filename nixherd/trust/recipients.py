@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from nixherd.base.errors import FleetError, Usage
-from nixherd.fleet.git import Repository
+from nixherd.fleet.git import Repository, side_by_side
 from nixherd.fleet.load import ABSENT, Leaf
 from nixherd.fleet.models import HOSTS, Host
 from nixherd.nix.commands import nix_string
@@ -25,6 +25,7 @@ from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.keys import age as age_key
 from nixherd.trust.secrets.people import People
 from nixherd.trust.secrets.placeholders import NewFile
+from nixherd.trust.secrets.plan import Plan
 from nixherd.trust.secrets.rules import Rule, Rules
 from nixherd.trust.secrets.store import Store
 
@@ -269,15 +270,25 @@ def with_rekeys(change: Wanted, keys: Collection[Recipient] | None = None) -> Wa
     With `keys` only the files that the change concerns: whose rules say something else now, or that one of these keys
     enters or leaves. What else differs stays, and is noted.
     """
+    return _with_rekeys(change, *_planned(change), keys)
+
+
+def _planned(change: Wanted) -> tuple[Plan, list[str]]:
+    """What follows from the rules that are to be; and which `.sops.yaml` have changes that are not committed."""
+    return side_by_side(lambda: change.secrets.plan(change.fleet, change.rules()), lambda: _not_committed(change))
+
+
+def _with_rekeys(
+    change: Wanted, plan: Plan, dirty: Collection[str], keys: Collection[Recipient] | None = None
+) -> Wanted:
     rules = change.rules()
     changed = {path for path in change.secrets.files if keys is None or _is_changed(change, rules, path)}
     for path in sorted(changed):
         file = change.secrets.files[path]
         if file.problem and not file.is_foreign:
             raise FleetError(f"{change.root / path}: cannot be read: {file.problem}")
-    rekeys = change.secrets.plan(change.fleet, rules).rekeys
     meant = tuple(
-        rekey for rekey in rekeys if rekey.path in changed or {*rekey.added, *rekey.removed} & set(keys or ())
+        rekey for rekey in plan.rekeys if rekey.path in changed or {*rekey.added, *rekey.removed} & set(keys or ())
     )
     if nobodys := next((rekey for rekey in meant if not rekey.recipients), None):
         raise FleetError(
@@ -285,36 +296,37 @@ def with_rekeys(change: Wanted, keys: Collection[Recipient] | None = None) -> Wa
         )
     seen = {rekey.path: change.secrets.content(rekey.path) for rekey in meant}
     notes = change.notes
-    if others := [rekey.path for rekey in rekeys if rekey not in meant]:
+    if others := [rekey.path for rekey in plan.rekeys if rekey not in meant]:
         more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         which = f"{', '.join(others[:_SHOWN])}{more}"
         notes = (*notes, f"not encrypted for whom the rules name, and left so: {which}; see `nixherd secrets plan`")
-    notes = (*notes, *_not_committed(change, {rekey.config for rekey in meant if rekey.config not in change.files}))
+    why = "has changes that are not committed; commit it as well, or the files are not as it says there"
+    notes = (*notes, *(f"{path}: {why}" for path in dirty if any(rekey.config == path for rekey in meant)))
     return replace(change, rekeys=meant, seen={**seen, **change.seen}, notes=notes)
 
 
-def _not_committed(change: Wanted, configs: Collection[str]) -> Iterator[str]:
-    """A note for each `.sops.yaml` that files are encrypted by, and that the commit of these has otherwise."""
+def _not_committed(change: Wanted) -> list[str]:
+    configs = [store.config for store in change.secrets.stores if store.config not in change.files]
     repository = Repository.around(change.root) if configs else None
-    for path in repository.changed(configs) if repository is not None else ():
-        yield f"{path}: has changes that are not committed; commit it as well, or the files are not as it says there"
+    return repository.changed(configs) if repository is not None else []
 
 
 def as_ruled(change: Wanted) -> tuple[Wanted, tuple[str, ...]]:
     """With every secret file encrypted for whom its rule names; and the files, noted, of which that remains unknown."""
-    change = with_rekeys(change)
-    left = unmet(change)
+    plan, dirty = _planned(change)
+    change = _with_rekeys(change, plan, dirty)
+    left = _unmet(change, plan)
     notes = (f"{path}: is not known to be as its rule says; `nixherd secrets status` says why" for path in left)
     return replace(change, notes=(*change.notes, *notes)), left
 
 
-def unmet(change: Wanted) -> tuple[str, ...]:
+def _unmet(change: Wanted, plan: Plan) -> tuple[str, ...]:
     """The files that are not known to be encrypted for whom their rules name, whatever is encrypted anew."""
-    rules, unknown = change.rules(), change.secrets.plan(change.fleet, change.rules()).unknown
+    rules = change.rules()
     plain = (path for path, file in change.secrets.files.items() if file.encrypted is None)
     stores = ((path, change.secrets.require_store(path)) for path in plain)
     named = [path for path, store in stores if isinstance(rules[store.config].rule_of(store.below(path)), Rule)]
-    return tuple(sorted({*unknown, *named}))
+    return tuple(sorted({*plan.unknown, *named}))
 
 
 def _is_changed(change: Wanted, rules: Mapping[str, Rules], path: str) -> bool:

@@ -8,10 +8,11 @@ import os
 import posixpath
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from nixherd.base.errors import Usage
-from nixherd.fleet.git import Repository
+from nixherd.fleet.git import Repository, side_by_side
 from nixherd.trust.secrets.rules import CONFIG
 
 # What sops warns of and does not read.
@@ -121,11 +122,15 @@ def _listed(repository: Repository) -> tuple[tuple[str, ...], tuple[str, ...], f
     The last are of the first: a sparse checkout has not made them.
     """
     whole = replace(repository, directory=repository.top, prefix="")
-    rows = whole.read("ls-files", "--cached", "--stage", "-t", "-z").stdout.split("\0")[:-1]
+    kept, new = side_by_side(
+        partial(whole.read, "ls-files", "--cached", "--stage", "-t", "-z"),
+        partial(whole.read, "ls-files", "--others", "--exclude-standard", "-z"),
+    )
+    rows = kept.stdout.split("\0")[:-1]
     columns = {path: words.split(" ") for words, _, path in (row.partition("\t") for row in rows)}
     known = {path: mode for path, (_, mode, *_) in columns.items()}
     absent = frozenset(path for path, (tag, *_) in columns.items() if tag == _SKIPPED)
-    others = whole.read("ls-files", "--others", "--exclude-standard", "-z").stdout.split("\0")[:-1]
+    others = new.stdout.split("\0")[:-1]
     files = {path for path, mode in known.items() if mode != _GITLINK}
     files |= {path for path in others if not path.endswith("/")}
     submodules = {path for path, mode in known.items() if mode == _GITLINK}
