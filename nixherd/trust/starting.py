@@ -94,7 +94,7 @@ def config_text(
     lines += [_key(anchors[name], key) for name, key in people.items()]
     if hosts:
         lines += ["  # Machines.", *(_key(anchors[name], key) for name, key in hosts.items())]
-    lines += ["", "creation_rules:"]
+    lines += ["", "creation_rules:" if rules else "creation_rules: []"]
     for path, readers in rules:
         keys = {**people, **{host: hosts[host] for host in readers if host in hosts}}
         lines += [f"  - path_regex: {scalar(path_regex_of(path))}", "    key_groups:"]

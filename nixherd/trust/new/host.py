@@ -270,7 +270,7 @@ def plan_secrets(secrets: AllSecrets, fleet: Fleet, host: NewHost, given: Collec
     named = tuple(dict.fromkeys(_recipient(store, people, each) for each in given))
     chosen = named or _everywhere(store, people, fleet)
     if not chosen:
-        known = ", ".join(sorted({people.name(key) for key in store.rules.recipients if key not in people.hosts}))
+        known = ", ".join(sorted({people.name(key) for key in store.rules.known if key not in people.hosts}))
         raise Usage(f"--recipient: who is to read {host.id}'s secrets? No person is in every rule; name one of {known}")
     path, names, text = store.below(file_of(host.id)), tuple(people.name(key) for key in chosen), store.text
     rule = store.rules.rule_of(path)
@@ -289,7 +289,8 @@ def plan_secrets(secrets: AllSecrets, fleet: Fleet, host: NewHost, given: Collec
 
 
 def _everywhere(store: Store, people: People, fleet: Fleet) -> tuple[Recipient, ...]:
-    everywhere = [key for key in store.rules.recipients if all(key in rule.recipients for rule in store.rules.rules)]
+    named = store.rules.recipients if store.rules.rules else store.rules.known  # of the list of keys, before any rule
+    everywhere = [key for key in named if all(key in rule.recipients for rule in store.rules.rules)]
     return tuple(key for key in everywhere if key not in people.hosts and people.name(key) not in fleet.hosts)
 
 

@@ -154,10 +154,7 @@ class Cutting:
             raise editor.cannot(collection)
         for entry in listed(editor.lines, collection):
             cut_lines(editor, entry)
-        head = re.compile(r"[^\S\n]*:([^\S\n]*&\S+)?").match(editor.text, inside[1][0].end)
-        if head is None:
-            raise editor.cannot(collection)
-        editor.splice(head.end(), head.end(), " []")
+        leave_brackets(editor, collection)
 
     def _cut_value(self, mapping: Node, key: Node, value: Node) -> None:
         editor, pairs = self.editor, mapping.pairs or []
@@ -242,6 +239,15 @@ def cut_lines(editor: RulesText, entry: Entry) -> None:
     editor.splice(*lines.cut(begin, end))
 
 
+def leave_brackets(editor: RulesText, collection: Node) -> None:
+    """Write `[]` behind the word of a list, all of whose lines are cut."""
+    inside = editor.pair_of(collection)
+    head = inside and re.compile(r"[^\S\n]*:([^\S\n]*&\S+)?").match(editor.text, inside[1][0].end)
+    if not head:
+        raise editor.cannot(collection)
+    editor.splice(head.end(), head.end(), " []")
+
+
 def cut_pair(editor: RulesText, mapping: Node, key: Node, value: Node) -> None:
     """Cut a pair of a mapping."""
     lines, pairs = editor.lines, mapping.pairs or []
@@ -323,6 +329,8 @@ def without_rules(editor: RulesText, numbers: Collection[int]) -> str:
     """Return the text without these rules; a key that is named in one of them gets its name where it is used next."""
     for number in sorted(numbers):
         cut_rule(editor, number)
+    if len(editor.rules.items or ()) == len(numbers) > 0:
+        leave_brackets(editor, editor.rules)
     gone = {id(node) for number in numbers for node in editor.rule_nodes()[number - 1].walk()}
     anchors: dict[str, list[Plain]] = {}
     for node in editor.tree.root.walk():

@@ -9,9 +9,10 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
 from nixherd.trust.secrets.keys import FIELDS, Kind, Recipient, by_kind, value_of
-from nixherd.trust.secrets.rules import RULES, Rule, Unknown, path_regex_of
+from nixherd.trust.secrets.rules import RULES, Rule, Unknown, parse_rules, path_regex_of
 from nixherd.trust.secrets.rules_add import Adding
 from nixherd.trust.secrets.rules_cut import Cutting, without_rules
+from nixherd.trust.secrets.rules_insert import insert
 from nixherd.trust.secrets.rules_text import CannotEdit, RulesText, numbered, scalar, words_in
 from nixherd.trust.secrets.yaml_meaning import mapped
 from nixherd.trust.secrets.yaml_tree import Node
@@ -67,14 +68,18 @@ def remove(text: str, recipient: Recipient) -> str:
 
 
 def remove_rules(text: str, numbers: Collection[int]) -> str:
-    """Return the text without the rules of these numbers, each with the comment that is its. Raise CannotEdit."""
+    """Return the text without the rules of these numbers, each with the comment that is its. Raise CannotEdit.
+
+    The last rule goes where the list of keys names somebody still, for whom the next one can be.
+    """
     numbers = set(numbers)
     rules = numbered(numbers)
     editor = RulesText(text, f"take {rules} out of it by hand")
-    if numbers and numbers >= set(range(1, len(editor.before.rules) + 1)):
+    result = without_rules(editor, numbers)
+    if numbers and not parse_rules(result).known:
         editor.by_hand = "add another one first, or remove that file and its secrets by hand (git rm)"
         raise editor.cannot(why=f"without {rules} it has none, and no file of it could be encrypted any more")
-    return without_rules(editor, numbers)
+    return result
 
 
 def replace(text: str, old: Recipient, new: Recipient) -> str:
@@ -113,6 +118,8 @@ def _add_rule(
     """Write a rule at this place of the list (from 0), like its neighbour; return what it says."""
     lines, rules = editor.lines, editor.rules
     items = rules.items or []
+    if not items and rules.flow:
+        return _first_rule(editor, pattern, recipients)
     if not items or rules.flow:
         raise editor.cannot(rules)
     item = items[min(place, len(items) - 1)]
@@ -132,6 +139,19 @@ def _add_rule(
     else:
         editor.splice(position, position, lines.inserted(position, [*gap, *block]))
     return written
+
+
+def _first_rule(editor: RulesText, pattern: str, recipients: Sequence[Recipient]) -> dict[str, object]:
+    """Write a rule into `creation_rules: []`; return what it says."""
+    keys = {kind.value: values for kind, values in by_kind(recipients).items()}
+    block = [f"path_regex: {scalar(pattern)}", "    key_groups:"]
+    lead = "      - "
+    for kind, values in keys.items():
+        names = (editor.word(value, editor.rules.start) or scalar(value) for value in values)
+        block += [f"{lead}{kind}:", *(f"          - {name}" for name in names)]
+        lead = "        "
+    insert(editor, editor.rules, 0, editor.newline.join(block))
+    return {"path_regex": pattern, "key_groups": [keys]}
 
 
 def _is_apart(editor: RulesText, items: Sequence[Node]) -> bool:

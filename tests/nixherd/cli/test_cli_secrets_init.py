@@ -78,6 +78,33 @@ def test_a_new_fleet_begins(secrets: Any, fleet: Path) -> None:
     assert (again.status, again.json["changed"]) == (0, False)
 
 
+def test_where_nothing_is_declared_yet_the_people_are_written(
+    secrets: Any, fleet: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """And the first host with a secret gets the first rule, which the last one takes with it."""
+    empty(fleet)
+    (fleet / "flake.nix").write_text(FLAKE.replace('!= "dev"', '!= "nobody"'))
+    git(fleet, "commit", "-qam", "nothing is declared")
+    done = secrets("init", "--name", "me", "--json")
+    assert (done.status, done.json["files"]) == (0, ["secrets/.sops.yaml"]), done.err
+    begun = (fleet / "secrets" / ".sops.yaml").read_text()
+    assert begun.endswith(f"keys:\n  # People.\n  - &me {key('other').recipient}\n\ncreation_rules: []\n")
+    again = secrets("init", "--name", "me", "--json")
+    assert (again.status, again.json["changed"]) == (0, False), again.err
+    status = secrets("status", "--json")
+    assert (status.status, status.json["files"]) == (0, []), status.err
+    file = tmp_path / "me.pub"
+    file.write_text(f"{key('admin').public}\n")
+    words = ("web", "--vmid", "150", "--offline", "--no-eval", "--key-file", str(file), "--state-version", "25.11")
+    run(["--fleet", str(fleet), "new", *words, "--secret", "token", "--commit", "--yes", "--json"])
+    assert '"commit"' in capfd.readouterr().out
+    assert recipients(fleet) == {"web.yaml": {"other"}}
+    leaving = ("retire", "web", "--keep-vm", "--remove-secrets", "--yes")
+    assert run(["--fleet", str(fleet), *leaving]) == 0, capfd.readouterr()
+    assert recipients(fleet) == {}
+    assert (fleet / "secrets" / ".sops.yaml").read_text() == begun
+
+
 def test_somebody_elses_secrets_are_named_and_stay_until_they_may_go(secrets: Any, fleet: Path) -> None:
     before = contents(fleet)
     refused = secrets("init", "--name", "me")

@@ -256,11 +256,24 @@ creation_rules:
     assert added == f"creation_rules:\n- path_regex: ^web\\.yaml$\n  age: {admin}\n- age: {admin}"
 
 
+def test_the_first_rule_comes_and_the_last_goes() -> None:
+    """What `nixherd secrets init` begins with where nothing is declared yet."""
+    text = f"keys:\n  - &me {ADMIN}\n\ncreation_rules: []\n"
+    rule = "  - path_regex: ^web\\.yaml$\n    key_groups:\n      - age:\n          - *me\n"
+    with_rule = text.replace(" []", "") + rule
+    assert add_rule(text, "web.yaml", [key("admin").age], comment="web's own.") == with_rule
+    crlf = [each.replace("\n", "\r\n") for each in (text, with_rule)]
+    assert add_rule(crlf[0], "web.yaml", [key("admin").age], comment="") == crlf[1]
+    two = add_rule(with_rule, "db.yaml", [key("admin").age, key("doc1").age], comment="")
+    assert two == with_rule + rule.replace("web", "db") + f"          - {DOC1}\n"
+    assert [remove_rules(with_rule, [1]), remove_rules(two, [1, 2])] == [text, text]
+
+
 def test_what_cannot_be_given_a_rule_is_said_with_the_rule() -> None:
     admin = key("admin").recipient
     for text in (
         f"creation_rules: [{{age: {admin}}}]",
-        "creation_rules: []",
+        "creation_rules: [] # none yet",
         f"creation_rules:\n  - {{age: {admin}}}\n",
     ):
         with pytest.raises(CannotEdit, match=rf"by hand: path_regex: \^web\\.yaml\$, age: {admin}"):
