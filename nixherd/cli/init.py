@@ -4,7 +4,7 @@ import getpass
 import os
 import platform
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,20 +17,19 @@ from nixherd.base.files import expanded, fleet_root
 from nixherd.base.names import many
 from nixherd.base.ssh_keys import parse_authorized_key
 from nixherd.cli.front import Front, pass_front
+from nixherd.cli.init_guests import Ask, Hypervisor, Place, place_of
 from nixherd.cli.output import ask, narrate, progress
 from nixherd.cli.parameters import VMID, dry_run_option, json_option, yes_option
 from nixherd.fleet.load import load_fleet
-from nixherd.fleet.models import FLAKE, HOSTS, NIXHERD, NOTHING, Endpoint, Fleet
+from nixherd.fleet.models import FLAKE, HOSTS, NIXHERD
 from nixherd.trust.new.directory import Beginning, Found, beginning, look_into, require_new, write_new
 from nixherd.trust.new.fleet import SYSTEMS, TIME_ZONE, SmallFleet, before
 from nixherd.trust.new.host import name_problem
 from nixherd.trust.new.request import Request, decide
 
 _RELEASE = "25.11"
-_OF_A_NEW_ONE = ("host", "system", "time_zone", "device", "vmid", "proxmox", "node", "storage")
-_NODE = "pve"
-_STORAGE = "local-lvm"
-Ask = Callable[..., str]
+_OF_A_VM = ("vmid", "proxmox", "fingerprint", "node", "storage", "template", "pool")
+_OF_A_NEW_ONE = ("host", "system", "time_zone", "device", *_OF_A_VM)
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,11 @@ class _Plan:
 )
 @click.option("--vmid", type=VMID, help="With --vm: its VMID; else the first free one from 100.")
 @click.option("--proxmox", metavar="HOST", help="With --vm: the hypervisor's API; else the token's server.")
+@click.option("--fingerprint", metavar="SHA256", help="With --vm: its certificate's, as `pvenode cert info` shows it.")
 @click.option("--node", metavar="NODE", help="With --vm: where guests are made.")
-@click.option("--storage", metavar="STORAGE", help="With --vm: where their disks are made.")
+@click.option("--storage", metavar="STORAGE", help="With --vm: where their disks are made; else the template's.")
+@click.option("--template", type=VMID, help="With --vm: what they are cloned from; else the only one that there is.")
+@click.option("--pool", metavar="POOL", help="With --vm: what they are made in; else the only one that the token may.")
 @dry_run_option
 @yes_option
 @json_option
@@ -77,17 +79,17 @@ def init(ctx: click.Context, front: Front, /, place: str | None, **options: Any)
     directory = fleet_root(place or ctx.find_root().params.get("fleet") or ".")
     front.fleet_path, front.guarded = str(directory), False
     found = look_into(directory)
-    guests, unknown = _guests(front)
-    narrate([*found.lines(), *_guest_lines(guests), *(f"unknown: {line}" for line in unknown)])
+    seen = Hypervisor.of(front)
+    narrate([*found.lines(), *seen.lines(), *(f"unknown: {line}" for line in seen.unknown)])
     if found.is_fleet:
         plan = _existing(found, options)
     else:
-        plan = _small(front, found, options, guests)
+        plan = _small(front, found, options, seen)
     require_new(directory, plan.files)
     document: dict[str, Any] = {
         "directory": str(directory), "flake": FLAKE in found.files, "outputs": dict(found.outputs),
-        "hosts_nix": found.hosts_nix, "sops": list(found.sops), "guests": guests, "hosts": list(plan.hosts),
-        "unknown": [*found.unknown, *unknown], "notes": list(plan.notes), "next": list(plan.next), **plan.document,
+        "hosts_nix": found.hosts_nix, "sops": list(found.sops), "guests": seen.guests, "hosts": list(plan.hosts),
+        "unknown": [*found.unknown, *seen.unknown], "notes": list(plan.notes), "next": list(plan.next), **plan.document,
     }  # fmt: skip
     if front.dry_run or not plan.files:
         _report(front, document, plan, None)
@@ -110,6 +112,8 @@ def _existing(found: Found, options: Mapping[str, Any]) -> _Plan:
     steps: tuple[tuple[str, ...], ...] = (("new", "NAME", "--dry-run"), ("hosts",), ("check",))
     if host is not None:
         steps = (("hosts",), ("trust", host) if unpinned else ("check",), ("plan", host))
+    if host is not None and unpinned and (vm := fleet.vm_of(host) if fleet else None) and vm.may_change:
+        steps = (("hosts",), ("provision", host, "--dry-run"), ("provision", host))
     notes = list(begun.notes)
     if unused := [f"--{name.replace('_', '-')}" for name in _OF_A_NEW_ONE if options[name]]:
         notes.append(f"{', '.join(unused)}: not used, as this is a fleet already; `nixherd new` adds a host")
@@ -122,11 +126,11 @@ def _existing(found: Found, options: Mapping[str, Any]) -> _Plan:
     return _Plan(files, hosts, tuple(notes), _commands(found, *steps), {"fields": fields})
 
 
-def _small(front: Front, found: Found, options: Mapping[str, Any], guests: Sequence[Mapping[str, Any]] | None) -> _Plan:
+def _small(front: Front, found: Found, options: Mapping[str, Any], seen: Hypervisor) -> _Plan:
     if found.files:
         what = f"{found.directory}: it has {', '.join(found.files)} and neither {FLAKE} nor {HOSTS}"
         raise Usage(f"{what}; write a flake around that, or name an empty directory")
-    for option in ("vmid", "proxmox", "node", "storage"):
+    for option in _OF_A_VM:
         if options[option] is not None and not options["is_vm"]:
             raise Usage(f"--{option}: is for a VM; add --vm, or leave it out")
     question = partial(ask, quiet=front.yes)
@@ -139,36 +143,62 @@ def _small(front: Front, found: Found, options: Mapping[str, Any], guests: Seque
         raise Usage(f"--time-zone {zone}: is not a time zone; write one such as Europe/Berlin")
     machine = platform.machine()
     usual = next((system for system in SYSTEMS if system.startswith(f"{machine}-")), SYSTEMS[0])
-    endpoint = _endpoint(front, options, question, guests) if options["is_vm"] else None
-    fleet = before(found.directory, endpoint)
-    is_vm = endpoint is not None
-    kind = {"size": "small", "range": None if options["vmid"] else "production"} if is_vm else {"bare_metal": True}
+    place = place_of(seen, options, question) if options["is_vm"] else None
+    fleet = before(found.directory, place.endpoint, place.template) if place else before(found.directory)
+    kind: dict[str, Any] = {"bare_metal": True}
+    if place is not None:
+        kind = {"size": "small", "range": None if options["vmid"] else "production", "pool": place.pool}
     given = {each: options[each] for each in ("vmid", "device", "state_version")}
     given |= {"user": user, "alias": name, "purpose": "", "home": False, "sudo_passwordless": user != "root"}
     request = Request(name, key_lines=_keys(options["key_files"], question), **kind, **given)
-    is_asked = guests is not None and options["proxmox"] is None  # the token's server is
-    host = decide(request, fleet, lambda: _client(front, fleet) if is_asked else None, lambda _: None, question)
-    small = SmallFleet(fleet.id, host, options["system"] or usual, zone, endpoint)
-    notes = [f"sudo asks {user} for no password: a key alone logs in"] if user != "root" else []
-    notes.append(f"the flake was not evaluated: that fetches its inputs; `{_commands(found, ('build', name))[0]}` does")
-    notes.append("in a git repository a flake has what git knows alone: git add")
+    client = partial(seen.connected, fleet) if place and place.is_seen else lambda: None
+    host = decide(request, fleet, client, lambda _: None, question)
+    small = SmallFleet(
+        fleet.id,
+        host,
+        options["system"] or usual,
+        zone,
+        fleet.endpoint,
+        fleet.template,
+        bool(place and place.has_template),
+    )
+    notes = [*(place.notes if place else ())]
+    notes += [f"sudo asks {user} for no password: a key alone logs in"] if user != "root" else []
     if host.guest is not None and host.guest.free is None:
         notes.append(f"whether another guest has VMID {host.guest.vmid} is unknown")
-    steps: tuple[tuple[str, ...], ...] = (
-        ("template", "create", "--dry-run"),
-        ("provision", name, "--dry-run"),
-        ("provision", name),
-    )
-    if not is_vm:
-        steps = (("build", name), ("install", name, "--dry-run"), ("install", name))
-    elif not front.token_path.exists():
-        steps = (("token", "add"), *steps[:2])
-    return _Plan(small.files(), (name,), tuple(notes), _commands(found, *steps), {"system": small.system})
+    notes.append("the flake was not evaluated: that fetches its inputs, as `nix flake lock` does")
+    notes.append("a flake in a git repository has what git knows alone, and nixherd deploys what is committed")
+    return _Plan(small.files(), (name,), tuple(notes), _next(found, name, place), {"system": small.system})
+
+
+def _next(found: Found, name: str, place: Place | None) -> tuple[str, ...]:
+    """The commands after a small fleet was written; the first makes a commit of it, with its inputs locked."""
+    begin = "" if _is_in_git(found.directory) else "git init && "
+    begin += "git add . && nix flake lock && git add . && git commit -m 'A fleet'"
+    if not _is_here(found.directory):
+        begin = f"cd {shlex.quote(str(found.directory))} && {begin}"
+    if place is None:
+        steps: tuple[tuple[str, ...], ...] = (("install", name, "--dry-run"), ("install", name))
+    elif not place.is_seen:
+        steps = (("token", "add"), ("provision", name, "--dry-run"))
+    elif not place.has_template:
+        steps = (("template", "create", "--from", "IMAGE.qcow2"), ("provision", name, "--dry-run"))
+    else:
+        steps = (("provision", name, "--dry-run"), ("provision", name))
+    return (begin, *_commands(found, *steps))
+
+
+def _is_here(directory: Path) -> bool:
+    return os.path.realpath(Path.cwd()) == str(directory)
+
+
+def _is_in_git(directory: Path) -> bool:
+    """Whether a repository is there, or around it."""
+    return any((each / ".git").exists() for each in (directory, *directory.parents))
 
 
 def _commands(found: Found, *steps: tuple[str, ...]) -> tuple[str, ...]:
-    here = os.path.realpath(Path.cwd()) == str(found.directory)
-    words = ("nixherd",) if here else ("nixherd", "--fleet", str(found.directory))
+    words = ("nixherd",) if _is_here(found.directory) else ("nixherd", "--fleet", str(found.directory))
     return tuple(shlex.join((*words, *step)) for step in steps)
 
 
@@ -199,65 +229,6 @@ def _time_zone() -> str:
     """This machine's; UTC where that cannot be told."""
     _, _, zone = os.path.realpath("/etc/localtime").partition("/zoneinfo/")
     return zone if TIME_ZONE.fullmatch(zone) else "UTC"
-
-
-# The hypervisor
-
-
-def _endpoint(
-    front: Front, options: Mapping[str, Any], question: Ask, guests: Sequence[Mapping[str, Any]] | None
-) -> Endpoint:
-    from nixherd.proxmox.token import Server, Token
-
-    server = None
-    if front.token_path.exists():
-        server = Token.read(front.token_path).server
-    given = options["proxmox"] or question("--proxmox", "The hypervisor's API", str(server) if server else None)
-    try:
-        named = Server.parse(given)
-    except ValueError as error:
-        raise Usage(f"--proxmox: {error}; write its name or address") from None
-    is_the_tokens = server is not None and (named.host, named.port) == (server.host, server.port)
-    nodes = sorted({str(each["node"]) for each in guests or ()})
-    node = options["node"] or question("--node", "The node that guests are made on", nodes[0] if nodes else _NODE)
-    storage = options["storage"] or question("--storage", "The storage for their disks", _STORAGE)
-    fingerprint = server.fingerprint if server is not None and is_the_tokens else None
-    return Endpoint(named.host, node, storage, port=named.port, fingerprint=fingerprint)
-
-
-def _client(front: Front, fleet: Fleet) -> Any:
-    from nixherd.proxmox.client import connect
-    from nixherd.proxmox.guard.policy import Policy
-    from nixherd.proxmox.token import Token
-
-    assert fleet.endpoint is not None
-    return connect(fleet.endpoint, Policy.from_fleet(fleet), Token.read(front.token_path))
-
-
-def _guests(front: Front) -> tuple[list[dict[str, Any]] | None, list[str]]:
-    """List the guests of the token's server; None without a token, or where that is unknown, and a line about it."""
-    if not front.token_path.exists():
-        return None, []
-    from nixherd.proxmox.token import Token
-
-    try:
-        server = Token.read(front.token_path).server
-        endpoint = Endpoint(server.host, "", port=server.port, fingerprint=server.fingerprint)
-        client = _client(front, Fleet(str(front.directory), "", NOTHING, endpoint=endpoint))
-        rows = [
-            {"vmid": each.vmid, "name": each.name, "kind": str(each.type), "node": each.node, "status": each.status}
-            for each in client.resources()
-        ]
-    except FleetError as error:
-        return None, [f"guests of the hypervisor: {str(error).splitlines()[0]}"]
-    return sorted(rows, key=lambda row: row["vmid"]), []
-
-
-def _guest_lines(guests: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    if guests is None:
-        return []
-    names = ", ".join(f"{each['vmid']} {each['name']}" for each in guests)
-    return [f"the hypervisor: {names or 'no guest that the token may see'}"]
 
 
 # Writing

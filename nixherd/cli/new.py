@@ -1,5 +1,6 @@
 """`nixherd new`: scaffold a new host: its files, entries and secrets, all or none."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -220,19 +221,23 @@ def _report(front: Front, done: Scaffold, published: Done | None, altered: Seque
 
 
 def _next(front: Front, host: NewHost, *, committed: bool) -> list[str]:
-    steps = [] if committed else [f"look at it and commit it: git -C {front.root} commit -a"]
+    """What people would type next, as they would: in the fleet's directory, or with --fleet."""
+    is_here = Path.cwd().resolve() == front.root
+    git = ("git",) if is_here else ("git", "-C", str(front.root))
+    nixherd = ("nixherd",) if is_here else ("nixherd", "--fleet", str(front.root))
+    steps = []
+    if not committed:
+        steps.append(f"look at it and commit it: {shlex.join((*git, 'commit', '--all'))}")
     if host.secrets:
-        steps.append(f"secrets have random values; put yours there: nixherd secrets edit {host.id}.yaml")
-    match host.kind:
-        case Kind.VM:
-            steps.append(f"then: pyinfra inventory.py deploys/provision.py --limit {host.id}")
-        case Kind.CONTAINER:
-            steps.append(f"then: nixherd vm clone {host.id}")
-        case Kind.METAL:
-            steps.append(f"then: pyinfra inventory.py deploys/install.py --limit {host.id} (docs/provisioning.md)")
-        case Kind.HOME:
-            steps.append(f"then pin the machine's host key as publicKey, and: nixherd deploy {host.id}")
-    return steps
+        edit = shlex.join((*nixherd, "secrets", "edit", f"{host.id}.yaml"))
+        steps.append(f"secrets have random values; put yours there: {edit}")
+    words = {
+        Kind.VM: ("provision", host.id),
+        Kind.CONTAINER: ("vm", "clone", host.id),
+        Kind.METAL: ("install", host.id),
+    }
+    then = shlex.join((*nixherd, *words.get(host.kind, ("deploy", host.id))))
+    return [*steps, f"then {'pin its host key as publicKey, and' if host.kind is Kind.HOME else 'run'}: {then}"]
 
 
 def _keys_in(file: str) -> list[str]:

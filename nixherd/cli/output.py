@@ -60,7 +60,9 @@ def ask(
     if default is not None and (quiet or not is_terminal(sys.stdin)):
         return default
     if not is_terminal(sys.stdin):
-        raise Usage(f"{option}: missing ({question[0].lower()}{question[1:]}), and it cannot ask without a terminal")
+        known = f": {', '.join(choices)}" if choices else ""
+        what = f"{question[0].lower()}{question[1:]}{known}"
+        raise Usage(f"{option}: missing ({what}), and it cannot ask without a terminal")
     narrate(f"  {choice:8}{meaning}" for choice, meaning in (choices or {}).items())
     kind = click.Choice(list(choices)) if choices else str
     answer: str = click.prompt(

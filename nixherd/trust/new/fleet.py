@@ -18,6 +18,7 @@ from nixherd.trust.new.scaffold import guest_entry, host_entry, render_files
 COMMON = "common.nix"
 SYSTEMS = ("x86_64-linux", "aarch64-linux")
 TIME_ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+){0,2}")
+_TRIALS = 99  # VMIDs above the template's, under which it is tried
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 _FIRST = "# Every machine of the fleet, once. {}\n{{\n}}\n"
 _KEY_COMES = "publicKey is pinned by nixherd when a machine is installed, or by `nixherd trust`."
@@ -25,13 +26,18 @@ _KEY_COMES = "publicKey is pinned by nixherd when a machine is installed, or by 
 
 @dataclass(frozen=True, slots=True)
 class SmallFleet:
-    """`system` is the host's, as `aarch64-linux`. Without an endpoint there are no guests."""
+    """`system` is the host's, as `aarch64-linux`. Without an endpoint there are no guests.
+
+    `has_template`: the template is there; else there are VMIDs to try one under.
+    """
 
     id: str
     host: NewHost
     system: str
     time_zone: str
     endpoint: Endpoint | None = None
+    template: Template | None = None
+    has_template: bool = False
 
     def files(self) -> dict[str, bytes]:
         """The contents of all its files, by path from its directory; the flake, which makes it a fleet, comes last."""
@@ -62,14 +68,23 @@ def _values(small: SmallFleet) -> Mapping[str, Any]:
         "fingerprint": quoted.get("fingerprint"),
         "port": None if endpoint.port == DEFAULT_PORT else endpoint.port,
     }
-    return {**values, "fleet": nix_string(small.id), "endpoint": quoted}
+    template = small.template
+    assert template is not None, "guests are cloned from it"
+    model = {"vmid": template.vmid, "node": nix_string(template.node) if template.node else None}
+    return {
+        **values,
+        "fleet": nix_string(small.id),
+        "endpoint": quoted,
+        "template": {**model, "is_there": small.has_template},
+        "trials": None if small.has_template else {"start": template.vmid, "end": template.vmid + _TRIALS},
+    }
 
 
-def before(directory: Path, endpoint: Endpoint | None) -> Fleet:
+def before(directory: Path, endpoint: Endpoint | None = None, template: Template | None = None) -> Fleet:
     """The fleet that a directory without one is, to decide of its first host by."""
     name = directory.name.lower()
     fleet_id = name if is_a(HOST_ID, name) else DEFAULT_FLEET_ID
     if endpoint is None:
         return Fleet(str(directory), fleet_id, NOTHING)
     ranges = (VmidRange("production", 100, 199),)
-    return Fleet(str(directory), fleet_id, NOTHING, endpoint=endpoint, template=Template(9000), ranges=ranges)
+    return Fleet(str(directory), fleet_id, NOTHING, endpoint=endpoint, template=template, ranges=ranges)

@@ -212,7 +212,7 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(
 def parts() -> dict[str, Path]:
     """The stand-ins of the inputs, before a test has a cache of its own."""
     return {name: stand_ins() / place / name for name, place in (
-        ("nixpkgs", ""), ("disko", "inputs"), ("nixos-images", "inputs")
+        ("nixpkgs", ""), ("disko", "inputs"), ("sops-nix", "inputs"), ("nixos-images", "inputs")
     )}  # fmt: skip
 
 
@@ -298,7 +298,7 @@ def test_the_tokens_server_is_asked_for_its_guests(
     done = init(flake.directory, "--json")
     assert (done.status, done.json["guests"]) == (0, None)
     [unknown] = done.json["unknown"]
-    assert unknown.startswith("guests of the hypervisor: token file ")
+    assert unknown.startswith("the hypervisor: token file ")
 
 
 def test_a_flake_that_cannot_be_read_is_unknown(init: Init, flake: Counted) -> None:  # noqa: F811
