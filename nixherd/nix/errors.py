@@ -304,7 +304,8 @@ def _of_missing_path(error: LoggedError, fleet: Fleet) -> Explanation | None:
     what = fleet.readable(_one_line(error.message))
     if owner := fleet.input_of(path):
         return Explanation(place, f"the input {owner[0]} has no {owner[1]}", _DEFAULT if place else "")
-    if path.startswith("/") and (copy is None or not fleet.is_copied_to(copy[0])):
+    is_ours = copy is not None and (fleet.is_copied_to(copy[0]) or fleet.is_its_flake(path[copy.end() :]))
+    if path.startswith("/") and not is_ours:
         return Explanation(place, f"input {name}: {what}" if name else what, _DEFAULT if place else "")
     below = fleet.below(path[copy.end() :] if copy else path)
     place = place or fleet.literal(below) or Place(below)

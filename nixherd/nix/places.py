@@ -105,9 +105,16 @@ class Fleet:
         if self.input_of(copy):
             return False
         flake = self.directory / "flake.nix"
-        relative = (os.path.relpath(flake, base) for base in self.bases)
-        copies = [f"{copy}{each}" for each in relative if Path(copy, each).exists()]
+        copies = [f"{copy}{each}" for each in self._flake_below if Path(copy, each).exists()]
         return not Path(copy).exists() or any(_is_same(each, flake) for each in copies)
+
+    def is_its_flake(self, path: str) -> bool:
+        """Tell whether a path in a tree would be the fleet's flake.nix, if that is a tree of its repository."""
+        return path in self._flake_below
+
+    @cached_property
+    def _flake_below(self) -> list[str]:
+        return [os.path.relpath(self.directory / "flake.nix", base) for base in self.bases]
 
     def submodule_of(self, path: str) -> str | None:
         """Return the git submodule that a path below the fleet's directory is in; Nix leaves those out."""

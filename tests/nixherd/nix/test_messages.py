@@ -90,6 +90,21 @@ def test_an_error_has_its_place_and_the_remedy_that_fits(shared: Shared, host: s
         shared.evaluator.evaluate((host,), host)
 
 
+@pytest.mark.parametrize("below", ["", "fl eet/"])
+def test_a_flake_that_git_does_not_know_yet_is_to_be_added(shared: Shared, tmp_path: Path, below: str) -> None:
+    """`git init` and nothing more: Nix sees an empty tree then."""
+    top = tmp_path / "new"
+    (top / below).mkdir(parents=True)
+    (top / below / "flake.nix").write_text(FLAKE)
+    run(["git", "init", "-q", str(top)])
+    new = Shared(replace(shared.fleet, path=str(top / below)), tmp_path / "token")
+    expected = (
+        rf"^flake\.nix: path '{below}flake\.nix' does not exist; `git add flake\.nix`, Nix sees only what git knows$"
+    )
+    with pytest.raises(FleetError, match=expected):
+        new.evaluator.evaluate(("web",), "web")
+
+
 def test_warnings_are_on_stderr_and_in_the_report_once_each_with_their_hosts(
     shared: Shared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
