@@ -13,7 +13,6 @@ put at its path later, a new clone for instance, has none.
 import hashlib
 import json
 import os
-import shlex
 import shutil
 import stat
 import time
@@ -28,6 +27,7 @@ from nixherd.base.errors import FAILURES, FleetError, Unforeseen
 from nixherd.base.files import TEMPORARY, lock, state_home, sync, write_whole
 from nixherd.base.terminal import worded
 from nixherd.fleet import tree as trees
+from nixherd.fleet.committable import require_committable_in
 from nixherd.fleet.git import Repository
 from nixherd.fleet.read_back import Committed
 from nixherd.fleet.tree import Temporary, Tree
@@ -96,26 +96,8 @@ class Changeset:
 
         Others may have such changes.
         """
-        if not paths:  # git would take none for all
-            return
-        if self.repository is None:
-            if commit:
-                remedy = "`git init` one, or say --no-commit (data commit=False)"
-                raise FleetError(f"{self.root}: is not in a git repository; {remedy}")
-            return
-        if dirty := self.repository.changed(paths):
-            more = f" (and {len(dirty) - 1} more)" if len(dirty) > 1 else ""
-            what = f"has changes that are not committed{more}; commit or undo them first"
-            raise FleetError(f"{self.root / dirty[0]}: {what}")
-        added = [path for path in paths if self.tree.stat(path) is None]
-        if added and (ignored := self.repository.ignored(added)):
-            raise FleetError(f"{self.root / ignored[0]}: git ignores it; it cannot be committed, see .gitignore")
-        if commit:
-            if unseen := self.repository.overlooked(paths):
-                how = "git update-index --no-assume-unchanged --no-skip-worktree"
-                what = f"git was told not to look at it, and would not commit it; `{how} {shlex.quote(unseen[0])}`"
-                raise FleetError(f"{self.root / unseen[0]}: {what}")
-            self.repository.require_able()
+        new = [path for path in paths if self.tree.stat(path) is None]
+        require_committable_in(self.root, self.repository, paths, new, commit=commit)
 
     def stage(self, path: str, content: bytes) -> None:
         """Put a file's new content there, with the mode of the old one."""

@@ -11,6 +11,7 @@ from nixherd.base.errors import FleetError, Refused, Usage
 from nixherd.base.names import flag_of, path_below
 from nixherd.base.ssh_keys import HOST_KEY_FILE, generate_ed25519, parse_public_key
 from nixherd.fleet.changeset import changing, interrupted
+from nixherd.fleet.committable import require_committable
 from nixherd.fleet.host_keys import HostKeys
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet, GuestType
@@ -48,6 +49,8 @@ def changed_files(
         steps = files.steps
         if interrupted(root):
             steps = ("finish what an interrupted run began to publish", *steps)
+        elif steps and not executing(host):  # a plan that could not be carried out is none
+            require_committable(root, files.paths, commit=_commits(host))
     if not steps:
         return NoChange("; ".join((otherwise, *files.notes)))
     return Change("; ".join(steps), partial(_publish, host, change, subject, before))
@@ -70,7 +73,7 @@ def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str, befor
             as_host=as_host(run, context_of(host).keys, host.data.host_id),
             rotate=flag_of("rotate_removed", host.data.get("rotate_removed", False)),
             give_up=flag_of("give_up", host.data.get("give_up", False)),
-            commit=flag_of("commit", host.data.get("commit", True)),
+            commit=_commits(host),
             say=host.log,
         )
     context_of(host).evaluator.forget()
@@ -80,6 +83,10 @@ def _publish(host: Host, change: Callable[[Wanted], Wanted], subject: str, befor
         host.log(f"wrote {path}")
     if done.commit:
         host.log(f"commit {done.commit}")
+
+
+def _commits(host: Host) -> bool:
+    return flag_of("commit", host.data.get("commit", True))
 
 
 def _message(host: Host, subject: str, files: Wanted) -> str:

@@ -76,6 +76,29 @@ def test_before_the_machine_exists(row: Rows, fleet: Path, shared: Shared, emula
     assert emulator.changes() == []
 
 
+@pytest.mark.parametrize("plan", [True, False])
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("hosts.nix", "fleet/hosts.nix: has changes that are not committed; commit or undo them first"),
+        (".git", "fleet: is not in a git repository; `git init` one, or say --no-commit (data commit=False)"),
+    ],
+)
+def test_what_could_not_be_committed_is_no_plan_either(
+    row: Rows, fleet: Path, shared: Shared, plan: bool, change: str, why: str
+) -> None:
+    if change == ".git":
+        (fleet / ".git").rename(fleet.parent / "git")
+    else:
+        (fleet / change).write_text(f"{(fleet / change).read_text()}# mine\n")
+    done = row(trust.enroll, plan=plan)
+    assert done.failed
+    assert why in done.said[-1]
+    assert recipients(fleet) == BEFORE
+    if change == ".git":
+        assert not row(trust.enroll, plan=True, data={"commit": False}).failed
+
+
 def test_a_message_and_no_commit_of_ones_own(row: Rows, fleet: Path) -> None:
     row(trust.enroll, data={"commit_message": "{{ host }}: {{ steps | length }} steps"})
     assert git(fleet, "log", "-1", "--format=%B").strip() == "dev: 7 steps"
