@@ -18,6 +18,7 @@ from nixherd.deploy.options import Engine, Goal, wave_label
 from nixherd.deploy.program import note_alone, trigger
 from nixherd.deploy.report import Outcome
 from nixherd.deploy.rollout import Built, Copied, Planned, PlannedToPull, ReachedToPull, Target
+from nixherd.locate.reach import Absent
 from nixherd.pyinfra_glue.engine import begin_rollout, builder_for, current, reached_ids
 from nixherd.pyinfra_glue.hosts import context_of, executing
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
@@ -27,7 +28,13 @@ from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 def reach() -> NoChange:
     """Begin a rollout: ask the machine what runs on it, in one round trip."""
     _, host_run = begin_rollout(host)
-    host_run.value = reached = planning.reach(host_run)
+    try:
+        host_run.value = reached = planning.reach(host_run)
+    except Absent as error:
+        if executing(host) or not host.data.get("makes_machines"):
+            raise
+        host_run.end(Outcome.PLANNED, f"{error.what}; what is deployed then is known when this run has made it")
+        return NoChange(f"{host_run.id} is deployed to when this run has made it: {error.what}")
     if isinstance(reached, ReachedToPull):
         return NoChange(f"{host_run.id} pulls its configuration itself, and is not asked")
     return NoChange(f"{host_run.id} runs {reached.running.current}")
@@ -37,8 +44,11 @@ def reach() -> NoChange:
 def evaluate() -> NoChange:
     """Compare what runs with what the flake says of the host; one evaluation for all that are reached."""
     rollout, host_run = current(host)
-    reached, evaluator = host_run.reached, context_of(host).evaluator
+    evaluator = context_of(host).evaluator
     planning.require_committed(evaluator.source, rollout, host_run)
+    if host_run.is_over:
+        return NoChange(f"{host_run.id}: {host_run.outcome}")
+    reached = host_run.reached
     host_run.value = planned = planning.plan(evaluator, rollout, host_run, reached, reached_ids(host))
     if isinstance(planned, Planned):
         has = f"{host_run.id} {planning.what_it_has(host_run.options, planned.reached.running)} already"

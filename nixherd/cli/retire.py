@@ -306,8 +306,8 @@ def _lines(plan: Plan, done: Done) -> Iterator[str]:
     for guest in plan.guests:
         yield from (f"{label}: {text}" for text in (*guest.steps, guest))
     rotated = len(retirement.change.rekeys)
-    keys = f"{many(rotated, 'secret file')} {'has a new data key' if rotated == 1 else 'have new data keys'}"
-    yield f"{label}: hosts.nix and the definitions are without it; {keys}"
+    keys = f"; {many(rotated, 'secret file')} {'has a new data key' if rotated == 1 else 'have new data keys'}"
+    yield f"{label}: hosts.nix and the definitions are without it{keys if rotated else ''}"
     if retirement.known:
         yield f"{label}: it knew what is in {', '.join(retirement.known)}: change the secrets themselves"
     if done.commit:

@@ -47,7 +47,8 @@ def require_committed(fleet: str, dirty: Sequence[str]) -> None:
     if dirty:
         more = f" (and {len(dirty) - 1} more)" if len(dirty) > 1 else ""
         raise FleetError(
-            f"{fleet}/{dirty[0]}: has changes that are not committed{more}; commit them, or say allow_dirty=true"
+            f"{fleet}/{dirty[0]}: has changes that are not committed{more}; commit them, or say --allow-dirty (data "
+            "allow_dirty=True)"
         )
 
 

@@ -78,6 +78,8 @@ def select(fleet: Fleet, names: Iterable[str], exclude: Iterable[str] = ()) -> l
 
 
 def _why_none(pattern: str, groups: Mapping[str, Collection[str]], option: str) -> str:
+    if not groups.get("all"):
+        return "the fleet has no host; `nixherd new NAME` adds one"
     if pattern in groups or pattern in GROUPS:
         return "no host of the fleet is in this group; nothing was done"
     if "," in pattern:

@@ -29,7 +29,7 @@ def require_place_for_secrets(host: Host, declared: Declared | None = None) -> N
         return
     others = [f"the fleet has {each}" for each in others_in(Layout.of(Path(fleet.path)).files)]
     if found := [*others, *_reasons(declared or _declared(host))]:
-        remedy = "make one (docs/secrets.md), or say secrets=none (--no-secrets) and look after them yourself"
+        remedy = "make one (`nixherd secrets init`), or say secrets=none (--no-secrets) and look after them yourself"
         raise FleetError(f"{host_id}: {'; '.join(found)}; and no {CONFIG} for sops exists; {remedy}")
 
 

@@ -69,7 +69,7 @@ def test_it_is_refused_and_what_there_is_is_named(
     assert (found.changed, found.failed) == (False, True)
     [line] = [line for line in found.said if "secrets=none" in line]
     assert line.startswith(
-        f"dev: {words}; and no .sops.yaml for sops exists; make one (docs/secrets.md), or say secrets=none"
+        f"dev: {words}; and no .sops.yaml for sops exists; make one (`nixherd secrets init`), or say secrets=none"
     )
     assert contents(fleet) == before
     done = row(trust.enroll, declared, secrets="none")

@@ -269,7 +269,7 @@ class Secrets:
         """Why a file of this path belongs to no store, and what to do."""
         if (place := self.submodule_of(path)) is not None:
             return f"is in {place}, a repository of its own (a submodule); nothing is changed there from here"
-        return f"no {CONFIG} is found from there upwards, to say who may decrypt it (docs/secrets.md)"
+        return f"no {CONFIG} is found from there upwards, to say who may decrypt it (`nixherd secrets init` begins one)"
 
     @cached_property
     def files(self) -> Mapping[str, SecretFile]:

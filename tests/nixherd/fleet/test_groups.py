@@ -129,6 +129,12 @@ def test_a_selection_of_nothing(pattern: str, message: str) -> None:
     assert str(caught.value) == message
 
 
+def test_a_fleet_without_a_host_says_so() -> None:
+    for pattern in ("*", "web"):
+        with pytest.raises(FleetError, match=r"--limit .*: the fleet has no host; `nixherd new NAME` adds one$"):
+            check_selection([pattern], {"all": []}, "--limit")
+
+
 def test_the_kinds_are_reserved() -> None:
     """Whatever groups_of calls a kind, validation keeps hosts from being called."""
     hosts = [_host("a"), _host("b", nixos=False), _host("c")]
