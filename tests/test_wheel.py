@@ -4,7 +4,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import sysconfig
 import tarfile
 import zipfile
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import nix_cli
+from tests import nix_cli, wheels
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (".py", ".nix", ".sh", ".j2")
@@ -43,11 +42,7 @@ def files_below(directory: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with both distributions; the wheel is built from the other one, without a network."""
-    directory = tmp_path_factory.mktemp("dist")
-    argv = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(directory), str(ROOT)]
-    done = subprocess.run(argv, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return directory
+    return wheels.build(tmp_path_factory.mktemp("dist")).parent
 
 
 @dataclass(frozen=True)
@@ -79,22 +74,8 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     place = tmp_path_factory.mktemp("installed")
     for name in ("home", "empty"):
         (place / name).mkdir()
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place / "venv"], check=True)
-    python = place / "venv/bin/python"
     [wheel] = built.glob("*.whl")
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        str(python),
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        str(wheel),
-    ]
-    subprocess.run(pip, check=True)
+    python = wheels.install(wheel, place / "venv")
     [site] = (place / "venv/lib").glob("python*/site-packages")
     # the dependencies; the links of an editable installation of the checkout there are not followed
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")

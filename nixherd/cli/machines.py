@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,9 +133,25 @@ def ssh(front: Front, host: str, data: Sequence[str]) -> int:
 
 def ways(front: Front, hosts: Sequence[str], data: Sequence[str]) -> tuple[Ended, dict[str, Mapping[str, Any]]]:
     """Find machines where they answer now: by host its `target`, `address` and the `config` that leads there."""
-    directory = front.run.state_directory / "ssh"
-    ended = run_for(front, [WAY, f"directory={json.dumps(str(directory))}"], hosts, data, dry=False)
+    place = json.dumps(str(_kept(front)))
+    ended = run_for(front, [WAY, f"directory={place}"], hosts, data, dry=False)
     return ended, {entry["host"]: entry for entry in ended.entries if "config" in entry}
+
+
+def _kept(front: Front) -> Path:
+    """Where the ways to machines are kept, for ssh."""
+    return front.run.state_directory / "ssh"
+
+
+def pinned_keys(front: Front) -> Path:
+    """Where each machine's pinned key is kept, for other programs."""
+    return _kept(front) / "pinned"
+
+
+def forget_ways(front: Front, host_id: str) -> None:
+    """Remove what is kept for ssh of a machine."""
+    shutil.rmtree(_kept(front) / host_id, ignore_errors=True)
+    (pinned_keys(front) / host_id.lower()).unlink(missing_ok=True)
 
 
 def only_one(front: Front, name: str) -> str:

@@ -13,6 +13,7 @@ from nixherd.base.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.base.names import HOST_ID, is_a, many
 from nixherd.base.terminal import say, worded
 from nixherd.cli.front import Front, pass_front
+from nixherd.cli.machines import forget_ways
 from nixherd.cli.output import Say, narrate, progress
 from nixherd.cli.parameters import (
     VMID,
@@ -286,6 +287,7 @@ def _forget(front: Front, host_id: str) -> None:
         return
     front.keys.forget(host_id)
     shutil.rmtree(front.run.state_of(host_id).directory, ignore_errors=True)
+    forget_ways(front, host_id)
 
 
 def _read_back(front: Front, plan: Plan, options: Options) -> None:

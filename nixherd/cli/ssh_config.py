@@ -10,7 +10,7 @@ from nixherd.base.files import write_whole
 from nixherd.base.terminal import say_text
 from nixherd.cli.flake import chosen
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.machines import ways
+from nixherd.cli.machines import pinned_keys, ways
 from nixherd.cli.output import narrate
 from nixherd.cli.parameters import data_option
 from nixherd.locate.reach import addresses
@@ -29,7 +29,7 @@ def ssh_config(front: Front, /, hosts: Sequence[str], find: bool, data: Sequence
     which hosts, on which port and with which key.
     """
     front.guarded = False
-    place = front.run.state_directory / "ssh" / "pinned"
+    place = pinned_keys(front)
     ids = chosen(front, hosts)
     front.complete(ids)
     found: dict[str, Any] = ways(front, ids, data)[1] if find and ids else {}

@@ -84,6 +84,10 @@ def test_a_host_leaves_with_all_that_was_its(retire: Any, fleet: Path, emulator:
     kept = state_home() / "homelab" / "dev" / "ssh_host_ed25519_key"
     kept.parent.mkdir(parents=True)
     kept.touch(0o600)
+    ways = [state_home() / "homelab/ssh" / name for name in ("dev/config", "pinned/dev", "dev2/config", "pinned/dev2")]
+    for way in ways:  # `nixherd ssh`, and `nixherd ssh-config`
+        way.parent.mkdir(parents=True, exist_ok=True)
+        way.touch()
     change(fleet, "hosts.nix", "# The fleet.", "# The fleet. But for dev2, web")
     before, count = contents(fleet), commits(fleet)
 
@@ -107,6 +111,7 @@ def test_a_host_leaves_with_all_that_was_its(retire: Any, fleet: Path, emulator:
     [backup] = emulator.root().volumes("prom", "local", content="backup", vmid=110)
     assert done.json["guests"] == [{"name": "dev", "vmid": 110, "fate": "destroyed", "backups": [backup.volid]}]
     assert done.json["known"] == [f"secrets/{name}" for name in COMMON]
+    assert [way.exists() for way in (kept, *ways)] == [False, False, False, True, True]
     assert commits(fleet) == count + 1
     assert git(fleet, "log", "-1", "--format=%s") == "fleet: dev retires\n"
     assert git(fleet, "status", "--porcelain") == ""
