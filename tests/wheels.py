@@ -1,5 +1,6 @@
 """A wheel as people install it: built, and in a venv of its own with what it declares to need, and nothing of ours."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,12 +16,29 @@ _SCRIPT = "#!{python}\nimport sys\nfrom {module} import {attr}\nsys.exit({attr}(
 
 
 def build(directory: Path) -> Path:
-    """The wheel, made of the source distribution that is put beside it; without a network."""
-    argv = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(directory), str(ROOT)]
+    """The wheel, made of the source distribution that is put beside it; without a network.
+
+    In a copy of the tree: a build makes files in it, which other tests, and another build, would come across.
+    """
+    source = directory / "source"
+    _copy_tree(source)
+    argv = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(directory), str(source)]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     [wheel] = directory.glob("*.whl")
     return wheel
+
+
+def _copy_tree(target: Path) -> None:
+    if not (ROOT / ".git").exists():
+        shutil.copytree(ROOT, target, symlinks=True, ignore=shutil.ignore_patterns(".*", "build"))
+        return
+    listing = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
+    for source in (ROOT / name for name in names if name and os.path.lexists(ROOT / name)):
+        place = target / source.relative_to(ROOT)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, place, follow_symlinks=False)
 
 
 def install(wheel: Path, venv: Path) -> Path:
