@@ -285,7 +285,7 @@ class Evaluator:
         if not isinstance(config, Evaluated):
             return config
         if config.verdict:
-            return FleetError(f"{self.path}/flake.nix: {why_another(config.host_id, config.verdict)}")
+            return FleetError(f"{self.path}/flake.nix: {why_another(config.host_id, config.verdict, config.system)}")
         return replace(
             config, revision=revision or config.configuration_revision, declared=self._placed(config.declared)
         )

@@ -60,9 +60,12 @@ _OTHER = {
 }
 
 
-def why_another(name: str, verdict: str) -> str:
-    """Say why what deploy-rs would deploy to this node is not the flake's system of its name (deploy_rs.nix)."""
+def why_another(name: str, verdict: str, platform: str | None = None) -> str:
+    """Say why what deploy-rs would deploy to this node is not the flake's system of its name (deploy_rs.nix).
+
+    `platform` is what it runs on, as `aarch64-linux`.
+    """
     system = f"{Output.SYSTEM}.{name}"
     what = _OTHER[verdict].format(system=system)
-    line = f"path = deploy-rs.lib.SYSTEM.activate.nixos self.{system};"
+    line = f"path = deploy-rs.lib.{platform or 'SYSTEM'}.activate.nixos self.{system};"
     return f'{Output.NODE}.{name}: {what}; write there: profiles.system = {{ user = "root"; {line} }};'

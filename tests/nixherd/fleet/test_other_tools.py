@@ -173,7 +173,7 @@ def test_what_deploy_rs_would_deploy_is_deployed_or_it_is_refused(flake: Counted
     ):
         with pytest.raises(FleetError) as caught:
             evaluator.evaluate(host_ids, host_id)
-        line = f"path = deploy-rs.lib.SYSTEM.activate.nixos self.nixosConfigurations.{host_id};"
+        line = f"path = deploy-rs.lib.aarch64-linux.activate.nixos self.nixosConfigurations.{host_id};"
         assert str(caught.value) == (
             f"{flake.directory}/flake.nix: deploy.nodes.{host_id}: {why}; write there: profiles.system = "
             f'{{ user = "root"; {line} }};'
