@@ -146,6 +146,11 @@ _KINDS = (
         "take the package out, or use another version of it",
     ),
     _Kind(r"Failed assertions:", "", is_placed=False),
+    _Kind(
+        r"access to absolute path '([^']+)' is forbidden in pure ",
+        "a flake sees its own files alone: copy it into the repository, `git add` it there, and import that",
+    ),
+    _Kind(r"cannot look up '<([^>]+)>' in pure ", "a flake has no NIX_PATH: make {0} one of its inputs, and use that"),
     _Kind(r"The option `(.+?)' (?:was accessed|is used) but (?:has no value|not) defined", "give it a value"),
 )
 
@@ -231,7 +236,10 @@ def _input_of(error: LoggedError, fleet: Fleet) -> str | None:
 
 
 def _summary(message: str) -> str:
-    """Return one line without nixpkgs' ways to allow a package, which all depend on how Nix is called."""
+    """Return one line without nixpkgs' ways to allow a package, and Nix's to evaluate anything: they all depend on how
+    Nix is called.
+    """
+    message = message.replace(" (use '--impure' to override)", "")
     return _one_line(re.split(r"\n\s*(?:a\) To temporarily|You can install it anyway|See also https?://)", message)[0])
 
 

@@ -254,6 +254,15 @@ REMEDIES = {
     "changed": ("mismatch in field 'narHash' of input '{}', got '{}'", "`nix flake update` that input if it is meant"),
     "hash": ("hash mismatch in file downloaded from 'x'", "; write the hash that it got, if this change is meant"),
     "assertions": ("\nFailed assertions:\n- set x", " cannot evaluate the fleet: Failed assertions: - set x"),
+    "a file of the machine": (
+        "access to absolute path '/etc/nixos' is forbidden in pure evaluation mode (use '--impure' to override)",
+        "in pure evaluation mode; a flake sees its own files alone: copy it into the repository, `git add` it there, "
+        "and import that",
+    ),
+    "NIX_PATH": (
+        "cannot look up '<nixpkgs>' in pure evaluation mode (use '--impure' to override)",
+        "in pure evaluation mode; a flake has no NIX_PATH: make nixpkgs one of its inputs, and use that",
+    ),
     "unset": ("The option `x' was accessed but has no value defined.", "; give it a value"),
     "insecure": ("package 'x' because it is marked as insecure", "(nixpkgs.config.permittedInsecurePackages)"),
     "unknown": ("a kind of error that nobody knows", " cannot evaluate the fleet: a kind of error that nobody knows"),
