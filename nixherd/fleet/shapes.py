@@ -1,8 +1,10 @@
-"""What a flake says of hosts in the words of deploy-rs and colmena, in ours; and what of it is not kept. Pure.
+"""What a flake says of hosts in the words of deploy-rs, colmena and clan, in ours; and what of it is not kept. Pure.
 
-Formats: deploy-rs's README ("Generic settings", `deploy.nodes`), colmena's manual ("Deployment options").
+Formats: deploy-rs's README ("Generic settings", `deploy.nodes`), colmena's manual ("Deployment options"), clan's
+reference (clan.core.networking).
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +35,8 @@ _OF_HIVES = {
     "privilegeEscalationCommand": (["sudo", "-H", "--"], _ROOT),
     "replaceUnknownProfiles": (True, "nixherd replaces whatever system runs, and shows what changes"),
 }
+# An address of IPv6 has colons of its own, and brackets where a port follows.
+_PLACE = re.compile(r"\[(?P<bracketed>[^]]+)\](?::(?P<port6>[0-9]{1,9}))?|(?P<host>[^:]+)(?::(?P<port>[0-9]{1,9}))?")
 _SSH = "the way to a machine, and the keys to log in with, are those of your ssh_config; write it there"
 
 
@@ -68,7 +72,7 @@ def _together(names: Sequence[str]) -> str:
 
 
 def told(shape: Any, name: str) -> Told:
-    """What deploy_rs.nix or colmena.nix gave for a host of this name in the flake.
+    """What deploy_rs.nix, colmena.nix or details.nix gave for a host of this name in the flake.
 
     FleetError, a line, for what is wrong or would not be deployed as the other tool does.
     """
@@ -76,7 +80,7 @@ def told(shape: Any, name: str) -> Told:
         return Told()
     try:
         [(tool, values)] = shape.items()
-        read = {"deploy-rs": _deploy_rs, "colmena": _colmena}[tool]
+        read = {"deploy-rs": _deploy_rs, "colmena": _colmena, "clan": _clan}[tool]
         return read(values, name)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise FleetError(f"what another tool is told of {name} came out as something unexpected ({error!r})") from error
@@ -141,6 +145,26 @@ def _colmena(values: Mapping[str, Any], name: str) -> Told:
         if key in values and values[key] != usual
     )
     return Told(entry, (*left, *changed), nowhere)
+
+
+def _clan(values: Mapping[str, Any], name: str) -> Told:
+    """Where clan deploys to: `user@host:port?SSH_OPTION=VALUE&…`."""
+    at = f"{Output.SYSTEM}.{name}.config.clan.core.networking"
+    if not isinstance(text := values["targetHost"], str):
+        raise FleetError(f"{FLAKE}: {at}.targetHost: is {nix_type(text)}; write a string, such as root@web.example.org")
+    target, _, options = text.partition("?")
+    user, is_split, place = target.rpartition("@")
+    match = _PLACE.fullmatch(place)
+    host, port = (match["bracketed"] or match["host"], match["port6"] or match["port"]) if match else (place, None)
+    entry: dict[str, Any] = {"addresses": [_sound(f"{at}.targetHost", "addresses", host, is_one=True)]}
+    if is_split:
+        entry["user"] = _sound(f"{at}.targetHost", "user", user)
+    if port:
+        entry["port"] = _sound(f"{at}.targetHost", "port", int(port))
+    left = [Unkept(f"{at}.targetHost", f"{shown(options)[1:-1]}: {_SSH}", (name,))] if options else []
+    if values["buildHost"] is not None:
+        left.append(Unkept(f"{at}.buildHost", "where a system is built is said by buildOn or build_on", (name,)))
+    return Told(entry, left)
 
 
 def _with_options(

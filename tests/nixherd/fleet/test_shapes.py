@@ -13,6 +13,7 @@ from tests.nixherd.fleet.test_completing import NOTHING, read
 from tests.nixherd.fleet.test_from_flake import KEY, findings, fleet
 
 IN_HIVE = "colmenaHive.nodes.web.config.deployment"
+IN_CLAN = "nixosConfigurations.web.config.clan.core.networking"
 
 
 def node(hostname: Any = None, *levels: dict[str, Any]) -> Any:
@@ -41,6 +42,24 @@ def test_a_node_in_our_words() -> None:
         },
     )
     assert told(node(), "web") == told(None, "web") == Told()
+
+
+def clan(target: Any, build: Any = None) -> Any:
+    return {"clan": {"targetHost": target, "buildHost": build}}
+
+
+@pytest.mark.parametrize(
+    ("target", "entry"),
+    [
+        ("web.example.org", {"addresses": ["web.example.org"]}),
+        ("al@10.0.0.5:2222", {"addresses": ["10.0.0.5"], "user": "al", "port": 2222}),
+        ("root@[fe80::1]:22", {"addresses": ["fe80::1"], "user": "root", "port": 22}),
+        ("fe80::1", {"addresses": ["fe80::1"]}),
+        ("root@h?IdentityFile=/x&StrictHostKeyChecking=no", {"addresses": ["h"], "user": "root"}),
+    ],
+)
+def test_a_machine_of_clan_in_our_words(target: str, entry: dict[str, Any]) -> None:
+    assert told(clan(target), "web").entry == entry
 
 
 def test_a_deployment_in_our_words() -> None:
@@ -73,6 +92,10 @@ def test_a_deployment_in_our_words() -> None:
             ),
             [],
         ),
+        (
+            clan("root@h?IdentityFile=/x", "root@b"),
+            [f"{IN_CLAN}.targetHost: IdentityFile=/x: ", f"{IN_CLAN}.buildHost: "],
+        ),
     ],
 )  # fmt: skip
 def test_what_is_not_kept_is_named(shape: Any, attributes: list[str]) -> None:
@@ -103,6 +126,11 @@ def test_what_is_not_kept_is_named(shape: Any, attributes: list[str]) -> None:
         (hive(targetPort="22"), f"{IN_HIVE}.targetPort: is a string, not an integer; "),
         (hive(tags="a"), f"{IN_HIVE}.tags: is not a list of tags; "),
         (hive(buildOnTarget=1), f"{IN_HIVE}.buildOnTarget: is an integer, not a boolean; "),
+        (clan(5), f"{IN_CLAN}.targetHost: is an integer; write a string, such as root@web.example.org"),
+        (clan("-oProxyCommand=x"), f"{IN_CLAN}.targetHost: '-oProxyCommand=x' is "),
+        (clan("a b@h"), f"{IN_CLAN}.targetHost: 'a b' is not a user name; "),
+        (clan("h:70000"), f"{IN_CLAN}.targetHost: 70000 is not a port; "),
+        (clan("h:x"), f"{IN_CLAN}.targetHost: "),
     ],
 )  # fmt: skip
 def test_what_is_wrong_or_would_be_deployed_otherwise_is_one_line(shape: Any, line: str) -> None:
@@ -117,7 +145,7 @@ def test_a_raw_hive_is_named_as_it_stands_there() -> None:
         told(hive(place="colmena", targetPort=0), "web")
 
 
-@pytest.mark.parametrize("shape", [5, {"x": {}}, {"a": 1, "b": 2}, {"deploy-rs": {}}, {"colmena": []}])
+@pytest.mark.parametrize("shape", [5, {"x": {}}, {"a": 1, "b": 2}, {"deploy-rs": {}}, {"colmena": []}, {"clan": 5}])
 def test_anything_else_is_an_error(shape: Any) -> None:
     with pytest.raises(FleetError, match="something unexpected"):
         told(shape, "web")
