@@ -20,7 +20,7 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.init_guests import Ask, Hypervisor, Place, place_of
 from nixherd.cli.output import ask, narrate, progress
 from nixherd.cli.parameters import VMID, dry_run_option, json_option, yes_option
-from nixherd.fleet.load import load_fleet
+from nixherd.fleet.load import flakes_below, load_fleet
 from nixherd.fleet.models import FLAKE, HOSTS, NIXHERD
 from nixherd.trust.new.directory import Beginning, Found, beginning, look_into, require_new, write_new
 from nixherd.trust.new.fleet import SYSTEMS, TIME_ZONE, SmallFleet, before
@@ -130,6 +130,8 @@ def _small(front: Front, found: Found, options: Mapping[str, Any], seen: Hypervi
     if found.files:
         what = f"{found.directory}: it has {', '.join(found.files)} and neither {FLAKE} nor {HOSTS}"
         raise Usage(f"{what}; write a flake around that, or name an empty directory")
+    if found.directory.is_dir() and (below := flakes_below(found.directory)):
+        raise Usage(f"{found.directory}: {below[0]} has a flake; name {found.directory / below[0]}")
     for option in _OF_A_VM:
         if options[option] is not None and not options["is_vm"]:
             raise Usage(f"--{option}: is for a VM; add --vm, or leave it out")

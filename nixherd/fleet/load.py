@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import signal
 from collections import Counter
 from collections.abc import Collection, Container, Mapping, Sequence
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 from nixherd.base.errors import DeadlineExceeded, Finding, FleetError, FleetInvalid, ProcessFailed
 from nixherd.base.files import expanded
 from nixherd.base.process import Limits, run
-from nixherd.fleet import from_flake, from_hosts_file
+from nixherd.fleet import from_flake, from_hosts_file, other_shape
 from nixherd.fleet.beside import Beside
 from nixherd.fleet.models import DEFINITIONS, FLAKE, HOSTS, NIXHERD, Fleet
 from nixherd.fleet.nix_values import NixOther, NixPath
@@ -312,16 +313,37 @@ def load_fleet(path: str | os.PathLike[str], world: World | None = None) -> Flee
 
 
 def _no_fleet(directory: Path) -> str:
+    what, remedy = "", "FLEET names the directory of the fleet's flake"
     others = {"hive.nix": "a hive", "default.nix": "an expression", "configuration.nix": "a configuration"}
-    what = next((f"; {name} is {kind} without a flake, which is not read" for name, kind in others.items()
-                 if (directory / name).is_file()), "")  # fmt: skip
-    return f"{directory}: it has neither {FLAKE} nor {HOSTS}{what}; FLEET names the directory of the fleet's flake"
+    if below := flakes_below(directory):
+        what = f"; there is one in {', '.join(map(str, below))}"
+        remedy = f"name its directory: FLEET={shlex.quote(str(directory / below[0]))}"
+    elif name := next((name for name in others if (directory / name).is_file()), None):
+        what = f"; {name} is {others[name]} without a flake, which is not read"
+        remedy = f"write a flake around it, whose {Output.SYSTEM} are the hosts"
+    return f"{directory}: it has neither {FLAKE} nor {HOSTS}{what}; {remedy}"
+
+
+def flakes_below(directory: Path) -> list[Path]:
+    """Return where a directory has flakes in it, from there, at most two steps down."""
+    found = (
+        path.parent.relative_to(directory) for steps in ("*", "*/*") for path in directory.glob(f"{steps}/{FLAKE}")
+    )
+    return sorted(place for place in found if not any(part.startswith(".") for part in place.parts))
 
 
 def _by_hosts_file(written: Written, beside: Beside, findings: list[Finding], directory: Path, world: World) -> Fleet:
     entries = from_hosts_file.entries_of(written.hosts, beside, findings)
-    configurations = from_hosts_file.configurations_of(entries, lambda: _outputs(directory, world))
-    found = _sound(find(entries, written.definitions, findings))
+    outputs = partial(_outputs, directory, world)
+    configurations = from_hosts_file.configurations_of(entries, outputs)
+    found = find(entries, written.definitions, findings)
+    if written.beside is None:
+        errors = [finding for finding in found if not finding.is_warning]
+        if errors and (why := other_shape.why(written.hosts, errors, outputs)):
+            raise FleetInvalid([why])
+        if unread := other_shape.unread(written.hosts):
+            found.append(unread)
+    found = _sound(found)
     values = {name: entry.values for name, entry in entries.items()}
     return fleet_of(directory, values, written.definitions or {}, found, configurations)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from nixherd.base.errors import DeadlineExceeded, FleetError, FleetInvalid, ProcessFailed
 from nixherd.base.process import run
-from nixherd.fleet.nix_values import NixOther, NixPath
+from nixherd.fleet.nix_values import NixOther, NixPath, shown_name
 from nixherd.fleet.remembered import OUTPUTS, Memory
 from nixherd.fleet.world import STORE, World
 from nixherd.nix import commands as nix
@@ -47,6 +47,11 @@ class Outputs:
     node_settings: tuple[str, ...] = ()
     unread: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def has_hosts(self) -> bool:
+        """Whether there is a configuration that could be a host's."""
+        return bool(self.systems or self.homes or self.hive or self.raw)
+
     @classmethod
     def parse(cls, text: str, marker: str) -> "Outputs":
         """Parse what outputs.nix comes to. FleetError on anything else."""
@@ -72,7 +77,15 @@ def _unread(document: Mapping[str, Any]) -> dict[str, str]:
     found = {"colmenaHive": _NO_HIVE} if document["hive"] is False else {}
     if document["deploy"] and isinstance(kind := document["deploy"]["nodes"], str):
         found["deploy.nodes"] = f"is of type {kind}; it must be an attribute set of nodes"
-    return found | ({"colmena": _NO_RAW} if document["raw"] is False else {})
+    if document["raw"] is False:
+        found["colmena"] = _NO_RAW
+    for each in document["elsewhere"]:
+        if each["names"]:
+            line = f"write beside it, in the flake's outputs: {each['kind']} = self.{each['place']};"
+            found[each["place"]] = (
+                f"has {', '.join(map(shown_name, each['names']))} by system, which is not read; {line}"
+            )
+    return found
 
 
 def _nodes(deploy: Mapping[str, Any] | None) -> tuple[dict[str, Node], tuple[str, ...]]:

@@ -36,7 +36,30 @@ marker: outputs: let
     settings = tried (namesIn value);
     profiles = tried (namesIn (value.profiles or null));
   };
+
+  # What a flake has of a kind by system alone, as `legacyPackages.x86_64-linux.homeConfigurations`, where nixos-rebuild
+  # and home-manager find it as well. Only the first system is looked at: for others a flake may be an error.
+  systems = ["x86_64-linux" "aarch64-linux"];
+  bySystem = kind: output: let
+    all = namesIn (outputs.${output} or null);
+    system = builtins.head (builtins.filter (each: builtins.elem each all) systems ++ [null]);
+    found = outputs.${output}.${system};
+  in
+    if outputs ? ${kind} || system == null
+    then []
+    else [
+      {
+        place = "${output}.${system}.${kind}";
+        inherit kind;
+        names = tried (
+          if builtins.isAttrs found
+          then namesIn (found.${kind} or null)
+          else []
+        );
+      }
+    ];
 in {
+  elsewhere = builtins.concatMap (kind: builtins.concatMap (bySystem kind) ["legacyPackages" "packages"]) ["nixosConfigurations" "homeConfigurations"];
   nixosConfigurations = names "nixosConfigurations";
   homeConfigurations = names "homeConfigurations";
   darwinConfigurations = names "darwinConfigurations";

@@ -14,6 +14,7 @@ from nixherd.fleet.beside import Beside
 from nixherd.fleet.from_flake import listed
 from nixherd.fleet.load import Written, evaluate, load_fleet
 from nixherd.fleet.models import DEFINITIONS, FLAKE, HOSTS, NIXHERD, Fleet
+from nixherd.fleet.other_shape import REACHED_BY, is_about_something_else
 from nixherd.fleet.outputs import Outputs, outputs_of
 from nixherd.fleet.translating import Translation, Way, entries_in, shape_of, translation
 from nixherd.fleet.validate import find
@@ -25,7 +26,6 @@ from nixherd.trust.secrets.rules import CONFIG
 _TIMEOUT = 600.0  # seconds; inputs may have to be fetched first
 _DEPTH = 3  # directories below the fleet's in which a .sops.yaml is looked for
 _FILES = ("configurationFile", "homeFile")
-_REACHED_BY = frozenset(("addresses", "user", "port", "publicKey"))
 _FOREIGN = ("hive.nix", "configuration.nix", "home.nix", "default.nix", "shell.nix")
 
 
@@ -53,12 +53,13 @@ class Found:
 
     @property
     def has_configurations(self) -> bool:
-        """Whether the flake has systems or homes; not if that is unknown."""
-        return self.names is not None and bool(self.names.systems or self.names.homes)
+        """Whether the flake has hosts; not if that is unknown."""
+        return self.names is not None and self.names.has_hosts
 
     def outputs_have(self, hosts: Iterable[str]) -> bool:
         """Whether one of the hosts is a configuration of the flake."""
-        return self.names is not None and not {*self.names.systems, *self.names.homes}.isdisjoint(hosts)
+        there = self.names or Outputs()
+        return not {*there.systems, *there.homes, *there.hive, *there.raw}.isdisjoint(hosts)
 
     def lines(self) -> Iterator[str]:
         """Say what is there, a line each."""
@@ -179,11 +180,13 @@ def _translated(
     notes = [f"{HOSTS}: {name} is not read as an attribute of ours: {why}" for name, why in seen.unfit.items()]
     if seen.unread:
         notes.append(f"{HOSTS}: means nothing to nixherd: {', '.join(seen.unread)}")
-    if fleet is not None and not seen.fields.keys() & _REACHED_BY:
+    if fleet is not None and not seen.fields.keys() & REACHED_BY:
         return Beginning.of(fleet, notes)
     has_files = any(entry.get(file) for entry in entries.values() for file in _FILES)
     if found.has_configurations and not has_files and not found.outputs_have(entries):
         return _without_hosts_file(found, f"{HOSTS} names none of the flake's configurations")
+    if found.has_configurations and is_about_something_else(entries):
+        return _without_hosts_file(found, f"{HOSTS} says nothing that nixherd reads")
     beside = Beside(fields=seen.fields)
     if without := [name for name, entry in entries.items() if beside.translated(entry).get("user") is None]:
         if user is None:

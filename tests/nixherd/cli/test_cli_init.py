@@ -173,6 +173,7 @@ def test_a_hosts_nix_that_is_something_else_is_left_to_the_flake(
         ({"flake.nix": None, "hive.nix": "{ }"}, (), "it has hive.nix and neither flake.nix nor hosts.nix"),
         ({"flake.nix": None, "nixherd.nix": "{ }"}, (), "it has nixherd.nix and neither flake.nix nor hosts.nix"),
         ({"flake.nix": None}, (), "--host: missing"),
+        ({"flake.nix": None, "nixos/flake.nix": "{ }"}, (), "nixos has a flake; name "),
         ({"flake.nix": None}, ("--host", "a b"), "a b: is not a DNS name"),
         ({"flake.nix": None}, ("--host", "web"), "--device: missing"),
         ({"flake.nix": None}, ("--host", "web", "--key-file", "FLEET/me.pub"), "--key-file FLEET/me.pub: cannot be"),

@@ -189,6 +189,13 @@ def test_a_directory_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "hive.nix").touch()
     with pytest.raises(FleetInvalid, match=r"nor hosts.nix; hive.nix is a hive without a flake, which is not read; "):
         load_fleet(tmp_path)
+    for below in (".direnv/x", "too/far/down", "nixos", "old/nixos"):
+        (tmp_path / below).mkdir(parents=True)
+        (tmp_path / below / "flake.nix").touch()
+    with pytest.raises(FleetInvalid) as caught:
+        load_fleet(tmp_path)
+    below = f"there is one in nixos, old/nixos; name its directory: FLEET={tmp_path}/nixos"
+    assert str(caught.value) == f"{missing}; {below}"
 
 
 def test_a_hostname_that_is_not_said_is_the_id(make_fleet: MakeFleet) -> None:
