@@ -157,7 +157,7 @@ in {
     _type = "configuration";
     inherit options extendModules class;
     config = removeAttrs checked ["_module"];
-    inherit (config) _module;
+    _module = config._module // {inherit specialArgs;};
     type = lib.types.submoduleWith {inherit modules specialArgs;};
   };
 }

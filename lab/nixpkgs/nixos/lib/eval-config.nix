@@ -11,6 +11,7 @@
 }: let
   given = {
     _file = "eval-config.nix";
+    config._module.args = {inherit modules extraModules;};
     config.nixpkgs =
       lib.optionalAttrs (system != null) {system = lib.mkDefault system;}
       // lib.optionalAttrs (pkgs != null) {inherit pkgs;};
