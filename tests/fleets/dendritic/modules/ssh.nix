@@ -1,0 +1,3 @@
+{
+  flake.nixosModules.ssh.services.openssh.settings.X11Forwarding = false;
+}

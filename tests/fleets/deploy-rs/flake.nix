@@ -1,0 +1,28 @@
+{
+  inputs = {
+    nixpkgs.url = "github:NixOS/nixpkgs/nixos-25.11";
+    deploy-rs.url = "github:serokell/deploy-rs";
+  };
+
+  outputs = {
+    self,
+    nixpkgs,
+    deploy-rs,
+    ...
+  }: {
+    nixosConfigurations.web = nixpkgs.lib.nixosSystem {
+      modules = [./hardware-configuration.nix {networking.hostName = "web";}];
+    };
+
+    deploy = {
+      sshUser = "root";
+      nodes.web = {
+        hostname = "web.example.org";
+        profiles.system = {
+          user = "root";
+          path = deploy-rs.lib.x86_64-linux.activate.nixos self.nixosConfigurations.web;
+        };
+      };
+    };
+  };
+}

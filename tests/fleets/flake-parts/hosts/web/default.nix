@@ -1,0 +1,4 @@
+{lib, ...}: {
+  imports = [./hardware-configuration.nix];
+  networking.hostName = lib.mkDefault "web";
+}

@@ -1,0 +1,3 @@
+{lib, ...}: {
+  web = lib.nixosSystem {modules = [./hardware-configuration.nix {networking.hostName = "web";}];};
+}

@@ -1,0 +1,10 @@
+[
+  {
+    name = "web";
+    system = "x86_64-linux";
+  }
+  {
+    name = "db";
+    system = "x86_64-linux";
+  }
+]

@@ -1,0 +1,9 @@
+{
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-25.11";
+
+  outputs = {nixpkgs, ...}: {
+    nixosConfigurations.web = nixpkgs.lib.nixosSystem {
+      modules = [./hardware-configuration.nix {networking.hostName = "web"; networking.extraHosts = import ./hosts.nix;}];
+    };
+  };
+}

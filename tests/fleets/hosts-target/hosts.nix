@@ -1,0 +1,7 @@
+{
+  web.deployment = {
+    targetHost = "web.example.org";
+    targetUser = "root";
+    tags = ["front"];
+  };
+}

@@ -1,0 +1,12 @@
+{
+  hostname,
+  user,
+  ...
+}: {
+  imports = [./hardware-configuration.nix];
+  networking.hostName = hostname;
+  users.users.${user} = {
+    isNormalUser = true;
+    extraGroups = ["wheel"];
+  };
+}

@@ -1,0 +1,5 @@
+let
+  sources = import ./npins;
+in {
+  web = import "${sources.nixpkgs}/nixos" {configuration = ./hardware-configuration.nix;};
+}

@@ -1,0 +1,1 @@
+{nixpkgs = throw "npins fetches it";}

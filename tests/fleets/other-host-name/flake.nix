@@ -1,0 +1,15 @@
+{
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-25.11";
+
+  outputs = {nixpkgs, ...}: {
+    nixosConfigurations.web = nixpkgs.lib.nixosSystem {
+      modules = [
+        ./hardware-configuration.nix
+        {
+          networking.hostName = "frontend-01";
+          networking.domain = "example.org";
+        }
+      ];
+    };
+  };
+}

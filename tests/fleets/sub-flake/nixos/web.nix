@@ -1,0 +1,4 @@
+{
+  imports = [./hardware-configuration.nix ../common/motd.nix];
+  networking.hostName = "web";
+}

@@ -1,0 +1,1 @@
+{environment.etc.motd.text = "from a submodule";}
