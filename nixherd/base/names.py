@@ -25,6 +25,7 @@ HOST_ID = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 # a host's id as a flake has it: a home is often USER@MACHINE
 ANY_HOST_ID = rf"{HOST_ID}(?:@{HOST_ID})?"
 USER = r"[A-Za-z_][A-Za-z0-9_.-]*"
+EXTENSION = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}"  # that a file may be given
 MAC = r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}"
 # a path that every program, shell and option takes as it is
 PLAIN_PATH = r"[A-Za-z0-9/._+@-]+"

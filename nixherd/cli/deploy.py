@@ -44,6 +44,14 @@ _selection = together(
 )
 
 
+backup_option = click.option(
+    "-b",
+    "--backup-extension",
+    metavar="EXT",
+    help="Move a home's files that are in the way to FILE.EXT, as home-manager's -b does; read back.",
+)
+
+
 # What hosts.nix or group data may set as well has no default here: an option that is not given overrules nothing.
 _dirty = click.option("--allow-dirty", is_flag=True, default=None, help="Deploy what nobody committed; it is reported.")
 
@@ -58,6 +66,7 @@ _dirty = click.option("--allow-dirty", is_flag=True, default=None, help="Deploy 
     help="What to come to; else what hosts.nix or group data say, else switch.",
 )
 @click.option("--specialisation", metavar="NAME", help="The specialisation to switch to.")
+@backup_option
 @click.option("--activation-deadline", type=_AT_LEAST_ONE, help="For an activation.")
 @click.option("--confirm-deadline", type=_AT_LEAST_ONE, help="For the proof; then the machine goes back.")
 @click.option("--max-fail", metavar="N|N%", help="So many may fail before the rest is held; else none before a wave.")

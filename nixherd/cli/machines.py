@@ -11,7 +11,7 @@ import click
 
 from nixherd.base.errors import Exit, Usage, worst
 from nixherd.base.process import foreground
-from nixherd.cli.deploy import Asks, rollout
+from nixherd.cli.deploy import Asks, backup_option, rollout
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.host_rows import ends, report_rows, rows_of, run_for
 from nixherd.cli.output import narrate, show_rows
@@ -233,6 +233,7 @@ def generations(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], d
 @click.option(
     "--generation", type=click.IntRange(1, 999_999), metavar="NUMBER", help="By default the one before the current."
 )
+@backup_option
 @ask_sudo_password_option
 @dry_run_option
 @yes_option
@@ -244,6 +245,7 @@ def rollback(
     exclude: Sequence[str],
     data: Sequence[str],
     generation: int | None,
+    backup_extension: str | None,
     ask_sudo_password: bool,
 ) -> int:
     """Bring machines and homes back to a generation that they have, under their own guard; proven, or undone."""
@@ -253,6 +255,7 @@ def rollback(
         raise Usage(f"rollback: {', '.join(map(', '.join, by_kind.values()))} are machines and homes; name one kind")
     [(kind, ids)] = by_kind.items()
     how = {"exclude": (), "data": data, "flake": None, "ask_sudo_password": ask_sudo_password}
+    how["backup_extension"] = backup_extension
     asks = Asks("Roll back", "nothing was rolled back")
     return rollout(front, [ROLLBACK[kind], *words], ids, dry=front.dry_run, asks=asks, **how)
 

@@ -39,6 +39,7 @@ def _line_of(host: HostReport, width: int, *, dry: bool) -> Line:
     reboot = host.found.get("reboot_for") if host.outcome in (Outcome.DEPLOYED, Outcome.PENDING_REBOOT) else None
     notes = f"; needs a reboot for {', '.join(reboot)}" if reboot else ""
     notes += f"; revision not noted: {host.found['unnoted']}" if host.found.get("unnoted") else ""
+    notes += f"; {host.found['moved_files']}" if host.found.get("moved_files") else ""
     return Line(f"{host.host:{width}}  ", host.outcome, f"{seconds}{f': {host.why}' if host.why else ''}{notes}")
 
 
@@ -46,7 +47,12 @@ def _clustered(hosts: Iterable[HostReport]) -> list[list[HostReport]]:
     """Put the hosts together that ended alike for the same cause, ordered by outcome and name."""
     groups: dict[tuple[Any, ...], list[HostReport]] = {}
     for each in sorted(hosts, key=lambda each: (list(Outcome).index(each.outcome), each.host)):
-        alone = each.why is None or each.outcome is Outcome.ROLLED_BACK or each.found.get("unnoted")
+        alone = (
+            each.why is None
+            or each.outcome is Outcome.ROLLED_BACK
+            or each.found.get("unnoted")
+            or each.found.get("moved_files")
+        )
         groups.setdefault((each.host,) if alone else (each.outcome, cause_of(each)), []).append(each)
     return list(groups.values())
 

@@ -19,6 +19,7 @@ from nixherd.base.reasons import reason, went_back
 from nixherd.base.terminal import foreseen, worded
 from nixherd.base.waiting import Backoff, poll
 from nixherd.deploy.health import failing
+from nixherd.deploy.home_files import tell_backed_up, why_in_the_way
 from nixherd.deploy.options import Goal
 from nixherd.deploy.plan import resolved
 from nixherd.deploy.program import ask_program, busy, deployment_of, note_too
@@ -135,7 +136,8 @@ class _Activation:
             return self.host_run.held(NOT_NOW.format(standing.held))
         if standing.inhibited:
             return _needs_boot(self.host_run, standing.inhibited)
-        why = (standing.why or "it says no").removesuffix("; nothing was changed")
+        why = why_in_the_way(standing, self.deployment.backup) or standing.why or "it says no"
+        why = why.removesuffix("; nothing was changed")
         return NotBegun(f"{self.host_run.id}: {why}; nothing was changed")
 
     def _say_moved(self, text: str) -> None:
@@ -280,6 +282,7 @@ class _Activation:
         if standing.aside:
             host_run.note(aside=standing.aside.split(", "))
             host_run.say(f"these fail too, which decides nothing: {standing.aside}")
+        tell_backed_up(host_run, standing)
         moved = f"to {standing.moved}" if standing.moved else ""
         if standing.stage is Stage.REVERTED and standing.was and standing.profile not in (None, standing.was):
             moved = f"from {standing.was} to {standing.profile}"

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from nixherd.base.errors import Usage
-from nixherd.base.names import flag_of
+from nixherd.base.names import EXTENSION, flag_of
 
 CANARIES = 0
 USUAL = 1
@@ -114,7 +114,8 @@ class Options:
     `reboot` a machine boots into the new system where goal=boot, or where the new one needs it. With `substitute` it
     fetches what it can from its own caches. `build_on` is `local`, `target` or a host of the fleet: who builds.
     `sign_with` is a secret key file for what is copied. `require_signed`: see `nixherd.deploy.commit_policy`. With
-    `no_check` a system is switched to whatever it says against that itself (NIXOS_NO_CHECK)."""
+    `no_check` a system is switched to whatever it says against that itself (NIXOS_NO_CHECK). A home's files that are in
+    the way of its new generation are moved to `FILE.backup_extension`."""
 
     goal: Goal = Goal.SWITCH
     activation_deadline: int = 600
@@ -132,6 +133,7 @@ class Options:
     sign_with: str | None = None
     require_signed: bool = False
     no_check: bool = False
+    backup_extension: str | None = None
 
     @classmethod
     def of(cls, host_id: str, data: Callable[[str], Any], builders: Collection[str] | None = None) -> "Options":
@@ -161,11 +163,17 @@ class Options:
             raise Usage(f"build_on={build_on} is neither {HERE}, {TARGET} nor a host of the fleet")
         texts = {name: _text(name, data(name)) for name in ("specialisation", "role", "sign_with")}
         flags = {name: _flag(name, data(name)) for name in ("allow_dirty", "reboot", "require_signed", "no_check")}
+        backup = _text("backup_extension", data("backup_extension"))
+        if backup and not re.fullmatch(EXTENSION, backup):
+            raise Usage(
+                f"backup_extension={backup} is not an extension: letters, digits and _ . + - alone, as in backup"
+            )
         as_given: dict[str, Any] = {**seconds, **texts, **flags}
         return cls(
             goal=Goal(goal),
             wave=wave_of(host_id, data("canary"), data("wave")),
             max_fail=MaxFail.of(data("max_fail")),
+            backup_extension=backup,
             engine=Engine(engine),
             build_on=build_on,
             substitute=_flag("substitute_on_destination", data("substitute_on_destination"), usual.substitute),

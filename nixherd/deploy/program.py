@@ -31,6 +31,7 @@ def deployment_of(rollout: Rollout, host_run: HostRun, target: Target, running: 
         unchecked=is_system and options.no_check,
         protocol=running.protocol,
         revision=target.revision,
+        backup=None if is_system else options.backup_extension,
     )
 
 

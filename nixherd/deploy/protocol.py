@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from nixherd.base.errors import FleetError
 from nixherd.deploy.options import Goal
@@ -77,6 +78,7 @@ class Standing:
     `unwell` and `at_work` are units too: those that fail and did not when something was kept last, and activations.
     `revision` is that of what runs, `configuration_revision` what the system itself says of it; `noted` is what the
     machine notes of what runs, `kept_as` of what was kept, and `unnoted` why it could not.
+    `in_the_way` are files of a home that its generation does not replace, `backed_up` what became of such files.
     """
 
     stage: Stage
@@ -110,6 +112,8 @@ class Standing:
     unnoted: str | None = None
     protocol: int = PROTOCOL
     log: tuple[str, ...] = ()
+    in_the_way: tuple[str, ...] = ()
+    backed_up: tuple[str, ...] = ()
 
     @property
     def kept_revision(self) -> str | None:
@@ -141,11 +145,13 @@ class Deployment:
     """which version the machine's own program speaks"""
     revision: str | None = None
     """the fleet's that it is of, where that is known"""
+    backup: str | None = None
+    """the extension with which a home keeps files that are in the way"""
 
     def __post_init__(self) -> None:
-        words = [self.id, self.who, *([self.specialisation] if self.specialisation else [])]
+        words = [self.id, self.who, *(word for word in (self.specialisation, self.backup) if word)]
         if wrong := [word for word in words if not _SAFE.fullmatch(word)]:
-            raise FleetError(f"{wrong[0]!r} cannot name a deployment, an operator or a specialisation")
+            raise FleetError(f"{wrong[0]!r} cannot name a deployment, an operator, a specialisation or an extension")
         if not is_store_path(self.system):
             raise FleetError(f"{self.system!r} is not a store path")
 
@@ -156,6 +162,7 @@ class Deployment:
         words += [str(self.deadline), str(self.confirm), str(self.generation or "")]
         words = [str(self.protocol), *words, "reboot" if self.reboot else "", "unchecked" if self.unchecked else ""]
         words += [word_of(self.revision)] if self.notes else []
+        words += [self.backup or ""] if self.kind is Kind.HOME else []
         return self._sent("begin", words)
 
     @property
@@ -222,11 +229,11 @@ def part(name: str) -> str:
 def parse(text: str) -> Standing:
     """What `machine.sh` printed. Unclear when that is something else, FleetError in a version that we do not speak."""
     values: dict[str, str] = {}
-    log: list[str] = []
+    lists: dict[str, list[str]] = {"log": [], "in_the_way": [], "backed_up": []}
     for line in text.splitlines():
         key, equals, value = line.partition("=")
-        if equals and key == "log":
-            log.append(value)
+        if equals and key in lists:
+            lists[key].append(value)
         elif equals and value:
             values.setdefault(key, value)
     try:
@@ -238,16 +245,16 @@ def parse(text: str) -> Standing:
         return Standing(stage, why=values["refused"], held=values.get("held"), protocol=protocol)
     protocol = _spoken(values.get("protocol", "1"))  # the first one did not say
     texts = {name for name, kind in Standing.__annotations__.items() if kind == str | None}
-    known = texts - {"revision", "configuration_revision"}
+    known: dict[str, Any] = {name: values.get(name) for name in texts - {"revision", "configuration_revision"}}
+    known |= {name: tuple(lines) for name, lines in lists.items()}
     left = values.get("left")
     return Standing(
         stage,
-        **{name: values.get(name) for name in known},
+        **known,
         protocol=protocol,
         left=int(left) if left and re.fullmatch(r"-?[0-9]{1,9}", left) else None,
         configuration_revision=revision_of(values.get("version", "")),
         revision=of_running(values.get("current"), values.get("noted"), values.get("version", "")),
-        log=tuple(log),
     )
 
 

@@ -178,6 +178,8 @@ _HOST = (
           "write switch, boot, test or dry-activate", unsaid='"switch"', deploys=True),
     Field("specialisation", Text("text", _LINE, "name"), "the specialisation to switch to", "write one name",
           deploys=True),
+    Field("backup_extension", Text("word", re.compile(names.EXTENSION), "extension"),
+          "a home's files that are in the way are moved to FILE.EXTENSION", 'write a word like "backup"', deploys=True),
     _seconds("activation_deadline", 600, "for an activation"),
     _seconds("confirm_deadline", 120, "for the proof after it"),
     _seconds("soak", 0, "how long the new system is watched before it is kept"),

@@ -152,6 +152,9 @@ def begin_rollout(host: Host, **changes: Any) -> tuple[Rollout, HostRun]:
     options = options_of(host, **changes)
     if not fleet_host(host).is_nixos and not (options.goal is Goal.SWITCH and options.specialisation is None):
         raise Usage(f"{host_id}: goal={options.goal}: a home can be switched to, and no more")
+    if fleet_host(host).is_nixos and options.backup_extension:
+        remedy = "for a home beside its system write home-manager.backupFileExtension in the configuration"
+        raise Usage(f"{host_id}: backup_extension={options.backup_extension} (-b): only a home takes it; {remedy}")
     if fleet_host(host).attribute.output.is_hive and options.engine is Engine.NIXOS_REBUILD:
         raise Usage(f"{host_id}: engine={options.engine}: nixos-rebuild knows no hive of colmena; use engine=guarded")
     key = (str(host.current_op_hash), executing(host))

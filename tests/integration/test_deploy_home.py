@@ -118,10 +118,42 @@ def test_a_killed_run_is_taken_back_by_the_home_itself(home: Home) -> None:
     assert home.on("cat marker").output == "second"
 
 
-def test_a_home_has_no_boot(home: Home) -> None:
+def test_what_is_in_the_way_of_a_home_is_named_and_kept(home: Home) -> None:
     ended = home.lab.run("nixherd", "deploy", "caddy", "--goal", "boot", "--table", check=False)
     assert ended.status == 2
     assert "caddy: goal=boot: a home can be switched to, and no more" in ended.output
+
+    home.change('{ home.file.marker.text = "first"; home.file."dir/a b".text = "first"; }')
+    home.on("mkdir dir; echo mine >marker; echo mine >'dir/a b'")
+    ended, document = run_deploy(home.lab, "caddy", check=False)
+    [row] = document["hosts"]
+    assert (ended.status, row["outcome"]) == (4, "failed")
+    assert set(row["why"].removeprefix("caddy: ").partition(" are in the way; ")[0].split(", ")) == {
+        f"/home/abl030/{name}" for name in ("dir/a b", "marker")
+    }
+    assert "; deploy with -b EXT (backup_extension), which moves each to FILE.EXT, or move" in row["why"]
+    assert row["why"].endswith("; nothing was changed")
+    assert home.on("cat marker; ls -A .local/state/nix/profiles 2>&1", check=False).output.split()[0] == "mine"
+
+    broken = 'home.activation.zz = "echo it breaks; exit 3";'
+    home.change(f'{{ home.file.marker.text = "first"; home.file."dir/a b".text = "first"; {broken} }}')
+    ended, document = run_deploy(home.lab, "caddy", "-b", "bak", *DEADLINES, check=False)
+    assert outcomes(document) == {"caddy": "rolled back"}
+    assert home.on("cat marker 'dir/a b'; ls marker* dir/*").output.split() == ["mine", "mine", "dir/a", "b", "marker"]
+
+    home.change('{ home.file.marker.text = "first"; home.file."dir/a b".text = "first"; }')
+    ended, document = run_deploy(home.lab, "caddy", "-b", "bak")
+    [row] = document["hosts"]
+    assert (row["outcome"], {*row["backed_up"]}) == (
+        "deployed",
+        {"/home/abl030/dir/a b.bak", "/home/abl030/marker.bak"},
+    )
+    assert home.on("cat marker marker.bak 'dir/a b' 'dir/a b.bak'").output == "firstmine\nfirstmine\n"
+
+    home.on("rm marker && echo again >marker")
+    home.change('{ home.file.marker.text = "second"; }')
+    ended, document = run_deploy(home.lab, "caddy", "--data", "backup_extension=bak", check=False)
+    assert "/home/abl030/marker.bak is there already: move that away, or" in document["hosts"][0]["why"]
 
 
 def test_the_secrets_of_a_home_open_with_the_persons_key(home: Home, tmp_path: Path) -> None:

@@ -168,6 +168,7 @@ finish() {
 
 went_back() {
     rm -f "$dir/stuck"
+    put_back_files
     enter reverted
     rm -f "$roots/new" "$roots/old" "$room"
     exit 0

@@ -2,11 +2,11 @@
 # revisions.sh, ends.sh and watching.sh precede this. The first argument is what is deployed: a `system`, as root, or
 # a `home`, as its user. Then:
 #
-#   begin PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION REBOOT CHECKS REVISION
+#   begin PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION REBOOT CHECKS REVISION [BACKUP]
 #                       start `watch` detached, unless another deployment is under way; GENERATION is the number of
 #                       a system that is a generation already; `reboot` allows a reboot as the last resort;
 #                       `unchecked` ignores the new system's checks before a switch; the revision is recorded when
-#                       the system is kept
+#                       the system is kept; a home has BACKUP, the extension of files that are moved out of the way
 #   note PROTOCOL ID WHO SYSTEM SPECIALISATION REVISION
 #                       record the revision of what runs or boots already; nothing is activated
 #   watch ID            activate; wait for the decision; keep, or roll back
@@ -52,7 +52,7 @@ fi
 load() { # of deployment $1
     id=$1 dir=$here/$1
     [ -r "$dir/settings" ] || return 1
-    was='' reboot='' checks='' revision=- # older programs do not record it
+    was='' reboot='' checks='' revision=- backup='' # older programs do not record it
     # shellcheck disable=SC1091
     . "$dir/settings"
     # the old system has what the new one might lack
@@ -132,8 +132,9 @@ blocking() { jobs_since | awk '$3 == "running" {print $1}' | list; } # units who
 
 # Beginning ----------------------------------------------------------------------------------------------------------
 
-begin() { # PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION REBOOT CHECKS REVISION
-    require_words "$1" 11 $(($# - 1)) "${2:-}"
+begin() { # PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATION REBOOT CHECKS REVISION [BACKUP]
+    [ "$kind" = home ] && words=12 || words=11
+    require_words "$1" $words $(($# - 1)) "${2:-}"
     shift
     case ${9:--}${10:--} in -- | reboot- | -unchecked | rebootunchecked) ;; *) fail "$9 ${10} are unknown options" ;; esac
     is_revision "${11:--}" || fail "${11} is not a revision"
@@ -153,6 +154,7 @@ begin() { # PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATI
     number "$6" 86400 && number "$7" 86400 || fail "$6 and $7 must be seconds up to 86400"
     require_store_path "$4"
     specialisation=${5#-} generation=${8#-} reboot=${9#-} checks=${10#-} revision=${11:--} # a forced command has no empty arguments
+    backup=${12:-}
     id=$1 who=$2 goal=$3 new=$4 target=$4${specialisation:+/specialisation/$specialisation} dir=$here/$1
     old=${recorded:-$(readlink -f "$live")} || old=
     [ -e "$old" ] || old= # a home that was never activated
@@ -177,7 +179,7 @@ begin() { # PROTOCOL ID WHO GOAL SYSTEM SPECIALISATION DEADLINE CONFIRM GENERATI
     newest_generation
     write "$dir/settings" "who='$who' goal='$goal' new='$new' target='$target' old='$old' deadline='$6' confirm='$7'
         generation='$generation' before='$(readlink "$profile")' was='$was' newest='$newest'
-        reboot='$reboot' checks='$checks' revision='$revision'" || fail "$here cannot be written"
+        reboot='$reboot' checks='$checks' revision='$revision' backup='$backup'" || fail "$here cannot be written"
     hold || fail "$roots cannot be written"
     enter armed
     set --

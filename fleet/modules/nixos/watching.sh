@@ -21,6 +21,7 @@ watch() {
 activate() {
     enter activating
     [ ! -e "$dir/forth" ] || rm -f "$dir/forth"
+    note_files
     if ! output=$(run_activation "$target" forth "$checks"); then
         case $output in
         *already*) refuse "another activation is under way here: $output" ;;
@@ -43,7 +44,7 @@ activate() {
     done
     read -r result code <"$dir/forth"
     case "$result $code" in
-    'success '*) ;;
+    'success '*) read_back_files ;;
     'exit-code 4')
         sleep 1 # a unit in a restart loop has failed by then
         since=$(failed_since)
@@ -54,6 +55,7 @@ activate() {
         ;;
     'exit-code '*)
         says_no
+        names_files
         go_back "the activation ended with status $code"
         ;;
     *) go_back "the activation was ended ($result $code)" ;;
@@ -93,6 +95,10 @@ run_activation() { # system, name for its log and its end (`RESULT CODE`, writte
             -p "ExecStopPost=/bin/sh -c 'echo \$SERVICE_RESULT \$EXIT_STATUS >$ended.new; mv $ended.new $ended'" \
             -- "$1/bin/switch-to-configuration" test 2>&1
     else
+        if [ -n "$backup" ]; then
+            export HOME_MANAGER_BACKUP_EXT="$backup"
+            unset HOME_MANAGER_BACKUP_COMMAND HOME_MANAGER_BACKUP_OVERWRITE # which would make something else of the files
+        fi
         detached "$activation" -- /bin/sh "$dir/program" "$kind" alone "$1" "$ended" 2>&1
     fi
 }
@@ -103,6 +109,48 @@ alone() { # system, file for its end: where systemd does not run it
     code=$?
     [ $code = 0 ] && result=success || result=exit-code
     write "$2" "$result $code"
+}
+
+# A home's files: Home Manager refuses to replace what is not its link, or moves it to FILE.BACKUP.
+
+note_files() { # before the activation: those that it is to move
+    [ -n "$backup" ] && [ -d "$target/home-files" ] || return 0
+    (cd "$target/home-files/" && find . -type f -o -type l) | while IFS= read -r file; do
+        file=$HOME/${file#./}
+        [ ! -e "$file" ] || [ -L "$file" ] || [ -e "$file.$backup" ] || printf '%s\n' "$file"
+    done >"$dir/to-move"
+}
+
+read_back_files() { # after the activation: into `backed_up`; what it did not move is there still
+    [ -s "$dir/to-move" ] || return 0
+    while IFS= read -r file; do
+        if [ -e "$file.$backup" ]; then
+            printf '%s\n' "$file.$backup"
+        elif [ ! -e "$file" ] || [ -L "$file" ]; then
+            write "$dir/lost" "$file"
+        fi
+    done <"$dir/to-move" >"$dir/backed_up"
+    noted "$dir/lost"
+    [ -z "$line" ] || go_back "$line was in the way, and $line.$backup does not exist"
+}
+
+names_files() { # those that it refuses to replace, before it changes anything, in the words of its newer and older versions
+    [ "$kind" = home ] || return 0
+    [ "$(readlink -e "$live")" = "$old" ] || return 0
+    sed -n "s/^.*Existing file '\(.*\)' would be clobbered by backing up '.*'.*\$/\1/p; t
+        s/^.*Existing file '\(.*\)' would be clobbered.*\$/\1/p; t
+        s/^.*Existing file '\(.*\)' is in the way\( of '[^']*'\)\{0,1\}\.\{0,1\}\$/\1/p" "$dir/forth.log" >"$dir/in_the_way"
+    [ ! -s "$dir/in_the_way" ] || refuse 'files are in the way'
+}
+
+put_back_files() { # once the old generation is there again; into `backed_up` those that could not be
+    [ -s "$dir/to-move" ] || return 0
+    while IFS= read -r file; do
+        [ -e "$file.$backup" ] || continue
+        [ ! -L "$file" ] || rm -f "$file"
+        [ -e "$file" ] || mv "$file.$backup" "$file"
+        [ ! -e "$file.$backup" ] || printf '%s\n' "$file.$backup"
+    done <"$dir/to-move" >"$dir/backed_up"
 }
 
 prove() { # until the decision arrives; none in time means `back`
@@ -174,6 +222,9 @@ report() { # STATES that are known: until the next state only the essentials are
     for note in inhibited stuck moved unnoted; do
         noted "$dir/$note"
         tell $note "$line"
+    done
+    for files in in_the_way backed_up; do
+        [ ! -s "$dir/$files" ] || sed "s/^/$files=/" "$dir/$files"
     done
     noted_of "$new"
     [ "$stands" != kept ] || tell kept_as "$noted"

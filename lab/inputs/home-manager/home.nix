@@ -238,7 +238,7 @@ in {
     home.file = lib.mkMerge [
       (lib.mapAttrs' (_: f:
         lib.nameValuePair f.target {
-          inherit (f) enable source executable onChange recursive;
+          inherit (f) enable source executable onChange recursive force;
           target = f.target;
         }) (config.xdg.configFile // config.xdg.dataFile))
       (lib.mkIf (config.programs.git.enable && config.programs.git.settings != {}) {
@@ -258,6 +258,11 @@ in {
       writeBoundary = {
         data = "";
         after = [];
+      };
+      checkLinkTargets = {
+        before = ["writeBoundary"];
+        after = [];
+        data = "bash ${./check-link-targets.sh} \"$newGenPath\" ${lib.escapeShellArgs (map (f: f.target) (lib.filter (f: f.force) files))}";
       };
       linkGeneration = {
         after = ["writeBoundary"];

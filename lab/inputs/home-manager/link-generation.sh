@@ -1,16 +1,20 @@
-# Link the files of generation `$1` into $HOME, and remove those that only generation `$2` (or none) had.
+# Link the files of generation `$1` into $HOME, and remove those that only generation `$2` (or none) had. What is in the
+# way of a link is moved by $HOME_MANAGER_BACKUP_COMMAND, or to FILE.$HOME_MANAGER_BACKUP_EXT; what is equal stays.
 set -eu
 new=$1/home-files old=${2:+$2/home-files}
 cd "$HOME"
 while IFS= read -r path; do
-    if [[ -e $path && ! -L $path ]]; then
-        echo "Existing file '$HOME/$path' would be clobbered" >&2
-        exit 1
+    target=$HOME/$path
+    if [[ -e $target && ! -L $target ]]; then
+        if [[ -n ${HOME_MANAGER_BACKUP_COMMAND:-} ]]; then
+            $HOME_MANAGER_BACKUP_COMMAND "$target"
+        elif [[ -n ${HOME_MANAGER_BACKUP_EXT:-} ]]; then
+            mv "$target" "$target.$HOME_MANAGER_BACKUP_EXT"
+        fi
     fi
-done < <(find "$new/" -type l -printf '%P\n')
-while IFS= read -r path; do
+    if [[ -e $target && ! -L $target ]] && cmp -s "$new/$path" "$target"; then continue; fi
     mkdir -p "$(dirname "$path")"
-    ln -sfnT "$new/$path" "$path"
+    ln -sfT "$new/$path" "$path"
 done < <(find "$new/" -type l -printf '%P\n')
 if [[ -n $old ]]; then
     while IFS= read -r path; do

@@ -36,6 +36,8 @@ def test_all_that_can_be_said() -> None:
         {"allow_dirty": "maybe"},
         {"wave": 0},
         {"max_fail": "many"},
+        {"backup_extension": "a/b"},
+        {"backup_extension": ".bak"},
     ],
 )
 def test_what_cannot_be_meant(said: dict[str, Any]) -> None:

@@ -110,6 +110,11 @@ def test_a_home_can_be_switched_to_and_no_more(shared: Shared) -> None:
         engine.begin_rollout(host_of(shared, stage=StateStage.Prepare, goal="boot"))
 
 
+def test_files_are_moved_out_of_a_homes_way_alone(shared: Shared) -> None:
+    with pytest.raises(Usage, match=r"dev: backup_extension=bak \(-b\): only a home takes it; for a home beside"):
+        engine.begin_rollout(host_of(shared, stage=StateStage.Prepare, backup_extension="bak"))
+
+
 @pytest.mark.parametrize("output", [Output.HIVE, Output.RAW])
 def test_nixos_rebuild_is_not_asked_for_what_it_does_not_know(shared: Shared, output: Output) -> None:
     configuration = Configuration(output, "dev")
