@@ -6,6 +6,7 @@ import click
 
 from nixherd.base.errors import Exit, Usage
 from nixherd.base.terminal import say_text
+from nixherd.cli.completion import offer
 from nixherd.cli.front import Front, pass_front
 
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
@@ -145,7 +146,8 @@ TOPICS = ("asking", "environment", "exit-codes", "output", "selection")
 
 
 def dressed(command: click.Command, path: str) -> click.Command:
-    """Add the examples to a command's help, and to those of a group; a group shows whole summaries."""
+    """Add examples to the help of a command or a group, and completion of names; a group shows whole summaries."""
+    offer(command)
     if isinstance(command, click.Group):
         for name, each in command.commands.items():
             dressed(each, f"{path} {name}")

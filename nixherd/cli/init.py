@@ -58,7 +58,7 @@ class _Plan:
     "--vm", "is_vm", is_flag=True, help="The host is a VM that nixherd makes, and the definitions are written."
 )
 @click.option("--vmid", type=VMID, help="With --vm: its VMID; else the first free one from 100.")
-@click.option("--proxmox", metavar="HOST", help="With --vm: the hypervisor's API; else the token's server.")
+@click.option("--proxmox", metavar="ADDRESS", help="With --vm: the hypervisor's API; else the token's server.")
 @click.option("--fingerprint", metavar="SHA256", help="With --vm: its certificate's, as `pvenode cert info` shows it.")
 @click.option("--node", metavar="NODE", help="With --vm: where guests are made.")
 @click.option("--storage", metavar="STORAGE", help="With --vm: where their disks are made; else the template's.")

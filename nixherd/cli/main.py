@@ -23,6 +23,7 @@ from nixherd.base.terminal import (
     say_text,
     worded,
 )
+from nixherd.cli.completion import offer
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.help import TOPICS, Group, dressed, help_
 
@@ -70,7 +71,7 @@ def cli(front: Front, fleet: str | None, token_file: str | None) -> None:
 @cli.command(epilog='bash: put `eval "$(nixherd completion bash)"` into ~/.bashrc; the others alike.')
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the shell's completion of nixherd's commands and the guests' names."""
+    """Print the shell's completion: of commands, hosts, guests, files, and names at the hypervisor where it answers."""
     from click.shell_completion import get_completion_class
 
     completion_class = get_completion_class(shell)
@@ -79,6 +80,7 @@ def completion(shell: str) -> None:
 
 
 cli.add_command(help_)
+offer(cli)
 for _name, _command in cli.commands.items():
     dressed(_command, _name)
 

@@ -1,23 +1,18 @@
-"""Arguments and options that commands share, and completion of guests' names."""
+"""Arguments and options that commands share."""
 
-import hashlib
-import json
-import os
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from getpass import getpass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
-from nixherd.base.errors import FAILURES
-from nixherd.base.files import fleet_root
 from nixherd.base.names import LONGEST, parse_seconds, parse_size
 from nixherd.base.terminal import is_terminal
+from nixherd.cli import completion
 from nixherd.cli.front import Front
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -75,31 +70,7 @@ class Guest(click.ParamType):  # type: ignore[type-arg]
     name = "guest"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        root = ctx.find_root()
-        names = _completions(str(root.params.get("fleet") or Front.of_environment().fleet_path))
-        return [CompletionItem(name) for name in names if name.startswith(incomplete.lower())]
-
-
-def _completions(directory: str) -> list[str]:
-    """List the names of the fleet's guests, from a cache while no file of the fleet changes; raises nothing."""
-    from nixherd.cli.guests import names_of
-    from nixherd.fleet.load import load_fleet
-    from nixherd.fleet.world import look
-
-    try:
-        root = fleet_root(directory)
-        world = look(root)
-        key = hashlib.sha256(repr(sorted(map(repr, world.fingerprint))).encode()).hexdigest()
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        cache = Path(home) / "nixherd" / "completion.json"
-        known = json.loads(cache.read_text()) if cache.exists() else {}
-        if known.get("key") != key:
-            known = {"key": key, "names": sorted(names_of(load_fleet(root, world)))}
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            cache.write_text(json.dumps(known))
-        return list(known["names"])
-    except FAILURES:
-        return []
+        return completion.quietly(completion.guests, ctx, param, incomplete)
 
 
 guest = click.argument("guest", type=Guest())

@@ -14,6 +14,7 @@ from nixherd.base.process import Completed
 from nixherd.base.ssh_keys import same_key
 from nixherd.base.terminal import say
 from nixherd.cli.colours import Line
+from nixherd.cli.completion import HOST
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import declared, names_of
 from nixherd.cli.host_rows import report_rows, rows_of, run_for
@@ -32,7 +33,7 @@ _no_secrets = click.option(
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", type=HOST)
 @dry_run_option
 @_no_secrets
 @data_option
@@ -85,7 +86,7 @@ def enroll(
 
 
 @click.command("post-provision")
-@click.argument("name")
+@click.argument("name", type=HOST)
 @click.option("--ip", metavar="IP", help="Its address as you know it: refused unless the hypervisor confirms it.")
 @click.option("--vmid", type=VMID, metavar="VMID", help="The VMID you take it to have: refused unless it has.")
 @dry_run_option

@@ -12,6 +12,7 @@ import click
 from nixherd.base.errors import FAILURES, FleetError, Refused, Usage
 from nixherd.base.names import HOST_ID, is_a, many
 from nixherd.base.terminal import say, worded
+from nixherd.cli.completion import HOST
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.machines import forget_ways
 from nixherd.cli.output import Say, narrate, progress
@@ -77,7 +78,7 @@ class Plan:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=HOST)
 @click.option("--destroy", "vmid", type=VMID, metavar="VMID", help="Destroy its guest, after a backup.")
 @click.option("--keep-vm", is_flag=True, help="Leave its guest on the hypervisor, which is not asked at all.")
 @click.option("--stop", is_flag=True, help="Destroy the guest also when it runs.")

@@ -12,6 +12,7 @@ import click
 from nixherd.base.errors import Exit, FleetError, Usage
 from nixherd.base.names import many
 from nixherd.base.terminal import say
+from nixherd.cli.completion import SECRET_FILE
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.help import Group
 from nixherd.cli.output import narrate, progress, show_json, show_rows
@@ -273,7 +274,7 @@ def remove_host(front: Front, /, hosts: tuple[str, ...], remove_secrets: bool, *
 
 
 @secrets.command()
-@click.argument("file")
+@click.argument("file", type=SECRET_FILE)
 @json_option
 @identity_option
 @commit_option

@@ -9,6 +9,7 @@ import click
 from nixherd.base import names
 from nixherd.base.errors import Exit
 from nixherd.base.terminal import say
+from nixherd.cli.completion import SNAPSHOT
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import declared, guest_named
 from nixherd.cli.parameters import SIZE, Guest, changing, guest, whole_seconds
@@ -73,7 +74,7 @@ def _written(name: str, parameter: Parameter, default: Any) -> Callable[[Any], A
 
 @click.command()
 @guest
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=SNAPSHOT)
 @click.option("--description", default="", show_default=False, metavar="TEXT", help="What is noted with it.")
 @click.option("--with-memory", is_flag=True, help="Its memory as well: a rollback brings it back running.")
 @click.option("--delete", is_flag=True, help="Delete the snapshot NAME instead.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nixherd.base.errors import Exit, FleetError, Usage
+from nixherd.cli.completion import STORAGE
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import guest_named
 from nixherd.cli.output import narrate, show_rows
@@ -24,7 +25,7 @@ _STORAGES = ("name", "type", "enabled", "active", "content", "total", "used", "a
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=STORAGE)
 @click.option("--node", metavar="NODE", help="Another node than the endpoint's.")
 @click.option("--content", type=click.Choice(_CONTENT), help="Only what may hold this, or volumes of this kind.")
 @json_option

@@ -16,12 +16,12 @@ import pytest
 
 from nixherd.base.errors import ApiError, Exit, FleetError, Refused
 from nixherd.cli.main import run
-from nixherd.cli.parameters import _completions
 from nixherd.fleet.models import Endpoint
 from nixherd.proxmox.client import connect
 from nixherd.proxmox.guard.policy import Policy
 from nixherd.proxmox.token import Server, Token, fingerprints, read_authorities
 from tests.conftest import DEFINITIONS_NIX
+from tests.nixherd.cli.test_cli_completion import offered
 from tests.nixherd.proxmox.fleets import FLEET
 from tests.nixherd.proxmox.scripted import Answer, Scripted, make_certificate, serving
 
@@ -327,7 +327,7 @@ def test_the_home_of_nobody_is_wrong_usage(
 
 
 def test_the_home_of_nobody_completes_nothing() -> None:
-    assert _completions("~nosuch/fleet") == []
+    assert offered("--fleet", "~nosuch/fleet", "vm", "start", "") == []
 
 
 def test_a_token_file_that_never_ends_is_none(tmp_path: Path) -> None:

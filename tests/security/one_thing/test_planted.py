@@ -220,7 +220,7 @@ SCENARIOS = {
     "nixherd/cli/flake.py:_built:1": Scenario(build, "host_id", "failed"),
     "nixherd/cli/flake.py:_built:2": Scenario(build, "host_id", "failed"),
     "nixherd/cli/main.py:run:1": Scenario(lambda place: place.nixherd("check", "--only", "merge")),
-    "nixherd/cli/parameters.py:_completions:1": Scenario(complete, harmless=True, status=0),
+    "nixherd/cli/completion.py:quietly:1": Scenario(complete, harmless=True, status=0),
     "nixherd/cli/publish.py:_built:1": Scenario(publish, "host_id"),
     "nixherd/cli/publish.py:_built:2": Scenario(publish, "config.host_id"),
     "nixherd/cli/publish.py:publish:1": Scenario(publish, "host_id"),

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from nixherd.base.errors import FleetInvalid
-from nixherd.cli.parameters import _completions
 from nixherd.fleet import load as loading
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.flakes import lock_flake
 from nixherd.proxmox.hypervisor import Definitions
+from tests.nixherd.cli.test_cli_completion import offered
 from tests.security.tree.conftest import MakeFleet, note_of, noted, say
 
 # A closed world
@@ -78,7 +78,8 @@ def test_a_file_is_not_sent_anywhere(
     directory = make_fleet(noted(FETCHES[fetch].replace("URL", f"({url})")))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if way == "TAB":
-        assert _completions(str(directory)) == []
+        monkeypatch.setenv("FLEET", str(directory))
+        assert offered("vm", "start", "") == offered("deploy", "") == []
     else:
         if way == "--flake":
             (directory / "flake.nix").write_text("{ outputs = _: { }; }")
