@@ -1,5 +1,6 @@
 """Generations of a profile, as Nix keeps them: links `PROFILE-NUMBER-link` beside the one that names the current."""
 
+from datetime import datetime
 from typing import ClassVar
 
 from pyinfra.api.exceptions import FactProcessError
@@ -36,6 +37,14 @@ class ProfileGenerations(Fact[list[Generation]]):
     def _generation(self, line: str, current: str) -> Generation:
         link, path, built = [*line.split(), "", ""][:3]
         number = link.removesuffix("-link").rpartition("-")[2]
-        if not number.isdecimal() or not is_store_path(path) or not built:
+        if not number.isdecimal() or not is_store_path(path) or not _is_moment(built):
             raise FactProcessError(f"a line is not `PROFILE-NUMBER-link PATH TIME`: {one_line(line)[:200]}")
         return Generation(number=int(number), path=path, built=built, current=link.endswith(f"/{current}"))
+
+
+def _is_moment(text: str) -> bool:
+    """Whether it is a time as RFC 3339 has it, with its offset."""
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False

@@ -10,12 +10,14 @@ The others work on a machine that is installed, and can be called by hand:
 import re
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from pyinfra import host
 
 from nixherd.base.errors import FleetError, NotWell, Usage
+from nixherd.base.names import many
 from nixherd.deploy import build as building
 from nixherd.deploy import carried
 from nixherd.deploy.health import unwell
@@ -24,7 +26,7 @@ from nixherd.deploy.machine import run_job
 from nixherd.deploy.options import HERE, Goal
 from nixherd.deploy.plan import checks_of
 from nixherd.deploy.rollout import Planned, Target
-from nixherd.deploy.running import PROFILE, chosen, has_it, require_store_path
+from nixherd.deploy.running import PROFILE, Generation, chosen, expired, has_it, require_store_path
 from nixherd.facts.nixos import Generations
 from nixherd.fleet import tree
 from nixherd.proxmox.permission import require_installable
@@ -95,10 +97,14 @@ def gc(older_than: str = "30d") -> Change:
     """
     if not _AGE.fullmatch(str(older_than)):
         raise Usage(f"older_than={older_than} is not a number of days; write one like 30d")
+    generations: list[Generation] = host.get_fact(Generations)
+    gone = expired(generations, int(str(older_than)[:-1]), datetime.now(UTC))
     script = f"nix-collect-garbage --delete-older-than {older_than}; {PROFILE}/bin/switch-to-configuration boot"
     job = Job("gc", time.strftime("%Y%m%dT%H%M%S"), script, GC_DEADLINE)
     make = partial(run_job, PyinfraMachine(host), job, sudo=True)
-    return Change(f"delete generations older than {older_than}, and garbage", make)
+    numbers = ", ".join(str(each["number"]) for each in gone)
+    what = f"{many(len(gone), 'generation')} older than {older_than}{f' ({numbers})' if gone else ''}"
+    return Change(f"delete {what}, and garbage", make)
 
 
 @operation()

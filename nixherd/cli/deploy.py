@@ -91,7 +91,7 @@ def deploy(front: Front, /, hosts: Sequence[str], **options: Any) -> int:
         if not hosts:
             say("the last deployment of this fleet left no host to run again", err=True)
             return int(Exit.DONE)
-    asks = Asks("Deploy to", "the fleet was not deployed") if _is_whole(hosts, **options) else None
+    asks = Asks("Deploy to", "the fleet was not deployed") if is_whole(hosts, **options) else None
     return rollout(front, DEPLOY, dry=False, hosts=hosts, asks=asks, **options)
 
 
@@ -134,7 +134,7 @@ def reboot(front: Front, /, **options: Any) -> int:
     Each is proven by another boot_id, the system that runs, its units and its health checks. A readonly VM is only
     listed, with the command for its owner.
     """
-    asks = Asks("Reboot", "the fleet was not rebooted") if _is_whole(**options) else None
+    asks = Asks("Reboot", "the fleet was not rebooted") if is_whole(**options) else None
     return rollout(front, REBOOT, dry=options.pop("dry_run"), asks=asks, **options)
 
 
@@ -174,7 +174,7 @@ def rollout(
     return _reported(front, carry_out(dry=dry), dry=dry)
 
 
-def _is_whole(hosts: Sequence[str], local: bool | None, flake: str | None, **_: Any) -> bool:
+def is_whole(hosts: Sequence[str], local: bool | None = None, flake: str | None = None, **_: Any) -> bool:
     """Whether the hosts that were named are the whole fleet."""
     named = {name for pattern in hosts for name in pattern.split(",")}
     return not named.isdisjoint(("all", "*")) if named else not (local or (flake and "#" in flake))

@@ -107,8 +107,9 @@ def exit_codes() -> str:
 _ASKING = """\
 On a terminal the plan is shown and confirmed before
 
-  deploy, reboot             of the whole fleet: no host is named, or `all`
+  deploy, reboot, exec       of the whole fleet: no host is named, or `all`
   rollback                   of machines and homes
+  gc                         with the generations that would go
   vm destroy, restore, rollback, snapshot --delete
                              and other commands for guests whose steps interrupt one
   new, retire, vm adopt      these are refused where nobody can be asked

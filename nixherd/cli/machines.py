@@ -4,17 +4,19 @@ import json
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nixherd.base.errors import Exit, Usage, worst
+from nixherd.base.names import many
 from nixherd.base.process import foreground
-from nixherd.cli.deploy import Asks, backup_option, rollout
+from nixherd.cli.deploy import Asks, backup_option, is_whole, rollout
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.host_rows import ends, report_rows, rows_of, run_for
-from nixherd.cli.output import narrate, show_rows
+from nixherd.cli.output import can_ask, narrate, show_rows
 from nixherd.cli.parameters import (
     ask_sudo_password_option,
     data_option,
@@ -63,6 +65,7 @@ def _line() -> str:
 @click.option("--deadline", type=whole_seconds(1, LONGEST), default=120, show_default=True, help="Seconds for each.")
 @ask_sudo_password_option
 @dry_run_option
+@yes_option
 @pass_front
 def exec_(
     front: Front,
@@ -82,6 +85,11 @@ def exec_(
     line = _line()
     if not line.strip():
         raise Usage("exec: no command; write it after --, as in `nixherd exec web01 -- uptime`")
+    if is_whole(hosts) and not front.dry_run:
+        ids = select(front.fleet, hosts, exclude)
+        plan = [f"{', '.join(ids)}: {'as root: ' if sudo else ''}{line}"]
+        question = f"Run it on {many(len(ids), 'host')}?"
+        front.confirm(question, "exec: nothing was run", plan=plan, unattended=True)
     answers = front.run.directory / "answers"  # what they printed goes with the run, also with one that is killed
     answers.mkdir()
     words = [EXECUTE, f"line={json.dumps(line)}", f"sudo={str(sudo).lower()}", f"deadline={deadline}"]
@@ -265,6 +273,7 @@ def rollback(
 @click.option("--older-than", default="30d", show_default=True, metavar="DAYS", help="Of generations, as in 30d.")
 @ask_sudo_password_option
 @dry_run_option
+@yes_option
 @pass_front
 def gc(
     front: Front,
@@ -275,10 +284,22 @@ def gc(
     older_than: str,
     ask_sudo_password: bool,
 ) -> int:
-    """Delete old generations of machines, and what nothing needs then. What runs and what boots next stays."""
+    """Delete old generations of machines, and what nothing needs then. What runs and what boots next stays.
+
+    On a terminal the generations that would go are shown, as the machines have them, and it asks.
+    """
     typed = sudo_password(ask_sudo_password)
     words, told = [GC, f"older_than={older_than}"], [*data, *typed.data]
-    ended = run_for(front, words, hosts, told, dry=front.dry_run, exclude=exclude, input=typed.line)
+    carry_out = partial(run_for, front, words, hosts, told, exclude=exclude, input=typed.line)
+    if not (front.dry_run or front.yes) and can_ask():
+        planned = carry_out(dry=True)
+        rows = rows_of(planned, dry=True)
+        if planned.interrupted or not rows:
+            return report_rows(front, planned, {"older_than": older_than}, rows, asks=True)
+        number = sum(row["outcome"] == "planned" for row in rows)
+        question = f"Collect garbage on {number} of {many(len(rows), 'host')}?"
+        front.confirm(question, "no garbage was collected", plan=ends(rows))
+    ended = carry_out(dry=front.dry_run)
     return report_rows(front, ended, {"older_than": older_than}, rows_of(ended, dry=front.dry_run))
 
 

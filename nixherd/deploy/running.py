@@ -2,8 +2,9 @@
 
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, TypedDict, cast
 
 from nixherd.base.answers import below, values_of
@@ -303,6 +304,18 @@ def chosen(generations: list[Generation], number: int | None) -> Generation:
             return each
     numbers = ", ".join(str(each["number"]) for each in generations)
     raise FleetError(f"generation {number} does not exist; there are {numbers}")
+
+
+def expired(generations: Iterable[Generation], days: int, now: datetime) -> list[Generation]:
+    """Those that `nix-collect-garbage --delete-older-than DAYSd` deletes of a profile, oldest first.
+
+    Beside the current one, that keeps the one which the profile led to so many days ago.
+    """
+    since = now - timedelta(days=days)
+    older = sorted(
+        (each for each in generations if datetime.fromisoformat(each["built"]) < since), key=lambda each: each["number"]
+    )
+    return [each for each in older[:-1] if not each["current"]]
 
 
 def has_it(running: Running, system: str, goal: Goal, may_run: Collection[str] = ()) -> bool:

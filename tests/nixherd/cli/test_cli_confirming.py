@@ -120,6 +120,62 @@ def test_in_a_pipe_it_goes_on_as_ever(
     assert fake.argv[1] == "-y"
 
 
+GC = ("step", "a", {"text": "delete 2 generations older than 30d (1, 2), and garbage", "planned": True})
+
+
+@pytest.mark.parametrize("hosts", ["all", "a"])
+def test_generations_that_would_go_are_shown(
+    hosts: str,
+    pyinfra: Callable[..., FakePyinfra],  # noqa: F811
+    fleet: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    person = Answers(monkeypatch, says=False)
+    fake = pyinfra(begun(tmp_path, "a", "b"), GC, ("end", "b", {"outcome": "unreachable", "why": "off", "exit": 4}))
+    monkeypatch.setenv("FLEET", str(fleet))
+    assert run(["gc", hosts]) == 2
+    assert (fake.argv[1], person.asked) == ("--dry", ["Collect garbage on 1 of 2 hosts?"])
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "a: would delete 2 generations older than 30d (1, 2), and garbage\nb: unreachable: off\n" in err
+    assert err.endswith("no garbage was collected; nothing was changed\n")
+    run(["gc", hosts, "--yes"])
+    assert (fake.argv[1], len(person.asked)) == ("-y", 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["all"], ["Run it on 3 hosts?"]),
+        (["*", "--exclude", "caddy", "--sudo"], ["Run it on 2 hosts?"]),
+        (["dev"], []), (["dev", "caddy"], []), (["all", "--yes"], []), (["all", "--dry-run"], []),
+    ],
+)  # fmt: skip
+def test_a_command_on_the_whole_fleet(
+    words: list[str],
+    asked: list[str],
+    pyinfra: Callable[..., FakePyinfra],  # noqa: F811
+    fleet: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    person = Answers(monkeypatch, says=False)
+    fake = pyinfra(begun(tmp_path, "dev"))
+    monkeypatch.setenv("FLEET", str(fleet))
+    status = run(["exec", *words, "--", "systemctl", "restart", "x y"])
+    assert person.asked == asked
+    err = capsys.readouterr().err
+    if asked:
+        assert (status, fake.argv) == (2, [])
+        hosts = "caddy, dev, proxmox-vm" if words == ["all"] else "dev, proxmox-vm: as root"
+        assert err == f"{hosts}: systemctl restart 'x y'\nexec: nothing was run; nothing was changed\n"
+    else:
+        assert fake.argv[1] == ("--dry" if "--dry-run" in words else "-y")
+
+
 def test_where_nobody_can_be_asked() -> None:
     confirm("Go on?", "it was not done", yes=False, unattended=True)
     with pytest.raises(Usage, match="it was not done: without a terminal to ask on, say --yes"):

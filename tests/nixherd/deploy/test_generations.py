@@ -1,12 +1,13 @@
 """Which generation of a profile is meant, and whether a machine has it."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from nixherd.base.errors import FleetError, Usage
 from nixherd.deploy.options import Goal
-from nixherd.deploy.running import Generation, chosen, has_it, require_store_path
+from nixherd.deploy.running import Generation, chosen, expired, has_it, require_store_path
 from tests.nixherd.deploy.scripted import BEFORE, NEW, OLD
 
 
@@ -34,6 +35,21 @@ def test_which_one_is_meant(generations: list[Generation], number: int | None, e
     else:
         with pytest.raises(FleetError, match=expected):
             chosen(generations, number)
+
+
+@pytest.mark.parametrize(
+    ("days", "current", "gone"),
+    [(30, 4, []), (20, 4, []), (9, 4, [1]), (5, 4, [1, 2]), (1, 4, [1, 2, 3]), (1, 2, [1, 3]), (1, None, [1, 2, 3])],
+)
+def test_what_a_garbage_collection_deletes_of_a_profile(days: int, current: int | None, gone: list[int]) -> None:
+    """Not what the profile led to so many days ago: on 2026-11-10 that is 1, on the 21st 2, on the 25th 3."""
+    built = {1: "2026-11-05T05:00:00+00:00", 2: "2026-11-15T13:00:00+08:00", 3: "2026-11-22T05:00:00+00:00"}
+    built[4] = "2026-11-28T05:00:00+00:00"
+    found = [
+        Generation(number=number, path=OLD, built=built[number], current=number == current) for number in (4, 2, 3, 1)
+    ]
+    now = datetime(2026, 11, 30, 5, tzinfo=UTC)
+    assert [each["number"] for each in expired(found, days, now)] == gone
 
 
 @pytest.mark.parametrize(
