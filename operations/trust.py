@@ -1,4 +1,4 @@
-"""A machine's way into the fleet's trust: its key in hosts.nix and .sops.yaml, files encrypted to it, one commit."""
+"""A machine's way into the fleet's trust: its key in the fleet and .sops.yaml, files encrypted to it, one commit."""
 
 from functools import partial
 
@@ -23,7 +23,7 @@ _JOINS, _IN_SERVICE = "fleet: {{ host }} joins", "fleet: {{ host }} is in servic
 
 @operation()
 def enroll(docs: bool = False, protect: bool = False) -> Change | NoChange:
-    """Make the machine's host key a recipient of its secrets and pin it in hosts.nix, with one commit.
+    """Make the machine's host key a recipient of its secrets and pin it where the fleet keeps keys, with one commit.
 
     The key is the pinned one; for a VM that does not exist yet it is generated here, for a machine made elsewhere it is
     told by the guest agent, and proven, or read through the authenticated connection. `docs`: the overview as well;
@@ -50,12 +50,12 @@ def enroll(docs: bool = False, protect: bool = False) -> Change | NoChange:
 
 @operation()
 def pin() -> Change | NoChange:
-    """Pin the machine's host key in hosts.nix and nothing else: as its guest agent tells it, proven by the machine, or
-    read through the authenticated connection. One commit.
+    """Pin the machine's host key where the fleet keeps keys and nothing else: as its guest agent tells it, proven by
+    the machine, or read through the authenticated connection. One commit.
     """
     config = fleet_host(host)
     if config.public_key:
-        return NoChange(f"hosts.nix pins a key of {config.id}")
+        return NoChange(f"{context_of(host).fleet.file} pins a key of {config.id}")
     known = EnrolledKey.of(host).known
     if known is None:
         raise FleetError(f"{config.id}: no running guest tells its key; start it, or enroll and provision it")
@@ -65,7 +65,7 @@ def pin() -> Change | NoChange:
 
 @operation()
 def forget_key() -> Change | NoChange:
-    """Delete the machine's private key here, once hosts.nix pins it and the machine has proved that it holds it."""
+    """Delete the machine's private key here, once the fleet pins it and the machine has proved that it holds it."""
     host_id, keys = fleet_host(host).id, context_of(host).keys
     held = keys.held(host_id)
     if held is None:
@@ -73,10 +73,13 @@ def forget_key() -> Change | NoChange:
     if executing(host):
         machine_of(host)
         place = connector_of(host).reach()
-        pinned = load_fleet(keys.fleet.path).hosts[host_id].public_key
+        fleet = load_fleet(keys.fleet.path)
+        pinned = fleet.hosts[host_id].public_key
         blob = parse_public_key(held.public).blob
         if pinned is None or parse_public_key(pinned).blob != blob:
-            raise FleetError(f"{host_id}: hosts.nix does not pin the key whose private half is here; enroll it first")
+            raise FleetError(
+                f"{host_id}: {fleet.file} does not pin the key of which the private half is here; enroll it"
+            )
         if place.epoch is not Epoch.FINAL or parse_public_key(place.host_key).blob != blob:
             raise FleetError(f"{host_id}: the machine has not shown that it holds its key; its private half stays here")
     return Change(f"delete the private key of {host_id} here; the machine has it", partial(keys.forget, host_id))

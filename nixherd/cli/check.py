@@ -220,7 +220,7 @@ _HOOK = """\
 #!/bin/sh
 {mark}: the quick part of the quality gate, on what is committed.
 fleet=$(git rev-parse --show-toplevel)/{prefix}
-[ -f "$fleet/hosts.nix" ] || exit 0
+[ -f "$fleet/hosts.nix" ] || [ -f "$fleet/nixherd.nix" ] || [ -f "$fleet/flake.nix" ] || exit 0
 nixherd=$(command -v nixherd || echo {program})
 exec "$nixherd" --fleet "$fleet" check --changed --table
 """

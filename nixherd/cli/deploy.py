@@ -63,7 +63,7 @@ _dirty = click.option("--allow-dirty", is_flag=True, default=None, help="Deploy 
 @click.option(
     "--goal",
     type=click.Choice([str(goal) for goal in Goal]),
-    help="What to come to; else what hosts.nix or group data say, else switch.",
+    help="What to come to; else what the fleet or group data say, else switch.",
 )
 @click.option("--specialisation", metavar="NAME", help="The specialisation to switch to.")
 @backup_option
@@ -75,7 +75,7 @@ _dirty = click.option("--allow-dirty", is_flag=True, default=None, help="Deploy 
 @click.option(
     "--reboot/--no-reboot",
     default=None,
-    help="Boot into the new system where that is needed, and prove it after that; else what hosts.nix says.",
+    help="Boot into the new system where that is needed, and prove it after that; else what the fleet says.",
 )
 @click.option("--no-check", is_flag=True, default=None, help="Switch whatever it says against that (NIXOS_NO_CHECK).")
 @click.option("--soak", type=whole_seconds(0, LONGEST), help="Watch the new system for so long before it is kept.")

@@ -82,7 +82,7 @@ def build(front: Front, /, hosts: Sequence[str], eval_only: bool) -> int:
     front.guarded = False
     selected = chosen(front, hosts)
     if not selected:
-        raise Usage("the fleet has no host; add one to hosts.nix")
+        raise Usage(f"the fleet has no host; add one to {front.fleet.file}")
     with progress("build") as tell:
         rows = [*_built(front, selected, tell, eval_only=eval_only)]
     front.show(

@@ -15,6 +15,7 @@ from nixherd.cli.parameters import SECONDS, json_option
 from nixherd.deploy import commit_policy as commits_gate
 from nixherd.deploy.commit_policy import Gate
 from nixherd.fleet.load import load_fleet
+from nixherd.fleet.models import HOSTS, NIXHERD
 from nixherd.fleet.place import operators_data
 from nixherd.gate.lock.combine import TreeGate, markdown_of
 from nixherd.gate.lock.run import BRANCH, Ended, Wanted, update
@@ -69,8 +70,9 @@ def update_command(front: Front, /, gate: str | None, gate_deadline: float, summ
 
 
 def _must_be_signed(fleet: Path) -> bool:
-    """Whether hosts.nix or group data require signed commits of the fleet in this directory."""
-    by_hosts = (fleet / "hosts.nix").exists() and commits_gate.required_by_hosts(load_fleet(fleet))
+    """Whether the fleet or group data require signed commits of the fleet in this directory."""
+    has_entries = any((fleet / name).exists() for name in (HOSTS, NIXHERD))
+    by_hosts = has_entries and commits_gate.required_by_hosts(load_fleet(fleet))
     return Gate.of(fleet, {}, operators_data(fleet), by_hosts=by_hosts, notes=False) is not None
 
 

@@ -71,7 +71,7 @@ def enroll(
     message: str | None,
     data: Sequence[str],
 ) -> int:
-    """Take machines into the fleet's trust, before they exist or after: key, age recipient, secret files, hosts.nix.
+    """Take machines into the fleet's trust, before they exist or after: key, age recipient, secret files, publicKey.
 
     All of a host or nothing, verified before any file is replaced; one commit.
     """
@@ -97,7 +97,7 @@ def enroll(
 def post_provision(
     front: Front, /, name: str, ip: str | None, vmid: int | None, no_secrets: bool, data: Sequence[str]
 ) -> int:
-    """Take an installed VM into service: age recipient, secret files, hosts.nix, overview, readonly; one commit.
+    """Take an installed VM into service: age recipient, secret files, publicKey, overview, readonly; one commit.
 
     Its identity and address are asked of the hypervisor and proven by the machine; options only confirm them.
     """
@@ -117,12 +117,12 @@ def _declared(fleet: Fleet, name: str, verb: str) -> Vm:
     """Find a declared guest that has a host. Usage or Refused, before anything is sent."""
     host = next((host for host in fleet.hosts.values() if name in (host.id, host.hostname, host.ssh_alias)), None)
     if host is not None and name.lower() not in names_of(fleet):
-        what = f"{host.id} is a host of hosts.nix, and no guest of {DEFINITIONS} is for it"
+        what = f"{host.id} is a host of {fleet.file}, and no guest of {DEFINITIONS} is for it"
         entry = f'managed.{host.id} = {{ …; nixosConfig = "{host.id}"; }};'
         raise Usage(f"{what}; declare one ({entry}), or use deploys/install.py where SSH reaches the machine")
     vm = declared(fleet, name, verb)
     if vm.host_id not in fleet.hosts:
-        raise Usage(f"{DEFINITIONS}: {vm.attribute} belongs to no host of hosts.nix; add one")
+        raise Usage(f"{DEFINITIONS}: {vm.attribute} belongs to no host of {fleet.file}; add one")
     return vm
 
 
@@ -219,11 +219,11 @@ def _row(
         return failed(str(error))
     host, guest = now.hosts.get(str(vm.host_id)), now.vms.get(vm.name)
     row |= {"verified": verified, "readonly": guest.readonly if guest else None}
-    row["publicKey"] = host.public_key if host else None
-    lacks = [] if row["publicKey"] else [f"hosts.nix pins no key of {vm.host_id}"]
+    row |= {"publicKey": host.public_key if host else None, "file": now.file}
+    lacks = [] if row["publicKey"] else [f"{now.file} pins no key of {vm.host_id}"]
     shown = verified.get("host_key") if verified else None
     if shown and row["publicKey"] and not same_key(shown, row["publicKey"]):
-        lacks.append(f"hosts.nix pins another key of {vm.host_id} than the machine showed")
+        lacks.append(f"{now.file} pins another key of {vm.host_id} than the machine showed")
     lacks += [] if guest else [f"{DEFINITIONS} does not declare {vm.name} any more"]
     lacks += ["what runs there was not read back"] if PROVISION in deploys and verified is None else []
     return failed("; ".join(lacks)) if lacks else {**row, "outcome": "in service", "why": None, "exit": 0}
@@ -243,7 +243,7 @@ def lines(document: Mapping[str, Any]) -> Iterator[str | Line]:
             seen = row["verified"]
             runs = f"at {seen['address']} runs {seen['system']}; " if seen else ""
             protected = "readonly" if row["readonly"] else "not readonly"
-            yield Line(f"{label}: ", "in service", f": {runs}hosts.nix pins its key; {protected}")
+            yield Line(f"{label}: ", "in service", f": {runs}{row['file']} pins its key; {protected}")
     counts = Counter(row["outcome"] for row in document["hosts"])
     number = f" (report {document['report']})" if document.get("report") else ""
     yield f"{', '.join(f'{count} {outcome}' for outcome, count in counts.items())}{number}"

@@ -148,7 +148,7 @@ def _host(fleet: Fleet, name: str) -> Host | None:
     names = {host.id: (host.hostname.lower(), (host.ssh_alias or "").lower()) for host in fleet.hosts.values()}
     ids = [host_id for host_id, each in names.items() if name.lower() in each]
     if len(ids) > 1:
-        raise Usage(f"{name}: {' and '.join(ids)} have this name in hosts.nix; name one by its id")
+        raise Usage(f"{name}: {' and '.join(ids)} have this name in {fleet.file}; name one by its id")
     return fleet.hosts[ids[0]] if ids else None
 
 
@@ -158,12 +158,12 @@ def _retired_before(front: Front, changeset: Changeset, name: str, options: Opti
     if commit is None:
         near = get_close_matches(name, front.fleet.hosts, n=1)
         hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(front.fleet.hosts)) or 'none'}"
-        raise Usage(f"hosts.nix has no host {name}; {hint}")
+        raise Usage(f"{front.fleet.file} has no host {name}; {hint}")
     _require_nothing_left(front, name, options, commit[:7])
     if not front.dry_run:
         _forget(front, name)
     document = {"host": name, "steps": [], "changed": front.wrote, "commit": commit[:7]}
-    front.show(document, [f"hosts.nix has no host {name}; commit {commit[:7]} retired it"])
+    front.show(document, [f"{front.fleet.file} has no host {name}; commit {commit[:7]} retired it"])
 
 
 def _require_nothing_left(front: Front, name: str, options: Options, commit: str) -> None:
@@ -294,7 +294,7 @@ def _forget(front: Front, host_id: str) -> None:
 def _read_back(front: Front, plan: Plan, options: Options) -> None:
     """FleetError unless the fleet's files are without the host now."""
     host, retirement, now = plan.host, plan.retirement, front.read_back(f"{plan.host.id} was retired")
-    left = [f"hosts.nix: {host.id}"] if host.id in now.hosts else []
+    left = [f"{now.file}: {host.id}"] if host.id in now.hosts else []
     left += [f"{DEFINITIONS}: {vm.attribute}" for vm in retirement.guests if vm.name in now.vms]
     gone = {key for rekey in retirement.change.rekeys for key in rekey.removed}
     if gone:
@@ -310,7 +310,7 @@ def _lines(plan: Plan, done: Done) -> Iterator[str]:
         yield from (f"{label}: {text}" for text in (*guest.steps, guest))
     rotated = len(retirement.change.rekeys)
     keys = f"; {many(rotated, 'secret file')} {'has a new data key' if rotated == 1 else 'have new data keys'}"
-    yield f"{label}: hosts.nix and the definitions are without it{keys if rotated else ''}"
+    yield f"{label}: the fleet and the definitions are without it{keys if rotated else ''}"
     if retirement.known:
         yield f"{label}: it knew what is in {', '.join(retirement.known)}: change the secrets themselves"
     if done.commit:

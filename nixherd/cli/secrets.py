@@ -138,7 +138,7 @@ def _compare(front: Front, rows: list[dict[str, Any]]) -> list[str]:
         if scan.fault:
             findings.append(str(scan.problem))
         if scan.differs_from(host.public_key):
-            text = f"hosts.nix: {host.id}.publicKey is not the key that {scan.address} shows"
+            text = f"{front.fleet.file}: {host.id}.publicKey is not the key that {scan.address} shows"
             findings.append(f"{text}; see whether it is that machine, and enroll it if its key is new")
     return findings
 
@@ -232,14 +232,14 @@ def init(front: Front, /, name: str | None, persons: tuple[str, ...], replace_un
 def add_host(
     front: Front, /, host: str, rules: tuple[str, ...], replaces: tuple[str, ...], creates: bool, **options: Any
 ) -> None:
-    """Make a host a recipient, by its publicKey in hosts.nix, of the secrets that its configuration declares."""
+    """Make a host a recipient, by its pinned publicKey, of the secrets that its configuration declares."""
 
     def joined(change: Wanted) -> Wanted:
-        declared = change.fleet.hosts.get(host)
+        fleet, declared = change.fleet, change.fleet.hosts.get(host)
         if declared is None:
-            raise Usage(f"hosts.nix has no host {host or repr(host)}; it has {', '.join(sorted(change.fleet.hosts))}")
+            raise Usage(f"{fleet.file} has no host {host or repr(host)}; it has {', '.join(sorted(fleet.hosts))}")
         if declared.public_key is None:
-            raise Usage(f"hosts.nix: {host}.publicKey is a placeholder; enroll the host (deploys/enroll.py) instead")
+            raise Usage(f"{fleet.file}: {host}.publicKey is a placeholder; enroll the host (nixherd enroll) instead")
         secrets = front.evaluator.declared((host,), host)
         return trusted(change, declared, declared.public_key, Admission(secrets, rules or None, replaces, creates))
 

@@ -304,7 +304,7 @@ def _differences(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
 def import_(front: Front, guest: str, managed: str | None) -> None:
     """Print an existing guest's entry, to paste into vms/definitions.nix."""
     if managed is not None and managed not in front.fleet.hosts:
-        raise Usage(f"hosts.nix has no host {managed}; it has {', '.join(front.fleet.hosts)}")
+        raise Usage(f"{front.fleet.file} has no host {managed}; it has {', '.join(front.fleet.hosts)}")
     other = next((each for each in front.fleet.vms.values() if managed and each.host_id == managed), None)
     if other is not None:
         raise Usage(f"host {managed} lives in {label(other)} already, {other.attribute}; one guest is one host")

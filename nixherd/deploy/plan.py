@@ -107,8 +107,8 @@ def require_committed(source: Source, rollout: Rollout, host_run: HostRun) -> No
                 noted.value = None
     elif options.require_signed:
         raise Usage(
-            f"{host_run.id}: require_signed holds for the whole fleet; say it in group_data/all.py, in hosts.nix, or "
-            "with --data require_signed=true"
+            f"{host_run.id}: require_signed holds for the whole fleet; say it in group_data/all.py, in hosts.nix or "
+            "nixherd.nix, or with --data require_signed=true"
         )
 
 

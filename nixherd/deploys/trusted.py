@@ -8,15 +8,15 @@ from nixherd.pyinfra_glue.deploy_file import workflow
 
 @workflow("enroll", by_hypervisor=True)
 def enroll() -> None:
-    """Take machines into the fleet's trust, before they exist or after: key, recipient, secret files, hosts.nix."""
-    trust.enroll(name="enroll: key, recipient, secret files, hosts.nix, commit")
+    """Take machines into the fleet's trust, before they exist or after: key, recipient, secret files, publicKey."""
+    trust.enroll(name="enroll: key, recipient, secret files, publicKey, commit")
 
 
 @workflow("post-provision", by_hypervisor=True)
 def post_provision() -> None:
     """Do what follows on provisioning: trust (unless `enroll` came before), overview, protection, proof."""
     trust.enroll(
-        name="trust: key, secret files, hosts.nix, overview, protection, commit",
+        name="trust: key, secret files, publicKey, overview, protection, commit",
         docs=True,
         protect=host.data.get("protect", True),
     )

@@ -137,7 +137,7 @@ def _read(file: Path) -> dict[str, Any]:
     check_group_data(values, str(file))
     for name in values:
         if (name in HOST_DATA and name not in _ALLOWED) or name.startswith(("ssh_", "_")):
-            remedy = "say it in hosts.nix or in" if name == "require_signed" else "say it in"
+            remedy = "say it in hosts.nix, nixherd.nix or in" if name == "require_signed" else "say it in"
             raise Usage(f"{file}: {name} is not the fleet's to say; {remedy} {personal_data()}/all.py, which is yours")
     return {name: value for name, value in values.items() if name in _ALLOWED and name not in NODE_DATA}
 

@@ -247,7 +247,7 @@ class Evaluator:
         }
 
     def _of_other_kind(self, host_id: str) -> Declared | None:
-        """What it declares as the kind that hosts.nix does not say, and that as its `problem`; None where it is not."""
+        """What it declares as the kind that its entry does not say, and that as its `problem`; None where it is not."""
         is_home = self._kind(host_id).is_home
         other = Output.SYSTEM if is_home else Output.HOME
         lacking, there = self._place(host_id), f"{other}.{host_id}"
@@ -258,8 +258,8 @@ class Evaluator:
             return None
         if not isinstance(found, Declared):
             return None
-        out = "take its configurationFile out of hosts.nix, as a home alone has none"
-        remedy = "give it its configurationFile in hosts.nix" if is_home else out
+        out = "take its configurationFile out of its entry, as a home alone has none"
+        remedy = "give it its configurationFile in its entry" if is_home else out
         return replace(self._placed(found), problem=f"{lacking} does not exist, and {there} does; {remedy}")
 
     def _placed(self, declared: Declared) -> Declared:

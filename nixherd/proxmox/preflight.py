@@ -112,7 +112,7 @@ def _findings(
     if not is_a(DNS_NAME, vm.name):
         yield f"{DEFINITIONS}: {vm.attribute}: `{vm.name}` is not a DNS name, which a VM's name must be; rename it"
     if not host.authorized_keys:
-        yield f"hosts.nix: {host.id}: authorizedKeys is empty, nobody could log in; add a key"
+        yield f"{fleet.file}: {host.id}: authorizedKeys is empty, nobody could log in; add a key"
     yield from _services(facts)
     if seen.actual is None:
         yield from _memory(vm, config)

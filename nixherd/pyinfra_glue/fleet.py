@@ -94,7 +94,8 @@ class FleetConnector(MachineConnector):
             if must_answer and not connected:
                 why = f": {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
                 proof = self.context.keys.pinned(self.fleet_host.id) is not None
-                without = "; without its agent's word only a publicKey in hosts.nix can prove that a machine is it"
+                file = self.context.fleet.file
+                without = f"; without its agent's word only a publicKey in {file} can prove that a machine is it"
                 raise Absent(f"{self.fleet_host.id} is still on its way{why}", f"try again{'' if proof else without}")
         except FAILURES as failure:
             error = failure if isinstance(failure, OSError) else worded(failure, f"{self.fleet_host.id}: connecting")

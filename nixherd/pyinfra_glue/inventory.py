@@ -216,8 +216,8 @@ def _gate(here: Path, options: dict[str, Any], place: Path, *, by_hosts: bool = 
         raise Usage("flake=…: require_signed looks at the commits of a checkout; clone it, and deploy from there")
     if gate and any(Path(each).name == OF_THE_TREE for each in options.get("group_data") or ()):
         raise Usage(
-            "require_signed: group_data in the fleet's directory is not what was signed; say it in hosts.nix, or in "
-            f"{personal_data()}/all.py"
+            "require_signed: group_data in the fleet's directory is not what was signed; say it in hosts.nix, "
+            f"nixherd.nix or {personal_data()}/all.py"
         )
     return gate
 

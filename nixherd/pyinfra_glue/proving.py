@@ -103,20 +103,20 @@ def output_of(ssh: PinnedClient, script: str, most: int = MOST) -> str:
         raise OSError(f"the connection broke: {str(error) or 'no answer'}") from error
 
 
-def require_is_this(host: Host, pinned: str | None) -> None:
+def require_is_this(host: Host, pinned: str | None, file: str) -> None:
     """Refused unless this machine is called as that host is, and its SSH host key, where both have one, is the pinned
-    one: another machine's system is not for it."""
+    one: another machine's system is not for it. `file` is where the fleet says both."""
     name = os.uname().nodename.partition(".")[0]
     if name != host.hostname.partition(".")[0]:
         raise Refused(
-            f"local: this machine is called {name}, and {host.id} in hosts.nix {host.hostname}; name the host that it "
+            f"local: this machine is called {name}, and {host.id} in {file} {host.hostname}; name the host that it "
             "is, or go there by SSH, without local"
         )
     key = _own_key()
     if pinned and key and parse_public_key(pinned).blob != key:
         raise Refused(
             f"local: this machine is called {name}, but its {HOST_KEY_FILE} is not the publicKey of {host.id} in "
-            "hosts.nix; correct the wrong one of them"
+            f"{file}; correct the wrong one of them"
         )
 
 

@@ -209,7 +209,7 @@ class MachineConnector(PinnedConnector):
         """Refused when we run on another machine than the one that is meant."""
         host, user = self.fleet_host, getpass.getuser()
         pinned = self.context.keys.pinned(host.id)
-        proving.require_is_this(host, pinned)
+        proving.require_is_this(host, pinned, self.context.fleet.file)
         self.data["ssh_user"] = user
         self.place = Place("this machine", Epoch.FINAL, pinned or "", user)
         return self.place
@@ -311,7 +311,7 @@ def _ask(connector: MachineConnector) -> tuple[Neighbour, ...]:
     if host.access is not Access.SHELL:
         raise FleetError(f"it takes forced commands alone ({host.access})")
     if connector.context.keys.pinned(host.id) is None:
-        raise FleetError("no host key is pinned for it in hosts.nix")
+        raise FleetError(f"no host key is pinned for it in {connector.context.fleet.file}")
     connector.is_asked = True
     token = secrets.token_hex(8)
     try:

@@ -154,7 +154,7 @@ class Configuration:
         where = address or names[-1]
         for name in names:
             if not _ADDRESS.fullmatch(name):
-                raise Usage(f"{name!r} is not a host name or address; correct it in hosts.nix")
+                raise Usage(f"{name!r} is not a host name or address; correct it where the fleet names it")
         nobody, apart = self._nobody(user, port)
         found = self._ask(names, user, port) if apart else [replace(nobody, name=where)]
         itself = next(each for each in found if each.name == where)

@@ -22,7 +22,7 @@ class Alias:
     user: str
     key: str | None
     port: int | None = None
-    problem: str = "no key is pinned for it in hosts.nix"
+    problem: str = "no key is pinned for it"
 
 
 def known_hosts(aliases: Iterable[Alias]) -> dict[str, str]:

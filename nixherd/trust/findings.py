@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nixherd.base.errors import Finding, Severity
 from nixherd.base.names import many
-from nixherd.fleet.models import HOSTS, Fleet
+from nixherd.fleet.models import Fleet
 from nixherd.trust.former import forms_of, is_former, known_keys, once_pinned
 from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.plan import Plan
@@ -51,7 +51,7 @@ def shared_keys(fleet: Fleet) -> Iterator[str]:
             what = f"{names} have one publicKey, and each of them decrypts what is for another"
             made = "make a new host key on all but one, set their publicKey"
             steps = [f"remove-host {shlex.quote(key.value)}", *(f"add-host {host}" for host in reversed(hosts))]
-            yield f"{HOSTS}: {what}; {made}, then {', '.join(f'`nixherd secrets {step}`' for step in steps)}"
+            yield f"{fleet.file}: {what}; {made}, then {', '.join(f'`nixherd secrets {step}`' for step in steps)}"
 
 
 def left_behind(fleet: Fleet, secrets: Secrets) -> Iterator[str]:
@@ -65,13 +65,13 @@ def left_behind(fleet: Fleet, secrets: Secrets) -> Iterator[str]:
             name = people.others.get(key.value)
             if key.bare in pinned or (name and name not in fleet.hosts and is_former(fleet, name)):
                 if name and _is_pinned(fleet, name) and key.bare in known_keys(fleet, name):
-                    what = f"{key.value} was {name}'s key, and hosts.nix pins another"
+                    what = f"{key.value} was {name}'s key, and {fleet.file} pins another"
                     yield f"{store.config}: {what}; `nixherd secrets add-host {name}`"
                     continue
                 given = name if name and name not in fleet.hosts else key.value
                 called = f"{name} ({key.label})" if name else key.value
                 remedy = f"`nixherd secrets remove-host {given if ' ' not in given else repr(given)}`"
-                yield f"{store.config}: {called} was a host of hosts.nix and is none now; {remedy}"
+                yield f"{store.config}: {called} was a host of the fleet and is none now; {remedy}"
 
 
 def _is_pinned(fleet: Fleet, name: str) -> bool:

@@ -7,7 +7,7 @@ from itertools import chain
 
 from nixherd.base.errors import FleetError
 from nixherd.fleet.git import Repository
-from nixherd.fleet.models import HOSTS, Fleet, Host
+from nixherd.fleet.models import Fleet, Host
 from nixherd.nix.declared import Declared
 from nixherd.trust.enrol import Wanted
 from nixherd.trust.former import is_former, once_pinned, others_with
@@ -89,7 +89,7 @@ def require_own_key(fleet: Fleet, host: Host, leaving: Collection[str] = ()) -> 
     """FleetError where hosts.nix has a host's key a second time, for another one that does not leave as well."""
     others = others_with(fleet, host.id, host.public_key) if host.public_key else ()
     if other := next((each for each in others if each not in leaving), None):
-        shared = f"{HOSTS}: {other} has the host key of {host.id}, and would lose its secrets with it"
+        shared = f"{fleet.file}: {other} has the host key of {host.id}, and would lose its secrets with it"
         raise FleetError(f"{shared}; each machine needs its own")
 
 

@@ -31,7 +31,7 @@ USUAL = "secrets"
 _SHOWN = 5  # files
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 _INTRODUCTION = (
-    "# Who may decrypt which file. A machine's key is made of its publicKey in hosts.nix (ssh-to-age); enrolling one\n"
+    "# Who may decrypt which file. A machine's key is made of its pinned publicKey (ssh-to-age); enrolling one\n"
     "# adds it. After an edit by hand: nixherd secrets apply.\n"
 )
 

@@ -114,7 +114,7 @@ def _differences(client: Client, fleet: Fleet, vm: Vm, host: Host | None, actual
     if not vm.is_managed:
         return tuple(map(str, drift(vm, actual.node, actual)))
     if host is None:
-        raise FleetError(f"{vm.attribute} belongs to no host of hosts.nix")
+        raise FleetError(f"{vm.attribute} belongs to no host of {fleet.file}")
     try:
         steps = compared(desired(client, fleet, vm, host), actual)
     except Refused as error:  # a disk whose size nobody knows: to be seen to, and no reason not to be ours

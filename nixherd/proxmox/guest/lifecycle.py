@@ -145,7 +145,7 @@ def host_of(fleet: Fleet, vm: Vm) -> Host:
     """Return the host that lives in a guest. Raise FleetError when none does."""
     host = fleet.hosts.get(vm.host_id or "")
     if host is None:
-        raise FleetError(f"{vm.attribute} belongs to no host of hosts.nix")
+        raise FleetError(f"{vm.attribute} belongs to no host of {fleet.file}")
     return host
 
 

@@ -209,13 +209,14 @@ def making(secrets: Secrets, host_id: str, path: str) -> str:
 
 
 def _with_another_key(situation: Situation, path: str, user: str | None) -> Closed:
-    """The machine, or the home, decrypts with a key that hosts.nix does not have."""
+    """The machine, or the home, decrypts with a key that the fleet does not have."""
     causes = situation.causes[user]
     host = situation.host_id
     line = next((key for key in causes.keys if key.line and user is None and _HOST_KEY.search(key.path)), None)
     if line is not None:
-        why = f"encrypted for the key that hosts.nix pins, and {line.path} there is another one"
-        step = f'if that is its key: restart sshd there, set {host}.publicKey = "{line.line}" in hosts.nix, '
+        file = situation.fleet.file
+        why = f"encrypted for the key that {file} pins, and {line.path} there is another one"
+        step = f'if that is its key: restart sshd there, set {host}.publicKey = "{line.line}" in {file}, '
         step += f"`{situation.join}`"
         return Closed(path, why, step)
     places = ", ".join(f"{each.value} ({key.path})" for key in causes.keys for each in key.recipients) or "none"

@@ -59,7 +59,7 @@ def test_a_home_that_hosts_nix_takes_for_nixos(secrets: Any, fleet: Path, others
     ended = secrets("add-host", "igp")
     assert ended.status == 2
     what = "nixosConfigurations.igp does not exist, and homeConfigurations.igp does; take its configurationFile out of"
-    assert f"igp: which secrets it declares is not known: {what} hosts.nix, as a home alone has none" in ended.err
+    assert f"igp: which secrets it declares is not known: {what} its entry, as a home alone has none" in ended.err
     ended = secrets("add-host", "igp", "--rule", "3", "--dry-run", "--json")
     assert ended.status == 0, ended.err
     notes = ended.json["notes"]

@@ -121,12 +121,12 @@ def test_a_host_that_is_none_any_more_is_found_and_removed(
     found = secrets("status", "--json")
     capfd.readouterr()
     assert run(["--fleet", str(fleet), "check", "--only", "secrets"]) == 1
-    assert capfd.readouterr().out.count("was a host of hosts.nix and is none now") == 1
+    assert capfd.readouterr().out.count("was a host of the fleet and is none now") == 1
     given = {"name": "igp", "key": key("igp").recipient, "unnamed key": key("igp").recipient}[how]
     called = "igp" if how != "unnamed key" else given
     [finding] = [each for each in found.json["findings"] if "was a host" in each]
     assert finding.startswith("secrets/.sops.yaml: ")
-    assert finding.endswith(f"was a host of hosts.nix and is none now; `nixherd secrets remove-host {called}`")
+    assert finding.endswith(f"was a host of the fleet and is none now; `nixherd secrets remove-host {called}`")
     assert found.status == 1
     assert "igp" in {each["name"] for each in found.json["others"]} or how == "unnamed key"
     assert secrets("remove-host", given, "--json").status == 0

@@ -30,6 +30,21 @@ def test_the_hook_keeps_what_is_wrong_from_being_committed(fleet: Path, capfd: p
     assert "commit" not in git(fleet, "log", "--format=%s", "-1")
 
 
+@pytest.mark.parametrize("file", ["nixherd.nix", "flake.nix"])
+def test_the_hook_is_for_a_fleet_of_any_file(fleet: Path, file: str) -> None:
+    assert run(["hooks", "install"]) == 0
+    for name in ("hosts.nix", "flake.nix", "nixherd.nix"):
+        (fleet / name).unlink(missing_ok=True)
+    (fleet / "README").write_text("x")
+    git(fleet, "add", "README")
+    write(fleet.parent.parent / "bin/nixherd", "#!/bin/sh\nexit 1\n")
+    git(fleet, "commit", "-qm", "no fleet is there")
+    (fleet / file).write_text("{ }")
+    git(fleet, "add", file)
+    with pytest.raises(subprocess.CalledProcessError):
+        git(fleet, "commit", "-qm", "x")
+
+
 def test_the_hook_judges_what_git_commits_by_name(fleet: Path) -> None:
     """`git commit FILE` takes the file as it lies there, from an index of its own; what is staged of it is another."""
     assert run(["hooks", "install"]) == 0

@@ -23,19 +23,19 @@ def key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_is_the_one_with_its_name_and_its_key(key_file: Path) -> None:
-    require_is_this(THIS, OURS)  # it has no key, as a machine without sshd
+    require_is_this(THIS, OURS, "nixherd.nix")  # it has no key, as a machine without sshd
     key_file.write_text(f"{OURS} root@here\n")
-    require_is_this(THIS, OURS)
-    require_is_this(THIS, None)
-    require_is_this(replace(THIS, hostname=f"{THIS.hostname.partition('.')[0]}.lan"), OURS)
+    require_is_this(THIS, OURS, "nixherd.nix")
+    require_is_this(THIS, None, "nixherd.nix")
+    require_is_this(replace(THIS, hostname=f"{THIS.hostname.partition('.')[0]}.lan"), OURS, "nixherd.nix")
 
 
 def test_another_name_is_another_machine() -> None:
-    with pytest.raises(Refused, match=r"this machine is called .*, and dev in hosts\.nix elsewhere; name the host"):
-        require_is_this(replace(THIS, hostname="elsewhere"), None)
+    with pytest.raises(Refused, match=r"this machine is called .*, and dev in nixherd\.nix elsewhere; name the host"):
+        require_is_this(replace(THIS, hostname="elsewhere"), None, "nixherd.nix")
 
 
 def test_the_name_alone_is_not_enough(key_file: Path) -> None:
     key_file.write_text(THEIRS)
-    with pytest.raises(Refused, match=r"is not the publicKey of dev in hosts\.nix"):
-        require_is_this(THIS, OURS)
+    with pytest.raises(Refused, match=r"is not the publicKey of dev in nixherd\.nix"):
+        require_is_this(THIS, OURS, "nixherd.nix")

@@ -14,7 +14,7 @@ DEV, NEW = Alias(("Dev", "d"), "fe80::1%eth0", "me", KEY), Alias(("new",), "new.
 
 
 def test_who_has_no_key_is_only_mentioned(tmp_path: Path) -> None:
-    assert config([NEW], tmp_path) == "# new: no key is pinned for it in hosts.nix\n"
+    assert config([NEW], tmp_path) == "# new: no key is pinned for it\n"
     assert known_hosts([NEW, DEV]) == {"dev": f"dev {' '.join(KEY.split()[:2])}\n"}
 
 

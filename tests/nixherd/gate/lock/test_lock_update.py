@@ -380,6 +380,10 @@ def test_whether_they_must_be_is_what_hosts_nix_says(copied: Forge) -> None:
     hosts = HOSTS_NIX.replace('sshAlias = "dev";', 'sshAlias = "dev"; require_signed = true;', 1)
     (copied.root / "fleet/hosts.nix").write_text(hosts)
     assert _must_be_signed(copied.root / "fleet")
+    (copied.root / "fleet/hosts.nix").unlink()
+    (copied.root / "fleet/flake.nix").write_text("{ outputs = _: { nixosConfigurations.dev = { }; }; }\n")
+    (copied.root / "fleet/nixherd.nix").write_text("{ hosts.dev.require_signed = true; }\n")
+    assert _must_be_signed(copied.root / "fleet")
 
 
 def test_json_says_what_moved(forge: Forge) -> None:
