@@ -51,6 +51,13 @@ def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
     return [CompletionItem(incomplete, type="file")]
 
 
+def facts(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Offer our facts of hosts."""
+    from nixherd.cli.fact_names import described
+
+    return _offered(incomplete, described())
+
+
 def secret_files(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """Offer the encrypted files below the fleet's directory, from there."""
     from nixherd.trust.secrets.places import Layout, from_fleet
@@ -105,7 +112,7 @@ def quietly(complete: Complete, ctx: click.Context, param: click.Parameter, inco
 
 HOST, SNAPSHOT, STORAGE, SECRET_FILE = map(Named, (one_host, snapshots, storages, secret_files))
 _HOSTS, _FILES = Named(hosts), Named(files)
-_BY_NAME = {"snapname": SNAPSHOT, "storage": STORAGE, "images": STORAGE}
+_BY_NAME = {"facts": Named(facts), "snapname": SNAPSHOT, "storage": STORAGE, "images": STORAGE}
 _BY_METAVAR = {
     "HOST|GROUP": _HOSTS,
     **dict.fromkeys(("HOST", "HOST|NAME|KEY", "local|target|HOST"), HOST),

@@ -6,6 +6,7 @@ import click
 
 from nixherd.base.errors import Exit, Usage
 from nixherd.base.terminal import say_text
+from nixherd.cli import fact_names
 from nixherd.cli.completion import offer
 from nixherd.cli.front import Front, pass_front
 
@@ -131,8 +132,8 @@ _ENVIRONMENT = """\
 _HOSTS = """\
 Where a command takes HOST or GROUP, several of these can be named:
 
-  a host's id in hosts.nix, its hostname or its alias; a pattern of ids, such as 'web*'
-  a group: a tag of hosts.nix or of the definitions, or one of
+  a host's id in the fleet, its hostname or its alias; a pattern of ids, such as 'web*'
+  a group: a tag of a host or of the definitions, or one of
     all, nixos, home_manager, managed, imported, readonly, lxc
 
 --exclude takes some of them out. Without any name it is all of them."""
@@ -140,10 +141,10 @@ Where a command takes HOST or GROUP, several of these can be named:
 
 def _topics() -> dict[str, str]:
     pages = {"asking": _ASKING, "environment": _ENVIRONMENT, "output": _OUTPUT, "selection": _HOSTS}
-    return {**pages, "exit-codes": exit_codes()}
+    return {**pages, "exit-codes": exit_codes(), "facts": fact_names.page()}
 
 
-TOPICS = ("asking", "environment", "exit-codes", "output", "selection")
+TOPICS = ("asking", "environment", "exit-codes", "facts", "output", "selection")
 
 
 def dressed(command: click.Command, path: str) -> click.Command:

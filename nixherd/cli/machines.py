@@ -14,6 +14,7 @@ from nixherd.base.errors import Exit, Usage, worst
 from nixherd.base.names import many
 from nixherd.base.process import foreground
 from nixherd.cli.deploy import Asks, backup_option, is_whole, rollout
+from nixherd.cli.fact_names import explained, require_known
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.host_rows import ends, report_rows, rows_of, run_for
 from nixherd.cli.output import can_ask, narrate, show_rows
@@ -178,8 +179,11 @@ def fact(
     front: Front, /, hosts: Sequence[str], exclude: Sequence[str], data: Sequence[str], facts: Sequence[str]
 ) -> int:
     """Ask machines for facts, of ours or of pyinfra's, one class after the other."""
+    require_known(facts)
     names = [f"nixherd.{name}" if name.startswith("facts.") else name for name in facts]
     ended, told = _ask(front, names, hosts, data, exclude)
+    if error := explained(facts, ended.output.stderr):
+        raise error
     rows = _told(ended, told, len({*names}))
     lines = (
         f"{row['host']}: {name}: {json.dumps(value, ensure_ascii=False)}"

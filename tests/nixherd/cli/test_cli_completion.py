@@ -39,6 +39,10 @@ def test_hosts_and_groups(nixherd: Nixherd, emulator: Emulator, capfd: pytest.Ca
     assert emulator.requests() == []
 
 
+def test_facts() -> None:
+    assert offered("fact", "dev", "--fact", "facts.nixos.R") == ["facts.nixos.Revision", "facts.nixos.Running"]
+
+
 def test_storages_and_snapshots_are_read_and_nothing_else(
     nixherd: Nixherd, emulator: Emulator, capfd: pytest.CaptureFixture[str]
 ) -> None:
