@@ -1,5 +1,6 @@
 """Arguments and options that commands share."""
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -181,3 +182,10 @@ _DEADLINE = "For the task, and for whoever holds the guest's lock; else group da
 changing = together(
     json_option, _of_front("timeout", "--deadline", _DEADLINE, type=SECONDS), dry_run_option, yes_option
 )
+# what a command takes that changes the fleet's files by an operation, with one commit
+committing = together(commit_option, message_option, dry_run_option, data_option, json_option)
+
+
+def commit_data(message: str | None, *, commit: bool) -> list[str]:
+    """The host data that --commit and --message are for an operation."""
+    return [f"commit={str(commit).lower()}", *([f"commit_message={json.dumps(message)}"] if message else [])]

@@ -18,7 +18,7 @@ from nixherd.cli.completion import HOST
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.guests import declared, names_of
 from nixherd.cli.host_rows import report_rows, rows_of, run_for
-from nixherd.cli.parameters import VMID, commit_option, data_option, dry_run_option, json_option, message_option
+from nixherd.cli.parameters import VMID, commit_data, committing, data_option, dry_run_option, json_option
 from nixherd.cli.run_pyinfra import own_error, run_deploys
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
@@ -54,11 +54,7 @@ def provision(front: Front, /, names: Sequence[str], no_secrets: bool, data: Seq
 @click.option("--rule", "rules", multiple=True, metavar="RULE", help="A rule that it joins as well; may be repeated.")
 @click.option("--create", is_flag=True, help="Make the rules and files that are missing for what it declares.")
 @_no_secrets
-@commit_option
-@message_option
-@dry_run_option
-@data_option
-@json_option
+@committing
 @pass_front
 def enroll(
     front: Front,
@@ -75,8 +71,8 @@ def enroll(
 
     All of a host or nothing, verified before any file is replaced; one commit.
     """
-    given = [f"commit={str(commit).lower()}", *([f"commit_message={json.dumps(message)}"] if message else [])]
-    given += [
+    given = [
+        *commit_data(message, commit=commit),
         *([f"secrets_rules={json.dumps([*rules])}"] if rules else []),
         *(["secrets_create=true"] if create else []),
     ]

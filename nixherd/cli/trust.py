@@ -1,6 +1,5 @@
 """`nixherd trust`: a machine's host key, learnt in a way that proves it, and pinned."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.host_rows import report_rows, rows_of, run_for
 from nixherd.cli.machines import only_one
 from nixherd.cli.output import can_ask, progress
-from nixherd.cli.parameters import Text, commit_option, data_option, dry_run_option, json_option, message_option
+from nixherd.cli.parameters import Text, commit_data, committing
 from nixherd.fleet.changeset import Done, changing
 from nixherd.fleet.models import Host
 from nixherd.locate.keyscan import key_at
@@ -47,11 +46,7 @@ def _fingerprint(text: str) -> str:
 )
 @click.option("--known-hosts", "files", multiple=True, metavar="FILE", help="Else the usual ones; may be repeated.")
 @click.option("--address", metavar="NAME|ADDRESS", help="Under which it is known there; else as the fleet has it.")
-@commit_option
-@message_option
-@dry_run_option
-@data_option
-@json_option
+@committing
 @pass_front
 def trust(
     front: Front,
@@ -80,7 +75,7 @@ def trust(
     if front.keys.held(host_id):
         raise Usage(f"{host_id}: its key was generated here for its installation; `nixherd enroll {host_id}` pins it")
     if front.fleet.vm_of(host_id) and not (fingerprint or files or address):
-        told = [f"commit={str(commit).lower()}", *([f"commit_message={json.dumps(message)}"] if message else []), *data]
+        told = [*commit_data(message, commit=commit), *data]
         ended = run_for(front, [PIN], [host_id], told, dry=front.dry_run)
         return report_rows(front, ended, {}, rows_of(ended, dry=front.dry_run))
     if data:

@@ -1,13 +1,15 @@
 """A fleet's directory whose hypervisor is the emulator, and the command run on it as a person would."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nixherd.base.process import Completed
+from nixherd.cli import run_pyinfra
 from nixherd.cli.main import run
 from nixherd.fleet import load
 from nixherd.fleet.read_back import Committed
@@ -45,6 +47,7 @@ class Ended:
 
 
 Nixherd = Callable[..., Ended]
+Ask = Callable[..., Ended]
 
 
 @pytest.fixture
@@ -81,6 +84,24 @@ def nixherd(
     def call(*words: str) -> Ended:
         capfd.readouterr()
         status = run(["vm", *words])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return Ended(status, out, err)
+
+    return call
+
+
+@pytest.fixture
+def ask(nixherd: Nixherd, fleet: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ask:
+    """Runs `nixherd WORDS` with a pyinfra that does this; without one, starting it is an error."""
+
+    def call(*words: str, by: Any = None) -> Ended:
+        def never(argv: Sequence[str], **_: Any) -> Completed:
+            raise AssertionError(f"started: {argv}")
+
+        monkeypatch.setattr(run_pyinfra, "run", by or never)
+        capfd.readouterr()
+        status = run(words)
         out, err = capfd.readouterr()
         assert "Traceback" not in out + err
         return Ended(status, out, err)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,9 @@ import pytest
 
 from nixherd.base.process import Completed
 from nixherd.cli import install as command
-from nixherd.cli import output, run_pyinfra
-from nixherd.cli.main import run
+from nixherd.cli import output
 from nixherd.deploy.report import Journal
-from tests.nixherd.cli.conftest import Ended, Nixherd
+from tests.nixherd.cli.conftest import Ask
 
 SYSTEM = "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-nixos-system-dev-26.05"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtqN0uZ7H5ZkQf5m8cYfZ7mW8zV2lN1XkY0Rk1a2b3c"
@@ -52,21 +52,9 @@ MADE = (step(WIPE), ("made", "dev", {"text": WIPE}))
 
 
 @pytest.fixture
-def ask(nixherd: Nixherd, fleet: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Runs `nixherd install WORDS` with a pyinfra that does this; without one, starting it is an error."""
-
-    def call(*words: str, by: FakePyinfra | None = None) -> Ended:
-        def never(argv: Sequence[str], **_: Any) -> Completed:
-            raise AssertionError(f"started: {argv}")
-
-        monkeypatch.setattr(run_pyinfra, "run", by or never)
-        capfd.readouterr()
-        status = run(["install", *words])
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return Ended(status, out, err)
-
-    return call
+def install(ask: Ask) -> Ask:
+    """Runs `nixherd install WORDS`."""
+    return partial(ask, "install")
 
 
 @pytest.fixture
@@ -104,16 +92,16 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("--data boot_deadline=600", ["boot_deadline=600"]),
     ],
 )
-def test_options_are_host_data(ask: Any, files: Path, words: str, data: list[str]) -> None:
+def test_options_are_host_data(install: Ask, files: Path, words: str, data: list[str]) -> None:
     fake = FakePyinfra(BEGUN, *MADE, VERIFIED)
-    assert ask("dev", *words.split(), by=fake).status == 0
+    assert install("dev", *words.split(), by=fake).status == 0
     assert fake.data == [each.replace("HERE", str(files)) for each in data]
     assert fake.calls[-1][1:6] == ["-y", "--parallel", "100", "inventory.py", "deploys/install.py"]
 
 
-def test_a_host_key_is_one_datum(ask: Any) -> None:
+def test_a_host_key_is_one_datum(install: Ask) -> None:
     fake = FakePyinfra(BEGUN, VERIFIED)
-    ask("dev", "--host-key", KEY, by=fake)
+    install("dev", "--host-key", KEY, by=fake)
     assert fake.data == [f'host_key="{KEY}"']
 
 
@@ -139,20 +127,20 @@ def test_a_host_key_is_one_datum(ask: Any) -> None:
         ("dev --data phases", "'phases' is not NAME=VALUE"),
     ],
 )
-def test_what_cannot_be_meant_is_one_line_and_starts_nothing(ask: Any, files: Path, words: str, line: str) -> None:
-    ended = ask(*words.split())
+def test_what_cannot_be_meant_is_one_line_and_starts_nothing(install: Ask, files: Path, words: str, line: str) -> None:
+    ended = install(*words.split())
     assert (ended.status, ended.out) == (2, "")
     assert line in ended.err
     assert len(ended.err.splitlines()) == 1
 
 
-def test_the_end_that_was_read_back_is_said(ask: Any) -> None:
-    ended = ask("dev", "--table", by=FakePyinfra(BEGUN, *MADE, VERIFIED))
+def test_the_end_that_was_read_back_is_said(install: Ask) -> None:
+    ended = install("dev", "--table", by=FakePyinfra(BEGUN, *MADE, VERIFIED))
     assert (ended.status, ended.out) == (0, f"dev: installed: at 192.0.2.110 runs {SYSTEM}\n")
     reached: Note = ("found", "dev", {"reached": "installed, not rebooted"})
-    ended = ask("dev", "--no-reboot", "--table", by=FakePyinfra(BEGUN, *MADE, reached))
+    ended = install("dev", "--no-reboot", "--table", by=FakePyinfra(BEGUN, *MADE, reached))
     assert (ended.status, ended.out) == (0, "dev: installed, not rebooted\n")
-    ended = ask("dev", "--no-reboot", "--json", by=FakePyinfra(BEGUN, *MADE, reached))
+    ended = install("dev", "--no-reboot", "--json", by=FakePyinfra(BEGUN, *MADE, reached))
     document = json.loads(ended.out)
     assert document["phases"] == ["kexec", "disko", "install"]
     assert [(row["outcome"], row["steps"], row["reached"]) for row in document["hosts"]] == [
@@ -160,21 +148,21 @@ def test_the_end_that_was_read_back_is_said(ask: Any) -> None:
     ]
 
 
-def test_an_end_that_nobody_read_back_is_not_known(ask: Any) -> None:
-    ended = ask("dev", "--table", by=FakePyinfra(BEGUN, *MADE))
+def test_an_end_that_nobody_read_back_is_not_known(install: Ask) -> None:
+    ended = install("dev", "--table", by=FakePyinfra(BEGUN, *MADE))
     assert (ended.status, ended.out) == (5, "dev: unknown: what runs there was not read back\n")
 
 
-def test_a_plan_is_shown_and_nothing_else(ask: Any) -> None:
+def test_a_plan_is_shown_and_nothing_else(install: Ask) -> None:
     fake = FakePyinfra(plan=(BEGUN, step(WIPE, planned=True)))
-    ended = ask("dev", "--dry-run", "--table", by=fake)
+    ended = install("dev", "--dry-run", "--table", by=fake)
     assert (ended.status, ended.out) == (0, f"dev: would {WIPE}\n")
     assert [("--dry" in call) for call in fake.calls] == [True]
 
 
 @pytest.mark.parametrize("answer", [True, False])
 def test_on_a_terminal_the_plan_comes_first_and_is_asked_for(
-    ask: Any, monkeypatch: pytest.MonkeyPatch, answer: bool
+    install: Ask, monkeypatch: pytest.MonkeyPatch, answer: bool
 ) -> None:
     asked: list[str] = []
 
@@ -186,11 +174,11 @@ def test_on_a_terminal_the_plan_comes_first_and_is_asked_for(
     monkeypatch.setattr(command, "can_ask", lambda: True)
     monkeypatch.setattr("click.confirm", confirmed)
     fake = FakePyinfra(BEGUN, *MADE, VERIFIED, plan=(BEGUN, step(WIPE, planned=True)))
-    ended = ask("dev", "--table", by=fake)
+    ended = install("dev", "--table", by=fake)
     assert asked == ["Wipe dev like that?"]
     assert f"dev: would {WIPE}\n" in ended.err
     assert [("--dry" in call) for call in fake.calls] == [True, False][: 1 + answer]
     assert ended.status == (0 if answer else 2)
     asked.clear()
-    assert ask("dev", "--yes", "--table", by=fake).status == 0
+    assert install("dev", "--yes", "--table", by=fake).status == 0
     assert asked == []

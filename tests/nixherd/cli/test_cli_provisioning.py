@@ -9,11 +9,9 @@ import pytest
 
 from nixherd.base.process import Completed
 from nixherd.base.ssh_keys import generate_ed25519
-from nixherd.cli import run_pyinfra
-from nixherd.cli.main import run
 from nixherd.deploy.numbers import runs
 from nixherd.deploy.report import Journal
-from tests.nixherd.cli.conftest import Ended, Nixherd
+from tests.nixherd.cli.conftest import Ask
 from tests.nixherd.proxmox.conftest import Emulator
 
 SYSTEM = "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-nixos-system-dev-26.05"
@@ -44,24 +42,6 @@ class FakePyinfra:
         return Completed("", self.stderr, self.status)
 
 
-@pytest.fixture
-def ask(nixherd: Nixherd, fleet: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Runs `nixherd WORDS` with a pyinfra that does this; without one, starting it is an error."""
-
-    def call(*words: str, by: FakePyinfra | None = None) -> Ended:
-        def never(argv: Sequence[str], **_: Any) -> Completed:
-            raise AssertionError(f"started: {argv}")
-
-        monkeypatch.setattr(run_pyinfra, "run", by or never)
-        capfd.readouterr()
-        status = run(words)
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return Ended(status, out, err)
-
-    return call
-
-
 def step(host: str, text: str, *, planned: bool = False) -> Note:
     return "step", host, {"text": text, "planned": planned}
 
@@ -87,7 +67,7 @@ def begun(*hosts: str) -> Note:
     ],
 )  # fmt: skip
 def test_who_cannot_be_provisioned_is_refused_before_anything(
-    ask: Any, emulator: Emulator, words: tuple[str, ...], status: int, line: str
+    ask: Ask, emulator: Emulator, words: tuple[str, ...], status: int, line: str
 ) -> None:
     ended = ask("provision", *words)
     assert (ended.status, ended.out) == (status, "")
@@ -96,7 +76,7 @@ def test_who_cannot_be_provisioned_is_refused_before_anything(
     assert emulator.requests() == []
 
 
-def test_a_host_without_a_definition_is_one_line(ask: Any, fleet: Path, emulator: Emulator) -> None:
+def test_a_host_without_a_definition_is_one_line(ask: Ask, fleet: Path, emulator: Emulator) -> None:
     definitions = fleet / "vms" / "definitions.nix"
     lines = definitions.read_text().splitlines(keepends=True)
     definitions.write_text("".join(line for line in lines if "kept =" not in line))
@@ -107,7 +87,7 @@ def test_a_host_without_a_definition_is_one_line(ask: Any, fleet: Path, emulator
     assert emulator.requests() == []
 
 
-def test_names_of_a_guest_are_one_guest_and_all_is_one_run(ask: Any, fleet: Path) -> None:
+def test_names_of_a_guest_are_one_guest_and_all_is_one_run(ask: Ask, fleet: Path) -> None:
     found = ("found", "dev", {"verified": VERIFIED})
     fake = FakePyinfra(fleet, begun("dev"), step("dev", "start vm 110", planned=True), found, pins=True)
     fake.notes += (step("dev", "start vm 110"),)
@@ -126,7 +106,7 @@ def test_names_of_a_guest_are_one_guest_and_all_is_one_run(ask: Any, fleet: Path
     assert (row["steps"], row["verified"]) == (["start vm 110"], VERIFIED)
 
 
-def test_a_plan_is_what_would_be_done(ask: Any, fleet: Path) -> None:
+def test_a_plan_is_what_would_be_done(ask: Ask, fleet: Path) -> None:
     fake = FakePyinfra(fleet, begun("dev"), step("dev", "clone template 9002 to vm 110 (dev)", planned=True))
     ended = ask("provision", "dev", "--dry-run", "--table", by=fake)
     assert ended.status == 0
@@ -152,7 +132,7 @@ def test_a_plan_is_what_would_be_done(ask: Any, fleet: Path) -> None:
     ],
 )
 def test_nothing_is_in_service_that_was_not_read_back(
-    ask: Any, fleet: Path, notes: tuple[Note, ...], about: dict[str, Any], status: int, why: str
+    ask: Ask, fleet: Path, notes: tuple[Note, ...], about: dict[str, Any], status: int, why: str
 ) -> None:
     ended = ask("provision", "dev", "--json", by=FakePyinfra(fleet, *notes, **about))
     assert (ended.status, ended.json["exit"]) == (status, status)
@@ -160,7 +140,7 @@ def test_nothing_is_in_service_that_was_not_read_back(
     assert (row["outcome"], row["why"]) == ("failed", why)
 
 
-def test_a_guest_whose_definition_went_away_meanwhile_is_not_in_service(ask: Any, fleet: Path) -> None:
+def test_a_guest_whose_definition_went_away_meanwhile_is_not_in_service(ask: Ask, fleet: Path) -> None:
     class Removes(FakePyinfra):
         def __call__(self, argv: Sequence[str], **options: Any) -> Completed:
             definitions = fleet / "vms" / "definitions.nix"
@@ -173,13 +153,13 @@ def test_a_guest_whose_definition_went_away_meanwhile_is_not_in_service(ask: Any
     assert ended.json["hosts"][0]["why"] == "vms/definitions.nix does not declare dev any more"
 
 
-def test_a_run_that_never_began_says_why(ask: Any, fleet: Path) -> None:
+def test_a_run_that_never_began_says_why(ask: Ask, fleet: Path) -> None:
     ended = ask("provision", "dev", by=FakePyinfra(fleet, status=2, stderr="--data x=1: nobody asks for it\n"))
     assert (ended.status, ended.out) == (2, "")
     assert ended.err.splitlines()[-1] == "--data x=1: nobody asks for it"
 
 
-def test_what_is_said_of_a_vm_is_compared_and_never_believed(ask: Any, fleet: Path, emulator: Emulator) -> None:
+def test_what_is_said_of_a_vm_is_compared_and_never_believed(ask: Ask, fleet: Path, emulator: Emulator) -> None:
     for words, status, line in (
         (("--vmid", "111"), 2, "--vmid 111: vms/definitions.nix declares imported.doc1 as vm 104; correct one of"),
         (("--ip", "192.0.2"), 2, "--ip 192.0.2 is not an address; write one like 192.0.2.10, or leave it out"),

@@ -16,7 +16,7 @@ from tests.nixherd.cli.conftest import planted_hook
 from tests.nixherd.cli.new.conftest import Fleet as NewFleet
 from tests.nixherd.cli.new.conftest import evaluated as evaluated_host
 from tests.nixherd.cli.new.conftest import fleet as fleet_for_new  # noqa: F401  (fixture)
-from tests.nixherd.cli.test_cli_provisioning import KEY, FakePyinfra, Note, ask, begun  # noqa: F401  (fixture)
+from tests.nixherd.cli.test_cli_provisioning import KEY, FakePyinfra, Note, begun
 from tests.nixherd.cli.test_cli_publishing import fleet as published_fleet  # noqa: F401  (fixture)
 from tests.nixherd.cli.test_cli_publishing import key  # noqa: F401  (fixture)
 
@@ -40,7 +40,7 @@ def verified(**about: Any) -> Note:
     ids=["another system", "readonly now", "another key", "no key", "not read back"],
 )  # fmt: skip
 def test_a_provisioned_machine(
-    ask: Any,  # noqa: F811
+    ask: Any,
     fleet: Path,
     notes: list[Note],
     pins: bool,
