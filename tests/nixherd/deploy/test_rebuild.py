@@ -112,7 +112,7 @@ def test_whatever_ends_it_what_is_there_is_read_back(
     ("request_", "error"),
     [
         (Rebuild("swich"), "action=swich is not one of"),
-        (Rebuild("switch", specialisation="a b"), "'a b' cannot name a deployment, an operator or a specialisation"),
+        (Rebuild("switch", specialisation="a b"), "'a b' cannot name a deployment, an operator, a specialisation or"),
     ],
 )
 def test_a_wrong_word_is_said_before_anything_is_run(
