@@ -179,7 +179,7 @@ def stranger(installed: Stranger) -> Iterator[Stranger]:
     add = f"nixherd token add --endpoint {GATEWAY} --fingerprint {fingerprint[1]}"
     assert "nixherd@pve!lab for 10.77.0.1:8006" in installed(add, stdin=lab.places.token_line())
 
-    begun = installed("nixherd init --host web01 --vm --yes --table")
+    begun = installed("nixherd init --host web01 --vm --user ops --yes --table")
     begin, *then = installed.lines(begun, "next: ")
     assert then == ["nixherd provision web01 --dry-run", "nixherd provision web01"]
     # the only word that is not typed as printed: what is fetched elsewhere is a stand-in here
@@ -223,7 +223,7 @@ def test_from_an_empty_directory_by_what_is_printed(stranger: Stranger) -> None:
     outcomes = {row["host"]: row["outcome"] for row in stranger.json("nixherd deploy")["hosts"]}
     assert outcomes == {"web01": "deployed", "app1": "revision only"}
     assert stranger.on("web01", "cat /etc/walk") == "a change"
-    assert stranger("nixherd ssh web01 -- cat /etc/walk 2>/dev/null") == "a change"
+    assert stranger("nixherd ssh web01 -- 'whoami; cat /etc/walk' 2>/dev/null") == "ops\na change"
     assert {row["outcome"] for row in stranger.json("nixherd deploy")["hosts"]} == {"unchanged"}
 
     stranger.retire("web01")

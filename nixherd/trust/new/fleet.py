@@ -1,6 +1,7 @@
 """A small fleet to begin with: a flake with one host, as files that are to be written. Pure."""
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -82,7 +83,8 @@ def _values(small: SmallFleet) -> Mapping[str, Any]:
 
 def before(directory: Path, endpoint: Endpoint | None = None, template: Template | None = None) -> Fleet:
     """The fleet that a directory without one is, to decide of its first host by."""
-    name = directory.name.lower()
+    letters = unicodedata.normalize("NFKD", directory.name.lower()).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^a-z0-9]+", "-", letters).strip("-")
     fleet_id = name if is_a(HOST_ID, name) else DEFAULT_FLEET_ID
     if endpoint is None:
         return Fleet(str(directory), fleet_id, NOTHING)

@@ -233,6 +233,9 @@ def test_an_empty_directory_becomes_a_small_fleet(
     done = init(fleet, *words, "--json")
     assert done.status == 0, done.err
     assert (done.json["changed"], done.json["hosts"]) == (True, ["web"])
+    assert done.json["next"][0].startswith(f"cd '{fleet}' && git init && git add . && nix flake lock && ")
+    then = {"metal": ["install web --dry-run", "install web"], "vm": ["token add", "provision web --dry-run"]}[kind]
+    assert done.json["next"][1:] == [f"nixherd --fleet '{fleet}' {each}" for each in then]
     assert contents(fleet) == {f"{fleet}/{name}": text.encode() for name, text in planned.json["contents"].items()}
     text = b"".join(contents(fleet).values()).decode().lower()
     assert not [word for word in ("perth", "abl030@", "homelab", "prom\"", "nixherd.") if word in text.replace(

@@ -19,7 +19,7 @@ OTHER = {"type": "lvmthin", "content": "images", "total": 9 << 30, "used": 0, "a
 @pytest.fixture
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     """What is said beside the hypervisor, in an empty directory that is the current one."""
-    directory = tmp_path / "my fleet"
+    directory = tmp_path / "My fleet für alle"
     directory.mkdir()
     monkeypatch.chdir(directory)
     return (".", "--host", "web", "--vm", "--key-file", str(tmp_path / "me.pub"), "--time-zone", "UTC", "--user", "al")
@@ -43,6 +43,7 @@ def test_what_the_token_sees_is_taken(init: Init, token: Emulator, words: tuple[
     token.control("reset", patch={"storages": {"aa": OTHER}})
     done = asked(init, words)
     fleet = load_fleet(Path())
+    assert fleet.id == "my-fleet-fur-alle"
     assert fleet.endpoint is not None
     assert (fleet.endpoint.node, fleet.endpoint.default_storage) == ("prom", "nvmeprom")
     assert fleet.endpoint.fingerprint == token.fingerprint
