@@ -124,10 +124,10 @@ def _in_store(path: str) -> Outputs:
     return Outputs.parse(*_asked(path, Path(path)))
 
 
-def _asked(path: str, directory: Path) -> tuple[str, str]:
+def _asked(path: str, directory: Path, *, everywhere: bool = True) -> tuple[str, str]:
     marker = f"value {secrets.token_hex(16)}"  # which no flake can know
     try:
-        return run(nix.outputs(path, marker), timeout=_DEADLINE).stdout, marker
+        return run(nix.outputs(path, marker, everywhere=everywhere), timeout=_DEADLINE).stdout, marker
     except DeadlineExceeded:
         what = f"the names of its configurations are not evaluated after {_DEADLINE:g} s"
         raise DeadlineExceeded(f"{directory}/flake.nix: {what}; `nix flake show` there says where it stands") from None
@@ -137,4 +137,6 @@ def _asked(path: str, directory: Path) -> tuple[str, str]:
         why = explain_failure(error, directory)
         if error.status < 0 or is_circumstance(why):
             raise FleetError(why) from error
+        if everywhere:  # what is wrong may be a package, which hosts have no part in
+            return _asked(path, directory, everywhere=False)
         raise FleetInvalid([why]) from error

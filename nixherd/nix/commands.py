@@ -116,12 +116,12 @@ def describe_details(flake: str, names: Iterable[str], kind: Output) -> list[str
     return _of(flake, kind, _asked("homesDetails" if kind.is_home else "hostsDetails", names))
 
 
-def outputs(flake: str, marker: str) -> list[str]:
+def outputs(flake: str, marker: str, *, everywhere: bool = True) -> list[str]:
     """Give the names of all configurations of the flake, none of which is evaluated, and its output nixherd.hosts.
 
-    `.` alone is the set of all outputs.
+    `.` alone is the set of all outputs. `everywhere`: also of configurations among packages.
     """
-    return _eval(f"{flake}#.", f"({_OUTPUTS}) {nix_string(marker)}")
+    return _eval(f"{flake}#.", f"({_OUTPUTS}) {nix_string(marker)} {'true' if everywhere else 'false'}")
 
 
 def others(flake: str) -> list[str]:

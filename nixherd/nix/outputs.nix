@@ -1,6 +1,6 @@
 # What a flake has, by its outputs: the names of its configurations, none of which is evaluated, and what its output
-# nixherd.hosts says of them. `marker` marks what JSON has no word for.
-marker: outputs: let
+# nixherd.hosts says of them. `marker` marks what JSON has no word for. `everywhere`: packages are looked at as well.
+marker: everywhere: outputs: let
   namesIn = value:
     if builtins.isAttrs value
     then builtins.attrNames value
@@ -59,7 +59,14 @@ marker: outputs: let
       }
     ];
 in {
-  elsewhere = builtins.concatMap (kind: builtins.concatMap (bySystem kind) ["legacyPackages" "packages"]) ["nixosConfigurations" "homeConfigurations"];
+  elsewhere =
+    if everywhere
+    then
+      builtins.concatMap (kind: builtins.concatMap (bySystem kind) ["legacyPackages" "packages"]) [
+        "nixosConfigurations"
+        "homeConfigurations"
+      ]
+    else [];
   nixosConfigurations = names "nixosConfigurations";
   homeConfigurations = names "homeConfigurations";
   darwinConfigurations = names "darwinConfigurations";

@@ -227,6 +227,14 @@ def test_hosts_nix_of_another_shape_by_a_mapping(flake: Counted) -> None:
     assert sorted(flake.fleet.hosts) == ["al@web", "broken", "db", "db-home", "web"]
 
 
+@pytest.mark.parametrize("output", ["legacyPackages", "packages"])
+@pytest.mark.parametrize("wrong", ['throw "x"', "{ }.missing", "x: x", '"x"', "{ homeConfigurations = 5; }"])
+def test_packages_that_are_wrong_stop_no_list(flake: Counted, output: str, wrong: str) -> None:
+    """They are looked at for homes that a flake has there."""
+    flake.file("flake.nix", f"{{ outputs = _: {{ nixosConfigurations.a = 1; {output}.x86_64-linux = {wrong}; }}; }}")
+    assert (sorted(flake.fleet.hosts), flake.fleet.skipped) == (["a"], {})
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
