@@ -145,6 +145,7 @@ def test_a_hosts_nix_of_another_shape_is_translated(
         '[ { name = "web"; ip = "10.0.0.5"; } ]',
         '{ web = "10.0.0.5"; }',
         '{ router = { ip = "10.0.0.1"; user = "al"; }; }',
+        '{ web = { system = "x86_64-linux"; }; }',
         'import <nixpkgs> { }',
     ],
 )  # fmt: skip
