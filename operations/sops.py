@@ -8,7 +8,7 @@ from nixherd.pyinfra_glue.fleet_files import changed_files
 from nixherd.pyinfra_glue.hosts import executing, fleet_host
 from nixherd.pyinfra_glue.installing import is_installed, machine_of
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
-from nixherd.pyinfra_glue.proving_secrets import Proof, declared_of, report
+from nixherd.pyinfra_glue.proving_secrets import Proof, declared_of, report, running_of
 from nixherd.trust.enrol import Wanted
 from nixherd.trust.recipients import as_ruled
 
@@ -56,7 +56,10 @@ def decrypted(strict: bool = True) -> Change | NoChange:
                 f"verify that {host_id} decrypts {len(declared.secrets)} secrets", lambda: None, changes=False
             )
         system = machine["current_system"] if machine else None
-    proof = Proof.of(host, declared, system)
+    special, declared, is_current = running_of(host, declared, system)
+    if special and executing(host):
+        host.log(f"{host_id} runs its specialisation {special}, which is judged by what it declares itself")
+    proof = Proof.of(host, declared, is_current=is_current)
     report(host, proof)
     wrong = [f"{host_id}: {each}" for each in proof.findings if each.is_wrong or is_strict]
     to_come = [f"{host_id}: {each}" for each in proof.findings if not (each.is_wrong or is_strict)]
@@ -68,4 +71,5 @@ def decrypted(strict: bool = True) -> Change | NoChange:
         raise NotWell("\n".join((*wrong, *unknown)))
     if unknown:
         raise EndUnknown("\n".join(unknown))
-    return NoChange(f"{host_id} has decrypted {proof.summary}{others}")
+    where = f" in its specialisation {special}" if special else ""
+    return NoChange(f"{host_id} has decrypted {proof.summary}{where}{others}")

@@ -2,20 +2,20 @@
 
 import os
 import secrets as random
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 
 from pyinfra.api.host import Host
 
-from nixherd.base.errors import FleetError, Unforeseen
+from nixherd.base.errors import EndUnknown, FleetError, Unforeseen
 from nixherd.base.process import Completed
 from nixherd.base.reasons import failure
 from nixherd.base.terminal import line_of
 from nixherd.deploy.machine import ANSWER_DEADLINE
 from nixherd.deploy.protocol import Kind
-from nixherd.deploy.running import try_running
+from nixherd.deploy.running import PROFILE, try_running
 from nixherd.fleet.load import load_fleet
 from nixherd.nix.commands import Evaluated
 from nixherd.nix.declared import Declared, Identity
@@ -49,8 +49,8 @@ class Proof:
         return text + (f"; of {unknown} that is not known" if unknown else "")
 
     @classmethod
-    def of(cls, host: Host, declared: Declared, system: str | None) -> "Proof":
-        """Look at the machine, whose `system` runs; None for a home's. What is missing is looked into."""
+    def of(cls, host: Host, declared: Declared, *, is_current: bool) -> "Proof":
+        """Look at the machine; `is_current`: it runs what the flake says. What is missing is looked into."""
         places, is_nixos = proving.places(declared), fleet_host(host).is_nixos
         proven = _look(host, places)
         if any(each.verdict is Verdict.MISSING for each in proven):
@@ -66,8 +66,7 @@ class Proof:
         causes = {each.user: _causes(host, each) for each in declared.identities if each.user in users}
         if not is_nixos:
             running = try_running(PyinfraMachine(host), Kind.HOME)
-            system = None if isinstance(running, FleetError) else running.current
-        is_current = system == _evaluated(host).toplevel
+            is_current = not isinstance(running, FleetError) and running.current == _evaluated(host).toplevel
         secrets, host_id = secrets_of(host, fleet), fleet_host(host).id
         situation = Situation(host_id, fleet, secrets, declared, _exists(host), is_current, causes)
         return cls(proven, tuple(findings(situation, wrong)), tuple(unknown))
@@ -86,6 +85,27 @@ def declared_of(host: Host) -> Declared:
         what = ", ".join(f"{file} (sops.secrets.{name})" for file, name in gone.items())
         step = making(secrets_of(host, context_of(host).fleet), host_id, next(iter(gone)))
         raise FleetError(f"{host_id}: {what} does not exist; {step}, then `nixherd deploy {host_id}`") from error
+
+
+def running_of(host: Host, declared: Declared, system: str | None) -> tuple[str | None, Declared, bool]:
+    """Say which specialisation the `system` that runs is, None for the base system; what that declares; and whether it
+    is what the flake says. EndUnknown where the machine does not say.
+    """
+    toplevel = _evaluated(host).toplevel
+    if system is None or system == toplevel or not declared.specialisations:
+        return None, declared, system == toplevel
+    names = [*declared.specialisations]
+    paths = [f"{base}/specialisation/{name}" for base in (toplevel, PROFILE) for name in names]
+    script = f'for path in {shlex.join(paths)}; do readlink -e "$path" || echo -; done'
+    try:
+        answer = _answer(host, script, "asking which specialisation runs").splitlines()
+    except FleetError as error:
+        raise EndUnknown(f"{fleet_host(host).id}: which specialisation runs is not known: {error}") from error
+    number = answer.index(system) if system in answer else None
+    if number is None:
+        return None, declared, False
+    name = names[number % len(names)]
+    return name, declared.specialisations[name], number < len(names)
 
 
 def _alike(host: Host) -> tuple[str, ...]:
@@ -167,7 +187,9 @@ def _run(machine: PyinfraMachine, script: str, what: str, *, is_root: bool) -> s
     if not is_root or machine.user == "root" or machine.password is not None:
         return _printed(machine.run(script, sudo=is_root), what)
     # sudo's own words would have pyinfra ask for a password itself
-    quietly = f"if sudo -n true >/dev/null 2>&1; then exec sudo -n -H sh -c {quote(script)}; else echo {_ASKS}; fi"
+    quietly = (
+        f"if sudo -n true >/dev/null 2>&1; then exec sudo -n -H sh -c {shlex.quote(script)}; else echo {_ASKS}; fi"
+    )
     done = machine.run(quietly)
     if done.stdout.strip() != _ASKS:
         return _printed(done, what)

@@ -106,6 +106,43 @@ def test_a_secret_with_a_path_is_followed_and_what_shadows_it_stops_the_run(prov
     assert outcome.said[-1].endswith(f"not sops-nix's link; move /srv/wifi away there, then {again}")
 
 
+SPECIAL = f"/nix/store/{'s' * 32}-nixos-system-dev-26.05-travel"
+VPN = DeclaredSecret("vpn", "/run/secrets/vpn", "secrets/dev.yaml", "yaml", "vpn")
+TRAVELS = replace(
+    DECLARED,
+    specialisations={"travel": replace(DECLARED, secrets=(replace(TOKEN, mode="0440"), VPN)), "other": DECLARED},
+)
+IN_TRAVEL = f"""mkdir -p {SPECIAL} {DESCRIBED.toplevel}/specialisation
+ln -s {SPECIAL} {DESCRIBED.toplevel}/specialisation/travel; ln -sfn {SPECIAL} /run/current-system"""
+
+
+def test_a_specialisation_that_runs_is_judged_by_what_it_declares(proves: Proves) -> None:
+    """Of the base system it has neither a secret's mode nor /srv/wifi."""
+    there = "cd /run/secrets; rm -r wifi /srv/wifi; chmod 440 api_token; printf x >vpn; chmod 400 vpn"
+    outcome = proves(FILLED, there, IN_TRAVEL, declared=TRAVELS)
+    assert not outcome.failed, outcome.said
+    assert reported(outcome) == [
+        "/run/secrets/api_token (440 root)", "/run/secrets/rendered/conf (400 root)", "/run/secrets/vpn (400 root)"
+    ]  # fmt: skip
+    assert "dev runs its specialisation travel, which is judged by what it declares itself" in outcome.said
+    lacking = proves(FILLED, "chmod 440 /run/secrets/api_token", IN_TRAVEL, declared=TRAVELS)
+    assert lacking.failed
+    assert lacking.said[-1].startswith("dev: not decrypted: /run/secrets/vpn: ")
+    assert lacking.said[-1].endswith(AGAIN), "what runs is what the flake says"
+    base = proves(FILLED, f"mkdir -p {DESCRIBED.toplevel}/specialisation", declared=TRAVELS)
+    assert (base.failed, reported(base)) == (False, DECRYPTED)
+
+
+def test_a_specialisation_of_an_older_system_is_one(proves: Proves) -> None:
+    older = f"{DESCRIBED.toplevel}-older"
+    profile = "/nix/var/nix/profiles/system"
+    setup = f"""mkdir -p {SPECIAL} {older}/specialisation /nix/var/nix/profiles; ln -sfn {older} {profile}
+    ln -s {SPECIAL} {older}/specialisation/travel; ln -sfn {SPECIAL} /run/current-system"""
+    lacking = proves(FILLED, "chmod 440 /run/secrets/api_token", setup, declared=TRAVELS)
+    assert lacking.said[-1].startswith("dev: not decrypted: /run/secrets/vpn: ")
+    assert lacking.said[-1].endswith("`nixherd deploy dev`")
+
+
 # What is missing
 
 NAMES = "/run/secrets/api_token, /srv/wifi, /run/secrets/rendered/conf"
