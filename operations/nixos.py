@@ -119,7 +119,7 @@ def rebuild(action: str = "switch", build_on: str = HERE, specialisation: str | 
     evaluator = context_of(host).evaluator
     rollout, host_run, reached = begin_reached(host, build_on=build_on)
     config, running = evaluator.evaluate((host_run.id,), host_run.id), reached.running
-    checks = checks_of(host_run, config)
+    checks = checks_of(host_run, config, specialisation)
     if action == "switch" and specialisation is None and has_it(running, config.toplevel, Goal.SWITCH):
         problem, _ = unwell(host_run.machine, host_run.kind, running, checks, config.toplevel)
         if problem:

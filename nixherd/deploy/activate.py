@@ -19,9 +19,9 @@ from nixherd.base.reasons import reason, went_back
 from nixherd.base.terminal import foreseen, worded
 from nixherd.base.waiting import Backoff, poll
 from nixherd.deploy.health import failing
-from nixherd.deploy.home_files import tell_backed_up, why_in_the_way
+from nixherd.deploy.home_files import tell_backed_up, why_refused
 from nixherd.deploy.options import Goal
-from nixherd.deploy.plan import resolved
+from nixherd.deploy.plan import checks_of, resolved
 from nixherd.deploy.program import ask_program, busy, deployment_of, note_too
 from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing, Unclear
 from nixherd.deploy.reboot import reboot_and_prove, why_not_rebootable
@@ -48,6 +48,7 @@ def activate(
     """
     options = host_run.options
     changes, checks = (built.changes, built.planned.checks) if built else (Changes(), ())
+    at_boot = checks_of(host_run, built.planned.config, None) if built else ()  # a boot brings the base system
     with rollout.turn(host_run) if built else host_run.reporting():
         if host_run.kind is Kind.SYSTEM:
             require_root(host_run.machine, running)
@@ -55,7 +56,7 @@ def activate(
         try:
             if changes.inhibitors and options.goal.activates and not options.no_check:
                 raise _needs_boot(host_run, "; ".join(changes.inhibitors))
-            activation = _Activation(host_run, target, running, deployment, checks, changes)
+            activation = _Activation(host_run, target, running, deployment, checks, at_boot, changes)
             activation.begin()
             activation.follow()
         except NeedsBoot as error:
@@ -65,7 +66,7 @@ def activate(
                 raise NeedsBoot(why) from None
             host_run.machine.say(f"{error}; so it boots into it")
             by_boot = replace(deployment, id=f"{rollout.id}{BY_BOOT}", goal=Goal.BOOT, specialisation=None)
-            activation = _Activation(host_run, target, running, by_boot, checks, changes)
+            activation = _Activation(host_run, target, running, by_boot, at_boot, at_boot, changes)
             activation.begin()
             activation.follow()
 
@@ -83,6 +84,7 @@ class _Activation:
     before: Running
     deployment: Deployment
     checks: tuple[Check, ...]
+    at_boot: tuple[Check, ...]
     changes: Changes
     standing: Standing = field(default_factory=lambda: Standing(Stage.NONE))
     problem: str | None = None
@@ -136,8 +138,7 @@ class _Activation:
             return self.host_run.held(NOT_NOW.format(standing.held))
         if standing.inhibited:
             return _needs_boot(self.host_run, standing.inhibited)
-        why = why_in_the_way(standing, self.deployment.backup) or standing.why or "it says no"
-        why = why.removesuffix("; nothing was changed")
+        why = why_refused(standing, self.deployment.backup)
         return NotBegun(f"{self.host_run.id}: {why}; nothing was changed")
 
     def _say_moved(self, text: str) -> None:
@@ -330,7 +331,7 @@ class _Activation:
     def _boot(self) -> tuple[str | None, str | None]:
         """Boot into the new system. Return why that is left to the machine's owner, where it is, and what runs then."""
         try:
-            running = reboot_and_prove(self.host_run, self.before, self.deployment.system, self.checks)
+            running = reboot_and_prove(self.host_run, self.before, self.deployment.system, self.at_boot)
         except Refused as error:
             return str(error), self.standing.current
         except NotBegun as error:  # the system is kept all the same

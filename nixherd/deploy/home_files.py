@@ -9,14 +9,14 @@ from nixherd.deploy.rollout import HostRun
 _REMEDY = "deploy with -b EXT (backup_extension), which moves each to FILE.EXT, or move them away there"
 
 
-def why_in_the_way(standing: Standing, extension: str | None) -> str | None:
-    """Why a generation was not activated, of which Home Manager says that it does not replace files; else None.
+def why_refused(standing: Standing, extension: str | None) -> str:
+    """Why nothing was activated: as the machine says, or with the files that Home Manager does not replace.
 
     With an extension it moves files; what it still refuses are backups that exist already, and links.
     """
     files = standing.in_the_way
     if not files:
-        return None
+        return (standing.why or "it says no").removesuffix("; nothing was changed")
     if extension is None:
         return f"{_are(files, 'in the way')}; {_REMEDY}"
     backups = [file for file in files if file.endswith(f".{extension}")]

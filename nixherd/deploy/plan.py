@@ -26,7 +26,7 @@ from nixherd.deploy.rollout import (
     ReachedToPull,
     Rollout,
 )
-from nixherd.deploy.running import BOOTED_PARTS, Running, ask_running, has_it
+from nixherd.deploy.running import BOOTED_PARTS, Running, ask_running, has_it, specialised
 from nixherd.fleet import health_checks
 from nixherd.fleet.git import Repository
 from nixherd.fleet.health_checks import Check
@@ -62,9 +62,9 @@ def plan(
     host_run.note(new=config.toplevel, revision=config.revision)
     if isinstance(reached, ReachedToPull):
         return PlannedToPull(reached, config)
-    checks = checks_of(host_run, config)
+    checks = checks_of(host_run, config, host_run.options.specialisation)
     running = reached.running
-    if not is_done(host_run.options, running, config.toplevel):
+    if not (is_done(host_run.options, running, config.toplevel) or _runs_it(host_run, running, config.toplevel)):
         if running.hold:
             host_run.note(hold=running.hold)
             host_run.say(f"it will be held: {running.hold}")
@@ -83,9 +83,13 @@ def plan(
     return Planned(reached, config, checks)
 
 
-def checks_of(host_run: HostRun, config: Evaluated) -> tuple[Check, ...]:
-    """The health checks of a host: those of its configuration, and those of hosts.nix. Usage for one that is none."""
-    return health_checks.parse(f"{host_run.id}: nixherd.healthChecks", config.health) + host_run.host.health_checks
+def checks_of(host_run: HostRun, config: Evaluated, specialisation: str | None) -> tuple[Check, ...]:
+    """The health checks of a host: those of its configuration, or of the specialisation that is to run, and those of
+    its entry. Usage for one that is none.
+    """
+    special = config.health_of.get(specialisation) if specialisation else None
+    health = config.health if special is None else special
+    return health_checks.parse(f"{host_run.id}: nixherd.healthChecks", health) + host_run.host.health_checks
 
 
 def require_committed(source: Source, rollout: Rollout, host_run: HostRun) -> None:
@@ -118,6 +122,15 @@ def is_done(options: Options, running: Running, toplevel: str) -> bool:
         return has_it(running, toplevel, options.goal)
     system = f"{toplevel}/specialisation/{options.specialisation}"
     return has_it(running, toplevel, options.goal, {system, resolved(system) or system})
+
+
+def _runs_it(host_run: HostRun, running: Running, toplevel: str) -> bool:
+    """Whether a specialisation runs of which only the machine can say where it leads: its system is not here."""
+    chosen = host_run.options.specialisation
+    if chosen is None or running.current == toplevel or host_run.machine.access is not Access.SHELL:
+        return False
+    system = specialised(host_run.machine, toplevel, chosen)
+    return system is not None and has_it(running, toplevel, host_run.options.goal, {system})
 
 
 def what_it_has(options: Options, running: Running) -> str:

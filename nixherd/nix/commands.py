@@ -72,6 +72,9 @@ class Evaluated:
     health: Any = field(default=None, compare=False)
     """the option nixherd.healthChecks, unjudged"""
 
+    health_of: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """the same of specialisations, by name; None where it is not known"""
+
     revision: str | None = None
 
     root_access: bool | None = None
@@ -257,6 +260,7 @@ def evaluated(host_id: str, values: Mapping[str, Any]) -> Evaluated:
         ssh=_flag(values["ssh"]),
         declared=declared.parse(host_id, values["declared"]),
         health=values["health"],
+        health_of={str(name): value for name, value in (values.get("healthOf") or {}).items()},
         root_access=_flag(values["rootAccess"]),
         system=str(values["system"]) if values["system"] else None,
         details=values["details"],

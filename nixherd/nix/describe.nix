@@ -36,6 +36,7 @@
     details = null;
     verdict = null;
     health = {};
+    healthOf = {};
   };
   # `or` wherever a flake need not have the attribute: what is missing is judged by those who need it.
   built = {config, ...}: let
@@ -51,6 +52,13 @@
     diskoScript = disko.outPath or null;
     diskoDrv = disko.drvPath or null;
   };
+  healthOf = c: c.nixherd.healthChecks or {};
+  tried = value: let
+    result = builtins.tryEval (builtins.deepSeq value value);
+  in
+    if result.success
+    then result.value
+    else null;
   host = configuration: let
     c = configuration.config;
     loader = c.boot.loader or {};
@@ -71,7 +79,9 @@
       guestAgent = c.services.qemuGuest.enable or null;
       ssh = c.services.openssh.enable or null;
       rootAccess = rootAccess c;
-      health = c.nixherd.healthChecks or {};
+      health = healthOf c;
+      # by specialisation; null of one that cannot be evaluated, whose system then cannot be built either
+      healthOf = builtins.mapAttrs (_: each: tried (healthOf each.configuration)) (c.specialisation or {});
       system = configuration.pkgs.stdenv.hostPlatform.system or c.nixpkgs.hostPlatform.system or null;
       details = said configuration;
       verdict = configuration.verdict or null;

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nixherd.base.errors import FleetError
-from nixherd.deploy.home_files import why_in_the_way
+from nixherd.deploy.home_files import why_refused
 from nixherd.deploy.options import Goal
 from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing, parse
 
@@ -74,8 +74,7 @@ def test_every_file_in_the_way_is_named_and_nothing_is_activated(home: Home) -> 
     new = home.generation("new", "\n".join([*(REFUSES.format(name) for name in names), "exit 1"]))
     now = home.deploys(new)
     assert (now.stage, now.in_the_way) == (Stage.REFUSED, tuple(f"{home.path}/{name}" for name in names))
-    why = why_in_the_way(now, None)
-    assert why
+    why = why_refused(now, None)
     assert why.startswith(f"{home.path}/.file 0, ")
     remedy = "deploy with -b EXT (backup_extension), which moves each to FILE.EXT, or move them away there"
     assert why.endswith(f"/.file 24 are in the way; {remedy}")
@@ -128,7 +127,7 @@ def test_what_was_moved_is_put_back_with_the_old_generation(home: Home, fails: s
 
 def test_what_stays_in_the_way_with_an_extension() -> None:
     standing = Standing(Stage.REFUSED, in_the_way=("/h/a.bak", "/h/b"))
-    assert why_in_the_way(standing, "bak") == (
+    assert why_refused(standing, "bak") == (
         "/h/a.bak is there already: move that away, or use another -b EXT; /h/b is in the way, of which Home "
         "Manager moves none (links, say): move that away"
     )

@@ -26,6 +26,7 @@ from tests.nixherd.deploy.scripted import (
     OLD,
     REVISION,
     SHARED,
+    THIRD,
     Scripted,
     rolled_out,
     system,
@@ -72,6 +73,33 @@ def test_what_it_has_already_is_not_deployed(monkeypatch: pytest.MonkeyPatch) ->
     assert value.revision_change == "unknown → 4f2c4f2c4f2c"
     with pytest.raises(NotWell, match="units fail there"):
         planned(Scripted(answers={"": system(NEW, unwell="a.service")}), monkeypatch)
+
+
+@pytest.mark.parametrize(("leads", "end"), [(THIRD, "unchanged"), (OLD, None), ("", None)])
+def test_only_the_machine_knows_where_its_specialisation_leads(
+    leads: str, end: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its system was built there, or by another controller: it is not in the store here."""
+    machine = Scripted(answers={"specialisation/travel": f"{leads}\n" if leads else "", "say sudo": system(THIRD)})
+    rollout, host_run, _ = rolled_out(machine, specialisation="travel")
+    monkeypatch.setattr(Evaluator, "evaluate", lambda self, hosts, host_id: replace(CONFIG, revision=None))
+    runs = replace(BEFORE, current=THIRD, profile=NEW)
+    plan.plan(SHARED.evaluator, rollout, host_run, Reached("192.0.2.1", runs), ("dev",))
+    assert host_run.outcome == end
+
+
+@pytest.mark.parametrize(
+    ("specialisation", "name"), [(None, "base"), ("travel", "special"), ("broken", "base"), ("nosuch", "base")]
+)
+def test_a_specialisation_has_its_own_health_checks(specialisation: str | None, name: str) -> None:
+    """One that cannot be evaluated cannot be built either."""
+    _, host_run, _ = rolled_out(Scripted())
+    config = replace(
+        CONFIG,
+        health={"base": {"unit": "a.service"}},
+        health_of={"travel": {"special": {"unit": "b.service"}}, "broken": None},
+    )
+    assert [each.name for each in plan.checks_of(host_run, config, specialisation)] == [name]
 
 
 def test_a_machine_that_pulls_is_planned_without_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from nixherd.base.errors import FleetError
 from nixherd.nix import commands as nix
 from nixherd.nix.declared import Declared
 from nixherd.ssh.destination import Destination
+from tests import nix_cli
 
 TOPLEVEL = "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-nixos-system-dev-25.11"
 SCRIPT = "/nix/store/1v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-disko"
@@ -52,6 +53,31 @@ def test_a_host_without_disko_builds_its_system_only() -> None:
     dev = nix.parse_description(described(diskoScript=None, diskoDrv=None))["dev"]
     assert dev is not None
     assert dev.derivations == [f"{TOPLEVEL}.drv"]
+
+
+@pytest.mark.nix
+def test_a_specialisation_is_asked_for_its_own_health_checks() -> None:
+    describe = Path(nix.__file__).with_name("describe.nix")
+    health = '{ nixherd.healthChecks.web.unit = "a.service"; }'
+    travel, broken = "travel.configuration.nixherd.healthChecks.vpn.tcp = 1;", 'broken.configuration = throw "x";'
+    special = f"{{ {travel} {broken} bare.configuration = {{ }}; }}"
+    others = 'mark = ""; rootAccess = _: null; declared.host = _: null; details.host = _: { };'
+    text = nix_cli.nix(
+        *("eval", "--json", "--impure", "--expr"),
+        f"""let
+          describe = import {describe} {{ {others} }};
+          found = (describe.hosts ["dev"] {{
+            dev = {{ pkgs = {{ }}; config = {health} // {{ specialisation = {special}; }}; }};
+          }}).dev;
+        in {{ inherit (found) health healthOf; }}""",
+    )
+    assert json.loads(text) == {
+        "health": {"web": {"unit": "a.service"}},
+        "healthOf": {"travel": {"vpn": {"tcp": 1}}, "broken": None, "bare": {}},
+    }
+    dev = nix.parse_description(described(healthOf={"travel": {"vpn": {"tcp": 1}}}))["dev"]
+    assert dev is not None
+    assert dev.health_of == {"travel": {"vpn": {"tcp": 1}}}
 
 
 @pytest.mark.parametrize("path", ["/nix/store/../../etc/passwd", "/etc/shadow", TOPLEVEL + "; reboot", "", None, 3])
