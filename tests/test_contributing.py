@@ -1,6 +1,7 @@
-"""CONTRIBUTING.md names files that exist."""
+"""CONTRIBUTING.md names files that exist, and the changelog the version that is being made."""
 
 import re
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -32,3 +33,17 @@ def test_the_rules_name_what_modules_have() -> None:
     for module, name in named:
         texts = [path.read_text() for path in (ROOT / "nixherd").rglob(f"{module}.py")]
         assert any(re.search(rf"^(?:def |class )?{name}\b", text, re.MULTILINE) for text in texts), (module, name)
+
+
+def test_the_changelog_begins_with_the_version_that_is_being_made() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    parts = re.findall(
+        r"^## (\d+\.\d+\.\d+) — (unreleased|\d{4}-\d{2}-\d{2})$", (ROOT / "CHANGELOG.md").read_text(), re.M
+    )
+    assert parts[0][0] == version
+    assert [number for number, date in parts[1:] if date == "unreleased"] == []
+
+
+def test_no_page_asks_for_an_owner_that_nobody_knows() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("*.nix")]
+    assert [page.name for page in pages if re.search(r"(github:|github\.com/)OWNER", page.read_text())] == []

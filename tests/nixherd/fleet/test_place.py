@@ -77,7 +77,7 @@ def test_what_the_tree_says_is_read_by_group(fleet: Path, tmp_path: Path) -> Non
         ("soak = (\n", "all.py: cannot be read"),
         ("sok = 1\nmax_fial = 2\n", "nobody asks for it"),
         ("proxmox_token_file = '/x'\n", "proxmox_token_file is not the fleet's to say; say it in"),
-        ("require_signed = False\n", "require_signed is not the fleet's to say; say it in hosts.nix, nixherd.nix or in"),
+        ("require_signed = False\n", "require_signed is not the fleet's to say; say it in hosts.nix, nixherd.nix or"),
         ("allowed_signers = '/x'\n", "allowed_signers is not the fleet's to say"),
         ("allow_dirty = True\n", "allow_dirty is not the fleet's to say"),
         ("age_identity = '/x'\n", "age_identity is not the fleet's to say"),
