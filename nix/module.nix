@@ -15,6 +15,9 @@ in {
     '';
     user = maybe types.str "The admin user, who logs in there.";
     port = maybe types.port "Where its sshd listens.";
+    jump = maybe (types.either types.str (types.listOf types.str)) ''
+      Through which hosts it is reached, in their order: ids of hosts of the fleet, or [USER@]NAME[:PORT].
+    '';
     publicKey = maybe types.singleLineStr "The machine's SSH host key, the only one that is accepted.";
     tags = mkOption {
       type = types.listOf types.str;

@@ -1,10 +1,11 @@
 """OpenSSH's options: those of each of our connections, and what is kept of those that a flake names. Pure.
 
 Flakes name some for deploy-rs, as sshOpts. A flake is not to say how a key is checked, what is run here, or which of
-the operator's keys are offered. Kept is the port; what a connection of ours has anyway needs no word; all else is left,
-to be named.
+the operator's keys are offered. Kept are the port and the hops; what a connection of ours has anyway needs no word; all
+else is left, to be named.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -40,26 +41,64 @@ _WITH_ARGUMENT = "BbcDEeFIiJLlmOoPpQRSWw"
 _AS_OURS = "aTxq"
 _ALWAYS = {(name.casefold(), value.casefold()) for name, value in ALWAYS}
 
+ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?", re.ASCII)
+"""a host name or address that no program takes for an option"""
+USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*\$?", re.ASCII)
+_HOP = re.compile(
+    r"(?:ssh://)?(?:(?P<user>.+)@)?(?:\[(?P<six>[^]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>\d{1,5}))?/?", re.ASCII
+)
+
+
+@dataclass(frozen=True)
+class HopName:
+    """A hop as ProxyJump has it; what it leaves out is None."""
+
+    name: str
+    user: str | None = None
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "HopName":
+        """From `[USER@]NAME[:PORT]`, an IPv6 address with a port in brackets. ValueError for anything else."""
+        parts = _HOP.fullmatch(text.strip())
+        name = (parts["six"] or parts["host"]) if parts else ""
+        if parts is None or not ADDRESS.fullmatch(name) or (parts["user"] and not USER.fullmatch(parts["user"])):
+            raise ValueError(f"{text!r} is not a [USER@]NAME[:PORT]")
+        port = int(parts["port"]) if parts["port"] else None
+        if port is not None and not 1 <= port <= 65535:
+            raise ValueError(f"{text!r} is not a [USER@]NAME[:PORT]")
+        return cls(name, parts["user"], port)
+
+    def __str__(self) -> str:
+        user = f"{self.user}@" if self.user else ""
+        name = f"[{self.name}]" if ":" in self.name else self.name
+        return f"{user}{name}{f':{self.port}' if self.port else ''}"
+
 
 @dataclass(frozen=True)
 class SshOptions:
-    """`port` as it is written, None where it is not; `left` are the options that are not kept, in words."""
+    """`port` and `jump` as they are written, None where they are not; `left` are the options that are not kept, in
+    words."""
 
     port: str | None = None
     left: tuple[tuple[str, ...], ...] = ()
+    jump: str | None = None
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> "SshOptions":
         """Read them as getopt does; what comes first counts."""
         ports: list[str] = []
+        jumps: list[str] = []
         left: list[tuple[str, ...]] = []
         for name, value, written in _options(words):
             keyword, setting = _setting(value) if name == "o" else ("", "")
             if name == "p" or keyword == "port":
                 ports.append(value.strip() if name == "p" else setting)
+            elif name == "J" or keyword == "proxyjump":
+                jumps.append(value.strip() if name == "J" else setting)
             elif name not in _AS_OURS and (keyword, setting.casefold()) not in _ALWAYS:
                 left.append(written)
-        return cls(ports[0] if ports else None, tuple(left))
+        return cls(ports[0] if ports else None, tuple(left), jumps[0] if jumps else None)
 
 
 def _options(words: Sequence[str]) -> Iterator[tuple[str, str, tuple[str, ...]]]:

@@ -18,10 +18,11 @@ from nixherd.cli.output import can_ask, progress
 from nixherd.cli.parameters import Text, commit_data, committing
 from nixherd.fleet.changeset import Done, changing
 from nixherd.fleet.models import Host
-from nixherd.locate.keyscan import key_at
+from nixherd.locate.keyscan import PORT, key_at, key_on
 from nixherd.locate.known_keys import Known, certified, known, preferred, usual_files
 from nixherd.locate.reach import addresses
 from nixherd.trust.enrol import Wanted, publish
+from nixherd.trust.hops import connected
 from nixherd.trust.recipients import pinned
 from nixherd.trust.secrets.store import Secrets
 
@@ -114,14 +115,15 @@ def _learnt(
     searched = list(files) or usual_files()
     if missing := [path for path in files if not path.is_file()]:
         raise Usage(f"{missing[0]}: no such file")
-    found = known(searched, names)
-    if not fingerprint and (authorities := [each for each in found if each.is_authority]):
+    found = known(searched, names, host.port or PORT)
+    # a certificate is read by ssh-keyscan, which knows of no hops
+    if not (fingerprint or host.jump) and (authorities := [each for each in found if each.is_authority]):
         for place in places:
-            if told := certified(authorities, names, place):
+            if told := certified(authorities, names, place, host.port or PORT):
                 return told.key, f"certified by the authority in {told.authority.where}"
     keys = preferred(found)
     if fingerprint:
-        return _confirmed(host, found, places, fingerprint)
+        return _confirmed(front, host, found, places, fingerprint)
     if not keys:
         looked = ", ".join(map(str, searched)) or "no known_hosts file"
         raise FleetError(
@@ -138,7 +140,9 @@ def _learnt(
     return keys[0].key, f"known in {keys[0].where} and confirmed"
 
 
-def _confirmed(host: Host, found: Sequence[Known], places: Sequence[str], fingerprint: str) -> tuple[PublicKey, str]:
+def _confirmed(
+    front: Front, host: Host, found: Sequence[Known], places: Sequence[str], fingerprint: str
+) -> tuple[PublicKey, str]:
     """The key with this fingerprint that is known, or that the machine shows. Usage where none has it."""
     known_here = [each for each in found if not each.is_authority]
     for each in known_here:
@@ -147,7 +151,8 @@ def _confirmed(host: Host, found: Sequence[Known], places: Sequence[str], finger
     seen = [f"{each.key.fingerprint} ({each.where})" for each in known_here]
     for place in places:
         try:
-            shown = parse_public_key(key_at(place))
+            with connected(front.fleet, front.keys, host, place) as connection:
+                shown = parse_public_key(key_on(connection) if connection else key_at(place, host.port or PORT))
         except (OSError, paramiko.SSHException, EOFError, ValueError) as error:
             seen.append(f"no key at {place} ({error or type(error).__name__})")
             continue

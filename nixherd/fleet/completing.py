@@ -40,6 +40,10 @@ def completed(fleet: Fleet, host_ids: Iterable[str], evaluator: Evaluator, *, wh
     # a home is reached as its machine is, which need not have been asked for
     found |= (machines := _read(evaluator, known, _unread(fleet, _machines(fleet, host_ids))))
     fleet = _with(fleet, machines)
+    # nor need those that others are reached through
+    while hops := _unread(fleet, {hop for host_id in found for hop in fleet.hops_of(host_id)} - found.keys()):
+        found |= (passed := _read(evaluator, known, hops))
+        fleet = _with(fleet, passed)
     good = {host_id: details for host_id, details in found.items() if not isinstance(details, FleetError)}
     news = tuple(_unkept(fleet, good))
     if not good.keys() <= known.keys():

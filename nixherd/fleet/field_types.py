@@ -11,6 +11,7 @@ from typing import Any
 
 from nixherd.base import names
 from nixherd.base.ssh_keys import parse_authorized_key, parse_public_key
+from nixherd.base.ssh_options import HopName
 from nixherd.fleet import health_checks
 from nixherd.fleet.models import Access, GuestType
 from nixherd.fleet.nix_values import NixPath, nix_type, shown, shown_name
@@ -240,6 +241,21 @@ class OneOrMore(ListOf):
         return tuple(dict.fromkeys(value if isinstance(value, list) else [value]))
 
 
+@dataclass(frozen=True)
+class Hop(Type):
+    words: str = "host's id, or [USER@]NAME[:PORT]"
+
+    def problems(self, value: Any) -> Iterator[Problem]:
+        if type(value) is not str:
+            yield Problem(f"is {nix_type(value)}, not a string")
+            return
+        try:
+            HopName.parse(value)
+        except ValueError:
+            yield Problem(f"{shown(value)} is not a host's id or [USER@]NAME[:PORT]")
+
+
+HOPS = OneOrMore("hop, or list of them", Hop())
 ADDRESSES = ListOf("list of names or addresses", Address(zone=True))
 
 

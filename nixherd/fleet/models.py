@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nixherd.base.errors import Finding, FleetError
+from nixherd.base.ssh_options import HopName
 from nixherd.fleet.health_checks import Check
 from nixherd.nix.kinds import Output
 
@@ -118,10 +119,10 @@ class Configuration:
 class Host:
     """One host. `public_key` is None while its entry has a placeholder, or none.
 
-    `addresses` are None where it names none; `deployment` is what it says of how it is deployed to, by the names of
-    `nixherd.deploy.options`. `configuration` is the flake's, where the entry does not say by its files what the host
-    is. `unread` is why what that configuration says of it is not known here, so that it cannot be worked on; None
-    where there is nothing more to know.
+    `addresses` are None where it names none, `jump` where ssh_config says through what it is reached; `deployment` is
+    what it says of how it is deployed to, by the names of `nixherd.deploy.options`. `configuration` is the flake's,
+    where the entry does not say by its files what the host is. `unread` is why what that configuration says of it is
+    not known here, so that it cannot be worked on; None where there is nothing more to know.
     """
 
     id: str
@@ -138,6 +139,7 @@ class Host:
     sudo_passwordless: bool | None = None
     addresses: tuple[str, ...] | None = None
     port: int | None = None
+    jump: tuple[str, ...] | None = None
     tags: tuple[str, ...] = ()
     access: Access = Access.SHELL
     health_checks: tuple[Check, ...] = ()
@@ -152,6 +154,14 @@ class Host:
         if self.configuration is not None:
             return not self.configuration.output.is_home
         return self.configuration_file is not None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Under which names and addresses it is tried where nobody else says where it is: its addresses, else its
+        hostname and alias."""
+        if self.addresses is not None:
+            return self.addresses
+        return tuple(dict.fromkeys(name for name in (self.hostname, self.ssh_alias) if name))
 
     def require_read(self) -> None:
         """FleetError unless all is known of it that there is to know."""
@@ -323,6 +333,25 @@ class Fleet:
         host = self.hosts.get(host_id)
         machine = self.hosts.get(host.hostname) if host and host.configuration and not host.is_nixos else None
         return machine.id if machine and machine.is_nixos else host_id
+
+    def known_as(self, name: str) -> Host | None:
+        """The host of this name: its id, else its alias, hostname or one of its addresses."""
+        if name in self.hosts:
+            return self.hosts[name]
+        called = (host for host in self.hosts.values() if name in (host.ssh_alias, host.hostname, *host.names))
+        return next(called, None)
+
+    def hops_of(self, host_id: str) -> tuple[str, ...]:
+        """The hosts, by their ids, that this one is reached through, as far as the fleet says; each once."""
+        found: dict[str, None] = {}
+        names = [host_id]
+        while names:
+            for text in self.hosts[names.pop()].jump or ():
+                hop = self.known_as(HopName.parse(text).name)
+                if hop and hop.id not in found:
+                    found[hop.id] = None
+                    names.append(hop.id)
+        return tuple(found)
 
     def require_hosts_file(self, remedy: str) -> None:
         """FleetError, with what to do by hand, where hosts are not written into hosts.nix."""

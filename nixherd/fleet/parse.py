@@ -64,7 +64,7 @@ def host_of(
     return Host(id=name, **parts, configuration=configuration, unread=unread)
 
 
-REACHED_BY = ("public_key", "addresses", "port")
+REACHED_BY = ("public_key", "addresses", "port", "jump")
 
 
 def with_machines(hosts: Mapping[str, Host]) -> Mapping[str, Host]:

@@ -178,6 +178,8 @@ def _with_options(
     if options.port is not None and "port" not in entry:
         number = int(options.port) if options.port.isascii() and options.port.isdigit() else options.port
         entry["port"] = _sound(attribute, "port", number)
+    if options.jump is not None:
+        entry["jump"] = _sound(attribute, "jump", [each.strip() for each in options.jump.split(",")])
     left = ", ".join(" ".join(shown(word)[1:-1] for word in words) for words in options.left)
     return entry, (Unkept(attribute, f"{left}: {_SSH}", (name,)),) if left else ()
 

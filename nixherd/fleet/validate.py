@@ -12,6 +12,7 @@ from typing import Any
 
 from nixherd.base import names
 from nixherd.base.errors import Finding, Severity
+from nixherd.base.ssh_options import HopName
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Access, GuestType
 from nixherd.fleet.near_names import judge
 from nixherd.fleet.nix_values import NixSet, shown
@@ -117,6 +118,8 @@ def check_together(host: NixSet, hosts: _Sets) -> None:
         host.report("sshAlias", f"'{host.get('sshAlias')}' is the name of a group of the inventory", "choose another")
     if _is_sound(host, Place.HOST, "build_on"):
         _check_builder(host, hosts)
+    if _is_sound(host, Place.HOST, "jump"):
+        _check_jump(host, hosts)
     _check_deployment(host)
 
 
@@ -139,6 +142,37 @@ def _check_builder(host: NixSet, hosts: _Sets) -> None:
         near = difflib.get_close_matches(builder, (*_BUILDERS, *names), n=1)
         hint = f"did you mean {near[0]}?" if near else fields_of(Place.HOST)["build_on"].remedy
         host.report("build_on", f"{shown(builder)} is neither local, target nor a host of the fleet", hint)
+
+
+def _check_jump(host: NixSet, hosts: _Sets) -> None:
+    """A way through hosts ends, and each of them lets one pass and is known by its key."""
+    known = {name: each for each in hosts.values() for name in (each.get("sshAlias"), each.name) if name}
+
+    def next_hosts(each: NixSet) -> list[NixSet]:
+        named = _hops_of(each)
+        return [known[hop] for hop in named if hop in known]
+
+    for each in next_hosts(host):
+        if each.get("access") in (Access.PUSH_CLOSURE, Access.TRIGGER):
+            what = f"{each.name} takes forced commands alone"
+            host.report("jump", what, "name a host that lets one pass")
+    way, seen = [host], {host.name}
+    while way:
+        for each in next_hosts(way.pop()):
+            if each.name == host.name:
+                host.report("jump", f"{host.name} is reached through itself", "take it out of the way there")
+                return
+            if each.name not in seen:
+                seen.add(each.name)
+                way.append(each)
+
+
+def _hops_of(host: NixSet) -> tuple[str, ...]:
+    """The names of what a host is reached through, where it says so soundly."""
+    if not _is_sound(host, Place.HOST, "jump"):
+        return ()
+    hops = fields_of(Place.HOST)["jump"].type.parse(host.get("jump"))
+    return tuple(HopName.parse(hop).name for hop in hops)
 
 
 def _check_names(hosts: _Sets, homes: Container[str]) -> None:
@@ -186,6 +220,7 @@ def _check_definitions(top: NixSet, hosts: _Sets) -> None:
     proxmox, template = top.child("proxmox"), top.child("template")
     _check_endpoint(proxmox, needed=bool(managed))
     _check_neighbours(proxmox, Place.PROXMOX, hosts, proxmox)
+    _check_no_hypervisor(hosts, proxmox)
     for guest in managed.values():
         _check_managed(guest, hosts, proxmox)
         _check_neighbours(guest, Place.MANAGED, hosts, proxmox)
@@ -232,6 +267,17 @@ def _check_neighbours(entry: NixSet, place: Place, hosts: _Sets, proxmox: NixSet
         else:
             continue
         entry.report("neighbours", what, hint, severity=severity)
+
+
+def _check_no_hypervisor(hosts: _Sets, proxmox: NixSet) -> None:
+    """No way that the fleet names leads through the hypervisor: an ssh_config is its operator's own word."""
+    hypervisor = {str(each).lower() for each in (proxmox.get("host"), proxmox.get("node")) if each}
+    for host in hosts.values():
+        for name in _hops_of(host):
+            known = _names_of(hosts[name]) if name in hosts else {name.lower()}
+            if not hypervisor.isdisjoint(known):
+                what = f"{name} is the hypervisor, which is never logged in to"
+                host.report("jump", what, "name another machine, or say it in your ssh_config (ProxyJump)")
 
 
 def _names_of(host: NixSet) -> set[str]:

@@ -57,29 +57,38 @@ def _shown(hypervisor: Hypervisor, keys: HostKeys, host: Host) -> Shown:
     except FAILURES as error:
         failure = worded(error, f"{host.id}: looking for it")
         return Shown(host.id, problem=str(failure).splitlines()[0], fault=isinstance(failure, Unforeseen))
+    if host.jump:
+        return Shown(host.id, problem=f"is reached through {', '.join(host.jump)}: its key was not looked at")
     problem = "no installed system answers"
     for address in dict.fromkeys(place.address for place in places):
         try:
-            return Shown(host.id, key_at(address), address)
+            return Shown(host.id, key_at(address, host.port or PORT), address)
         except (OSError, paramiko.SSHException, EOFError) as error:
             problem = f"{address}: {error or type(error).__name__}"
     return Shown(host.id, problem=problem)
 
 
-def key_at(address: str) -> str:
-    """The ed25519 key that is shown at an address, `TYPE BASE64`: who shows it is not known. OSError, SSHException."""
-    with socket.create_connection((address, PORT), timeout=PATIENCE) as connection:
-        transport = paramiko.Transport(connection)
-        try:
-            transport.get_security_options().key_types = ("ssh-ed25519",)
-            transport.start_client(timeout=PATIENCE)
-            key = transport.get_remote_server_key()
-            return f"{key.get_name()} {key.get_base64()}"
-        finally:
-            transport.close()
-
-
 PORT = 22
+
+
+def key_at(address: str, port: int = PORT) -> str:
+    """The ed25519 key that is shown at an address, `TYPE BASE64`: who shows it is not known. OSError, SSHException."""
+    with socket.create_connection((address, port), timeout=PATIENCE) as connection:
+        return key_on(connection)
+
+
+def key_on(connection: socket.socket) -> str:
+    """The same of what answers on a connection."""
+    transport = paramiko.Transport(connection)
+    try:
+        transport.get_security_options().key_types = ("ssh-ed25519",)
+        transport.start_client(timeout=PATIENCE)
+        key = transport.get_remote_server_key()
+        return f"{key.get_name()} {key.get_base64()}"
+    finally:
+        transport.close()
+
+
 SEARCH_AGAIN = 60.0  # seconds after which a network may be searched once more
 MOST_SEARCHES = 3  # of one network in a run
 _AT_ONCE = 32

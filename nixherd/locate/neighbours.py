@@ -266,6 +266,8 @@ class Sightings:
     def __init__(self) -> None:
         self.told: OncePer[str, tuple[Neighbour, ...]] = OncePer("asking a host for its neighbours", RECENT)
         """by host id"""
+        self.hops: OncePer[str, str] = OncePer("looking for a host that others are reached through", RECENT)
+        """by host id, where it answers"""
         self._ours: Once[tuple[Neighbour, ...]] = Once("reading the neighbours of this machine", RECENT)
         self.listening: OncePer[str, list[str]] = OncePer("searching a network", keyscan.SEARCH_AGAIN)
         """by network, the addresses at which something listens for SSH"""

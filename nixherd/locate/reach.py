@@ -180,9 +180,7 @@ def addresses(host: Host) -> list[str]:
 
     An `addresses` list in hosts.nix comes first; without one the hostname, then the SSH alias.
     """
-    if host.addresses is not None:
-        return list(host.addresses)
-    return list(dict.fromkeys(name for name in (host.hostname, host.ssh_alias) if name))
+    return list(host.names)
 
 
 def _look_at_names(keys: HostKeys, host: Host, hints: Hints) -> Iterator[Place]:

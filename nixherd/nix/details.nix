@@ -24,6 +24,7 @@ let
       address = null;
       buildOn = null;
       canary = null;
+      jump = null;
       port = null;
       publicKey = null;
       role = null;

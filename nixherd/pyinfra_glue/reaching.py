@@ -11,7 +11,6 @@ import getpass
 import hashlib
 import secrets
 import shlex
-from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -24,7 +23,7 @@ from pyinfra.api.state import StateStage
 from pyinfra.connectors.local import LocalConnector
 
 from nixherd.base.errors import FAILURES, FleetError, Misused, Usage
-from nixherd.base.files import write_whole
+from nixherd.base.files import expanded, write_whole
 from nixherd.base.ssh_keys import known_hosts_line
 from nixherd.base.terminal import worded
 from nixherd.fleet.models import Access, Host
@@ -38,6 +37,7 @@ from nixherd.pyinfra_glue.proving import output_of
 from nixherd.pyinfra_glue.ssh_client import PinnedClient, WatchedTransport
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.ssh_config import Configuration, config_options
+from nixherd.trust.hops import Hops, jump_of, names_of, with_key
 
 CONNECT_TIMEOUT = 5.0  # seconds for TCP, and for each part of the handshake
 MOST = 8 << 20  # bytes of an answer that are read
@@ -257,23 +257,50 @@ class MachineConnector(PinnedConnector):
 
     # The way there
 
+    def _find_hop(self, host: Host) -> str | None:
+        """Where a guest answers that others are reached through; None for what is no guest. OSError when it does not.
+
+        What was found is not looked for again for a few seconds.
+        """
+        if self.context.fleet.vm_of(host.id) is None:
+            return None
+        with self.context.sightings.hops[host.id] as found:
+            if found.is_empty:
+                other: PyinfraHost = next(each for each in self.state.inventory if each.data.host_id == host.id)
+                connector = type(self)(self.state, other)
+                connector.is_asked = True
+                try:
+                    connector.once()
+                    assert connector.place is not None
+                    found.value = connector.place.address
+                except (FleetError, OSError) as error:
+                    raise OSError(f"no way through {host.id}: {error}") from error
+                finally:
+                    connector.drop()
+            return found.value
+
     def _destination(self, place: Place) -> Destination:
         """How a place is connected to. Misused when the operator's ssh_config says what cannot be followed."""
         host, given = self.fleet_host, self.data["ssh_port"]
         options = tuple(config_options(self.data["ssh_config_file"]))
-        config = Configuration(options, self.context.ssh_config, self._pin_of)
-        called = host.hostname if "@" in host.id else host.id  # USER@MACHINE is not a name to ssh
-        names = tuple(dict.fromkeys(name for name in (host.ssh_alias, called, place.address) if name))
+        hops = Hops(self.context.fleet, self.context.keys, self._keep, self._find_hop)
+        config = Configuration(options, self.context.ssh_config, hops.pin, hops.hop)
+        names = names_of(host, place.address)
         try:
             installed = place.epoch is Epoch.FINAL
             port = int(given) if given else host.port if installed else None
-            way = config.way_to(names, self.data["ssh_user"], port, address=place.address, installed=installed)
+            jump = jump_of(host, self.host.data.get("ssh_jump"))
+            way = config.way_to(
+                *(names, self.data["ssh_user"], port), address=place.address, installed=installed, jump=jump
+            )
             line = known_hosts_line([way.address], place.host_key, port=way.port)  # this place's key and nothing else
             known_hosts = self._keep(f"{place.epoch}", line)
         except Usage as error:
             raise Misused(str(error)) from error
         except ValueError as error:  # known_hosts has no way to write it
             raise Misused(f"{host.id}: {error}; correct it in {self.context.fleet.file}") from error
+        if jump is not None and self.data["ssh_key"]:
+            way = replace(way, route=with_key(way.route, expanded(self.data["ssh_key"])))
         to = destination_of(
             *(way, self.data["ssh_user"], known_hosts, self.data["ssh_key"]),
             looks_for_keys=self.data["ssh_look_for_keys"],
@@ -284,17 +311,6 @@ class MachineConnector(PinnedConnector):
     def configured(self, to: Destination) -> Destination:
         """The same, written down for programs that are told of it by other programs."""
         return replace(to, config=self._keep("config", to.text))
-
-    def _pin_of(self, names: Collection[str]) -> tuple[str, Path] | None:
-        """Under which name, in which file, the key of a hop is kept that is a host of the fleet."""
-        # a name that others give themselves is the host's whose id it is
-        for host in sorted(self.context.fleet.hosts.values(), key=lambda each: each.id not in names):
-            known = {host.id, host.ssh_alias, host.hostname, *reach.addresses(host)}
-            if not known.isdisjoint(names) and (key := self.context.keys.pinned(host.id)):
-                # OpenSSH looks for what it is told in lines that it has put into lower case
-                name = host.id.lower().replace("@", "-")
-                return name, self._keep("hop", known_hosts_line([name], key))
-        return None
 
     def _keep(self, kind: str, text: str) -> Path:
         """A file of this run for this host; its name goes by what is in it."""

@@ -4,63 +4,36 @@ HostName, Port, ProxyJump, ProxyCommand, AddressFamily, BindAddress, IdentityFil
 IdentitiesOnly. `ssh -G` connects to nothing; it does run what the operator's own `Match exec` says. The connection is
 then made under a configuration of ours (`nixherd.ssh.destination`), so that no other setting has any part in it.
 
-Hops are verified by a key that the fleet pins, else by the operator's known_hosts; never on trust.
+Hops are verified by a key that the fleet pins, else by the operator's known_hosts; never on trust. Those that the
+fleet names take the place of what the configuration says of the way to that machine; of the hops themselves it speaks.
 """
 
-import getpass
 import os
 import pwd
 import re
 import shlex
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nixherd.base.errors import DeadlineExceeded, ProcessFailed, Usage
 from nixherd.base.files import expanded
 from nixherd.base.process import run
+from nixherd.base.ssh_options import ADDRESS, USER, HopName
 from nixherd.base.waiting import Once, OncePer
 from nixherd.ssh.destination import Identities, Jump, Route
+from nixherd.ssh.said import Said, expanded_tokens, identities, parse
 
 DEADLINE = 30.0  # seconds for `ssh -G`: a `Match exec` may ask the network
-USUAL_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 _MOST_JUMPS = 8
 # Names that no machine has: what is said of all, and what ssh says of itself.
 _NOBODY = "nobody.nixherd.invalid"
-_ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?", re.ASCII)
-_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*\$?", re.ASCII)
 # What `ssh -v` says of each file; and what in it goes by the name: a block that is not for all, or a token.
 _READS = "Reading configuration data "
 _APART = re.compile(r"^[ \t]*(?:match\b|host\b(?![ \t]*=?[ \t]*\*[ \t]*$)|[^#\s][^\n]*%)", re.IGNORECASE | re.MULTILINE)
-_JUMP = re.compile(r"(?:ssh://)?(?:(?P<user>.+)@)?(?:\[(?P<six>[^]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>\d+))?/?")
 _FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
-
-
-@dataclass(frozen=True)
-class Said:
-    """What the configuration says of one name; of what follows a default, nothing.
-
-    `files` and `certificates` are as they stand there, with their tokens; `files` is None where there are none.
-    """
-
-    name: str
-    user: str
-    hostname: str | None = None
-    port: int | None = None
-    family: str = "any"
-    bind: str | None = None
-    jumps: tuple[str, ...] = ()
-    command: str | None = None
-    files: tuple[str, ...] | None = None
-    certificates: tuple[str, ...] = ()
-    agent: str | None = None
-    only: bool = False
-
-    def same_as(self, other: "Said") -> bool:
-        """Whether two names are told apart at all."""
-        return replace(self, name="", user="") == replace(other, name="", user="")
 
 
 @dataclass(frozen=True)
@@ -78,33 +51,24 @@ Pin = Callable[[Collection[str]], tuple[str, Path] | None]
 """From the names of a hop to the name and the file that its key is pinned by, where it is a host of the fleet"""
 
 
-def parse(text: str, name: str, usual: Collection[str] = ()) -> Said:
-    """What `ssh -G NAME` printed; `usual` are the identity files that it names of itself."""
-    found: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        keyword, _, value = line.partition(" ")
-        found.setdefault(keyword, []).append(value)
+@dataclass(frozen=True)
+class Hop:
+    """A host of the fleet that others are reached through, the last of its `names` where it is; unless `is_there`, a
+    HostName of any of them says where instead.
 
-    def one(keyword: str) -> str | None:
-        value = found.get(keyword, [""])[0]
-        return None if value in ("", "none") else value
+    `jump` is what it is reached through itself, None where the configuration says that.
+    """
 
-    files = tuple(found.get("identityfile", ()))
-    hostname, port = one("hostname"), one("port")
-    return Said(
-        name=name,
-        user=one("user") or getpass.getuser(),
-        hostname=hostname if hostname and hostname.casefold() != name.casefold() else None,
-        port=int(port) if port and port != "22" else None,
-        family=one("addressfamily") or "any",
-        bind=one("bindaddress"),
-        jumps=tuple((one("proxyjump") or "").split(",")) if one("proxyjump") else (),
-        command=one("proxycommand"),
-        files=None if set(files) <= set(usual) else tuple(file for file in files if file != "none"),
-        certificates=tuple(file for file in found.get("certificatefile", ()) if file != "none"),
-        agent=found.get("identityagent", [None])[0],
-        only=one("identitiesonly") == "yes",
-    )
+    id: str
+    names: tuple[str, ...]
+    user: str
+    port: int | None = None
+    jump: tuple[str, ...] | None = None
+    is_there: bool = True
+
+
+Known = Callable[[str], Hop | None]
+"""From what the fleet calls a hop to what it says of it, where it is a host of the fleet; Usage where none may pass"""
 
 
 def config_options(given: str | None = None) -> list[str]:
@@ -130,11 +94,13 @@ class Answers:
 
 @dataclass(frozen=True)
 class Configuration:
-    """The operator's ssh_config. `answers` keeps what ssh said already; `pin` knows the fleet's keys."""
+    """The operator's ssh_config. `answers` keeps what ssh said already; `pin` knows the fleet's keys, `hop` its
+    hosts."""
 
     options: tuple[str, ...]
     answers: Answers
     pin: Pin
+    hop: Known = lambda name: None
 
     def way_to(
         self,
@@ -144,53 +110,99 @@ class Configuration:
         *,
         address: str | None = None,
         installed: bool = True,
+        jump: Sequence[str] | None = None,
     ) -> Way:
         """The way to a machine: what is said of the first of its names of which anything is said.
+
+        `jump` are the hops that the fleet names; where it is None the configuration says which there are.
 
         `address`, one of them and else the last, is where it is. What is said of another one does not move it: HostName
         has no part then, nor has Port before it is `installed`, when another system listens there. Usage when the
         configuration cannot be read, or says what cannot be followed.
         """
-        where = address or names[-1]
+        settings, there = self._there(names, user, port, address or names[-1], installed=installed)
+        named = None if settings.same_as(self._nobody(user, port)[0]) else settings.name
+        seen = (names[0],) if jump is not None else (settings.name,)
+        jumps, command = self._jumps(there, seen) if jump is None else self._through(jump, seen)
+        route = Route(settings.family, _address(settings.bind, "BindAddress"), command, jumps)
+        return Way(there.hostname or there.name, there.port or 22, route, identities(settings), named)
+
+    def _there(
+        self,
+        names: Sequence[str],
+        user: str,
+        port: int | None,
+        where: str,
+        *,
+        installed: bool = True,
+        moves: bool = False,
+    ) -> tuple[Said, Said]:
+        """What is said of a machine by one of its names, and the same with where it is (`hostname`) and its port.
+
+        `moves`: HostName counts of whichever name it is said.
+        """
         for name in names:
-            if not _ADDRESS.fullmatch(name):
+            if not ADDRESS.fullmatch(name):
                 raise Usage(f"{name!r} is not a host name or address; correct it where the fleet names it")
         nobody, apart = self._nobody(user, port)
         found = self._ask(names, user, port) if apart else [replace(nobody, name=where)]
         itself = next(each for each in found if each.name == where)
         settings = next((each for each in found if not each.same_as(nobody)), itself)
-        named = None if settings.same_as(nobody) else settings.name
-        meant = settings.name == where
+        meant = moves or settings.name == where
         reached = (_address(settings.hostname, "HostName") if meant else None) or where
         there = replace(settings, hostname=reached, port=port or (settings.port if meant or installed else None))
-        jumps, command = self._jumps(there, (settings.name,))
-        route = Route(settings.family, _address(settings.bind, "BindAddress"), command, jumps)
-        return Way(reached, there.port or 22, route, identities(settings), named)
+        return settings, there
 
     def _jumps(self, settings: Said, seen: tuple[str, ...]) -> tuple[tuple[Jump, ...], str | None]:
         """The hops on the way to a machine, the first one first, and the command that leads to that, or there."""
         if not settings.jumps:
-            return (), _expanded(settings.command, settings) if settings.command else None
+            return (), expanded_tokens(settings.command, settings) if settings.command else None
         found: list[Jump] = []
         before: tuple[Jump, ...] = ()
         command: str | None = None
         for place, text in enumerate(settings.jumps):
-            user, name, port = _parse_jump(text)
-            if name in seen or len(seen) > _MOST_JUMPS:
-                raise Usage(f"ssh_config: ProxyJump: {' through '.join((*seen, name))} never ends; correct it")
-            [hop] = self._ask((name,), user, port)
+            named = _parse_jump(text)
+            if named.name in seen or len(seen) > _MOST_JUMPS:
+                raise Usage(f"ssh_config: ProxyJump: {' through '.join((*seen, named.name))} never ends; correct it")
+            [hop] = self._ask((named.name,), named.user, named.port)
             if place == 0:  # which the others are reached through
-                before, command = self._jumps(hop, (*seen, name))
+                before, command = self._jumps(hop, (*seen, named.name))
             found.append(self._jump(hop))
         return (*before, *found), command
 
-    def _jump(self, settings: Said) -> Jump:
+    def _through(self, jump: Sequence[str], seen: tuple[str, ...]) -> tuple[tuple[Jump, ...], str | None]:
+        """The same of hops that the fleet names; `seen` are the ids of hosts that are reached through them."""
+        found: list[Jump] = []
+        before: tuple[Jump, ...] = ()
+        command: str | None = None
+        for place, text in enumerate(jump):
+            named = HopName.parse(text)
+            host = self.hop(named.name)
+            name = host.id if host else named.name
+            if name in seen or len(seen) > _MOST_JUMPS:
+                raise Usage(f"{seen[0]}: jump: {' through '.join((*seen, name))} never ends; correct it")
+            if host is None:
+                [hop] = self._ask((name,), named.user, named.port)
+            else:
+                user, port = named.user or host.user, named.port or host.port
+                _, hop = self._there(host.names, user, port, host.names[-1], moves=not host.is_there)
+            if place == 0:  # which the others are reached through
+                deeper = (*seen, name)
+                told = host.jump if host else None
+                before, command = self._jumps(hop, deeper) if told is None else self._through(told, deeper)
+            found.append(self._jump(hop, host.id if host else None))
+        return (*before, *found), command
+
+    def _jump(self, settings: Said, host_id: str | None = None) -> Jump:
+        """`host_id` is that of the fleet's host which it is meant to be: its pinned key alone will do."""
         address = _address(settings.hostname, "HostName") or settings.name
-        if not _USER.fullmatch(settings.user):
+        if not USER.fullmatch(settings.user):
             raise Usage(f"ssh_config: User {settings.user!r} of {settings.name} is not a user's name; correct it")
-        pinned = self.pin((settings.name, address))
+        pinned = self.pin((host_id,) if host_id else (settings.name, address))
+        if host_id and pinned is None:
+            raise Usage(f"jump: {host_id} has no pinned key")
         return Jump(
-            name=settings.name,
+            name=host_id or settings.name,
             address=address,
             port=settings.port or 22,
             user=settings.user,
@@ -257,17 +269,15 @@ def _tells_names_apart(file: Path) -> bool:
         return True
 
 
-def _parse_jump(text: str) -> tuple[str | None, str, int | None]:
-    """User, name and port of a hop as ProxyJump has it."""
-    parts = _JUMP.fullmatch(text.strip())
-    name = (parts["six"] or parts["host"]) if parts else ""
-    if parts is None or not _ADDRESS.fullmatch(name) or (parts["user"] and not _USER.fullmatch(parts["user"])):
-        raise Usage(f"ssh_config: ProxyJump {text!r} is not a [USER@]HOST[:PORT]; correct it")
-    return parts["user"], name, int(parts["port"]) if parts["port"] else None
+def _parse_jump(text: str) -> HopName:
+    try:
+        return HopName.parse(text)
+    except ValueError:
+        raise Usage(f"ssh_config: ProxyJump {text!r} is not a [USER@]HOST[:PORT]; correct it") from None
 
 
 def _address(text: str | None, keyword: str) -> str | None:
-    if text is not None and not _ADDRESS.fullmatch(text):
+    if text is not None and not ADDRESS.fullmatch(text):
         raise Usage(f"ssh_config: {keyword} {text!r} is not a host name or address; correct it")
     return text
 
@@ -276,68 +286,6 @@ def known_hosts_files() -> tuple[Path, ...]:
     """The operator's own, and the system's."""
     ours, system = Path.home() / ".ssh", Path("/etc/ssh")
     return (*(ours / name for name in ("known_hosts", "known_hosts2")), system / "ssh_known_hosts")
-
-
-def usual_keys() -> tuple[Path, ...]:
-    """Those that there are in $HOME; OpenSSH itself looks in the password database's."""
-    return tuple(path for name in USUAL_KEYS if (path := Path.home() / ".ssh" / name).exists())
-
-
-def identities(settings: Said) -> Identities:
-    """What is offered there: the files that are named, else the usual ones; and where the agent is."""
-
-    def path(text: str) -> Path:
-        return expanded(_variables(_expanded(text, settings)))
-
-    return Identities(
-        usual_keys() if settings.files is None else tuple(map(path, settings.files)),
-        tuple(map(path, settings.certificates)),
-        _agent(settings.agent),
-        settings.only,
-    )
-
-
-def _agent(text: str | None) -> str | None:
-    if text is None or text == "SSH_AUTH_SOCK":
-        return None
-    if text.startswith("$"):
-        return os.environ.get(text.strip("${}")) or "none"
-    return text
-
-
-def _expanded(text: str, settings: Said) -> str:
-    """With the tokens of ssh_config(5) replaced, as they are for the name that the configuration speaks of."""
-    node = socket.gethostname()
-    tokens: Mapping[str, str] = {
-        "%": "%",
-        "d": str(Path.home()),
-        "h": settings.hostname or settings.name,
-        "i": str(os.getuid()),
-        "j": ",".join(settings.jumps),
-        "k": settings.name,
-        "L": node.partition(".")[0],
-        "l": node,
-        "n": settings.name,
-        "p": str(settings.port or 22),
-        "r": settings.user,
-        "u": getpass.getuser(),
-    }
-
-    def token(match: re.Match[str]) -> str:
-        if match[1] not in tokens:
-            raise Usage(f"ssh_config: {text}: %{match[1]} is not understood here; write it without")
-        return tokens[match[1]]
-
-    return re.sub(r"%(.?)", token, text)
-
-
-def _variables(text: str) -> str:
-    def variable(match: re.Match[str]) -> str:
-        if match[1] not in os.environ:
-            raise Usage(f"ssh_config: {text}: the environment has no {match[1]}; set it, or write it without")
-        return os.environ[match[1]]
-
-    return re.sub(r"\$\{([^}]*)\}", variable, text)
 
 
 def family_of(name: str) -> socket.AddressFamily:

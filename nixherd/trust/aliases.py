@@ -14,7 +14,7 @@ class Alias:
     """A machine: its names, the first of which its key is kept under; where it is tried, as whom; its pinned key.
 
     `key` is None where none is pinned, `problem` why it cannot be used: then nothing is written but a remark. Without a
-    `port` ssh_config says it.
+    `port` ssh_config says it, and so it does the way without a `jump`, which is as ProxyJump has it.
     """
 
     names: tuple[str, ...]
@@ -22,6 +22,7 @@ class Alias:
     user: str
     key: str | None
     port: int | None = None
+    jump: str | None = None
     problem: str = "no key is pinned for it"
 
 
@@ -41,6 +42,7 @@ def _block(alias: Alias, known_hosts: str) -> str:
     settings = {
         "HostName": alias.address.replace("%", "%%"),
         **({"Port": str(alias.port)} if alias.port else {}),
+        **({"ProxyJump": alias.jump} if alias.jump else {}),
         "User": alias.user,
         "HostKeyAlias": _kept_as(alias),
         "UserKnownHostsFile": known_hosts,

@@ -295,24 +295,47 @@ def test_a_guest_without_an_agent_is_found_where_its_card_was_seen(fleet: Fleet)
 
 
 def test_through_a_jump_host(fleet: Fleet) -> None:
-    """Both connections, ours and Nix's, go the way that ssh_config says; the hop is known by the key in hosts.nix,
-    whatever else stands there."""
-    fleet.change("dev", "through dev2")
+    """Both connections, ours and Nix's, go the way that ssh_config says, or hosts.nix; the hop is known by the key in
+    hosts.nix, whatever else stands there."""
     machine, hop = (report(fleet.lab, host)["address"] for host in ("dev", "dev2"))
     config = fleet.lab.state / "home/.ssh/config"
+
+    def deployed(text: str) -> None:
+        fleet.change("dev", text)
+        cursor = "sudo journalctl -n 1 -o cat --show-cursor --no-pager | sed -n 's/^-- cursor: //p'"
+        before = fleet.on("dev", cursor).output.strip()
+        _ended, document = fleet.deploy("dev")
+        assert outcomes(document) == {"dev": "deployed"}
+        output = fleet.on("dev", f"sudo journalctl -u sshd --after-cursor '{before}' -o cat --no-pager").output
+        lines = [line for line in output.splitlines() if line.startswith("Accepted publickey")]
+        ways = {line.split(" from ")[1].split()[0] for line in lines[:-1]}  # the last one is ours, who read this
+        assert ways == {hop}, output
+        assert fleet.machine("dev").marker == text
+
     config.write_text(
         f"Host {machine}\n  ProxyJump abl030@dev2\n"
         f"Host dev2\n  HostName {hop}\n"
         "  UserKnownHostsFile /dev/null\n  StrictHostKeyChecking no\n  LogLevel ERROR\n  ForwardAgent yes\n"
     )
     try:
-        cursor = "sudo journalctl -n 1 -o cat --show-cursor --no-pager | sed -n 's/^-- cursor: //p'"
-        before = fleet.on("dev", cursor).output.strip()
-        _ended, document = fleet.deploy("dev")
-        assert outcomes(document) == {"dev": "deployed"}
-        output = fleet.on("dev", f"sudo journalctl -u sshd --after-cursor '{before}' -o cat --no-pager").output
+        deployed("through dev2")
     finally:
         config.unlink()
-    ways = {line.split(" from ")[1].split()[0] for line in output.splitlines() if line.startswith("Accepted publickey")}
-    assert ways == {hop}, output
-    assert fleet.machine("dev").marker == "through dev2"
+    with order(fleet, dev='jump = "dev2";'):
+        deployed("through dev2, as the fleet says")
+        file = fleet.lab.state / "ssh_config"
+        ended = fleet.lab.run(
+            "sh",
+            "-c",
+            f"nixherd ssh dev -- 'echo $SSH_CONNECTION' && nixherd ssh-config --find dev >{file} 2>/dev/null && "
+            f"ssh -F {file} -o BatchMode=yes dev 'echo $SSH_CONNECTION'",
+        )
+        assert [line.split()[0] for line in ended.output.splitlines()[-2:]] == [hop, hop], ended.output
+        assert _told(fleet, "dev", "--", "echo $SSH_CONNECTION").split()[0] == hop
+
+
+def _told(fleet: Fleet, *words: str) -> str:
+    """What a command of ours printed on a machine."""
+    command = shlex.join(["nixherd", "exec", "--json", *words])
+    [row] = json.loads(fleet.lab.run("sh", "-c", f"{command} 2>/dev/null").output)["hosts"]
+    return str(row["stdout"])

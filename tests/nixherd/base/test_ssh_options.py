@@ -2,7 +2,7 @@
 
 import pytest
 
-from nixherd.base.ssh_options import SshOptions
+from nixherd.base.ssh_options import HopName, SshOptions
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,6 @@ def test_the_port_is_kept(words: list[str]) -> None:
         ["-o", "ProxyCommand=touch /tmp/x"],
         ["-oProxyCommand=touch /tmp/x"],
         ["-o", "proxycommand touch /tmp/x"],
-        ["-J", "bastion"],
         ["-i", "/home/al/.ssh/id"],
         ["-o", "StrictHostKeyChecking=no"],
         ["-o", "StrictHostKeyChecking=accept-new"],
@@ -44,7 +43,6 @@ def test_the_port_is_kept(words: list[str]) -> None:
         ["-A"],
         ["-4"],
         ["-o"],
-        ["-p22\nProxyCommand x", "-J", "x"],
         ["10.0.0.6"],
         ["--", "x"],
         ["-"],
@@ -55,7 +53,40 @@ def test_the_port_is_kept(words: list[str]) -> None:
 def test_what_else_there_is_is_left(words: list[str]) -> None:
     options = SshOptions.parse(words)
     assert options.left
-    assert options.port in (None, "22\nProxyCommand x")  # which is not a number
+
+
+def test_hops_are_kept() -> None:
+    for words in (["-J", "a,b"], ["-Ja,b"], ["-oProxyJump=a,b"], ["-o", "proxyjump a,b", "-J", "c"]):
+        assert SshOptions.parse(words) == SshOptions(jump="a,b")
+
+
+def test_what_is_not_a_number_is_kept_as_it_is() -> None:
+    """Whoever makes a port or hops of it refuses it."""
+    assert SshOptions.parse(["-p22\nProxyCommand x", "-J", "-x"]) == SshOptions("22\nProxyCommand x", jump="-x")
+
+
+@pytest.mark.parametrize(
+    ("text", "hop"),
+    [
+        ("gate", HopName("gate")),
+        ("al@gate:2222", HopName("gate", "al", 2222)),
+        ("ssh://al@gate:2222/", HopName("gate", "al", 2222)),
+        ("fe80::1%eth0", None),
+        ("[fe80::1%eth0]:22", HopName("fe80::1%eth0", None, 22)),
+        ("-oProxyCommand=x", None),
+        ("a;b@gate", None),
+        ("gate:0", None),
+        ("gate:70000", None),
+        ("gate two", None),
+        ("", None),
+    ],
+)
+def test_a_hop_is_a_name_with_a_user_and_a_port(text: str, hop: HopName | None) -> None:
+    if hop is None:
+        with pytest.raises(ValueError, match="is not a"):
+            HopName.parse(text)
+        return
+    assert HopName.parse(text) == hop == HopName.parse(str(hop))
 
 
 def test_what_is_so_anyway_needs_no_word() -> None:
@@ -64,5 +95,5 @@ def test_what_is_so_anyway_needs_no_word() -> None:
 
 
 def test_each_option_is_left_as_it_was_written() -> None:
-    options = SshOptions.parse(["-AC", "-p", "22", "-J", "a", "-o", "User=x"])
-    assert options == SshOptions("22", (("-A",), ("-C",), ("-J", "a"), ("-o", "User=x")))
+    options = SshOptions.parse(["-AC", "-p", "22", "-o", "User=x"])
+    assert options == SshOptions("22", (("-A",), ("-C",), ("-o", "User=x")))

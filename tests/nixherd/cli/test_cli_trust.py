@@ -26,7 +26,7 @@ TAKEN = parse_public_key(HOST_KEY).fingerprint
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_fleet: Callable[..., Path]) -> Path:
     nobodys(monkeypatch, tmp_path)
-    monkeypatch.setattr(module, "key_at", lambda address: _unseen(address))
+    monkeypatch.setattr(module, "key_at", lambda address, port: _unseen(address))
     (tmp_path / ".ssh").mkdir()
     directory = make_fleet()
     for words in (
@@ -77,12 +77,12 @@ def test_a_known_key_is_pinned_once_its_fingerprint_is_confirmed(trust: Any, fle
 def test_a_key_that_it_shows_counts_only_with_its_fingerprint(
     trust: Any, fleet: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "key_at", lambda address: OTHER)
+    monkeypatch.setattr(module, "key_at", lambda address, port: OTHER)
     wrong = trust("caddy", "--fingerprint", FINGERPRINT)
     assert wrong.status == 2
     assert f"{parse_public_key(OTHER).fingerprint} (shown at caddy)" in wrong.err
     assert load_fleet(fleet).hosts["caddy"].public_key is None
-    monkeypatch.setattr(module, "key_at", lambda address: KEY)
+    monkeypatch.setattr(module, "key_at", lambda address, port: KEY)
     assert trust("caddy").status == 4, "on first use nothing is trusted"
     assert trust("caddy", "--fingerprint", FINGERPRINT.removeprefix("SHA256:")).status == 0
 

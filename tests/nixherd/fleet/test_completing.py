@@ -56,6 +56,24 @@ def test_what_a_configuration_says() -> None:
     assert web.deployment == {"wave": 2, "build_on": "db"}
 
 
+def test_what_others_are_reached_through_is_read_too() -> None:
+    """However many there are on the way, also of a home's machine; no other host is."""
+    made = fleet(Outputs(("db", "gate", "outer", "web"), ("al@web",), hosts={}))
+    answers: dict[str, Any] = {
+        "web": {**NOTHING, "options": {"jump": ["gate", "somebody@else:22"]}},
+        "gate": {**NOTHING, "options": {"jump": "outer"}},
+        "outer": {**NOTHING, "options": {"publicKey": KEY}},
+        "al@web": HOME,
+    }
+    hosts = completed(made, ["al@web"], cast(Evaluator, Answers(answers)), whole=False).hosts
+    assert (hosts["al@web"].jump, hosts["gate"].jump) == (("gate", "somebody@else:22"), ("outer",))
+    assert hosts["outer"].public_key
+    assert hosts["db"].unread
+    answers |= {"gate": FleetError("it is broken")}
+    hosts = completed(made, ["web"], cast(Evaluator, Answers(answers)), whole=False).hosts
+    assert (hosts["gate"].unread, hosts["web"].unread) == ("it is broken", None)
+
+
 def test_guests_are_those_of_the_definitions_alone() -> None:
     made = fleet(Outputs(("db", "web"), hosts={}))
     options = {"readonly": False, "vmid": 100, "proxmox": {}, "managed": {}}
@@ -91,6 +109,11 @@ def test_a_usual_port_is_not_said(ports: list[int]) -> None:
         ({"options": {"port": 0}}, "flake.nix: nixosConfigurations.web.config.nixherd.port: 0 is less than 1; "),
         ({"options": {"publicKey": "x"}}, "flake.nix: nixosConfigurations.web.config.nixherd.publicKey: no SSH public"),
         ({"options": {"buildOn": "dc"}}, "flake.nix: nixosConfigurations.web.config.nixherd.build_on: 'dc' is neither"),
+        (
+            {"options": {"jump": "web"}},
+            "flake.nix: nixosConfigurations.web.config.nixherd.jump: web is reached ",
+        ),
+        ({"options": {"jump": [5]}}, "flake.nix: nixosConfigurations.web.config.nixherd.jump[0]: is an integer, not"),
         ({"options": {"user": "-oX"}}, "flake.nix: nixosConfigurations.web.config.nixherd.user: '-oX' is not a user"),
         ({"options": {"address": "10.0.0.5:22"}}, "flake.nix: nixosConfigurations.web.config.nixherd.addresses[0]: "),
         ({"hostname": "-x"}, "flake.nix: nixosConfigurations.web.config.nixherd.hostname: '-x' is not a hostname; "),

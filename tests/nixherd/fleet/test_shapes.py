@@ -41,6 +41,7 @@ def test_a_node_in_our_words() -> None:
             "port": 23,
         },
     )
+    assert told(node("h", {"sshOpts": ["-J", "al@gate:23, b"]}), "web").entry["jump"] == ["al@gate:23", "b"]
     assert told(node(), "web") == told(None, "web") == Told()
 
 
@@ -74,7 +75,7 @@ def test_a_deployment_in_our_words() -> None:
 @pytest.mark.parametrize(
     ("shape", "attributes"),
     [
-        (node("h", {"sshOpts": ["-J", "b", "-p", "22"]}), ["deploy.nodes.web.sshOpts: -J b: "]),
+        (node("h", {"sshOpts": ["-F", "b", "-p", "22"]}), ["deploy.nodes.web.sshOpts: -F b: "]),
         (hive(sshOptions=["-oProxyCommand=x y"]), [f"{IN_HIVE}.sshOptions: -oProxyCommand"]),
         (
             hive(allowLocalDeployment=True, replaceUnknownProfiles=False, privilegeEscalationCommand=["doas"]),
@@ -118,6 +119,7 @@ def test_what_is_not_kept_is_named(shape: Any, attributes: list[str]) -> None:
         (node("h", {"sshOpts": ["-p", 22]}), "deploy.nodes.web.sshOpts: has an integer in it; write a list of strings"),
         (node("h", {"sshOpts": ["-p", "x"]}), "deploy.nodes.web.sshOpts: is a string, not an integer; write a port"),
         (node("h", {"sshOpts": ["-p", "70000"]}), "deploy.nodes.web.sshOpts: 70000 is not a port; "),
+        (node("h", {"sshOpts": ["-J", "a,-x"]}), "deploy.nodes.web.sshOpts[1]: '-x' is not a host's id or [USER@]NAME"),
         (hive(keys=["a", "b"]), f"{IN_HIVE}.keys: colmena uploads a, b, and nixherd sends "),
         (hive(targetHost=5), f"{IN_HIVE}.targetHost: is an integer, not a string; "),
         (hive(targetHost="a b@h"), f"{IN_HIVE}.targetHost: 'a b' is not a user name; "),
@@ -212,6 +214,6 @@ def test_one_that_colmena_reaches_from_nowhere_needs_an_address() -> None:
 
 
 def test_what_is_not_kept_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    made, _ = read_web(node("h", {"sshOpts": ["-J", "b"]}))
+    made, _ = read_web(node("h", {"sshOpts": ["-F", "b"]}))
     assert [each.hosts for each in made.unkept] == [("web",)]
-    assert capsys.readouterr().err.startswith("not kept: deploy.nodes.web.sshOpts: -J b: the way to a machine, and ")
+    assert capsys.readouterr().err.startswith("not kept: deploy.nodes.web.sshOpts: -F b: the way to a machine, and ")

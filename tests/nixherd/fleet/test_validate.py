@@ -32,6 +32,7 @@ HOSTS: dict[str, Any] = {
         "homeFile": NixPath("/f/h.nix"),
         "sudoPasswordless": False,
         "addresses": ["10.0.0.5", "dev.lan"],
+        "jump": ["doc", "al@[fe80::1]:2222"],
         "tags": ["rack-1"],
         "access": "push-closure",
         "healthChecks": {"web": {"http": "http://localhost/", "timeout": 5}, "db": {"tcp": 5432}},
@@ -180,3 +181,27 @@ def test_fingerprints(digest: bytes, case: Any, separator: str) -> None:
 def test_what_is_no_fingerprint(text: str) -> None:
     with pytest.raises(ValueError):
         parse_fingerprint(text)
+
+
+@pytest.mark.parametrize(
+    ("jumps", "line"),
+    [
+        ({"dev": ["doc"], "doc": "dev"}, "dev.jump: dev is reached through itself; take it out of the way there"),
+        ({"doc": "doc"}, "doc.jump: doc is reached through itself; "),
+        ({"doc": "d"}, "doc.jump: dev takes forced commands alone; name a host that lets one pass"),
+        ({"doc": "root@p:22"}, "doc.jump: p is the hypervisor, which is never logged in to; name another machine, or"),
+        (
+            {"doc": ["a", "-oProxyCommand=x"]},
+            "doc.jump[1]: '-oProxyCommand=x' is not a host's id or [USER@]",
+        ),
+        ({"doc": {"host": "x"}}, "doc.jump: is an attribute set, not a string; write the id of a host, or"),
+        ({"doc": []}, "doc.jump: is an empty list; "),
+    ],
+)
+def test_a_way_through_hosts_ends_and_each_lets_one_pass(jumps: dict[str, Any], line: str) -> None:
+    hosts = copy.deepcopy(HOSTS)
+    del hosts["dev"]["jump"]
+    for name, jump in jumps.items():
+        hosts[name]["jump"] = jump
+    found = [str(finding) for finding in find(hosts, DEFINITIONS)]
+    assert any(each.startswith(f"hosts.nix: {line}") for each in found), found

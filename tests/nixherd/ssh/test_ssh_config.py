@@ -12,7 +12,7 @@ import pytest
 from nixherd.base.errors import Usage
 from nixherd.ssh import ssh_config
 from nixherd.ssh.destination import Destination, Identities, Jump, Route
-from nixherd.ssh.ssh_config import Answers, Configuration, Way, config_options
+from nixherd.ssh.ssh_config import Answers, Configuration, Hop, Way, config_options
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh") is None, reason="there is no ssh")
 
@@ -32,14 +32,17 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
         installed: bool = True,
         port: int | None = None,
         address: str | None = None,
+        jump: tuple[str, ...] | None = None,
+        hosts: dict[str, Hop] | None = None,
     ) -> Way:
         (tmp_path / "config").write_text(text)
 
         def pin(names: Any) -> tuple[str, Path] | None:
             return next(((name, path) for name, path in (pins or {}).items() if name in names), None)
 
-        configuration = Configuration(("-F", str(tmp_path / "config")), Answers(), pin)
-        return configuration.way_to(names or ("dev", "10.0.0.5"), "admin", port, address=address, installed=installed)
+        configuration = Configuration(("-F", str(tmp_path / "config")), Answers(), pin, (hosts or {}).get)
+        names = names or ("dev", "10.0.0.5")
+        return configuration.way_to(names, "admin", port, address=address, installed=installed, jump=jump)
 
     return way_to
 
@@ -141,6 +144,46 @@ def test_hops_are_asked_about_by_their_own_names(ask: Ask, tmp_path: Path) -> No
         "nixherd-hop-2-to-10.0.0.5-22",
     ]
     assert text.count("ProxyCommand") == 1
+
+
+def test_hops_that_the_fleet_names_take_the_place_of_others(ask: Ask, tmp_path: Path) -> None:
+    """Hosts of the fleet are known by their pinned keys; of all the configuration says how they are reached."""
+    text = (
+        "Host dev\n  ProxyJump never\n  Port 8\nHost gate\n  Port 23\n  IdentityFile /gate\n"
+        "Host other\n  HostName 10.2.2.2\n  User you\n  ProxyJump never\n"
+    )
+    hosts = {
+        "gate": Hop("gate", ("gate", "10.1.1.1"), "root", jump=("outer",)),
+        "outer": Hop("outer", ("o", "outer"), "al", 24, is_there=False),
+    }
+    pins = {"gate": Path("/pin/gate"), "outer": Path("/pin/outer")}
+    verified = (
+        *(tmp_path / ".ssh" / name for name in ("known_hosts", "known_hosts2")),
+        Path("/etc/ssh/ssh_known_hosts"),
+    )
+    way = ask(f"{text}Host o\n  HostName 10.3.3.3\n", jump=("gate", "me@other:9"), hosts=hosts, pins=pins)
+    assert (way.port, way.named) == (8, "dev")
+    assert way.route == Route(
+        jumps=(
+            Jump("outer", "10.3.3.3", 24, "al", (Path("/pin/outer"),), "outer"),
+            Jump("gate", "10.1.1.1", 23, "root", (Path("/pin/gate"),), "gate", Identities((Path("/gate"),))),
+            Jump("other", "10.2.2.2", 9, "me", verified),
+        )
+    )
+    assert ask(f"Host outer\n  ProxyCommand carry %h\n{text}", jump=("gate",), hosts=hosts, pins=pins).route == Route(
+        command="carry outer",
+        jumps=(
+            Jump("outer", "outer", 24, "al", (Path("/pin/outer"),), "outer"),
+            Jump("gate", "10.1.1.1", 23, "root", (Path("/pin/gate"),), "gate", Identities((Path("/gate"),))),
+        ),
+    )
+    assert ask("Host dev\n  ProxyCommand x\n", jump=()).route == Route(), "directly"
+    loop = {
+        "gate": Hop("gate", ("gate",), "root", jump=("outer",)),
+        "outer": Hop("outer", ("o",), "al", jump=("gate",)),
+    }
+    with pytest.raises(Usage, match="dev: jump: dev through gate through outer through gate never ends"):
+        ask("", jump=("gate",), hosts=loop, pins=pins)
 
 
 @pytest.mark.parametrize(

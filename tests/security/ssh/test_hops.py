@@ -7,12 +7,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyinfra.api.host import Host
 
 from nixherd.base.ssh_keys import known_hosts_line
-from nixherd.ssh.destination import Destination
+from nixherd.fleet.host_keys import HostKeys
+from nixherd.fleet.models import Access
+from nixherd.locate.keyscan import key_on
+from nixherd.ssh.destination import Destination, Route
+from nixherd.trust import hops
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import connected, shared_at
 from tests.security.ssh.conftest import (
@@ -71,6 +76,71 @@ def test_a_hop_is_known_by_the_operators_file_or_by_the_fleet(
     sshd.start(key)
     sshd.start(GATE, address=HOP)
     assert_both_go_through(run("metal", host_key=key.public, ssh_hostname="127.0.0.1"))
+
+
+def test_a_hop_that_the_fleet_names_is_known_by_its_pinned_key_alone(
+    run: Callable[..., Host],
+    sshd: Sshd,
+    shared: Shared,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever known_hosts and ssh_config say of it, or of the way; and the machine behind it by its own key."""
+    key, impostor = new_key(), new_key("impostor")
+
+    def hosts(**gate: Any) -> None:
+        usual = {
+            "addresses": (HOP,),
+            "port": sshd.port,
+            "public_key": GATE.public,
+            "access": Access.SHELL,
+            "jump": None,
+        }
+        there = {**usual, **gate}
+        changed = {
+            "metal": replace(shared.fleet.hosts["metal"], jump=("Gate",)),
+            "Gate": replace(shared.fleet.hosts["Gate"], **there),
+        }
+        shared.fleet = replace(shared.fleet, hosts={**shared.fleet.hosts, **changed})
+
+    hosts()
+    configure("Host 127.0.0.1\n  ProxyCommand false\nHost *\n  StrictHostKeyChecking no\n  User nobody\n")
+    sshd.start(key)
+    sshd.start(GATE, address=HOP)
+    host = run("metal", host_key=key.public, ssh_hostname="127.0.0.1")
+    assert_both_go_through(host)
+    assert [jump.name for jump in connector_of(host).destination().route.jumps] == ["Gate"]
+    assert not run("metal", host_key=new_key("another").public, ssh_hostname="127.0.0.1").connected
+    with (Path.home() / ".ssh" / "config").open("a") as config:  # who reads a key is told nothing beside
+        config.write(f"Host Gate\n  IdentityFile {sshd.key}\n")
+    metal = replace(shared.fleet.hosts["metal"], port=sshd.port)
+    with hops.connected(shared.fleet, HostKeys(shared.fleet, shared.run), metal, "127.0.0.1") as connection:
+        assert connection
+        assert key.public.startswith(key_on(connection))
+    direct = run("metal", host_key=key.public, ssh_hostname="127.0.0.1", ssh_jump="none")
+    assert direct.connected
+    assert connector_of(direct).destination().route == Route()
+    assert not run("metal", host_key=key.public, ssh_hostname="127.0.0.1", ssh_jump="-oX").connected
+    assert "--data ssh_jump: '-oX' is not a [USER@]NAME[:PORT]; write a host's id" in caplog.text
+    hosts(public_key=None)
+    caplog.clear()
+    before = sshd.logins
+    assert not run("metal", host_key=key.public, ssh_hostname="127.0.0.1").connected
+    assert "jump: Gate has no pinned key; `nixherd trust Gate` pins it" in caplog.text
+    hosts(access=Access.TRIGGER)
+    assert not run("metal", host_key=key.public, ssh_hostname="127.0.0.1").connected
+    assert "jump: Gate takes forced commands alone (trigger)" in caplog.text
+    hosts(jump=("metal",))
+    assert not run("metal", host_key=key.public, ssh_hostname="127.0.0.1").connected
+    assert "jump: Gate is reached through itself" in caplog.text
+    hosts()
+    sshd.kill()
+    known = Path.home() / ".ssh" / "known_hosts"
+    known.write_text(known_hosts_line(HOP, impostor.public, port=sshd.port) + "\n")
+    sshd.start(key)
+    sshd.start(impostor, address=HOP)
+    assert not run("metal", host_key=key.public, ssh_hostname="127.0.0.1").connected
+    assert f"no SSH at 127.0.0.1 through Gate ({HOP}): " in caplog.text
+    assert sshd.logins == before, "nobody was logged in to"
 
 
 def test_two_hops_and_a_command_before_them(
