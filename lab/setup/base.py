@@ -13,6 +13,7 @@ PACKAGES = [
     "systemd-sysv",
     "dbus",
     "sudo",
+    "opendoas",
     "busybox-static",
     "git",
     "ca-certificates",

@@ -30,8 +30,9 @@ _CAUSES = tuple(
         # ssh
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed",
         r"^ssh: |Permission denied \(|Too many authentication failures|kex_exchange_identification",
-        # sudo
+        # sudo, doas
         r"a password is required|a terminal is required to read|is not in the sudoers file|incorrect password attempt",
+        r"^doas: |\b(sudo|doas): (command )?not found",
         # home-manager's activation
         r"would be clobbered|is in the way of|conflicting (files|packages)|Cannot link|is outside \$?HOME",
         # switch-to-configuration, systemd

@@ -25,7 +25,7 @@ from nixherd.deploy.plan import checks_of, resolved
 from nixherd.deploy.program import ask_program, busy, deployment_of, note_too
 from nixherd.deploy.protocol import Deployment, Kind, Stage, Standing, Unclear
 from nixherd.deploy.reboot import reboot_and_prove, why_not_rebootable
-from nixherd.deploy.report import Outcome, how_to_ask, is_of
+from nixherd.deploy.report import Outcome, is_of
 from nixherd.deploy.rollout import Built, Changes, HostRun, Rollout, Target
 from nixherd.deploy.running import NOT_NOW, Running, require_root, specialised, try_running
 from nixherd.fleet.health_checks import Check
@@ -344,11 +344,13 @@ class _Activation:
         obstacle, cause = standing.stuck or "nobody knows why", reason(standing.log, "")
         if cause and cause not in obstacle:  # the machine tells the last line, which only follows from it
             obstacle = f"{cause}; {obstacle}"
-        boot = why_not_rebootable(host_run) or f"`ssh {host_run.host.ssh_alias or host_run.id} sudo systemctl reboot`"
+        host = host_run.host
+        by_hand = f"`ssh {host.ssh_alias or host.id} {host.become} systemctl reboot`"
+        boot = why_not_rebootable(host_run) or by_hand
         why = (
             f"{self._cause}{standing.why}; it is stuck on {standing.current}, since going back fails "
             f"({obstacle}), and goes on trying; mend that there, or reboot it, which "
-            f"brings {standing.was or standing.old}: {boot}; see {how_to_ask(host_run.id)}"
+            f"brings {standing.was or standing.old}: {boot}; see {host_run.how_to_ask}"
         )
         host_run.end(Outcome.UNKNOWN, why)
         return Undecided(f"{host_run.id}: {why}")
@@ -393,7 +395,7 @@ class _Activation:
 
     def _undecided(self, why: str) -> Undecided:
         text = (
-            f"{self.host_run.id}: {why.removeprefix(f'{self.host_run.id}: ')}; see {how_to_ask(self.host_run.id)}; "
+            f"{self.host_run.id}: {why.removeprefix(f'{self.host_run.id}: ')}; see {self.host_run.how_to_ask}; "
             "a reboot brings what ran before unless the new one was kept"
         )
         self.host_run.end(Outcome.UNKNOWN, text)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from nixherd.base.becoming_root import Root
 from nixherd.base.errors import FAILURES, FleetError, NotBegun, ProcessFailed, Unforeseen, Usage
 from nixherd.base.files import expanded
 from nixherd.base.process import Completed, run
@@ -31,7 +32,7 @@ from nixherd.nix import commands as nix
 from nixherd.nix.builder import BUILD_DEADLINE
 from nixherd.nix.errors import is_unsigned, reason_of
 from nixherd.nix.log import BuildProgress, readable
-from nixherd.ssh.destination import Destination, Sudo, told
+from nixherd.ssh.destination import Destination, told
 
 SIGN_DEADLINE = 1800.0  # seconds
 KEY_DEADLINE = 60.0
@@ -73,7 +74,7 @@ class SigningKey:
         run(nix.sign(paths, str(self.file)), timeout=SIGN_DEADLINE)
 
 
-def store_access(machine: Machine, paths: Sequence[str], sign_with: str | None, *, is_nixos: bool) -> Sudo | None:
+def store_access(machine: Machine, paths: Sequence[str], sign_with: str | None, *, is_nixos: bool) -> Root | None:
     """Sign these closures with the key file `sign_with`, and return through whom the machine takes them.
 
     None: from us as they are. FleetError where it certainly would not take them.
@@ -99,22 +100,23 @@ def _trusts(machine: Machine, key: SigningKey) -> bool:
         raise FleetError(f"{machine.id}: expected JSON from nix, got {done.stdout[:100]!r}") from None
 
 
-def _root_of(machine: Machine) -> Sudo:
-    """Root's store there, by sudo. FleetError when sudo does not let us."""
-    why = "it asks for a password"
+def _root_of(machine: Machine) -> Root:
+    """Root's store there. FleetError when neither sudo nor doas, whichever is its way, lets us."""
+    why = None
     # said in no words of sudo's, which pyinfra would answer by asking for a password itself; and asked in any case: a
     # password that sudo does not read would be the first thing that Nix reads there
-    if machine.run("sudo -n true >/dev/null 2>&1").status == 0:
-        return Sudo()
-    if machine.password is not None or machine.give_password():
+    state = machine.run(machine.become.state()).stdout.strip()
+    if state == "free":
+        return Root(machine.become)
+    if state == "asks" and (machine.password is not None or machine.give_password()):
         done = machine.run("true", sudo=True)  # with a wrong one, Nix and sudo would wait for each other
         if done.status == 0:
-            return Sudo(machine.password)
-        why = reason(done.stderr.strip() or done.stdout)
+            return Root(machine.become, machine.password)
+        why = f"sudo does not let it be root: {reason(done.stderr.strip() or done.stdout)}"
+    why = why or machine.become.remedy(state, machine.user)
     raise FleetError(
-        f"its store takes nothing unsigned from {machine.user}, and sudo does not let it be root: {why}; "
-        "give its password on stdin with --data sudo_password=stdin, or say sign_with=KEY_FILE, whose public half is "
-        "in nixherd.trustedKeys there"
+        f"its store takes nothing unsigned from {machine.user}, and {why}; or say sign_with=KEY_FILE, whose public "
+        "half is in nixherd.trustedKeys there"
     )
 
 
@@ -181,9 +183,9 @@ def copy_closure(
     """
     if machine.is_local and root is None:
         return
-    sudo = store_access(machine, paths, sign_with, is_nixos=is_nixos) if root is None else None
-    remote_program = sudo.program("nix-store") if sudo else None
-    with _copies, told(sudo) as password:
+    by_root = store_access(machine, paths, sign_with, is_nixos=is_nixos) if root is None else None
+    remote_program = by_root.program("nix-store") if by_root else None
+    with _copies, told(by_root) as password:
 
         def command(to: Destination) -> tuple[list[str], dict[str, str]]:
             argv, environment = nix.copy(list(paths), to, root, substitute=substitute, remote_program=remote_program)

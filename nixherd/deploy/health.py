@@ -129,7 +129,7 @@ def _problem_of(running: Running) -> str | None:
 
 def _ask_all(machine: Machine, kind: Kind, checks: tuple[Check, ...]) -> tuple[Running, str | None]:
     """What the machine says of itself, and the first check that does not pass."""
-    state = system_script() if kind is Kind.SYSTEM else home_script()
+    state = system_script(machine.become) if kind is Kind.SYSTEM else home_script()
     script = "\n".join([f"({state})", *(_try(number, check, check.timeout) for number, check in enumerate(checks))])
     patience = sum(check.timeout for check in checks if check.kind in _BY_SHELL)
     done = machine.run(script, sudo=needs_root(kind, checks), deadline=ANSWER_DEADLINE + patience)

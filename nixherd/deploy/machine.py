@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
+from nixherd.base.becoming_root import Become
 from nixherd.base.errors import DeadlineExceeded, EndUnknown, FleetError, NotBegun, NotSent, Unforeseen
 from nixherd.base.process import Completed
 from nixherd.base.reasons import failure, reason
@@ -23,8 +24,8 @@ class Machine(Protocol):
     it was told, unless that is NotSent.
 
     `id` is the host's in the fleet, `access` how far it lets us in, `is_local` whether we run on it, `user` who logs
-    in, `boot_deadline` how many seconds it may take to come up. `password` is what sudo is answered with, once
-    `give_password` has been called.
+    in, `become` how that user becomes root, `boot_deadline` how many seconds it may take to come up. `password` is what
+    sudo is answered with, once `give_password` has been called.
     """
 
     @property
@@ -36,6 +37,8 @@ class Machine(Protocol):
     @property
     def user(self) -> str: ...
     @property
+    def become(self) -> Become: ...
+    @property
     def boot_deadline(self) -> float: ...
     @property
     def password(self) -> str | None: ...
@@ -43,7 +46,7 @@ class Machine(Protocol):
     def run(
         self, script: str, *, stdin: str | None = None, sudo: bool = False, deadline: float = COMMAND_DEADLINE
     ) -> Completed:
-        """Run a script in the machine's shell, as root with `sudo`. `stdin` is a text."""
+        """Run a script in the machine's shell, as root with `sudo`, by whatever `become` names. `stdin` is a text."""
 
     def run_forced(self, words: str, *, deadline: float = ANSWER_DEADLINE) -> Completed:
         """Send words to a machine that takes forced commands alone, as they are."""

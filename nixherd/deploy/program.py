@@ -1,7 +1,6 @@
 """The machine's own program: what it is asked, what it is told to deploy or pull, and which revision it notes."""
 
-import re
-
+from nixherd.base.becoming_root import REFUSED
 from nixherd.base.errors import FAILURES, FleetError, NotBegun, NotSent, Undecided
 from nixherd.base.process import Completed
 from nixherd.base.reasons import failure
@@ -15,9 +14,6 @@ from nixherd.deploy.running import Running, require_root
 from nixherd.fleet.models import Access
 from nixherd.fleet.revisions import is_revision, noted_of, shown
 from nixherd.nix import commands as nix
-
-_BY_SUDO = re.compile(r"a (password|terminal) is required|is not (in the sudoers file|allowed to )|incorrect password")
-"""what sudo says where it runs nothing"""
 
 
 def deployment_of(rollout: Rollout, host_run: HostRun, target: Target, running: Running) -> Deployment:
@@ -36,8 +32,8 @@ def deployment_of(rollout: Rollout, host_run: HostRun, target: Target, running: 
 
 
 def ask_program(machine: Machine, kind: Kind, script: str, *, stdin: str | None = None, what: str) -> Standing:
-    """The program's answer. Unclear when it does not give one, NotBegun when sudo did not run it, OSError when the
-    connection ended before it did.
+    """The program's answer. Unclear when it does not give one, NotBegun when sudo or doas did not run it, OSError when
+    the connection ended before it did.
     """
     is_root = kind is Kind.SYSTEM and machine.access is not Access.PUSH_CLOSURE
     if machine.access is Access.PUSH_CLOSURE:
@@ -50,7 +46,7 @@ def ask_program(machine: Machine, kind: Kind, script: str, *, stdin: str | None 
     if done.status != 0 and not (done.stdout.strip() or done.stderr.strip()):  # sshd told no status: it may go on there
         raise OSError(f"{machine.id}: {what}: the connection ended without an answer")
     if done.status != 0:
-        error = NotBegun if is_root and _BY_SUDO.search(done.stderr) else Unclear
+        error = NotBegun if is_root and REFUSED.search(done.stderr) else Unclear
         raise failure(f"{machine.id}: {what} failed", done.stderr.strip() or done.stdout, kind=error)
     return parse(done.stdout)
 

@@ -17,6 +17,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from nixherd.base.becoming_root import Become
 from nixherd.base.errors import Exit, FleetError, worst
 from nixherd.base.files import sync
 from nixherd.base.terminal import line_of, say
@@ -280,9 +281,9 @@ def _keep_more(values: dict[str, Any]) -> None:
         values.update(before, found={**before.get("found", {}), **_of_the_host(values)})
 
 
-def how_to_ask(host: str) -> str:
+def how_to_ask(host: str, become: Become = Become.SUDO) -> str:
     """The command that says what a machine has decided."""
-    return f"`pyinfra inventory.py --limit {host} fact facts.nixos.LastDeployment _sudo=True`"
+    return f"`pyinfra inventory.py --limit {host} fact facts.nixos.LastDeployment _{become}=True`"
 
 
 def _host(name: str, values: Mapping[str, Any]) -> HostReport:

@@ -136,6 +136,11 @@ class HostRun:
     outcome: Outcome | None = None
 
     @property
+    def how_to_ask(self) -> str:
+        """The command that says what its machine has decided."""
+        return how_to_ask(self.id, self.host.become)
+
+    @property
     def id(self) -> str:
         return self.host.id
 
@@ -183,7 +188,7 @@ class HostRun:
             why = f"{self.id}: {line_of(error)}, so the run's journal cannot be written"
             if self.stage not in UNDECIDED:
                 raise NotBegun(f"{why}; {stage} was not begun: make room there, and run it again") from error
-            raise Undecided(f"{why}; its machine decides by itself, see {how_to_ask(self.id)}") from error
+            raise Undecided(f"{why}; its machine decides by itself, see {self.how_to_ask}") from error
         self.stage = stage
 
     def note(self, **values: Any) -> None:
@@ -214,7 +219,7 @@ class HostRun:
         except (Unforeseen, *UNFORESEEN) as error:
             fault = worded(error, f"{self.id}: {self.stage or 'before it began'}")
             if self.stage in UNDECIDED:  # what the machine does after it is not known here
-                why = f"{str(fault).removeprefix(f'{self.id}: ')}; see {how_to_ask(self.id)}"
+                why = f"{str(fault).removeprefix(f'{self.id}: ')}; see {self.how_to_ask}"
                 self.end(Outcome.UNKNOWN, why)
                 fault = Undecided(f"{self.id}: {why}")
             raise fault from (error if fault is not error else error.__cause__)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict, cast
 
 from nixherd.base.answers import below, values_of
+from nixherd.base.becoming_root import Become
 from nixherd.base.errors import FAILURES, FleetError, NotBegun, Usage
 from nixherd.base.reasons import failure, reason
 from nixherd.base.terminal import foreseen, worded
@@ -60,7 +61,7 @@ class Running:
     that an unprivileged user or a clock can make fail, `unwell` those of the others that did not fail when a
     deployment was kept last. `at_work` are activations. `hold` is why whoever looks after it wants it left alone.
     `parts` are the booted system's that only a boot changes, `reboot_for` those that the next boot changes, with
-    `system` where it was left to the next boot. `sudo`: `root`, `free` or `asks`.
+    `system` where it was left to the next boot. `sudo`: `root`, `free`, `asks` or `none`.
     """
 
     current: str | None
@@ -92,7 +93,8 @@ def ask_running(machine: Machine, kind: Kind) -> Running:
         if done.status != 0:
             raise failure(f"{machine.id}: it does not say how it is", done.stderr.strip() or done.stdout)
         return _of_standing(parse(done.stdout))
-    done = machine.run(system_script() if kind is Kind.SYSTEM else home_script(), deadline=ANSWER_DEADLINE)
+    script = system_script(machine.become) if kind is Kind.SYSTEM else home_script()
+    done = machine.run(script, deadline=ANSWER_DEADLINE)
     lines = done.stdout.splitlines()
     if done.status != 0 or not lines:
         words = f" ({reason(done.stderr)})" if done.stderr.strip() else ""
@@ -112,12 +114,11 @@ def try_running(machine: Machine, kind: Kind, *, reconnect: bool = False) -> Run
 
 
 def require_root(machine: Machine, running: Running) -> None:
-    """NotBegun where root's work cannot be done: sudo asks for a password that nobody gave."""
-    if running.sudo == "asks" and not machine.give_password():
-        raise NotBegun(
-            f"{machine.id}: sudo asks for a password there; give it on stdin with --data sudo_password=stdin "
-            "(nixherd deploy --ask-sudo-password), or use sudoPasswordless"
-        )
+    """NotBegun where root's work cannot be done: sudo (or doas) is missing, or asks for a password that nobody
+    gave."""
+    if running.sudo in ("root", "free") or (running.sudo == "asks" and machine.give_password()):
+        return
+    raise NotBegun(f"{machine.id}: {machine.become.remedy(running.sudo, machine.user)}")
 
 
 def parse_running(kind: Kind, lines: Sequence[str]) -> Running:
@@ -125,7 +126,7 @@ def parse_running(kind: Kind, lines: Sequence[str]) -> Running:
     return parse_system(lines) if kind is Kind.SYSTEM else parse_home(lines)
 
 
-def system_script() -> str:
+def system_script(become: Become = Become.SUDO) -> str:
     """Print what runs on a NixOS machine; nothing elsewhere. As few processes as can be: some machines are small."""
     return f"""
 [ -e /run/current-system ] || exit 0
@@ -144,7 +145,7 @@ say aside $(echo "$failing" | that_do_not)
 say unwell $(echo "$failing" | unseen | that_count)
 fi
 say at_work $at_work $([ -n "$at_work" ] || switching)
-if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then say sudo free; else say sudo asks; fi
+say sudo $({become.state()})
 """
 
 

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any
 
 from nixherd.base import names
+from nixherd.base.becoming_root import Become
 from nixherd.base.ssh_keys import parse_authorized_key, parse_public_key
 from nixherd.base.ssh_options import HopName
 from nixherd.fleet import health_checks
@@ -148,6 +149,7 @@ class OneOf(Type):
 
 
 KIND = OneOf('"qemu" or "lxc"', tuple(GuestType), means=GuestType)
+BECOME = OneOf('"sudo" or "doas"', tuple(Become), "way to be root", means=Become)
 WAY = OneOf(", ".join(f'"{each}"' for each in Access), tuple(Access), "way in", means=Access)
 
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from nixherd.base.becoming_root import Become
 from nixherd.base.errors import Finding, FleetError
 from nixherd.base.ssh_options import HopName
 from nixherd.fleet.health_checks import Check
@@ -137,6 +138,7 @@ class Host:
     ssh_key_name: str | None = None
     initial_hashed_password: str | None = None
     sudo_passwordless: bool | None = None
+    become: Become = Become.SUDO
     addresses: tuple[str, ...] | None = None
     port: int | None = None
     jump: tuple[str, ...] | None = None

@@ -15,6 +15,7 @@ from nixherd.base import names
 from nixherd.base.ssh_keys import HOST_KEY_FILE
 from nixherd.fleet.field_types import (
     ADDRESSES,
+    BECOME,
     FINGERPRINT,
     FREE,
     HOPS,
@@ -157,6 +158,7 @@ _HOST = (
     Field("sshKeyName", Text("text"), "the secret file of its user's SSH key", "write a string"),
     Field("initialHashedPassword", Text("text"), "its user's password at first", "write a string"),
     _flag("sudoPasswordless", "whether sudo asks for no password there", unsaid="false"),
+    Field("become", BECOME, "how its user is root", "say sudo or doas", default=BECOME.parse("sudo"), unsaid='"sudo"'),
     Field("addresses", ADDRESSES, "where it is tried, in this order, before a hypervisor is asked where it is",
           'write a list of names or addresses without ports, such as [ "10.0.0.5" ]',
           unsaid="hostname, then sshAlias"),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from nixherd.base.becoming_root import Become
 from nixherd.base.errors import FleetError
 from nixherd.base.ssh_options import SshOptions
 from nixherd.fleet.models import FLAKE, Unkept
@@ -19,7 +20,7 @@ from nixherd.nix.kinds import Output
 
 _SYSTEM_PROFILE = "/nix/var/nix/profiles/system"
 _PROOF = "nixherd proves every system and goes back by itself; its times are activation_deadline and confirm_deadline"
-_ROOT = "nixherd becomes root by sudo, and asks for a password where that needs one"
+_ROOT = "nixherd becomes root by sudo or doas (become), and asks for sudo's password where that needs one"
 _OF_NODES = {
     "activationTimeout": _PROOF,
     "autoRollback": _PROOF,
@@ -108,6 +109,9 @@ def _deploy_rs(values: Mapping[str, Any], name: str) -> Told:
         entry["build_on"] = "target"
     if _flag(f"{at}.fastConnection", setting("fastConnection")):
         entry["substitute_on_destination"] = False
+    by = setting("sudo")
+    if isinstance(by, str) and by.split()[:1] == [Become.DOAS]:
+        entry["become"] = str(Become.DOAS)
     given = [level["sshOpts"] for level in levels if level.get("sshOpts") is not None]
     return Told(*_with_options(f"{at}.sshOpts", given, entry, name))
 
@@ -137,12 +141,15 @@ def _colmena(values: Mapping[str, Any], name: str) -> Told:
         entry["tags"] = _sound(f"{at}.tags", "tags", tags)
     if _flag(f"{at}.buildOnTarget", values.get("buildOnTarget")):
         entry["build_on"] = "target"
+    by = values.get("privilegeEscalationCommand")
+    if isinstance(by, list) and by and by[0] in tuple(Become):
+        entry["become"] = by[0]
     given = [values["sshOptions"]] if values.get("sshOptions") is not None else []
     entry, left = _with_options(f"{at}.sshOptions", given, entry, name)
     changed = (
         Unkept(f"{at}.{key}", why, (name,))
         for key, (usual, why) in _OF_HIVES.items()
-        if key in values and values[key] != usual
+        if key in values and values[key] not in (usual, ["doas"], ["doas", "--"])
     )
     return Told(entry, (*left, *changed), nowhere)
 

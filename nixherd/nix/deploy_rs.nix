@@ -9,6 +9,7 @@ outputs: let
     remoteBuild = null;
     sshOpts = null;
     sshUser = null;
+    sudo = null;
     user = null;
   };
   set = value:

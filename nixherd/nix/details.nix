@@ -22,6 +22,7 @@ let
     builtins.intersectAttrs {
       access = null;
       address = null;
+      become = null;
       buildOn = null;
       canary = null;
       jump = null;

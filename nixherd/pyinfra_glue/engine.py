@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from shlex import quote
 from typing import Any, TypeVar
 
 from paramiko import Channel, SSHException
@@ -13,6 +12,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
 from pyinfra.connectors.util import CommandOutput
 
+from nixherd.base.becoming_root import Become, Root
 from nixherd.base.errors import FAILURES, Usage
 from nixherd.base.process import Completed
 from nixherd.deploy.activate import activate
@@ -62,6 +62,10 @@ class PyinfraMachine:
         return str(self._connector.data["ssh_user"])
 
     @property
+    def become(self) -> Become:
+        return self._connector.become
+
+    @property
     def boot_deadline(self) -> float:
         return self._connector.deadline
 
@@ -79,15 +83,13 @@ class PyinfraMachine:
         return _completed(ok, output)
 
     def _by_root(self, script: str, stdin: str | None) -> tuple[str, str | None]:
-        """The script by sudo, where we are not root, which reads the first line of stdin and leaves the rest.
+        """The script as root, where we are not that.
 
         pyinfra's own way would put the password into the machine's argv.
         """
         if self.user == "root":
             return script, stdin
-        if self.password is None:
-            return f"sudo -n -H sh -c {quote(script)}", stdin
-        return f"sudo -S -k -H -p '' sh -c {quote(script)}", f"{self.password}\n{stdin or ''}"
+        return Root(self.become, self.password).shell(script, stdin)
 
     def run_forced(self, words: str, *, deadline: float = ANSWER_DEADLINE) -> Completed:
         return _completed(*self._connector.forced(words, deadline))
@@ -128,7 +130,7 @@ class PyinfraMachine:
         return self._connector.breaks(protocol)
 
     def give_password(self) -> bool:
-        if self._host.data.get("sudo_password") != "stdin":
+        if self._host.data.get("sudo_password") != "stdin" or self.become is not Become.SUDO:
             return False
         read = context_of(self._host).run.sudo_password
         self._connector.sudo_password = read(lambda: sys.stdin.readline().rstrip("\n"))
@@ -158,6 +160,9 @@ def begin_rollout(host: Host, **changes: Any) -> tuple[Rollout, HostRun]:
     if fleet_host(host).attribute.output.is_hive and options.engine is Engine.NIXOS_REBUILD:
         raise Usage(f"{host_id}: engine={options.engine}: nixos-rebuild knows no hive of colmena; use engine=guarded")
     key = (str(host.current_op_hash), executing(host))
+    becomes_root = options.engine is Engine.NIXOS_REBUILD and fleet_host(host).user != "root"
+    if becomes_root and fleet_host(host).become is not Become.SUDO:
+        raise Usage(f"{host_id}: engine={options.engine}: nixos-rebuild is root by sudo alone; use engine=guarded")
     with context_of(host).rollouts.of_row[key] as row:
         if row.is_empty:
             row.value = _new(host)

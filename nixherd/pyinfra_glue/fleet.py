@@ -187,7 +187,7 @@ class FleetConnector(MachineConnector):
             return
         if not isinstance(client, PinnedClient):
             return
-        proving.prove_by_word(self.context.hypervisor, client, place.identity, place.address)
+        proving.prove_by_word(self.context.hypervisor, client, place.identity, place.address, self.become)
         self._has_the_word = client
 
     def told_key(self) -> str | None:

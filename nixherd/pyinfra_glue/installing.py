@@ -306,19 +306,19 @@ def boot_installer(host: Host) -> None:
     """Upload the flake's installer and jump into it. FleetError when the machine cannot take it."""
     host_id, connector, machine = fleet_host(host).id, connector_of(host), machine_for(host)
     tarball = context_of(host).builder.kexec_tarball(image_for(host))
-    sudo = "" if connector.destination().user == "root" else "sudo -n "
+    by_root = "" if connector.destination().user == "root" else f"{connector.become.without_question} "
     require_still_installable(host, BOOT)
-    output_of(machine, f"{sudo}true", what=f"becoming root (`{sudo}true`)")
+    output_of(machine, f"{by_root}true", what=f"becoming root (`{by_root}true`)")
     missing = output_of(machine, f"for p in {' '.join(NEEDED)}; do command -v $p >/dev/null || echo $p; done").split()
     if missing:
         raise FleetError(f"{host_id} lacks {', '.join(missing)}, which the installer needs; install it in the template")
     host.log(f"copying {tarball.name} ({tarball.stat().st_size >> 20} MiB)")
     # Into a place of its own: what another run left, or still sends, is not what is run.
-    unpack = f"d=$({sudo}mktemp -d /root/kexec.XXXXXX) && {sudo}tar -C $d -xzf - && echo $d"
+    unpack = f"d=$({by_root}mktemp -d /root/kexec.XXXXXX) && {by_root}tar -C $d -xzf - && echo $d"
     send = ["sh", "-c", 'exec "$@" < "$0"', str(tarball)]
     place = copy_towards(machine, lambda to: ([*send, *to.argv(unpack)], {}), UPLOAD_DEADLINE).stdout.strip()
     context_of(host).run.state_of(host_id).note("kexec", jump_note(host))
-    output_of(machine, f"{sudo}setsid --wait {shlex.quote(place)}/kexec/run", what="the kexec installer")
+    output_of(machine, f"{by_root}setsid --wait {shlex.quote(place)}/kexec/run", what="the kexec installer")
     connector.drop()
     address = connector.reach(epochs=(Epoch.INSTALLER,), absent_ok=True).address
     host.log(f"the installer answers at {address}")

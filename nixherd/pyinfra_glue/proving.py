@@ -9,6 +9,7 @@ from pathlib import Path
 
 from paramiko import SSHException
 
+from nixherd.base.becoming_root import Become
 from nixherd.base.errors import AgentUnavailable, FleetError, Refused
 from nixherd.base.files import BOOT_ID
 from nixherd.base.ssh_keys import HOST_KEY_FILE, parse_public_key
@@ -73,7 +74,7 @@ def _told_boot(hypervisor: Hypervisor, guest: Asked) -> str:
         raise OSError(str(error)) from error
 
 
-def prove_by_word(hypervisor: Hypervisor, ssh: PinnedClient, guest: Asked, address: str) -> None:
+def prove_by_word(hypervisor: Hypervisor, ssh: PinnedClient, guest: Asked, address: str, become: Become) -> None:
     """Have root of the guest write down a word, by its agent, and read it as root of the machine. Refused otherwise.
 
     Whoever only looks like the guest, to the last bit, does not have it.
@@ -85,7 +86,7 @@ def prove_by_word(hypervisor: Hypervisor, ssh: PinnedClient, guest: Asked, addre
         words = (done.stderr or done.stdout).strip() or f"status {done.exitcode}"
         raise FleetError(f"{guest.label}: its agent could not write {proof.planted(name)}: {words}")
     transport = ssh.get_transport()
-    root = "" if transport is not None and transport.get_username() == "root" else "sudo -n "
+    root = "" if transport is not None and transport.get_username() == "root" else f"{become.without_question} "
     file = shlex.quote(proof.planted(name))
     found = output_of(ssh, f"{root}cat {file}").split()
     if word not in found:

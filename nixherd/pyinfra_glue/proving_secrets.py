@@ -187,14 +187,14 @@ def _run(machine: PyinfraMachine, script: str, what: str, *, is_root: bool) -> s
     if not is_root or machine.user == "root" or machine.password is not None:
         return _printed(machine.run(script, sudo=is_root), what)
     # sudo's own words would have pyinfra ask for a password itself
-    quietly = (
-        f"if sudo -n true >/dev/null 2>&1; then exec sudo -n -H sh -c {shlex.quote(script)}; else echo {_ASKS}; fi"
-    )
-    done = machine.run(quietly)
-    if done.stdout.strip() != _ASKS:
+    become = machine.become
+    run = f"exec {become.without_question} sh -c {shlex.quote(script)}"
+    done = machine.run(f'state=$({become.state()}); case $state in free) {run} ;; esac; echo "{_ASKS} $state"')
+    if not done.stdout.startswith(_ASKS):
         return _printed(done, what)
-    if not machine.give_password():
-        raise FleetError("sudo asks for a password there; give it on stdin with --data sudo_password=stdin")
+    state = done.stdout.split()[1]
+    if state != "asks" or not machine.give_password():
+        raise FleetError(become.remedy(state, machine.user))
     return _printed(machine.run(script, sudo=True), what)
 
 

@@ -22,6 +22,7 @@ from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.local import LocalConnector
 
+from nixherd.base.becoming_root import Become
 from nixherd.base.errors import FAILURES, FleetError, Misused, Usage
 from nixherd.base.files import expanded, write_whole
 from nixherd.base.ssh_keys import known_hosts_line
@@ -65,6 +66,12 @@ class MachineConnector(PinnedConnector):
     def access(self) -> Access:
         """How far the machine lets us in."""
         return Access.SHELL if self.here else self.fleet_host.access
+
+    @property
+    def become(self) -> Become:
+        """How a plain user is root of what answers; what runs before the installed system has sudo."""
+        is_installed = self.place is None or self.place.epoch is Epoch.FINAL
+        return self.fleet_host.become if is_installed else Become.SUDO
 
     @property
     def hints(self) -> Hints:
@@ -258,7 +265,7 @@ class MachineConnector(PinnedConnector):
     # The way there
 
     def _find_hop(self, host: Host) -> str | None:
-        """Where a guest answers that others are reached through; None for what is no guest. OSError when it does not.
+        """Where a guest answers that others are reached through; None for any other. OSError when it does not.
 
         What was found is not looked for again for a few seconds.
         """
@@ -273,7 +280,7 @@ class MachineConnector(PinnedConnector):
                     connector.once()
                     assert connector.place is not None
                     found.value = connector.place.address
-                except (FleetError, OSError) as error:
+                except OSError as error:
                     raise OSError(f"no way through {host.id}: {error}") from error
                 finally:
                     connector.drop()
@@ -345,7 +352,7 @@ def _ask(connector: MachineConnector) -> tuple[Neighbour, ...]:
 
 def _with_rights(host: Host, script: str, user: str | None) -> str:
     """Some leases are root's to read."""
-    if user == "root" or not host.sudo_passwordless:
+    if user == "root" or not (host.sudo_passwordless or host.become is Become.DOAS):
         return script
     whole = f"sh -c {shlex.quote(script)}"
-    return f"sudo -n {whole} 2>/dev/null || {whole}"
+    return f"{host.become.without_question} {whole} 2>/dev/null || {whole}"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from nixherd.base.becoming_root import Root
 from nixherd.base.errors import FleetError, Usage
 from nixherd.base.names import PLAIN_PATH, is_a
 from nixherd.base.ssh_options import ALWAYS
@@ -32,22 +33,10 @@ _NO_MASTER = (("ControlMaster", "no"), ("ControlPath", "none"))
 _HOP = "nixherd-hop-"
 
 
-@dataclass(frozen=True)
-class Sudo:
-    """How a plain user becomes root on a machine; `password` is what sudo asks for there, None where it does not."""
-
-    password: str | None = field(default=None, repr=False)
-
-    def program(self, name: str) -> str:
-        """The command line that starts this program as root. What sudo says is not part of the program's words."""
-        options = "-n" if self.password is None else "-S -k --prompt="
-        return f"sudo {options} -H {name}"
-
-
 @contextmanager
-def told(sudo: Sudo | None) -> Iterator[dict[str, str]]:
+def told(root: Root | None) -> Iterator[dict[str, str]]:
     """The environment of a local program that reaches the machine through `ssh`: there sudo is told the password."""
-    if sudo is None or sudo.password is None:
+    if root is None or root.password is None:
         yield {}
         return
     with tempfile.TemporaryDirectory(prefix="nixherd-") as directory:
@@ -59,7 +48,7 @@ def told(sudo: Sudo | None) -> Iterator[dict[str, str]]:
         os.mkfifo(pipe, 0o600)
         handle = os.open(pipe, os.O_RDWR)  # for both: neither waits for the other
         try:
-            os.write(handle, f"{sudo.password}\n".encode() * _TOLD)
+            os.write(handle, f"{root.password}\n".encode() * _TOLD)
             yield {"PATH": os.pathsep.join([directory, os.environ.get("PATH", os.defpath)]), PIPE: str(pipe)}
         finally:
             os.close(handle)

@@ -339,3 +339,37 @@ def _told(fleet: Fleet, *words: str) -> str:
     command = shlex.join(["nixherd", "exec", "--json", *words])
     [row] = json.loads(fleet.lab.run("sh", "-c", f"{command} 2>/dev/null").output)["hosts"]
     return str(row["stdout"])
+
+
+def test_root_by_doas(fleet: Fleet) -> None:
+    """Of a machine whose sudo goes: deployed, built there, asked; one that begins to ask for a password goes back."""
+    both = "security.doas = { enable = true; wheelNeedsPassword = false; };"
+    alone = f"{both} security.sudo.enable = lib.mkForce false;"
+
+    def has(module: str, *words: str, outcome: str = "deployed") -> str:
+        fleet.broken_by("dev3", f"{{lib, ...}}: {{ {module} }}")
+        _ended, document = fleet.deploy("dev3", *words, check=False)
+        assert outcomes(document) == {"dev3": outcome}, document
+        return str(document["hosts"][0]["why"])
+
+    has(both)
+    with order(fleet, dev3='become = "doas";'):
+        fleet.change("dev3", "by doas")
+        has(alone)
+        assert fleet.on("dev3", "sudo -n true", check=False).status != 0
+        fleet.change("dev3", "by doas, built there")
+        has(alone, "--data", "build_on=target")
+        assert fleet.on("dev3", "cat /etc/marker").output == "by doas, built there"
+        assert _told(fleet, "dev3", "--sudo", "--", "echo $(id -u) $HOME") == "0 /root"
+        why = has(
+            alone.replace("Password = false", "Password = true"), "--confirm-deadline", "6", outcome="rolled back"
+        )
+        assert "doas: Authentication required" in why
+        has(both)
+    fleet.lab("break", "dev3")
+    fleet.deploy("dev3")
+    with order(fleet, dev3='become = "doas";'):
+        fleet.change("dev3", "there is none")
+        ended, document = fleet.deploy("dev3", check=False)
+    assert (ended.status, outcomes(document)) == (4, {"dev3": "failed"})
+    assert "doas does not let abl030 be root without a password" in document["hosts"][0]["why"]

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.becoming_root import Root
 from nixherd.operations import nix as operations
 from nixherd.pyinfra_glue.hosts import connector_of
-from nixherd.ssh.destination import Sudo, told
+from nixherd.ssh.destination import told
 from tests.integration.test_secrets import files_with, pattern, watched
 from tests.nix_cli import environment, nix
 from tests.nixherd.proxmox.conftest import Emulator
@@ -180,10 +181,10 @@ def signing_key(directory: Path, name: str) -> tuple[Path, str]:
 
 
 def test_the_password_is_there_for_the_programs_time_alone() -> None:
-    with told(Sudo("word")) as environment:
+    with told(Root(password="word")) as environment:
         pipe = Path(environment["NIXHERD_SUDO_PIPE"])
         assert (pipe.is_fifo(), pipe.stat().st_mode & 0o777, pipe.parent.stat().st_mode & 0o777) == (True, 0o600, 0o700)
-        assert "word" not in repr(Sudo("word"))
+        assert "word" not in repr(Root(password="word"))
     assert not pipe.parent.exists()
-    with told(Sudo()) as environment:
+    with told(Root()) as environment:
         assert environment == {}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nixherd.base.becoming_root import Become
 from nixherd.base.process import Completed
 from nixherd.deploy.machine import ANSWER_DEADLINE, COMMAND_DEADLINE
 from nixherd.deploy.options import Options
@@ -77,6 +78,7 @@ class Base:
     access: Access = Access.SHELL
     is_local: bool = False
     user: str = "root"
+    become: Become = Become.SUDO
     boot_deadline: float = 2.0
     password: str | None = None
     has_password: bool = False

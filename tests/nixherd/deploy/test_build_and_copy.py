@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.becoming_root import Become, Root
 from nixherd.base.errors import DeadlineExceeded, FleetError, NotBegun, ProcessFailed, Undecided, Usage
 from nixherd.base.process import Completed
 from nixherd.base.waiting import Stalled, Watch
@@ -22,7 +23,7 @@ from nixherd.fleet.models import Access
 from nixherd.nix import commands
 from nixherd.nix.builder import Builder
 from nixherd.nix.rebuild import Flavour
-from nixherd.ssh.destination import Destination, Sudo
+from nixherd.ssh.destination import Destination
 from tests.nixherd.deploy.scripted import (
     BEFORE,
     CONFIG,
@@ -180,12 +181,13 @@ def test_through_whom_a_store_takes_what_is_not_signed(monkeypatch: pytest.Monke
     trusting = Scripted(**plain, answers={"config": settings})
     assert access(trusting, [NEW], str(key), is_nixos=True) is None
     assert [(each.sudo, each.deadline) for each in trusting.commands] == [(False, ANSWER_DEADLINE)]
-    assert access(Scripted(**plain), [NEW], None, is_nixos=True) == Sudo()
-    asks = {"sudo -n": Completed("", "", 1)}
+    free = Scripted(**plain, become=Become.DOAS, answers={"doas -n": "free\n"})
+    assert access(free, [NEW], None, is_nixos=True) == Root(Become.DOAS)
+    asks = {"sudo -n": "asks\n"}
     asking = Scripted(**plain, answers=asks, has_password=True)
-    assert access(asking, [NEW], None, is_nixos=True) == Sudo("secret")
+    assert access(asking, [NEW], None, is_nixos=True) == Root(password="secret")
     assert [each.sudo for each in asking.commands] == [False, True], "the password is tried before Nix needs it"
-    with pytest.raises(FleetError, match="sudo does not let it be root: it asks for a password"):
+    with pytest.raises(FleetError, match="sudo asks for a password there; give it on stdin"):
         access(Scripted(**plain, answers=asks), [NEW], None, is_nixos=True)
     with pytest.raises(FleetError, match="sudo does not let it be root: it is broken"):
         access(Scripted(**plain, answers={**asks, "true": FAILED}, has_password=True), [NEW], None, is_nixos=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from nixherd.base.becoming_root import Become
 from nixherd.base.errors import DeadlineExceeded, EndUnknown, FleetError, NotBegun, NotSent, Unforeseen
 from nixherd.base.process import Completed
 from nixherd.deploy import machine as machines
@@ -64,6 +65,10 @@ def test_root_needs_a_password_that_somebody_gave() -> None:
     running.require_root(Scripted(has_password=True), asks)
     with pytest.raises(NotBegun, match="sudo asks for a password there"):
         running.require_root(Scripted(), asks)
+    with pytest.raises(NotBegun, match="doas does not let me be root without a password"):
+        running.require_root(Scripted(user="me", become=Become.DOAS), asks)
+    with pytest.raises(NotBegun, match='doas is not there; write become = "sudo" for it'):
+        running.require_root(Scripted(become=Become.DOAS, has_password=True), replace(BEFORE, sudo="none"))
 
 
 @pytest.mark.parametrize(

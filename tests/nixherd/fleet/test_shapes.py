@@ -42,6 +42,7 @@ def test_a_node_in_our_words() -> None:
         },
     )
     assert told(node("h", {"sshOpts": ["-J", "al@gate:23, b"]}), "web").entry["jump"] == ["al@gate:23", "b"]
+    assert told(node("h", {"sudo": "doas -u"}), "web").entry["become"] == "doas"
     assert told(node(), "web") == told(None, "web") == Told()
 
 
@@ -68,6 +69,8 @@ def test_a_deployment_in_our_words() -> None:
     assert told(shape, "web") == Told(
         {"addresses": ["10.0.0.5"], "user": "root", "port": 23, "tags": ["a"], "build_on": "target"}
     )
+    assert told(hive(privilegeEscalationCommand=["doas"]), "web").entry["become"] == "doas"
+    assert not told(hive(privilegeEscalationCommand=["doas"]), "web").unkept
     split = told(hive(targetHost="al@fe80::1", targetUser=None), "web").entry
     assert split == {"addresses": ["fe80::1"], "user": "al"}
 
@@ -78,7 +81,7 @@ def test_a_deployment_in_our_words() -> None:
         (node("h", {"sshOpts": ["-F", "b", "-p", "22"]}), ["deploy.nodes.web.sshOpts: -F b: "]),
         (hive(sshOptions=["-oProxyCommand=x y"]), [f"{IN_HIVE}.sshOptions: -oProxyCommand"]),
         (
-            hive(allowLocalDeployment=True, replaceUnknownProfiles=False, privilegeEscalationCommand=["doas"]),
+            hive(allowLocalDeployment=True, replaceUnknownProfiles=False, privilegeEscalationCommand=["run0"]),
             [
                 f"{IN_HIVE}.allowLocalDeployment: ",
                 f"{IN_HIVE}.privilegeEscalationCommand: ",

@@ -211,7 +211,7 @@ def stand_in(module: Any) -> None:
             report["boot_id"] = "2"
         if "is-system-running" in text:
             return answer(["running"])
-        if "say sudo root" not in text:
+        if "say sudo " not in text:
             return answer([])
         kernel = {"part.kernel": f"/k{report['boot_id']}", "next.kernel": "/k2"}
         names = {name: report[name] for name in ("current", "profile", "hostname", "boot_id")}

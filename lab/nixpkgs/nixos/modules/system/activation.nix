@@ -157,7 +157,7 @@ in {
           [[ -e /etc/alternatives/awk ]] || { ln -sfn /usr/bin/mawk /etc/alternatives/awk; ln -sfn /usr/bin/which.debianutils /etc/alternatives/which; ln -sfn /usr/bin/more /etc/alternatives/pager; }
           [[ -e /etc/mtab ]] || ln -sfn /proc/mounts /etc/mtab
           ln -sfn /usr/bin/sudo /run/wrappers/bin/sudo; ln -sfn /usr/bin/su /run/wrappers/bin/su; ln -sfn /usr/bin/mount /run/wrappers/bin/mount
-          ln -sfn /usr/bin/umount /run/wrappers/bin/umount
+          ln -sfn /usr/bin/umount /run/wrappers/bin/umount; ln -sfn /usr/bin/doas /run/wrappers/bin/doas
           [[ -s /etc/machine-id ]] || tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
         '';
       };

@@ -1,4 +1,4 @@
-# sudo and PAM in the form that Debian's programs read.
+# sudo, doas and PAM in the form that Debian's programs read.
 {
   config,
   lib,
@@ -35,6 +35,14 @@
       else "%${g}")
     rule.groups;
   showRule = rule: lib.concatMapStrings (w: "${w} ${rule.host}=(${rule.runAs}) ${lib.concatMapStringsSep ", " showCommand rule.commands}\n") (who rule);
+  # doas.conf(5); of several rules that fit the last one counts
+  doas = config.security.doas;
+  showDoas = rule: let
+    identities = map toString rule.users ++ map (g: ":${toString g}") rule.groups;
+    options = lib.optional rule.noPass "nopass" ++ lib.optional rule.keepEnv "keepenv";
+    target = lib.optionals (rule.runAs != null) ["as" rule.runAs] ++ lib.optionals (rule.cmd != null) ["cmd" rule.cmd];
+  in
+    lib.concatMapStrings (who: "${lib.concatStringsSep " " (["permit"] ++ options ++ [who] ++ target)}\n") identities;
   pam = first: {
     text = ''
       account required pam_unix.so
@@ -95,7 +103,39 @@ in {
     };
     doas = {
       enable = off;
-      wheelNeedsPassword = mkOption {default = true;};
+      wheelNeedsPassword = mkOption {
+        type = types.bool;
+        default = true;
+      };
+      extraRules = mkOption {
+        default = [];
+        type = types.listOf (types.submodule {
+          options = {
+            users = mkOption {
+              type = types.listOf (types.either types.str types.int);
+              default = [];
+            };
+            groups = mkOption {
+              type = types.listOf (types.either types.str types.int);
+              default = [];
+            };
+            noPass = off;
+            keepEnv = off;
+            runAs = mkOption {
+              type = types.nullOr types.str;
+              default = null;
+            };
+            cmd = mkOption {
+              type = types.nullOr types.str;
+              default = null;
+            };
+          };
+        });
+      };
+      extraConfig = mkOption {
+        type = types.lines;
+        default = "";
+      };
     };
     pam.sshAgentAuth.enable = off;
     pam.rssh.enable = off;
@@ -144,8 +184,25 @@ in {
         }
       ])
     ];
+    security.doas.extraRules = lib.mkOrder 600 [
+      {
+        groups = ["wheel"];
+        noPass = !doas.wheelNeedsPassword;
+      }
+    ];
     environment.etc =
-      lib.optionalAttrs cfg.enable {
+      lib.optionalAttrs doas.enable {
+        "doas.conf" = {
+          mode = "0440";
+          text = ''
+            ${lib.concatMapStrings showDoas doas.extraRules}
+            ${doas.extraConfig}
+            permit nopass keepenv root
+          '';
+        };
+        "pam.d/doas" = pam "";
+      }
+      // lib.optionalAttrs cfg.enable {
         sudoers = {
           mode = "0440";
           text = ''
