@@ -97,7 +97,8 @@ _KINDS = (
     _here(r"Too many open files", "raise the limit of open files (`ulimit -n`)"),
     _here(
         r"is required to build '/nix/store/|Required system: ",
-        "this machine does not build that: give Nix a builder that does (`builders` in nix.conf, boot.binfmt)",
+        "this machine does not build that: say build_on=target, or a host that does, or give Nix a builder for it "
+        "(`builders` in nix.conf, boot.binfmt)",
     ),
     _here(
         r"lacks a signature by a trusted key",

@@ -18,7 +18,9 @@ from nixherd.fleet.completing import completed
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.revisions import Tree
+from nixherd.nix.builder import Builder
 from nixherd.nix.evaluator import Evaluator
+from nixherd.nix.image import Image
 from tests import nix_cli
 from tests.nixherd.fleet.test_from_flake import KEY
 
@@ -182,6 +184,25 @@ def test_access_is_a_word_or_a_set(flake: Counted) -> None:
         flake.file("flake.nix", FLAKE.replace('access.kind = "shell"', access))
         web = flake.completed("web")[0].hosts["web"]
         assert (web.unread, web.access) == (None, "trigger")
+
+
+def test_who_could_build_for_another_kind_of_machine_is_said(flake: Counted) -> None:
+    """A system is its host's own; what nobody here builds is evaluated all the same."""
+    flake.file("flake.nix", FLAKE.replace("aarch64-linux", "mips64el-linux"))  # nobody who tests has one
+    fleet, run = flake.fleet, Run("another-kind")
+    try:
+        evaluator = Evaluator(fleet, run, partial(Tree, fleet.path))
+        assert evaluator.evaluate(("web",), "web").system == "mips64el-linux"
+        with pytest.raises(FleetError) as caught:
+            Builder(evaluator).build(("web",), "web")
+        with pytest.raises(FleetError, match=r"flake.nix: it has no packages.mips64el-linux.kexec-installer; "):
+            Builder(evaluator).require_installer(Image("mips64el-linux"))
+    finally:
+        run.close()
+    line = str(caught.value)
+    assert "\n" not in line
+    assert "mips64el-linux" in line
+    assert "this machine does not build that: say build_on=target, or a host that does, or give Nix a builder" in line
 
 
 def test_a_home_is_reached_as_its_machine_is(flake: Counted) -> None:
