@@ -60,6 +60,9 @@ class HopName:
     @classmethod
     def parse(cls, text: str) -> "HopName":
         """From `[USER@]NAME[:PORT]`, an IPv6 address with a port in brackets. ValueError for anything else."""
+        user, _, place = text.strip().removeprefix("ssh://").rpartition("@")
+        if place.count(":") > 1 and ADDRESS.fullmatch(place):
+            text = f"{user}@[{place}]" if user else f"[{place}]"
         parts = _HOP.fullmatch(text.strip())
         name = (parts["six"] or parts["host"]) if parts else ""
         if parts is None or not ADDRESS.fullmatch(name) or (parts["user"] and not USER.fullmatch(parts["user"])):

@@ -59,7 +59,9 @@ def _output_of(outputs: Outputs, name: str) -> Output:
         return Output.HIVE
     if name in outputs.raw:
         return Output.RAW
-    return Output.NODE if name in outputs.nodes else Output.SYSTEM
+    if name in outputs.nodes:
+        return Output.NODE
+    return Output.CLAN if outputs.is_clan else Output.SYSTEM
 
 
 def _add(output: Output, name: str, host_id: str, found: dict[str, Configuration], skipped: dict[str, str]) -> None:

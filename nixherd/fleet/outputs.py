@@ -33,8 +33,8 @@ class Outputs:
     """The names of configurations, and what the output nixherd.hosts says, unjudged.
 
     `hive` are the nodes of colmenaHive, `raw` those of colmena where that is all, `nodes` those of deploy-rs, of all of
-    which `node_settings` are said; `unread` is why other outputs that are meant for deployments say nothing here, by
-    their names.
+    which `node_settings` are said; `is_clan`: of each system more may be said to clan. `unread` is why other outputs
+    that are meant for deployments say nothing here, by their names.
     """
 
     systems: tuple[str, ...] = ()
@@ -46,6 +46,7 @@ class Outputs:
     nodes: Mapping[str, Node] = field(default_factory=dict)
     node_settings: tuple[str, ...] = ()
     unread: Mapping[str, str] = field(default_factory=dict)
+    is_clan: bool = False
 
     @property
     def has_hosts(self) -> bool:
@@ -62,7 +63,8 @@ class Outputs:
             nodes, settings = _nodes(document["deploy"])
             hive = tuple(map(str, document["hiveNodes"]))
             raw = tuple(name for name in document["rawNodes"] if document["raw"] and name not in _RESERVED)
-            return cls(systems, homes, macs, document["hosts"], hive, raw, nodes, settings, _unread(document))
+            read = (systems, homes, macs, document["hosts"], hive, raw, nodes, settings, _unread(document))
+            return cls(*read, is_clan=bool(document["clan"]))
         except (ValueError, KeyError, TypeError) as error:
             raise FleetError(f"nix eval printed something unexpected ({error!r}): {text[:200]}") from error
 

@@ -1,7 +1,7 @@
 """What a flake says of hosts in the words of deploy-rs, colmena and clan, in ours; and what of it is not kept. Pure.
 
 Formats: deploy-rs's README ("Generic settings", `deploy.nodes`), colmena's manual ("Deployment options"), clan's
-reference (clan.core.networking).
+reference ("Inventory Submodule", `clan.core.networking`, `clan.core.vars`).
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any
 
 from nixherd.base.becoming_root import Become
 from nixherd.base.errors import FleetError
-from nixherd.base.ssh_options import SshOptions
+from nixherd.base.ssh_options import HopName, SshOptions
 from nixherd.fleet.models import FLAKE, Unkept
 from nixherd.fleet.nix_values import nix_type, shown, shown_name
 from nixherd.fleet.outputs import Outputs
@@ -36,8 +36,6 @@ _OF_HIVES = {
     "privilegeEscalationCommand": (["sudo", "-H", "--"], _ROOT),
     "replaceUnknownProfiles": (True, "nixherd replaces whatever system runs, and shows what changes"),
 }
-# An address of IPv6 has colons of its own, and brackets where a port follows.
-_PLACE = re.compile(r"\[(?P<bracketed>[^]]+)\](?::(?P<port6>[0-9]{1,9}))?|(?P<host>[^:]+)(?::(?P<port>[0-9]{1,9}))?")
 _SSH = "the way to a machine, and the keys to log in with, are those of your ssh_config; write it there"
 
 
@@ -73,7 +71,7 @@ def _together(names: Sequence[str]) -> str:
 
 
 def told(shape: Any, name: str) -> Told:
-    """What deploy_rs.nix, colmena.nix or details.nix gave for a host of this name in the flake.
+    """What deploy_rs.nix, colmena.nix or clan.nix gave for a host of this name in the flake.
 
     FleetError, a line, for what is wrong or would not be deployed as the other tool does.
     """
@@ -154,24 +152,65 @@ def _colmena(values: Mapping[str, Any], name: str) -> Told:
     return Told(entry, (*left, *changed), nowhere)
 
 
+_VARS = "nixherd generates no vars and uploads none; `clan vars generate {0}` and `clan vars upload {0}` do"
+_EXPLICIT = "nixherd deploys it with the others where no hosts are named; leave it out with --exclude"
+_AGENT = "no agent is ever forwarded; the closure comes from here, so that none is needed"
+_BUILDER = "is not kept; say the host of the fleet that builds, build_on"
+_LOCALHOST = ("localhost", "127.0.0.1", "::1")
+# clan gives each machine these by itself
+_OF_ALL_MACHINES = ("all", "nixos", "darwin")
+
+
 def _clan(values: Mapping[str, Any], name: str) -> Told:
-    """Where clan deploys to: `user@host:port?SSH_OPTION=VALUE&…`."""
-    at = f"{Output.SYSTEM}.{name}.config.clan.core.networking"
-    if not isinstance(text := values["targetHost"], str):
-        raise FleetError(f"{FLAKE}: {at}.targetHost: is {nix_type(text)}; write a string, such as root@web.example.org")
-    target, _, options = text.partition("?")
-    user, is_split, place = target.rpartition("@")
-    match = _PLACE.fullmatch(place)
-    host, port = (match["bracketed"] or match["host"], match["port6"] or match["port"]) if match else (place, None)
-    entry: dict[str, Any] = {"addresses": [_sound(f"{at}.targetHost", "addresses", host, is_one=True)]}
-    if is_split:
-        entry["user"] = _sound(f"{at}.targetHost", "user", user)
-    if port:
-        entry["port"] = _sound(f"{at}.targetHost", "port", int(port))
-    left = [Unkept(f"{at}.targetHost", f"{shown(options)[1:-1]}: {_SSH}", (name,))] if options else []
-    if values["buildHost"] is not None:
-        left.append(Unkept(f"{at}.buildHost", "where a system is built is said by buildOn or build_on", (name,)))
-    return Told(entry, left)
+    inventory = f"{Output.CLAN}.{name}.deploy"
+    configuration = f"{Output.SYSTEM}.{name}.config.clan.core"
+    if secrets := values["secrets"]:
+        what = f"{configuration}.vars: clan uploads {', '.join(map(shown_name, secrets))}, and nixherd sends no secrets"
+        remedy = 'keep them in sops (vars.settings.secretStore = "sops"), for services or users, or deploy it by clan'
+        raise FleetError(f"{FLAKE}: {what}; {remedy}")
+
+    def setting(key: str) -> tuple[str, Any]:
+        at = inventory if values[key]["inInventory"] else f"{configuration}.networking"
+        return f"{at}.{key}", values[key]["value"]
+
+    entry: dict[str, Any] = {}
+    unkept: list[Unkept] = []
+    at, target = setting("targetHost")
+    if target is not None:
+        hop, words = _remote(at, target)
+        entry["user"] = _sound(at, "user", hop.user or "root")
+        entry["addresses"] = [_sound(at, "addresses", hop.name, is_one=True)]
+        if hop.port is not None:
+            entry["port"] = hop.port
+        entry, left = _with_options(at, [words], entry, name)
+        unkept += left
+    at_builder, builder = setting("buildHost")
+    if builder is None or builder == target:
+        entry["build_on"] = "target"
+    elif _remote(at_builder, builder)[0].name not in _LOCALHOST:
+        unkept.append(Unkept(at_builder, f"{shown(builder)} {_BUILDER}", (name,)))
+    if tags := [tag for tag in values["tags"] if tag not in _OF_ALL_MACHINES]:
+        entry["tags"] = _sound(f"{Output.CLAN}.{name}.tags", "tags", tags)
+    at_agent, forwards = setting("forwardAgent")
+    if forwards:
+        unkept.append(Unkept(at_agent, _AGENT, (name,)))
+    if values["requireExplicitUpdate"]:
+        unkept.append(Unkept(f"{configuration}.deployment.requireExplicitUpdate", _EXPLICIT, (name,)))
+    if values["generates"]:
+        unkept.append(Unkept(f"{configuration}.vars.generators", _VARS.format(name), (name,)))
+    return Told(entry, tuple(unkept))
+
+
+def _remote(attribute: str, value: Any) -> tuple[HopName, list[str]]:
+    """A machine as clan writes it, `USER@HOST:PORT?OPTION=VALUE&…`, and the options in ssh's words."""
+    if not isinstance(value, str):
+        raise FleetError(f"{FLAKE}: {attribute}: is {nix_type(value)}, not a string; write it as user@host:port")
+    where, *options = re.split("[?&]", value)
+    try:
+        hop = HopName.parse(where)
+    except ValueError as error:
+        raise FleetError(f"{FLAKE}: {attribute}: {error}; write it as user@host:port") from None
+    return hop, [word for option in options for word in ("-o", option)]
 
 
 def _with_options(

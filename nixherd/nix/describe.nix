@@ -87,12 +87,9 @@
       verdict = configuration.verdict or null;
       declared = declared.host c;
     };
-  # `shape` and `verdict` are what is beside a configuration in the flake of another tool (deploy_rs.nix, colmena.nix);
-  # clan's words are in the configuration itself (details.nix).
-  said = configuration: let
-    here = details.host configuration.config;
-  in
-    here // {shape = configuration.shape or here.shape;};
+  # `shape` and `verdict` are what is beside a configuration in the flake of another tool (deploy_rs.nix, colmena.nix,
+  # clan.nix).
+  said = configuration: details.host configuration.config // {shape = configuration.shape or null;};
   home = configuration:
     unknown
     // {

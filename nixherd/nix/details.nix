@@ -62,18 +62,6 @@ in {
       ++ builtins.filter (name: name != "root" && inWheel name && hasKey users.${name}) (builtins.attrNames users);
     user = null;
     homeDirectory = null;
-    # what clan is told of it
-    shape = let
-      networking = ((c.clan or {}).core or {}).networking or {};
-    in
-      if (networking.targetHost or null) == null
-      then null
-      else {
-        clan = {
-          inherit (networking) targetHost;
-          buildHost = networking.buildHost or null;
-        };
-      };
   };
 
   home = c: {

@@ -1,17 +1,19 @@
 """Where a flake has its configurations, and as what they are asked: NixOS's and Home Manager's own, colmena's nodes,
-and systems of which deploy-rs has a node. Pure.
+systems of which deploy-rs has a node, and those of a clan. Pure.
 """
 
 from enum import StrEnum
 from pathlib import Path
 
-_NODES, _HIVE, _RAW = (
-    Path(__file__).with_name(f"{name}.nix").read_text(encoding="utf-8") for name in ("deploy_rs", "colmena", "raw_hive")
+_NODES, _HIVE, _RAW, _CLAN = (
+    Path(__file__).with_name(f"{name}.nix").read_text(encoding="utf-8")
+    for name in ("deploy_rs", "colmena", "raw_hive", "clan")
 )
 
 
 class Output(StrEnum):
-    """Which of a flake's outputs a configuration is in; of NODE the system is in SYSTEM, and more is said there.
+    """Which of a flake's outputs a configuration is in; of NODE and CLAN the system is in SYSTEM, and more is said
+    there.
 
     RAW has modules; the configurations are made of them.
     """
@@ -21,11 +23,12 @@ class Output(StrEnum):
     HIVE = "colmenaHive.nodes"
     RAW = "colmena"
     NODE = "deploy.nodes"
+    CLAN = "clan.inventory.machines"
 
     @property
     def place(self) -> str:
         """The attribute of the flake that has the configurations by name."""
-        return Output.SYSTEM if self is Output.NODE else self
+        return Output.SYSTEM if self in (Output.NODE, Output.CLAN) else self
 
     @property
     def is_home(self) -> bool:
@@ -44,11 +47,12 @@ class Output(StrEnum):
         return f"value: ({function}) (({_MADE[self]}) value)" if self in _MADE else function
 
 
-_OF_ALL = (Output.NODE, Output.RAW)
+_OF_ALL = (Output.NODE, Output.RAW, Output.CLAN)
 _MADE = {
     Output.HIVE: f'({_HIVE}) "{Output.HIVE}"',
     Output.RAW: f'value: (({_HIVE}) "{Output.RAW}") (({_RAW}) value)',
     Output.NODE: _NODES,
+    Output.CLAN: _CLAN,
 }
 WORDING = "".join(_MADE.values())
 """all that is asked in these words"""

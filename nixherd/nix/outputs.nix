@@ -81,6 +81,8 @@ in {
         then builtins.mapAttrs (_: node) nodes
         else builtins.typeOf nodes;
     };
+  # what clan's own program reads, which is there in each clan; it is not looked at here
+  clan = outputs ? clanInternals;
   # colmena's hive as it is made by colmena's own function; and what that is made of
   hive =
     if outputs ? colmenaHive

@@ -89,6 +89,44 @@ HIVE = _FLAKE.replace(
 """,
 )
 
+CLAN = _FLAKE.replace(
+    "OUTPUTS",
+    """
+    nixosConfigurations = builtins.mapAttrs (name: core: system name { clan = { inherit core; }; }) {
+      web = {
+        networking = { targetHost = throw "the inventory says it"; buildHost = null; };
+        deployment.requireExplicitUpdate = true;
+        vars.settings.secretStore = "sops";
+        vars.generators = {
+          openssh.files."ssh.id_ed25519" = { secret = true; neededFor = "services"; value = throw "no"; };
+          openssh.files."ssh.id_ed25519.pub".secret = false;
+          zfs.files.key = { secret = true; deploy = true; neededFor = "partitioning"; };
+          ca.files.key = { secret = true; deploy = false; neededFor = "activation"; };
+        };
+      };
+      db.networking = {
+        targetHost = "al@[fe80::1]:2222?IdentityFile=/k&ProxyJump=gate";
+        buildHost = "root@builder";
+        forwardAgent = true;
+      };
+      early.vars.generators.initrd.files.key = { secret = true; deploy = true; neededFor = "activation"; };
+      passed.vars = { settings.secretStore = "password-store"; generators.wifi.files.psk = { secret = true; }; };
+      older = { facts = { secretStore = "password-store"; services.borg.secret.key = { }; }; networking = { }; };
+      silent = { };
+    } // { plain = system "plain" { }; };
+    darwinConfigurations.mac = throw "never looked at";
+    clan.inventory.machines = {
+      web = { deploy.targetHost = "10.0.0.5"; tags = [ "all" "nixos" "front" ]; description = throw "people's own"; };
+      mac.machineClass = "darwin";
+      db = { deploy = { targetHost = null; buildHost = null; }; tags = [ "all" ]; };
+    };
+    clanInternals = {
+      machines = throw "never looked at";
+      inventoryClass.inventory.machines = throw "clan.inventory is the same";
+    };
+""",
+)
+
 # What stands in `same` is what colmena would make of web, by its manual.
 RAW = """{
   outputs = { self }: let
@@ -282,3 +320,55 @@ def test_the_list_that_people_see(flake: Counted, people: Callable[..., str]) ->
     assert shown.count("not kept: deploy.magicRollback: nixherd proves every system") == 1
     assert flake.evaluated == []
     assert people("nixherd", "eval", "web", "networking.hostName").startswith('0 "web"')
+
+
+def test_a_list_of_clan_machines_evaluates_none(flake: Counted) -> None:
+    flake.file("flake.nix", CLAN)
+    fleet = flake.fleet
+    assert sorted(fleet.hosts) == ["db", "early", "older", "passed", "plain", "silent", "web"]
+    assert set(fleet.kinds.values()) == {Output.CLAN}
+    assert list(fleet.skipped) == ["darwinConfigurations.mac"]
+    assert (flake.asked, flake.evaluated) == (["."], [])
+
+
+def test_what_clan_is_told_is_read_with_its_host(flake: Counted) -> None:
+    flake.file("flake.nix", CLAN)
+    host_ids = ("db", "plain", "silent", "web")
+    fleet, evaluator = flake.completed(*host_ids, whole=True)
+    web, db = fleet.hosts["web"], fleet.hosts["db"]
+    assert (web.unread, web.addresses, web.user, web.port) == (None, ("10.0.0.5",), "root", None)
+    assert (web.tags, web.deployment) == (("front",), {"build_on": "target"})
+    assert (db.unread, db.addresses, db.user, db.port) == (None, ("fe80::1",), "al", 2222)
+    assert (db.jump, db.deployment) == (("gate",), {})
+    for host_id in ("plain", "silent"):
+        assert (fleet.hosts[host_id].unread, fleet.hosts[host_id].addresses) == (None, None)
+    assert evaluator.evaluate(host_ids, "web").toplevel.endswith("web")
+    told = {each.attribute: each.hosts for each in fleet.unkept}
+    system = "nixosConfigurations.{}.config.clan.core"
+    assert told == {
+        f"{system.format('db')}.networking.targetHost": ("db",),
+        f"{system.format('db')}.networking.buildHost": ("db",),
+        f"{system.format('db')}.networking.forwardAgent": ("db",),
+        f"{system.format('web')}.deployment.requireExplicitUpdate": ("web",),
+        f"{system.format('web')}.vars.generators": ("web",),
+    }
+
+
+def test_secrets_that_clan_uploads_are_refused(flake: Counted) -> None:
+    flake.file("flake.nix", CLAN)
+    fleet, _ = flake.completed("early", "older", "passed")
+    for host_id, secret in (("early", "initrd/key"), ("older", "borg/key"), ("passed", "wifi/psk")):
+        what = (
+            f"flake.nix: nixosConfigurations.{host_id}.config.clan.core.vars: clan uploads {secret}, and nixherd sends"
+        )
+        assert str(fleet.hosts[host_id].unread).startswith(what)
+
+
+def test_a_clan_that_passes_its_internals_alone_on(flake: Counted) -> None:
+    older = CLAN.replace("clan.inventory.machines = {", "never = {").replace(
+        'inventoryClass.inventory.machines = throw "clan.inventory is the same";',
+        'inventory.machines.web.deploy.targetHost = "al@10.0.0.6:22";',
+    )
+    flake.file("flake.nix", older)
+    fleet, _ = flake.completed("web")
+    assert (fleet.hosts["web"].addresses, fleet.hosts["web"].user) == (("10.0.0.6",), "al")

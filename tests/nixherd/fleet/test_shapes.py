@@ -13,7 +13,7 @@ from tests.nixherd.fleet.test_completing import NOTHING, read
 from tests.nixherd.fleet.test_from_flake import KEY, findings, fleet
 
 IN_HIVE = "colmenaHive.nodes.web.config.deployment"
-IN_CLAN = "nixosConfigurations.web.config.clan.core.networking"
+IN_CLAN = "clan.inventory.machines.web.deploy"
 
 
 def node(hostname: Any = None, *levels: dict[str, Any]) -> Any:
@@ -24,6 +24,24 @@ def hive(**deployment: Any) -> Any:
     return {
         "colmena": {"place": "colmenaHive.nodes", "keys": [], "targetHost": "web", "targetUser": "root", **deployment}
     }
+
+
+def clan(*, tags: Any = (), **told: Any) -> Any:
+    usual = {"secrets": [], "generates": [], "requireExplicitUpdate": False, "tags": list(tags)}
+    of = {key: {"inInventory": True, "value": told.get(key)} for key in ("targetHost", "buildHost", "forwardAgent")}
+    return {"clan": {**usual, **of}}
+
+
+def test_a_clans_machine_in_our_words() -> None:
+    """Without a word the machine builds for itself, as root."""
+    assert told(clan(targetHost="web.lan"), "web") == Told(
+        {"addresses": ["web.lan"], "user": "root", "build_on": "target"}
+    )
+    older = clan(targetHost="al@web.lan:2222&ProxyJump=gate", buildHost="localhost", tags=["all", "x"])
+    assert told(older, "web") == Told(
+        {"addresses": ["web.lan"], "user": "al", "port": 2222, "jump": ["gate"], "tags": ["x"]}
+    )
+    assert told(clan(), "web") == Told({"build_on": "target"})
 
 
 def test_a_node_in_our_words() -> None:
@@ -46,22 +64,18 @@ def test_a_node_in_our_words() -> None:
     assert told(node(), "web") == told(None, "web") == Told()
 
 
-def clan(target: Any, build: Any = None) -> Any:
-    return {"clan": {"targetHost": target, "buildHost": build}}
-
-
 @pytest.mark.parametrize(
     ("target", "entry"),
     [
-        ("web.example.org", {"addresses": ["web.example.org"]}),
+        ("web.example.org", {"addresses": ["web.example.org"], "user": "root"}),
         ("al@10.0.0.5:2222", {"addresses": ["10.0.0.5"], "user": "al", "port": 2222}),
         ("root@[fe80::1]:22", {"addresses": ["fe80::1"], "user": "root", "port": 22}),
-        ("fe80::1", {"addresses": ["fe80::1"]}),
+        ("fe80::1", {"addresses": ["fe80::1"], "user": "root"}),
         ("root@h?IdentityFile=/x&StrictHostKeyChecking=no", {"addresses": ["h"], "user": "root"}),
     ],
 )
 def test_a_machine_of_clan_in_our_words(target: str, entry: dict[str, Any]) -> None:
-    assert told(clan(target), "web").entry == entry
+    assert told(clan(targetHost=target), "web").entry == {**entry, "build_on": "target"}
 
 
 def test_a_deployment_in_our_words() -> None:
@@ -97,8 +111,8 @@ def test_a_deployment_in_our_words() -> None:
             [],
         ),
         (
-            clan("root@h?IdentityFile=/x", "root@b"),
-            [f"{IN_CLAN}.targetHost: IdentityFile=/x: ", f"{IN_CLAN}.buildHost: "],
+            clan(targetHost="root@h?IdentityFile=/x", buildHost="root@b"),
+            [f"{IN_CLAN}.targetHost: -o IdentityFile=/x: ", f"{IN_CLAN}.buildHost: "],
         ),
     ],
 )  # fmt: skip
@@ -123,6 +137,13 @@ def test_what_is_not_kept_is_named(shape: Any, attributes: list[str]) -> None:
         (node("h", {"sshOpts": ["-p", "x"]}), "deploy.nodes.web.sshOpts: is a string, not an integer; write a port"),
         (node("h", {"sshOpts": ["-p", "70000"]}), "deploy.nodes.web.sshOpts: 70000 is not a port; "),
         (node("h", {"sshOpts": ["-J", "a,-x"]}), "deploy.nodes.web.sshOpts[1]: '-x' is not a host's id or [USER@]NAME"),
+        (clan(targetHost=5), f"{IN_CLAN}.targetHost: is an integer, not a string; write it as"),
+        (clan(targetHost="-oX"), f"{IN_CLAN}.targetHost: '-oX' is not a [USER@]NAME[:PORT]; "),
+        (clan(targetHost="h:0"), f"{IN_CLAN}.targetHost: 'h:0' is not a [USER@]NAME[:PORT]; "),
+        (clan(targetHost="a b@h"), f"{IN_CLAN}.targetHost: 'a b@h' is not a [USER@]NAME[:PORT]; write it as user@"),
+        (clan(targetHost="h:70000"), f"{IN_CLAN}.targetHost: 'h:70000' is not a [USER@]NAME[:PORT]; "),
+        (clan(buildHost=5), f"{IN_CLAN}.buildHost: is an integer, not a string; write it as"),
+        (clan(tags=["-x y", 5]), "clan.inventory.machines.web.tags: is not a list of tags; "),
         (hive(keys=["a", "b"]), f"{IN_HIVE}.keys: colmena uploads a, b, and nixherd sends "),
         (hive(targetHost=5), f"{IN_HIVE}.targetHost: is an integer, not a string; "),
         (hive(targetHost="a b@h"), f"{IN_HIVE}.targetHost: 'a b' is not a user name; "),
@@ -131,11 +152,6 @@ def test_what_is_not_kept_is_named(shape: Any, attributes: list[str]) -> None:
         (hive(targetPort="22"), f"{IN_HIVE}.targetPort: is a string, not an integer; "),
         (hive(tags="a"), f"{IN_HIVE}.tags: is not a list of tags; "),
         (hive(buildOnTarget=1), f"{IN_HIVE}.buildOnTarget: is an integer, not a boolean; "),
-        (clan(5), f"{IN_CLAN}.targetHost: is an integer; write a string, such as root@web.example.org"),
-        (clan("-oProxyCommand=x"), f"{IN_CLAN}.targetHost: '-oProxyCommand=x' is "),
-        (clan("a b@h"), f"{IN_CLAN}.targetHost: 'a b' is not a user name; "),
-        (clan("h:70000"), f"{IN_CLAN}.targetHost: 70000 is not a port; "),
-        (clan("h:x"), f"{IN_CLAN}.targetHost: "),
     ],
 )  # fmt: skip
 def test_what_is_wrong_or_would_be_deployed_otherwise_is_one_line(shape: Any, line: str) -> None:
