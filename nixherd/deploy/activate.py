@@ -217,7 +217,8 @@ class _Activation:
                 self.machine.reconnect(waits.left, if_lost=not is_lost, absent_ok=True)
                 is_lost = False
                 standing = self.ask(self.deployment.look(known), what="looking at the deployment")
-                self.unheard = f"no answer: {first}; ".replace(f"{self.host_run.id}: ", "") if first else ""
+                if first or known is not Stage.REVERTING:  # why it goes back is why it was not heard before
+                    self.unheard = f"no answer: {first}; ".replace(f"{self.host_run.id}: ", "") if first else ""
                 return standing
             except DeadlineExceeded as error:
                 raise self._undecided(f"{error}{f'; before that: {first}' if first else ''}") from None
@@ -344,9 +345,7 @@ class _Activation:
         obstacle, cause = standing.stuck or "nobody knows why", reason(standing.log, "")
         if cause and cause not in obstacle:  # the machine tells the last line, which only follows from it
             obstacle = f"{cause}; {obstacle}"
-        host = host_run.host
-        by_hand = f"`ssh {host.ssh_alias or host.id} {host.become} systemctl reboot`"
-        boot = why_not_rebootable(host_run) or by_hand
+        boot = why_not_rebootable(host_run) or host_run.how_to_reboot
         why = (
             f"{self._cause}{standing.why}; it is stuck on {standing.current}, since going back fails "
             f"({obstacle}), and goes on trying; mend that there, or reboot it, which "

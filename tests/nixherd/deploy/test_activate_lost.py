@@ -200,6 +200,17 @@ def test_why_nobody_could_ask_it_is_said_of_a_machine_that_ended_it_meanwhile(
         activate(rollout, host_run, Target(NEW), BEFORE)
 
 
+def test_why_nobody_could_ask_it_is_said_of_a_machine_that_takes_its_time_to_go_back() -> None:
+    looks = [
+        Completed("", "sudo: a password is required", 1),
+        *answers("reverting", "reverting", "reverted", current=OLD, more=f"old={OLD}\nwhy=unconfirmed\n"),
+    ]
+    machine = Scripted(answers={"begin": answers("activating"), " look ": looks})
+    rollout, host_run, _ = rolled_out(machine)
+    with pytest.raises(FleetError, match=r"no answer: .*sudo: a password is required; unconfirmed; it went back to"):
+        activate(rollout, host_run, Target(NEW), BEFORE)
+
+
 def test_an_earlier_run_that_is_not_seen_to_end_is_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "is_of", lambda run, fleet: True)
     machine = Scripted(answers={" begin ": f"{answers('proving')[0]}busy=me@x\n", " say ": OSError("gone")})
