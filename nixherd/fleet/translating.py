@@ -19,6 +19,7 @@ _WORDS: Mapping[str, str] = {
     "hostname": "hostName networking.hostName host_name machineName",
     "user": "username userName sshUser targetUser deployment.targetUser ssh.user remoteUser adminUser login admin",
     "port": "sshPort targetPort deployment.targetPort ssh.port ssh_port",
+    "jump": "jumpHost proxyJump ProxyJump ssh.jump ssh.proxyJump",
     "publicKey": "pubkey pubKey hostKey sshHostKey hostPublicKey hostPubKey hostPubkey public_key host_key "
     "sshHostPublicKey ssh.hostKey ssh.publicKey ssh.pubkey keys.host",
     "authorizedKeys": "authorized_keys sshAuthorizedKeys sshKeys authorizedSshKeys ssh.authorizedKeys",

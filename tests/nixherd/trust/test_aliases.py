@@ -10,7 +10,10 @@ from nixherd.base.errors import Usage
 from nixherd.trust.aliases import Alias, config, known_hosts
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmYpLuvHGp/0z8vlqMpElZ7JGPnGpx1e0S3m7pL7s7J root@a"
-DEV, NEW = Alias(("Dev", "d"), "fe80::1%eth0", "me", KEY), Alias(("new",), "new.lan", "me", None)
+DEV, NEW = (
+    Alias(("Dev", "d"), "fe80::1%eth0", "me", KEY, jump="gate,al@[fe80::2]:23"),
+    Alias(("new",), "new.lan", "me", None),
+)
 
 
 def test_who_has_no_key_is_only_mentioned(tmp_path: Path) -> None:
@@ -33,4 +36,5 @@ def test_openssh_takes_it(tmp_path: Path, name: str) -> None:
     told = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
     assert (told["hostname"], told["user"], told["hostkeyalias"]) == ("fe80::1%eth0", "me", "dev")
     assert told["userknownhostsfile"].endswith("a b/dev")
+    assert told["proxyjump"] == "gate,al@[fe80::2]:23"
     assert told["stricthostkeychecking"] in ("true", "yes")
