@@ -138,8 +138,7 @@ class _Activation:
             return self.host_run.held(NOT_NOW.format(standing.held))
         if standing.inhibited:
             return _needs_boot(self.host_run, standing.inhibited)
-        why = why_refused(standing, self.deployment.backup)
-        return NotBegun(f"{self.host_run.id}: {why}; nothing was changed")
+        return NotBegun(f"{self.host_run.id}: {why_refused(standing, self.deployment.backup)}; nothing was changed")
 
     def _say_moved(self, text: str) -> None:
         """Somebody else has let the profile lead elsewhere meanwhile."""
