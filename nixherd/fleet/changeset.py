@@ -201,15 +201,17 @@ class Changeset:
             failure = worded(error, f"{self.root}: publishing changes")
             kind = Unforeseen if isinstance(failure, Unforeseen) else FleetError
             raise kind(f"{failure}; every file was put back as it was") from error
-        self._discard(beside.values())
-        for swap in swaps:
-            if swap.new is None:
-                for parent in Path(swap.path).parents[:-1]:
-                    if parent.name != "..":
-                        self.tree.remove_directory(str(parent))
         try:
-            notes = self._read_back(swaps, hash_)
+            with ThreadPoolExecutor(1) as pool:
+                gone = pool.submit(self._discard, beside.values())  # while git is asked
+                notes = self._read_back(swaps, hash_)
+            gone.result()
         finally:
+            for swap in swaps:
+                if swap.new is None:
+                    for parent in Path(swap.path).parents[:-1]:
+                        if parent.name != "..":
+                            self.tree.remove_directory(str(parent))
             self._clear()
         return Done(tuple(swap.path for swap in swaps), hash_, notes)
 
