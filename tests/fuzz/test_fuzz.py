@@ -160,6 +160,7 @@ def test_no_public_way_to_a_client_without_a_policy(emulator: Emulator) -> None:
         "nixherd.proxmox.hypervisor.Hypervisor.client",
         "nixherd.proxmox.hypervisor.Hypervisor.guarded",
         "nixherd.cli.front.Front.client",
+        "nixherd.cli.init_guests.Hypervisor.connected",
     }
     assert list(inspect.signature(connect).parameters) == ["endpoint", "policy", "token"]
     for nothing in (None, lambda: None, object(), {}):
@@ -200,9 +201,9 @@ def test_nobody_else_speaks_http() -> None:
     # SSH's sockets and tunnels, a search of the network, a pair that ends in a program of ours, names that are looked
     # up, and addresses that may be ours
     connection = [f"pyinfra_glue/{name}.py" for name in ("engine", "ssh_client")]
-    names = ["proxmox/hypervisor.py", "ssh/ssh_config.py"]
+    names = ["proxmox/hypervisor.py", "ssh/said.py", "ssh/ssh_config.py"]
     assert importing("socket") == sorted(
-        [*connection, *names, "locate/keyscan.py", "locate/proof.py", "base/process.py"]
+        [*connection, *names, "locate/keyscan.py", "locate/proof.py", "base/process.py", "trust/hops.py"]
     )
 
 

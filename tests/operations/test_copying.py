@@ -117,16 +117,23 @@ def test_a_password_that_sudo_does_not_ask_for_stays_here(machine: Machine) -> N
     assert (outcome.changed, outcome.failed) == (True, False), outcome.said
 
 
-@pytest.mark.parametrize(("sudoers", "password"), [(ASKS, None), (ASKS, "wrong"), (NOT_AT_ALL, "right")])
+@pytest.mark.parametrize(
+    ("sudoers", "password", "why"),
+    [
+        (ASKS, None, "sudo asks for a password there; give it on stdin with --data sudo_password=stdin"),
+        (ASKS, "wrong", "sudo does not let it be root"),
+        (NOT_AT_ALL, "right", "sudo does not let it be root"),
+    ],
+)
 def test_who_may_not_be_root_there_is_told_what_to_do(
-    machine: Machine, shared: Shared, sudoers: str, password: str | None
+    machine: Machine, shared: Shared, sudoers: str, password: str | None, why: str
 ) -> None:
     run = machine(sudoers, "right")
     if password:
         shared.run.sudo_password(lambda: password)
     outcome = run(operations.copied, paths=[built("x")], data={"sudo_password": "stdin"} if password else {})
     assert outcome.failed
-    assert "its store takes nothing unsigned from plain, and sudo does not let it be root" in outcome.said[-1]
+    assert f"its store takes nothing unsigned from plain, and {why}" in outcome.said[-1]
     assert "say sign_with=KEY_FILE" in outcome.said[-1]
 
 

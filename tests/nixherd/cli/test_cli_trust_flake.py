@@ -29,7 +29,7 @@ def trust(
     capfd: pytest.CaptureFixture[str],
 ) -> Any:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(module, "key_at", lambda address: KEY)
+    monkeypatch.setattr(module, "key_at", lambda *_: KEY)
     for words in (("user.name", "a"), ("user.email", "a@b")):
         git(flake.directory, "config", *words)
     git(flake.directory, "commit", "-qm", "the flake")
