@@ -24,11 +24,15 @@ def slug(heading: str) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code. `info` is what follows its fence, empty for an indented one; `line`: its first one."""
+    """A block of code. `info` is what follows its fence, empty for an indented one; `line`: its first one.
+
+    `comment` is the HTML that stands directly before it.
+    """
 
     line: int
     info: str
     text: str
+    comment: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,13 @@ class Page:
     @property
     def blocks(self) -> list[Block]:
         """The blocks of code, fenced and indented."""
-        return [
-            Block((token.map[0] if token.map else 0) + (2 if token.type == "fence" else 1), token.info, token.content)
-            for token in self._tokens
-            if token.type in ("fence", "code_block")
-        ]
+        blocks, comment = [], ""
+        for token in self._tokens:
+            if token.type in ("fence", "code_block"):
+                line = (token.map[0] if token.map else 0) + (2 if token.type == "fence" else 1)
+                blocks.append(Block(line, token.info, token.content, comment))
+            comment = token.content.strip() if token.type == "html_block" else ""
+        return blocks
 
 
 def tracked(*patterns: str, root: Path = ROOT) -> list[str]:

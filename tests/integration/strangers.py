@@ -10,10 +10,13 @@ HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
 _NODE = "/nodes/prom/qemu"
 
 
-def make_debian(lab: Lab, vmid: int, name: str) -> tuple[str, str]:
-    """A running machine with the operator's key for the user abl030: its address, and the host key that it shows."""
+def make_debian(lab: Lab, vmid: int, name: str, **options: str) -> tuple[str, str]:
+    """A running machine with the operator's key for the user abl030: its address, and the host key that it shows.
+
+    `options` are further ones of the clone, such as its pool.
+    """
     key = (lab.state / "home/.ssh/id_ed25519.pub").read_text().strip()
-    lab.api_task(f"{_NODE}/9002/clone", newid=vmid, name=name, full=1, storage="nvmeprom")
+    lab.api_task(f"{_NODE}/9002/clone", newid=vmid, name=name, full=1, storage="nvmeprom", **options)
     lab.api_task(f"{_NODE}/{vmid}/resize", "PUT", disk="scsi0", size="16G")
     lab.api(f"{_NODE}/{vmid}/config", "PUT", ciuser="abl030", sshkeys=quoted(key), ipconfig0="ip=dhcp")
     lab.api_task(f"{_NODE}/{vmid}/status/start")
