@@ -5,6 +5,7 @@ they name none. Its key stands there in any case.
 """
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -18,16 +19,15 @@ from tests import nix_cli
 from tests.habits import FLEETS, HABITS, KEY, Copy, Habit, named
 from tests.integration.deployed import Fleet
 from tests.integration.verified import report
-from tests.properties import PROFILE
 
 pytestmark = pytest.mark.slow
 
-# Each takes two to four seconds, all of them two minutes: with CI set all are deployed, else one of each kind.
+# Each takes two to four seconds, all of them two minutes: one of each kind, all with `make test HABITS=all`.
 _FEW = (
     *("one-file", "flake-parts", "snowfall", "blueprint", "hive-of-systems", "hive-raw", "deploy-rs-custom", "clan"),
     *("sub-flake", "homes", "hosts-function", "hosts-ssh", "wrong-hosts"),
 )
-DEPLOYED = [habit for habit in HABITS if habit.deployed and (PROFILE == "ci" or habit.name in _FEW)]
+DEPLOYED = [habit for habit in HABITS if habit.deployed and (os.environ.get("HABITS") == "all" or habit.name in _FEW)]
 _ADDRESSES = re.compile(r"192\.0\.2\.10\b|web\.example\.org(?=\")")
 _MACHINE, _HOME = ((FLEETS / name).read_text() for name in ("machine.nix", "home.nix"))
 # What tests log in by, and the homes are of, beside what a fleet says of its machine.

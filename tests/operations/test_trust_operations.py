@@ -190,7 +190,7 @@ def test_the_private_half_goes_when_the_machine_has_shown_it_and_hosts_nix_pins_
     run = machine()
     early = run(trust.forget_key)
     assert early.failed
-    assert "hosts.nix does not pin the key whose private half is here; enroll it first" in early.said[-1]
+    assert "hosts.nix does not pin the key of which the private half is here; enroll it" in early.said[-1]
     assert shared.keys.held("dev") is not None
     assert not run(trust.enroll).failed
     done = run(trust.forget_key)
