@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -54,7 +55,12 @@ def gpg_home(*names: str) -> Iterator[tuple[Path, dict[str, str]]]:
         yield home, fingerprints(home)
     finally:
         end_agent(home)
-        shutil.rmtree(home.parent)
+        shutil.rmtree(home.parent, onerror=_unless_gone)  # the agent takes its sockets along when it ends
+
+
+def _unless_gone(_function: object, _path: object, raised: Any) -> None:
+    if not isinstance(raised[1], FileNotFoundError):
+        raise raised[1]
 
 
 def gpg(home: Path, *words: str, input: bytes | None = None) -> bytes:
