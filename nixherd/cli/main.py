@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import click
 
+from nixherd.base.controller import require_linux
 from nixherd.base.errors import FAILURES, Exit, exit_of
 from nixherd.base.terminal import (
     keep_streams,
@@ -55,6 +56,12 @@ class Lazy(Group):
         name = cmd_name.replace("-", "_")
         command: click.Command = getattr(module, name, None) or getattr(module, f"{name}_")  # exec is Python's own
         return dressed(command, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        require_linux()  # before the command's modules are imported
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Lazy, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from nixherd.base.controller import require_linux
 from nixherd.base.errors import FAILURES, Exit, Usage, exit_of
 from nixherd.base.files import expanded, fleet_root
 from nixherd.base.run import Run
@@ -156,6 +157,7 @@ def named_by_connector(
     context = click.get_current_context(silent=True)
     known: dict[str, Any] = context.meta if context else {_READ: None}
     if _READ not in known:
+        require_linux()
         known[_READ] = read(str(Path.cwd() / "inventory.py"), name or "*")
     if known[_READ] is None:
         yield str(name), {}, []
