@@ -14,7 +14,7 @@ in {
       Where it is tried, in this order, before a hypervisor is asked where it is: names or addresses without ports.
     '';
     user = maybe types.str "The admin user, who logs in there.";
-    become = maybe (types.enum ["sudo" "doas"]) "How that user becomes root.";
+    become = maybe (types.enum ["sudo" "doas"]) "How its user is root.";
     port = maybe types.port "Where its sshd listens.";
     jump = maybe (types.either types.str (types.listOf types.str)) ''
       Through which hosts it is reached, in their order: ids of hosts of the fleet, or [USER@]NAME[:PORT].

@@ -29,6 +29,7 @@ in {{
   unset = (plain {{}}).config.nixherd;
   set = (plain {{
     address = ["10.0.0.5"]; port = 2222; tags = ["x"]; wave = 2; canary = true; buildOn = "db";
+    become = "doas"; jump = ["web" "al@gate:22"];
   }}).config.nixherd;
   machine = map toString flake.nixosModules.nixherd.imports;
 }}"""
@@ -63,7 +64,7 @@ def test_its_options_are_fields_of_hosts_nix() -> None:
         description = found["options"][name]
         assert description.lower().startswith(words.lower()), f"nix/module.nix: {name} is described otherwise"
     assert set(found["options"]) == {
-        *("address", "user", "port", "publicKey", "tags", "wave", "canary", "role", "buildOn")
+        *("address", "user", "become", "port", "jump", "publicKey", "tags", "wave", "canary", "role", "buildOn")
     }
     assert found["unset"] == {name: [] if name == "tags" else None for name in found["options"]}
     for name, field in known.items():

@@ -98,7 +98,7 @@ WRONG = ["08", "00", "-1", "+1", "1e3", "0x10", "1.5", "86401", "999999999999999
 
 def begin(home: Path, system: str, deadline: str, confirm: str, generation: str) -> str:
     variables = {**environment(), "HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
-    words = [str(PROTOCOL), "x", "me", "switch", system, "-", deadline, confirm, generation, "-", "-", "-"]
+    words = [str(PROTOCOL), "x", "me", "switch", system, "-", deadline, confirm, generation, "-", "-", "-", "-"]
     program = home / "program"
     program.write_text("".join((MODULES / part).read_text() for part in PARTS))
     argv = ["sh", str(program), "home", "begin", *words]
