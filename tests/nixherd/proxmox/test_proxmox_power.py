@@ -339,7 +339,7 @@ def test_a_guest_that_does_not_stay_where_it_was_put(dev: Emulator) -> None:
 )
 def test_a_held_lock_file_is_waited_for_and_named(emulator: Emulator, action: Action, status: str) -> None:
     begin(emulator, status=status)
-    emulator.control("fault", name="file-held", vmid=110, seconds=0.6)
+    emulator.control("fault", name="file-held", vmid=110, seconds=2)
     done, said = outcome(emulator, action)
     assert isinstance(done, list), said
     assert len(done) == 1
@@ -357,7 +357,7 @@ def test_so_does_a_removal(emulator: Emulator) -> None:
     def progress(line: str) -> None:
         said.append(line)
         if [each[:14] for each in said].count("destroy vm 110") == 1 and line.startswith("destroy vm 110"):
-            emulator.control("fault", name="file-held", vmid=110, seconds=0.5)
+            emulator.control("fault", name="file-held", vmid=110, seconds=2)
 
     DestroyGuest("dev", 110, backup=False).run(client, FLEET, DEV, timeout=20, progress=progress)
     assert client.config("prom", 110) is None
