@@ -380,7 +380,7 @@ def test_a_backup_that_found_the_guest_locked_is_tried_again(
     """The lock came between our look and the job: it ends with `job errors`, its log says which lock."""
     begin(emulator)
     monkeypatch.setattr(apply_module, "_obstacle", lambda *_: "")
-    emulator.control("fault", name="lock-held", vmid=110, lock="migrate", seconds=0.6)
+    emulator.control("fault", name="lock-held", vmid=110, lock="migrate", seconds=2)
     assert do(emulator, BackupGuest()) == ["back vm 110 up to local"]
     assert len([change for change in emulator.changes() if change.endswith("vzdump")]) > 1
     assert len(emulator.client().volumes("prom", "local", content="backup", vmid=110)) == 1
