@@ -94,8 +94,8 @@ def tracked(*patterns: str, root: Path = ROOT) -> list[str]:
 
 
 def pages(root: Path = ROOT) -> list[Page]:
-    """Return every Markdown file of the repository."""
-    return [Page(name, (root / name).read_text()) for name in tracked("*.md", root=root)]
+    """Return every Markdown file of the repository, but those of the fleets that are examples of tests."""
+    return [Page(name, (root / name).read_text()) for name in tracked("*.md", ":!tests/fleets", root=root)]
 
 
 def broken(pages: Iterable[Page], root: Path = ROOT) -> Iterator[str]:
