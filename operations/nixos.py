@@ -9,15 +9,16 @@ The others work on a machine that is installed, and can be called by hand:
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from pyinfra import host
 
-from nixherd.base.errors import FleetError, NotWell, Usage
+from nixherd.base.errors import EndUnknown, FleetError, NotWell, Usage
 from nixherd.base.names import many
+from nixherd.base.reasons import reason
 from nixherd.deploy import build as building
 from nixherd.deploy import carried
 from nixherd.deploy.health import unwell
@@ -101,10 +102,24 @@ def gc(older_than: str = "30d") -> Change:
     gone = expired(generations, int(str(older_than)[:-1]), datetime.now(UTC))
     script = f"nix-collect-garbage --delete-older-than {older_than}; {PROFILE}/bin/switch-to-configuration boot"
     job = Job("gc", time.strftime("%Y%m%dT%H%M%S"), script, GC_DEADLINE)
-    make = partial(run_job, PyinfraMachine(host), job, sudo=True)
-    numbers = ", ".join(str(each["number"]) for each in gone)
-    what = f"{many(len(gone), 'generation')} older than {older_than}{f' ({numbers})' if gone else ''}"
-    return Change(f"delete {what}, and garbage", make)
+    numbers = [each["number"] for each in gone]
+    what = f"{many(len(gone), 'generation')} older than {older_than}{f' ({_listed(numbers)})' if gone else ''}"
+    return Change(f"delete {what}, and garbage", partial(_collect, PyinfraMachine(host), job, numbers))
+
+
+def _collect(machine: PyinfraMachine, job: Job, numbers: Collection[int]) -> None:
+    """Run the job, and look whether these generations are gone. FleetError where one is not."""
+    run_job(machine, job, sudo=True)
+    fact = Generations()
+    done = machine.run(fact.command())
+    if done.status != 0:
+        raise EndUnknown(f"{machine.id}: what is left is not known: {reason(done.stderr or done.stdout)}")
+    if left := [each["number"] for each in fact.process(done.stdout.splitlines()) if each["number"] in numbers]:
+        raise FleetError(f"{machine.id}: generation {_listed(left)} is still there, though Nix ended well")
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 @operation()
@@ -217,7 +232,7 @@ def reboot_installed() -> Change | NoChange:
             installing.require_our_installer(host, machine)["jobs"].get("install")
             != installing.install_job(config).well
         ):
-            raise FleetError(f"{host_id} is not installed yet; run deploys/install.py from its start")
+            raise FleetError(f"{host_id} is not installed yet; run `nixherd install` from its start")
         if executing(host):
             connector_of(host).prove_for_wiping()
     return Change(f"reboot {host_id} into its installed system", partial(installing.leave_installer, host))

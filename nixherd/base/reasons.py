@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable
 
+from nixherd.base.becoming_root import REFUSED
 from nixherd.base.errors import FleetError
 from nixherd.base.terminal import visible
 
@@ -31,8 +32,8 @@ _CAUSES = tuple(
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed",
         r"^ssh: |Permission denied \(|Too many authentication failures|kex_exchange_identification",
         # sudo, doas
-        r"a password is required|a terminal is required to read|is not in the sudoers file|incorrect password attempt",
-        r"^doas: |\b(sudo|doas): (command )?not found",
+        REFUSED.pattern,
+        r"^doas: ",
         # home-manager's activation
         r"would be clobbered|is in the way of|conflicting (files|packages)|Cannot link|is outside \$?HOME",
         # switch-to-configuration, systemd

@@ -124,7 +124,7 @@ fit are named below. Outcomes have colours on a terminal, unless NO_COLOR is set
 A run without a terminal says at least every 30 seconds what it waits for. Each has a number: `nixherd report` lists the
 last ones, `nixherd report 42` shows one again."""
 _ENVIRONMENT = """\
-  FLEET                 the fleet's directory, where --fleet is not given; else ./fleet
+  FLEET                 the fleet's directory, where --fleet is not given; else the one around here
   PROXMOX_TOKEN_FILE    the API token's file, where --token-file is not given
   XDG_STATE_HOME        what is kept between runs is in nixherd/ there; else in ~/.local/state
   XDG_CACHE_HOME        what TAB completes; else in ~/.cache

@@ -18,8 +18,9 @@ from nixherd.base.names import many
 from nixherd.base.ssh_keys import parse_authorized_key
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.init_guests import Ask, Hypervisor, Place, place_of
-from nixherd.cli.output import ask, narrate, progress
+from nixherd.cli.output import ask, is_here, narrate, progress, typed
 from nixherd.cli.parameters import VMID, dry_run_option, json_option, yes_option
+from nixherd.fleet.git import top_of
 from nixherd.fleet.load import flakes_below, load_fleet
 from nixherd.fleet.models import FLAKE, HOSTS, NIXHERD
 from nixherd.trust.new.directory import Beginning, Found, beginning, look_into, require_new, write_new
@@ -175,9 +176,10 @@ def _small(front: Front, found: Found, options: Mapping[str, Any], seen: Hypervi
 
 def _next(found: Found, name: str, place: Place | None) -> tuple[str, ...]:
     """The commands after a small fleet was written; the first makes a commit of it, with its inputs locked."""
-    begin = "" if _is_in_git(found.directory) else "git init && "
+    there = next(each for each in (found.directory, *found.directory.parents) if each.is_dir())
+    begin = "git init && " if top_of(there) is None else ""
     begin += "git add . && nix flake lock && git add . && git commit -m 'A fleet'"
-    if not _is_here(found.directory):
+    if not is_here(found.directory):
         begin = f"cd {shlex.quote(str(found.directory))} && {begin}"
     if place is None:
         steps: tuple[tuple[str, ...], ...] = (("install", name, "--dry-run"), ("install", name))
@@ -190,18 +192,8 @@ def _next(found: Found, name: str, place: Place | None) -> tuple[str, ...]:
     return (begin, *_commands(found, *steps))
 
 
-def _is_here(directory: Path) -> bool:
-    return os.path.realpath(Path.cwd()) == str(directory)
-
-
-def _is_in_git(directory: Path) -> bool:
-    """Whether a repository is there, or around it."""
-    return any((each / ".git").exists() for each in (directory, *directory.parents))
-
-
 def _commands(found: Found, *steps: tuple[str, ...]) -> tuple[str, ...]:
-    words = ("nixherd",) if _is_here(found.directory) else ("nixherd", "--fleet", str(found.directory))
-    return tuple(shlex.join((*words, *step)) for step in steps)
+    return tuple(typed(found.directory, *step) for step in steps)
 
 
 def _keys(files: Sequence[str], question: Ask) -> tuple[str, ...]:

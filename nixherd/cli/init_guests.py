@@ -49,12 +49,9 @@ class Hypervisor:
 
     def connected(self, fleet: Fleet) -> "Client":
         """Return a client for this fleet; nothing is sent yet."""
-        from nixherd.proxmox.client import connect
-        from nixherd.proxmox.guard.policy import Policy
-        from nixherd.proxmox.token import Token
+        from nixherd.proxmox.hypervisor import Hypervisor as Api
 
-        assert fleet.endpoint is not None
-        return connect(fleet.endpoint, Policy.from_fleet(fleet), Token.read(self.front.token_path))
+        return Api(fleet, self.front.token_path).guarded
 
     def told(self, what: str, ask: Callable[[], T]) -> T | None:
         """Return an answer; None where none comes, which is noted."""

@@ -14,7 +14,7 @@ from nixherd.base.files import expanded
 from nixherd.base.names import many
 from nixherd.base.terminal import say_text
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.output import ask, narrate, progress
+from nixherd.cli.output import ask, is_here, narrate, progress, typed
 from nixherd.cli.parameters import VMID, edit_generated_option, json_option
 from nixherd.fleet import tree
 from nixherd.fleet.changeset import Changeset, Done, changing, interrupted
@@ -221,22 +221,20 @@ def _report(front: Front, done: Scaffold, published: Done | None, altered: Seque
 
 
 def _next(front: Front, host: NewHost, *, committed: bool) -> list[str]:
-    """What people would type next, as they would: in the fleet's directory, or with --fleet."""
-    is_here = Path.cwd().resolve() == front.root
-    git = ("git",) if is_here else ("git", "-C", str(front.root))
-    nixherd = ("nixherd",) if is_here else ("nixherd", "--fleet", str(front.root))
+    """What people would type next."""
+    git = ("git",) if is_here(front.root) else ("git", "-C", str(front.root))
     steps = []
     if not committed:
         steps.append(f"look at it and commit it: {shlex.join((*git, 'commit', '--all'))}")
     if host.secrets:
-        edit = shlex.join((*nixherd, "secrets", "edit", f"{host.id}.yaml"))
+        edit = typed(front.root, "secrets", "edit", f"{host.id}.yaml")
         steps.append(f"secrets have random values; put yours there: {edit}")
     words = {
         Kind.VM: ("provision", host.id),
         Kind.CONTAINER: ("vm", "clone", host.id),
         Kind.METAL: ("install", host.id),
     }
-    then = shlex.join((*nixherd, *words.get(host.kind, ("deploy", host.id))))
+    then = typed(front.root, *words.get(host.kind, ("deploy", host.id)))
     return [*steps, f"then {'pin its host key as publicKey, and' if host.kind is Kind.HOME else 'run'}: {then}"]
 
 

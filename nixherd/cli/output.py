@@ -1,13 +1,16 @@
 """Results on stdout, a table for people and JSON for everything else; progress on stderr."""
 
 import json
+import os
 import re
+import shlex
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -229,3 +232,16 @@ def percentage(line: str) -> float | None:
     """Read how far a task is from a line of its log, 0 to 100; None where the line does not say."""
     shares = _PERCENT.findall(line)
     return min(100.0, float(shares[-1])) if shares else None
+
+
+# Commands to type next
+
+
+def is_here(directory: Path) -> bool:
+    """Whether it is the current directory; `directory` is resolved."""
+    return os.path.realpath(Path.cwd()) == str(directory)
+
+
+def typed(fleet: Path, *words: str) -> str:
+    """A command of ours about the fleet in this directory, as it is typed here."""
+    return shlex.join(("nixherd", *(() if is_here(fleet) else ("--fleet", str(fleet))), *words))

@@ -115,7 +115,7 @@ def _declared(fleet: Fleet, name: str, verb: str) -> Vm:
     if host is not None and name.lower() not in names_of(fleet):
         what = f"{host.id} is a host of {fleet.file}, and no guest of {DEFINITIONS} is for it"
         entry = f'managed.{host.id} = {{ …; nixosConfig = "{host.id}"; }};'
-        raise Usage(f"{what}; declare one ({entry}), or use deploys/install.py where SSH reaches the machine")
+        raise Usage(f"{what}; declare one ({entry}), or use `nixherd install` where SSH reaches the machine")
     vm = declared(fleet, name, verb)
     if vm.host_id not in fleet.hosts:
         raise Usage(f"{DEFINITIONS}: {vm.attribute} belongs to no host of {fleet.file}; add one")

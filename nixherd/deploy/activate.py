@@ -344,7 +344,7 @@ class _Activation:
         obstacle, cause = standing.stuck or "nobody knows why", reason(standing.log, "")
         if cause and cause not in obstacle:  # the machine tells the last line, which only follows from it
             obstacle = f"{cause}; {obstacle}"
-        boot = why_not_rebootable(host_run) or host_run.how_to_reboot
+        boot = why_not_rebootable(host_run) or host_run.host.how_to_reboot
         why = (
             f"{self._cause}{standing.why}; it is stuck on {standing.current}, since going back fails "
             f"({obstacle}), and goes on trying; mend that there, or reboot it, which "

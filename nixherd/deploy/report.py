@@ -283,7 +283,7 @@ def _keep_more(values: dict[str, Any]) -> None:
 
 def how_to_ask(host: str, become: Become = Become.SUDO) -> str:
     """The command that says what a machine has decided."""
-    return f"`pyinfra inventory.py --limit {host} fact facts.nixos.LastDeployment _{become}=True`"
+    return f"`nixherd fact {host} --fact facts.nixos.LastDeployment --data _{become}=True`"
 
 
 def _host(name: str, values: Mapping[str, Any]) -> HostReport:

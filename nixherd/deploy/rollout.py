@@ -141,11 +141,6 @@ class HostRun:
         return how_to_ask(self.id, self.host.become)
 
     @property
-    def how_to_reboot(self) -> str:
-        """The command with which its owner boots its machine."""
-        return f"`ssh {self.host.ssh_alias or self.id} {self.host.become} systemctl reboot`"
-
-    @property
     def id(self) -> str:
         return self.host.id
 

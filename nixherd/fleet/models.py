@@ -165,6 +165,11 @@ class Host:
             return self.addresses
         return tuple(dict.fromkeys(name for name in (self.hostname, self.ssh_alias) if name))
 
+    @property
+    def how_to_reboot(self) -> str:
+        """The command with which its owner boots it."""
+        return f"`ssh {self.ssh_alias or self.id} {self.become} systemctl reboot`"
+
     def require_read(self) -> None:
         """FleetError unless all is known of it that there is to know."""
         if self.unread:

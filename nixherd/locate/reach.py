@@ -100,7 +100,7 @@ class NotInstalled(Refused):
     """Something else than an installed system answers, in a run that installs none."""
 
     def __init__(self, who: str, epoch: Epoch, word: str) -> None:
-        remedy = "only a run that installs it goes there (deploys/provision.py, deploys/install.py)"
+        remedy = "only a run that installs it goes there (nixherd provision, nixherd install)"
         super().__init__(f"{who} runs no installed system: {word} the {epoch}; {remedy}")
 
 

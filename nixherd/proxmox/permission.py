@@ -42,10 +42,9 @@ def require_rebootable(fleet: Fleet, host_id: str) -> None:
     vm = fleet.vm_of(host_id)
     if vm is not None and not vm.may_change:
         why = "readonly" if vm.readonly else "documented, never changed"
-        host = fleet.hosts[host_id]
         raise Refused(
             f"vm {vm.vmid} ({vm.name}) is {why} in {DEFINITIONS}; refusing to reboot {host_id}, its owner does: "
-            f"`ssh {host.ssh_alias or host_id} {host.become} systemctl reboot`"
+            f"{fleet.hosts[host_id].how_to_reboot}"
         )
 
 

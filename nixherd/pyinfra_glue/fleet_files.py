@@ -165,7 +165,7 @@ def _read(host: Host) -> str:
             if other := context_of(host).keys.owner(done.stdout.strip(), but=host_id):
                 raise Refused(f"{host_id} tells the host key of {other} as its own; find out who is root there")
             return key.bare
-    raise FleetError(f"{host_id}: no host key is known; install it first, then run deploys/post_provision.py")
+    raise FleetError(f"{host_id}: no host key is known; install it first, then `nixherd post-provision`")
 
 
 def admission_of(host: Host) -> Admission:

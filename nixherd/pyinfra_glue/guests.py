@@ -103,7 +103,7 @@ def managed_guest() -> Vm:
     vm = vm_of(host)
     if vm is None:
         raise FleetError(
-            f"{fleet_host(host).id} is not a VM of {DEFINITIONS}; deploys/install.py installs machines that SSH reaches"
+            f"{fleet_host(host).id} is not a VM of {DEFINITIONS}; `nixherd install` is for machines that SSH reaches"
         )
     if not vm.is_managed:
         raise Refused(

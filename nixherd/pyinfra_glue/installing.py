@@ -93,7 +93,7 @@ def require_our_installer(host: Host, machine: MachineState | None) -> MachineSt
     if machine is None or machine["variant"] != "installer" or machine["mark"] != mark(context_of(host).fleet, host_id):
         raise Refused(
             f"{host_id} is not in an installer that this fleet booted for it; refusing to touch its disk; "
-            "run deploys/install.py from its start"
+            "run `nixherd install` from its start"
         )
     return machine
 
@@ -101,7 +101,7 @@ def require_our_installer(host: Host, machine: MachineState | None) -> MachineSt
 def require_new_root(host: Host, machine: MachineState | None) -> None:
     """Refused unless this is our installer, FleetError unless the new root is mounted in it."""
     if require_our_installer(host, machine)["mnt"] is None:
-        raise FleetError(f"{fleet_host(host).id}: nothing is mounted at /mnt; run deploys/install.py from its start")
+        raise FleetError(f"{fleet_host(host).id}: nothing is mounted at /mnt; run `nixherd install` from its start")
 
 
 ENDS = {

@@ -1,13 +1,13 @@
 """What is done to machines on any day, by one command: exec, ssh, fact, generations, rollback, gc."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.deployed import OURS, Fleet
-from tests.integration.verified import report
 
 pytestmark = pytest.mark.slow
 
@@ -116,11 +116,22 @@ def test_generations_and_back_again(fleet: Fleet) -> None:
 
 
 def test_garbage_goes_and_what_runs_stays(fleet: Fleet) -> None:
-    before = fleet.machine("dev")
-    document = told(fleet, "gc", "dev", "--older-than", "1d", "--json")
-    assert [row["outcome"] for row in document["hosts"]] == ["done"]
+    """All but the current one are made forty days old: the newest of these is what ran thirty days ago, and stays."""
+    for text in ("soon garbage", "what ran then", "what runs now"):
+        fleet.change("dev", text)
+        fleet.deploy("dev")
+    before, listed = fleet.machine("dev"), told(fleet, "generations", "dev", "--json")
+    [current], [kept, *gone] = [[e["number"] for e in listed if e["current"] is is_it] for is_it in (True, False)]
+    links = " ".join(f"/nix/var/nix/profiles/system-{number}-link" for number in (kept, *gone))
+    fleet.on("dev", f"sudo touch --no-dereference --date='40 days ago' {links}")
+    [row] = told(fleet, "gc", "dev", "--older-than", "30d", "--json")["hosts"]
+    assert row["outcome"] == "done"
+    [step] = row["steps"]
+    assert {*map(int, re.findall(r"\d+", step.partition("(")[2].partition(")")[0]))} == {*gone}
+    assert [each["number"] for each in told(fleet, "generations", "dev", "--json")] == [current, kept]
     assert fleet.machine("dev") == before
-    assert report(fleet.lab, "dev")
+    [row] = told(fleet, "gc", "dev", "--older-than", "30d", "--json")["hosts"]
+    assert (row["outcome"], row["steps"]) == ("done", ["delete 0 generations older than 30d, and garbage"])
 
 
 def test_what_the_flake_says_is_evaluated_built_and_copied(fleet: Fleet) -> None:

@@ -100,7 +100,7 @@ def test_only_an_installer_is_worked_in(machine: Machine, operation: Any) -> Non
     assert outcome.failed
     assert outcome.said[-1] == (
         "dev is not in an installer that this fleet booted for it; refusing to touch its disk; "
-        "run deploys/install.py from its start"
+        "run `nixherd install` from its start"
     )
 
 
@@ -203,13 +203,13 @@ def test_what_was_installed_whole_is_not_installed_again(machine: Machine, share
 def test_nothing_is_installed_where_nothing_is_mounted(machine: Machine, shared: Shared) -> None:
     outcome = machine(INSTALLER, ours(shared))(nixos.install)
     assert outcome.failed
-    assert outcome.said[-1] == "dev: nothing is mounted at /mnt; run deploys/install.py from its start"
+    assert outcome.said[-1] == "dev: nothing is mounted at /mnt; run `nixherd install` from its start"
 
 
 def test_nothing_is_rebooted_before_it_is_installed(machine: Machine, shared: Shared) -> None:
     outcome = machine(INSTALLER, ours(shared), MOUNTED, job("install", "/nix/store/another 0"))(nixos.reboot_installed)
     assert outcome.failed
-    assert outcome.said[-1] == "dev is not installed yet; run deploys/install.py from its start"
+    assert outcome.said[-1] == "dev is not installed yet; run `nixherd install` from its start"
 
 
 def test_proof_is_read_back_and_left_for_ci(machine: Machine, shared: Shared) -> None:

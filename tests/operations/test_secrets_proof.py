@@ -182,7 +182,7 @@ def test_the_advice_for_a_host_that_the_files_are_not_for(proves: Proves, fleet:
     (fleet / "secrets/.sops.yaml").write_text(enrolled)
     assert proves().said[-1] == f"{BOTH}`nixherd secrets apply`, then `nixherd deploy dev`"
     change(fleet, "hosts.nix", key("dev").public, "placeholder")
-    enroll = "enroll it (`pyinfra inventory.py deploys/enroll.py --limit dev`)"
+    enroll = "enroll it (`nixherd enroll dev`)"
     assert proves().said[-1] == f"{BOTH}{enroll}, then `nixherd deploy dev`"
 
 

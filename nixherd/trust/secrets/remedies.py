@@ -179,9 +179,7 @@ def _of_file(situation: Situation, path: str, user: str | None) -> Closed | None
         return None
     recipient = recipient_of_host(host)
     if user is None and recipient is None:
-        return Closed(
-            path, "not encrypted for it", f"enroll it (`pyinfra inventory.py deploys/enroll.py --limit {host.id}`)"
-        )
+        return Closed(path, "not encrypted for it", f"enroll it (`nixherd enroll {host.id}`)")
     if recipient is None or recipient not in keys:
         return _with_another_key(situation, path, user)
     store = situation.secrets.store_of(path)

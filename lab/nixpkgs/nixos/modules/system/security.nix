@@ -10,6 +10,10 @@
     type = types.bool;
     default = false;
   };
+  names = mkOption {
+    type = types.listOf (types.either types.str types.int);
+    default = [];
+  };
   command = types.either types.str (types.submodule {
     options = {
       command = mkOption {type = types.str;};
@@ -69,14 +73,8 @@ in {
         default = [];
         type = types.listOf (types.submodule {
           options = {
-            users = mkOption {
-              type = types.listOf (types.either types.str types.int);
-              default = [];
-            };
-            groups = mkOption {
-              type = types.listOf (types.either types.str types.int);
-              default = [];
-            };
+            users = names;
+            groups = names;
             host = mkOption {
               type = types.str;
               default = "ALL";
@@ -111,14 +109,8 @@ in {
         default = [];
         type = types.listOf (types.submodule {
           options = {
-            users = mkOption {
-              type = types.listOf (types.either types.str types.int);
-              default = [];
-            };
-            groups = mkOption {
-              type = types.listOf (types.either types.str types.int);
-              default = [];
-            };
+            users = names;
+            groups = names;
             noPass = off;
             keepEnv = off;
             runAs = mkOption {
