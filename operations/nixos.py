@@ -7,7 +7,6 @@ The others work on a machine that is installed, and can be called by hand:
     pyinfra -y inventory.py --limit nixos operations.nixos.gc older_than=30d
 """
 
-import re
 import time
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
@@ -27,7 +26,7 @@ from nixherd.deploy.machine import run_job
 from nixherd.deploy.options import HERE, Goal
 from nixherd.deploy.plan import checks_of
 from nixherd.deploy.rollout import Planned, Target
-from nixherd.deploy.running import PROFILE, Generation, chosen, expired, has_it, require_store_path
+from nixherd.deploy.running import PROFILE, Generation, chosen, days_of, expired, has_it, require_store_path
 from nixherd.facts.nixos import Generations
 from nixherd.fleet import tree
 from nixherd.proxmox.permission import require_installable
@@ -38,7 +37,6 @@ from nixherd.pyinfra_glue.installing import is_installed, machine_for, machine_o
 from nixherd.pyinfra_glue.operation import Change, NoChange, operation
 from nixherd.ssh.login_shell import Job
 
-_AGE = re.compile(r"[1-9][0-9]{0,4}d")
 GC_DEADLINE = 3600  # seconds
 
 
@@ -96,10 +94,12 @@ def gc(older_than: str = "30d") -> Change:
     Args:
         older_than: days, as in 30d.
     """
-    if not _AGE.fullmatch(str(older_than)):
-        raise Usage(f"older_than={older_than} is not a number of days; write one like 30d")
+    try:
+        days = days_of(str(older_than))
+    except ValueError as error:
+        raise Usage(str(error)) from None
     generations: list[Generation] = host.get_fact(Generations)
-    gone = expired(generations, int(str(older_than)[:-1]), datetime.now(UTC))
+    gone = expired(generations, days, datetime.now(UTC))
     script = f"nix-collect-garbage --delete-older-than {older_than}; {PROFILE}/bin/switch-to-configuration boot"
     job = Job("gc", time.strftime("%Y%m%dT%H%M%S"), script, GC_DEADLINE)
     numbers = [each["number"] for each in gone]

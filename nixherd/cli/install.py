@@ -13,6 +13,7 @@ from nixherd.cli.host_rows import report_rows, rows_of, run_for
 from nixherd.cli.output import can_ask
 from nixherd.cli.parameters import Text, data_option, dry_run_option, json_option, yes_option
 from nixherd.cli.run_pyinfra import Ended
+from nixherd.deploy.installation import Given
 from nixherd.fleet.groups import PHASES, phases_of, select
 
 INSTALL = "deploys/install.py"
@@ -113,6 +114,7 @@ def _data(phases: Sequence[str], given: Mapping[str, Any]) -> list[str]:
         raise Usage("--hardware-path: say what is to be written there, --hardware generate or facter")
     if given["kexec_sha256"] and "://" not in (given["kexec"] or ""):
         raise Usage("--kexec-sha256 is of the file at --kexec URL; a file is taken as it is")
+    Given(kexec=given["kexec"], kexec_sha256=given["kexec_sha256"]).image("install", None)
     kexec = given["kexec"]
     if kexec and "://" not in kexec:
         kexec = str(Path(kexec).expanduser().resolve())

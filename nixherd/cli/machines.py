@@ -19,6 +19,7 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.host_rows import ends, report_rows, rows_of, run_for
 from nixherd.cli.output import can_ask, narrate, show_rows
 from nixherd.cli.parameters import (
+    Text,
     ask_sudo_password_option,
     data_option,
     dry_run_option,
@@ -30,6 +31,7 @@ from nixherd.cli.parameters import (
 )
 from nixherd.cli.run_pyinfra import Ended
 from nixherd.deploy.options import LONGEST
+from nixherd.deploy.running import days_of
 from nixherd.fleet.groups import select
 
 EXECUTE, WAY = "nixherd.operations.machines.execute", "nixherd.operations.machines.way"
@@ -274,7 +276,9 @@ def rollback(
 
 @click.command()
 @_selection
-@click.option("--older-than", default="30d", show_default=True, metavar="DAYS", help="Of generations, as in 30d.")
+@click.option(
+    "--older-than", type=Text("days", days_of), default="30d", show_default=True, metavar="DAYS", help="As in 30d."
+)
 @ask_sudo_password_option
 @dry_run_option
 @yes_option
@@ -285,7 +289,7 @@ def gc(
     hosts: Sequence[str],
     exclude: Sequence[str],
     data: Sequence[str],
-    older_than: str,
+    older_than: int,
     ask_sudo_password: bool,
 ) -> int:
     """Delete old generations of machines, and what nothing needs then. What runs and what boots next stays.
@@ -293,18 +297,18 @@ def gc(
     On a terminal the generations that would go are shown, as the machines have them, and it asks.
     """
     typed = sudo_password(ask_sudo_password)
-    words, told = [GC, f"older_than={older_than}"], [*data, *typed.data]
+    words, told, age = [GC, f"older_than={older_than}d"], [*data, *typed.data], {"older_than": f"{older_than}d"}
     carry_out = partial(run_for, front, words, hosts, told, exclude=exclude, input=typed.line)
     if not (front.dry_run or front.yes) and can_ask():
         planned = carry_out(dry=True)
         rows = rows_of(planned, dry=True)
         if planned.interrupted or not rows:
-            return report_rows(front, planned, {"older_than": older_than}, rows, asks=True)
+            return report_rows(front, planned, age, rows, asks=True)
         number = sum(row["outcome"] == "planned" for row in rows)
         question = f"Collect garbage on {number} of {many(len(rows), 'host')}?"
         front.confirm(question, "no garbage was collected", plan=ends(rows))
     ended = carry_out(dry=front.dry_run)
-    return report_rows(front, ended, {"older_than": older_than}, rows_of(ended, dry=front.dry_run))
+    return report_rows(front, ended, age, rows_of(ended, dry=front.dry_run))
 
 
 def _by_kind(front: Front, hosts: Sequence[str], exclude: Sequence[str]) -> dict[str, list[str]]:

@@ -193,7 +193,8 @@ class HostReport:
     found: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.host}: {self.outcome}{f': {self.why}' if self.why else ''}"
+        why = (self.why or "").removeprefix(f"{self.host}: ")
+        return f"{self.host}: {self.outcome}{f': {why}' if why else ''}"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from nixherd.nix.commands import is_store_path, revision_of
 from nixherd.ssh.login_shell import JOBS
 
 PROFILE = "/nix/var/nix/profiles/system"
+_AGE = re.compile(r"[1-9][0-9]{0,4}d", re.ASCII)
 # What takes effect with a boot alone.
 BOOTED_PARTS = ("kernel", "initrd", "kernel-modules", "systemd")
 PENDING = "system"  # in `reboot_for`: the next boot brings another system than the one that runs
@@ -305,6 +306,13 @@ def chosen(generations: list[Generation], number: int | None) -> Generation:
             return each
     numbers = ", ".join(str(each["number"]) for each in generations)
     raise FleetError(f"generation {number} does not exist; there are {numbers}")
+
+
+def days_of(text: str) -> int:
+    """The number of days in a text such as `30d`. ValueError for anything else."""
+    if not _AGE.fullmatch(text):
+        raise ValueError(f"older_than={text} is not a number of days; write one like 30d")
+    return int(text[:-1])
 
 
 def expired(generations: Iterable[Generation], days: int, now: datetime) -> list[Generation]:

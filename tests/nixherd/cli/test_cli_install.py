@@ -49,6 +49,7 @@ def step(text: str, *, planned: bool = False) -> Note:
 
 
 MADE = (step(WIPE), ("made", "dev", {"text": WIPE}))
+SHA256 = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
 
 @pytest.fixture
@@ -86,8 +87,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("--phases kexec,disko,install,reboot", []),
         ("--kexec kexec.tar.gz", ['kexec="HERE/kexec.tar.gz"']),
         (
-            "--kexec https://example.org/a.tar.gz --kexec-sha256 sha256-x",
-            ['kexec="https://example.org/a.tar.gz"', 'kexec_sha256="sha256-x"'],
+            f"--kexec https://example.org/a.tar.gz --kexec-sha256 {SHA256}",
+            ['kexec="https://example.org/a.tar.gz"', f'kexec_sha256="{SHA256}"'],
         ),
         ("--data boot_deadline=600", ["boot_deadline=600"]),
     ],
@@ -111,6 +112,8 @@ def test_a_host_key_is_one_datum(install: Ask) -> None:
         ("nosuch", "HOST nosuch: no host or group has this name"),
         ("nixos --address 192.0.2.1", "--address is one machine's, and "),
         ("all", "install: caddy is a home, which has no disks; name machines"),
+        ("dev --kexec https://example.org/a.tar.gz", "say its hash as well, --kexec-sha256"),
+        ("dev --kexec https://example.org/a.tar.gz --kexec-sha256 x", "kexec_sha256=x: is not a SHA-256"),
         ("dev --phases disko,kexec", "disko,kexec is not some of kexec,disko,install,reboot, in this order"),
         ("dev --phases nosuch", "nosuch is not some of kexec,disko,install,reboot, in this order"),
         ("dev --phases reboot --no-reboot", "--no-reboot leaves no phase"),
