@@ -49,6 +49,8 @@ def test_sigterm_tears_down_what_the_fixtures_have_made(tmp_path: Path, workers:
         "-n",
         str(workers),
         f"--rootdir={tmp_path}",
+        # else it removes at its end what earlier runs have left in the usual place, for as long as that takes
+        f"--basetemp={tmp_path / 'temporary'}",
         str(tmp_path),
     ]
     process = subprocess.Popen(

@@ -58,7 +58,9 @@ def test_what_a_shared_fixture_ends_is_not_the_last_tests(tmp_path: Path) -> Non
     """A unit test that comes last in its worker ends the fixtures of all: refused, machines would be left running."""
     (tmp_path / "conftest.py").write_text("from tests.unit_guard import *\nfrom tests.unit_guard import mark\n" + ITEMS)
     (tmp_path / "test_shared.py").write_text(SHARED)
-    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", str(tmp_path)]
+    # with a place of its own for temporary files: else it removes at its end what earlier runs have left
+    places = (f"--rootdir={tmp_path}", f"--basetemp={tmp_path / 'temporary'}", str(tmp_path))
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *places]
     done = subprocess.run(argv, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
     assert "2 passed" in done.stdout, done.stdout
     assert (tmp_path / "ended").read_text() == "by the fixture"
