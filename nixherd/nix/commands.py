@@ -86,6 +86,10 @@ class Evaluated:
     details: Any = field(default=None, compare=False)
     """how it is reached and deployed to (details.nix), unjudged"""
 
+    updates: Mapping[str, bool] | None = None
+    """what of it brings it updates without anybody: pulls, pullsByTimer, updates (homelab.update), upgrades
+    (system.autoUpgrade); None of a home"""
+
     verdict: str | None = None
     """why another tool that the flake is for would not deploy this system (deploy_rs.nix)"""
 
@@ -264,12 +268,17 @@ def evaluated(host_id: str, values: Mapping[str, Any]) -> Evaluated:
         root_access=_flag(values["rootAccess"]),
         system=str(values["system"]) if values["system"] else None,
         details=values["details"],
+        updates=_flags(values.get("updates")),
         verdict=str(values["verdict"]) if values.get("verdict") else None,
     )
 
 
 def _flag(value: object) -> bool | None:
     return None if value is None else bool(value)
+
+
+def _flags(values: object) -> dict[str, bool] | None:
+    return {str(name): bool(value) for name, value in values.items()} if isinstance(values, Mapping) else None
 
 
 def _path(value: object) -> str:

@@ -34,6 +34,7 @@
     rootAccess = null;
     declared = null;
     details = null;
+    updates = null;
     verdict = null;
     health = {};
     healthOf = {};
@@ -53,6 +54,15 @@
     diskoDrv = disko.drvPath or null;
   };
   healthOf = c: c.nixherd.healthChecks or {};
+  # what of a machine brings it updates without anybody
+  updatesOf = c: let
+    pull = c.nixherd.pull or {};
+  in {
+    pulls = (pull.from or null) != null;
+    pullsByTimer = (pull.from or null) != null && (pull.dates or null) != null;
+    updates = c.homelab.update.enable or false;
+    upgrades = c.system.autoUpgrade.enable or false;
+  };
   tried = value: let
     result = builtins.tryEval (builtins.deepSeq value value);
   in
@@ -84,6 +94,7 @@
       healthOf = builtins.mapAttrs (_: each: tried (healthOf each.configuration)) (c.specialisation or {});
       system = configuration.pkgs.stdenv.hostPlatform.system or c.nixpkgs.hostPlatform.system or null;
       details = said configuration;
+      updates = updatesOf c;
       verdict = configuration.verdict or null;
       declared = declared.host c;
     };
