@@ -26,12 +26,14 @@ class Become(StrEnum):
         # doas keeps the user's HOME where a rule says keepenv, and root would write there
         return "sudo -n -H" if self is Become.SUDO else "doas -n env HOME=/root"
 
-    def state(self) -> str:
-        """A script that prints `root`, `free`, `asks`, or `none` where the program is missing."""
+    def state(self, say: str = "echo") -> str:
+        """A script that prints `root`, `free`, `asks`, or `none` where the program is missing; `say` prints a word."""
         return (
-            'if [ "$(id -u)" = 0 ]; then echo root; '
-            f"elif ! command -v {self} >/dev/null 2>&1; then echo none; "
-            f"elif {self} -n true >/dev/null 2>&1; then echo free; else echo asks; fi"
+            "uid=; [ ! -r /proc/self/status ] || while read -r name _ value _; do "
+            "case $name in Uid:) uid=$value; break ;; esac; done "
+            '</proc/self/status; if [ "${uid:-$(id -u)}" = 0 ]; then '
+            f"{say} root; elif ! command -v {self} >/dev/null 2>&1; then {say} none; "
+            f"elif {self} -n true >/dev/null 2>&1; then {say} free; else {say} asks; fi"
         )
 
     def remedy(self, state: str, user: str) -> str:

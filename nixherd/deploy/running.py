@@ -27,25 +27,42 @@ BOOTED_PARTS = ("kernel", "initrd", "kernel-modules", "systemd")
 PENDING = "system"  # in `reboot_for`: the next boot brings another system than the one that runs
 LEADS = f"""
 say() {{ name=$1; shift; printf '%s=%s\\n' "$name" "$*"; }}
-names= paths=
+names= paths= current=
+newline='
+'
 add() {{ [ ! -e "$2" ] || {{ names="$names $1"; paths="$paths $2"; }}; }}
 add current /run/current-system; add booted /run/booted-system; add profile {PROFILE}
 for part in {" ".join(BOOTED_PARTS)}; do
     add "part.$part" "/run/booted-system/$part"; add "next.$part" "{PROFILE}/$part"
 done
-readlink -f $paths | for name in $names; do read -r path; say "$name" "$path"; done
+found=$(readlink -f $paths)
+for name in $names; do
+    path=${{found%%"$newline"*}} found=${{found#*"$newline"}}
+    say "$name" "$path"
+    [ "$name" != current ] || current=$path
+done
 [ /run/current-system -ef {PROFILE} ] || [ ! -e {PROFILE} ] ||
-    say kept "$(readlink -f {PROFILE}-*-link | grep -cxF "$(readlink -f /run/current-system)")"
+    say kept "$(readlink -f {PROFILE}-*-link | grep -cxF "$current")"
 """
-"""prints what runs, what was booted and what boots next, and of the latter two what a boot alone brings"""
+"""prints what runs ($current), what was booted and what boots next, and of the latter two what a boot alone brings"""
 NOT_NOW = "{}; nothing is changed while that is so there"
-REVISION = f"""
-{part("revisions.sh")}
-noted_of "$(readlink -f /run/current-system)"
+REVISION = (
+    part("revisions.sh")
+    + r"""
+noted_of "$current"
 echo "noted=$noted"
-echo "version=$(nixos-version --json 2>/dev/null)"
+version= file=/run/current-system/sw/bin/nixos-version
+if [ -r $file ] && IFS= read -r line <$file && [ "${line#"#!"}" != "$line" ]; then
+    while IFS= read -r line; do
+        case $line in *[\\\`\$]*) ;; '{'*'"nixosVersion":'*'}') version=$line && break ;; esac
+    done <$file
+fi
+[ -n "$version" ] || version=$(nixos-version --json 2>/dev/null)
+echo "version=$version"
 """
-"""prints of which revision the running system is: by the machine's note of that very path, and by its own word"""
+)
+"""after `LEADS`: prints of which revision the running system is: by the machine's note of that very path, and by its
+own word, which is read out of the program that prints it: to start that takes longer than all the rest"""
 HOME_PROFILE = """
 profile="${XDG_STATE_HOME:-$HOME/.local/state}/nix/profiles/home-manager"
 [ -e "$profile" ] || profile="/nix/var/nix/profiles/per-user/$(id -un)/home-manager"
@@ -136,8 +153,12 @@ kind=system
 {LEADS}
 for file in hostname random/boot_id; do read -r line <"/proc/sys/kernel/$file"; say "${{file#*/}}" "$line"; done
 {REVISION}
-say init "$(cat /run/current-system/init-interface-version 2>/dev/null)"
-say inhibitors "$(cat /run/current-system/switch-inhibitors 2>/dev/null | tr '\\n' ' ')"
+line= file=/run/current-system/init-interface-version
+[ ! -r $file ] || IFS= read -r line <$file
+say init "$line"
+text= line= file=/run/current-system/switch-inhibitors
+[ ! -r $file ] || {{ while IFS= read -r line; do text="$text$line "; done <$file; text=$text$line; }}
+say inhibitors "$text"
 if not_now; then say hold "$line"; fi
 look_at_units
 say failed $failing
@@ -145,8 +166,9 @@ if [ -n "$failing" ]; then
 say aside $(echo "$failing" | that_do_not)
 say unwell $(echo "$failing" | unseen | that_count)
 fi
-say at_work $at_work $([ -n "$at_work" ] || switching)
-say sudo $({become.state()})
+[ -n "$at_work" ] || [ ! -e $switch_lock ] || at_work=$(switching)
+say at_work $at_work
+{become.state("say sudo")}
 """
 
 

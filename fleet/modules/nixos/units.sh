@@ -3,21 +3,35 @@
 
 kept_failing=/var/lib/nixherd/failing # units that failed when the last deployment was kept nevertheless
 
+switch_lock=/run/nixos/switch-to-configuration.lock
+
 has_systemd() { [ "$kind" = system ] && [ -d /run/systemd/system ]; } # a user may have one that ends with the session
 list() { tr '\n' ' ' | sed 's/ *$//; s/ /, /g'; }
 
 look_at_units() { # names, one per line: failed ones into $failing, running ones into $running, activations into $at_work
-    units=$(has_systemd && systemctl list-units --plain --no-legend --full \
+    units='' failing='' running='' at_work='' timers='' # and NAME=STATE of each timer that is not at rest
+    ! has_systemd || units=$(systemctl list-units --plain --no-legend --full \
         --state=failed,auto-restart,active,reloading,activating,deactivating 2>/dev/null)
-    failing=$(echo "$units" | awk '$3 == "failed" || $4 == "auto-restart" {print $1}')
-    running=$(echo "$units" | awk '$3 == "active" || $3 == "reloading" {print $1}')
-    at_work=$(echo "$units" | awk '$3 != "failed" && $1 ~ /^(nixos-rebuild-switch-to-configuration|nixherd-deploy-.*)[.]service$/ {print $1}')
+    while read -r unit _ active sub _; do # without a process for each question: a hundred machines are asked at once
+        case $active:$sub in failed:* | *:auto-restart) failing="$failing$unit
+" ;; esac
+        case $active in active | reloading) running="$running$unit
+" ;; esac
+        case $active:$unit in
+        failed:* | :*) ;;
+        *:nixos-rebuild-switch-to-configuration.service | *:nixherd-deploy-*.service) at_work="$at_work$unit
+" ;;
+        *:*.timer) timers="$timers $unit=$active" ;;
+        esac
+    done <<LISTED
+$units
+LISTED
+    failing=${failing%?} running=${running%?} at_work=${at_work%?}
 }
 switching() { # a switch outside of a unit: it holds a lock, found in the kernel's list because a trial would take it
-    lock=/run/nixos/switch-to-configuration.lock
-    [ -e $lock ] && [ -r /proc/locks ] || return 0
+    [ -e $switch_lock ] && [ -r /proc/locks ] || return 0
     # shellcheck disable=SC2046
-    set -- $(stat -c '%D %i' $lock)
+    set -- $(stat -c '%D %i' $switch_lock)
     number=$((0x$1))
     number=$(printf '%02x:%02x' $((number >> 8 & 0xfff)) $((number & 0xff | number >> 12 & 0xfff00)))
     ! grep -q "FLOCK.* $number:$2 " /proc/locks || echo switch-to-configuration
@@ -86,7 +100,14 @@ not_now() { # why whoever looks after this machine wants it left alone, into $li
     done
     has_systemd || return 1
     line=$(busctl call org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager ListInhibitors \
-        2>/dev/null | grep -oE '"([^"\\]|\\.)*shutdown([^"\\]|\\.)*" "([^"\\]|\\.)*" "([^"\\]|\\.)*" "block"' | head -n 1)
+        2>/dev/null)
+    case $line in
+    *shutdown*'"block"'*)
+        line=$(printf '%s\n' "$line" |
+            grep -oE '"([^"\\]|\\.)*shutdown([^"\\]|\\.)*" "([^"\\]|\\.)*" "([^"\\]|\\.)*" "block"' | head -n 1)
+        ;;
+    *) line= ;;
+    esac
     [ -z "$line" ] || line="a lock blocks its shutdown: $line"
     [ -n "$line" ]
 }

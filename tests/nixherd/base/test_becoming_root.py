@@ -33,7 +33,7 @@ def run(
 ) -> tuple[int, str]:
     """Status and output of a script where those programs are."""
     programs = tmp_path / "bin"
-    programs.mkdir()
+    programs.mkdir(parents=True)
     for name in ("id", *has.split()):
         (programs / name).write_text(PROGRAMS[name])
         (programs / name).chmod(0o755)
@@ -49,7 +49,7 @@ def run(
 @pytest.mark.parametrize(
     ("state", "has", "env"),
     [
-        ("root", "", {"USER_ID": "0"}),
+        ("root", "sudo doas", {"USER_ID": "0"}),
         ("none", "", {}),
         ("free", "sudo doas", {"FREE": "1"}),
         ("asks", "sudo doas", {}),
@@ -57,7 +57,12 @@ def run(
     ids=["root", "none", "free", "asks"],
 )
 def test_what_a_machine_says_of_it(tmp_path: Path, become: Become, state: str, has: str, env: dict[str, str]) -> None:
-    assert run(tmp_path, become.state(), has=has, **env) == (0, f"{state}\n")
+    """The kernel says who asks, or `id` where there is no /proc; with the effective one of its four numbers."""
+    status = tmp_path / "status"
+    without = become.state().replace("/proc/self/status", str(status))
+    assert run(tmp_path / "without", without, has=has, **env) == (0, f"{state}\n")
+    status.write_text(f"Name:\tsh\nUid:\t7\t{env.get('USER_ID', 1000)}\t7\t7\nGid:\t0\t0\t0\t0\n")
+    assert run(tmp_path / "with", without, has=has, **{**env, "USER_ID": "7"}) == (0, f"{state}\n")
 
 
 @pytest.mark.process

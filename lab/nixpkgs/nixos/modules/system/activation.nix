@@ -172,7 +172,11 @@ in {
       nixosVersionScript = ''
         #!/usr/bin/sh
         case "''${1:-}" in
-          --json) echo ${lib.escapeShellArg (builtins.toJSON (lib.filterAttrs (_: v: v != null) version))} ;;
+          --json)
+            cat <<'EOF'
+        ${builtins.toJSON (lib.filterAttrs (_: v: v != null) version)}
+        EOF
+            ;;
           --hash|--revision|--nixpkgs-revision) echo ${lib.escapeShellArg (toString version.nixpkgsRevision)} ;;
           --configuration-revision) ${
           if version.configurationRevision == null
