@@ -12,16 +12,17 @@ from typing import Any
 
 import click
 
-from nixherd.base.errors import FAILURES, Exit, FleetError, Undecided
+from nixherd.base.errors import FAILURES, Exit, FleetError, Refused, Undecided, Usage
 from nixherd.base.files import write_whole
 from nixherd.base.process import Completed, interrupt_all, run
 from nixherd.base.terminal import say, say_text, visible_values, worded
 from nixherd.cli.following import Heard, follow
 from nixherd.cli.front import Front
+from nixherd.deploy.history import new_directory, person, record
 from nixherd.deploy.hooks import ON_FAILURE, ON_SUCCESS, Hooks
 from nixherd.deploy.numbers import number_of
 from nixherd.deploy.options import Goal
-from nixherd.deploy.report import Journal, entries, new_directory
+from nixherd.deploy.report import Journal, entries
 from nixherd.fleet.place import PROJECT, project_data, write_tree_data
 
 PARALLEL = 100  # hosts at a time; builds and copies have bounds of their own
@@ -62,6 +63,12 @@ class Ended:
         for line in failed:
             say(line, err=True)
 
+    @property
+    def failure(self) -> FleetError:
+        """Why it ended before the first host's turn, by its last words and its status."""
+        kind = {int(Exit.USAGE): Usage, int(Exit.REFUSED): Refused}.get(self.output.status, FleetError)
+        return kind(_last_words(self.output, self.directory / LOG))
+
     def not_begun(self) -> int:
         """Say why pyinfra ended before it began, and keep its output; return its status."""
         say_text(_last_words(self.output, self.directory / LOG), err=True)
@@ -86,6 +93,7 @@ class Ended:
             journal.close()
             text = json.dumps(visible_values({**document, **end}), indent=2, ensure_ascii=False)
             write_whole(self.directory / REPORT, f"{text}\n")
+            record(self.directory)
 
         if despite(keep, str(self.directory)):
             say(f"report{f' {self.number}' if self.number else ''}: {self.directory / REPORT}", err=True)
@@ -96,11 +104,28 @@ class Ended:
 
 
 def run_deploys(
-    front: Front, files: Names, hosts: Names, data: Names, *, dry: bool, exclude: Names = (), **how: Any
+    front: Front,
+    files: Names,
+    hosts: Names,
+    data: Names,
+    *,
+    dry: bool,
+    exclude: Names = (),
+    asks: bool = False,
+    keep: bool = True,
+    **how: Any,
 ) -> Ended:
-    """Run deploy files for hosts and groups, or all hosts, to their end; `how` is passed to `run_pyinfra`."""
-    directory = new_directory()
-    Journal(directory).close()
+    """Run deploy files for hosts and groups, or all hosts, to their end; `how` is passed to `run_pyinfra`.
+
+    What only `asks` is not in the history, and need not `keep` its journal: then it has no number, and takes no earlier
+    run's place.
+    """
+    directory = new_directory() if keep else front.run.directory / "journal"
+    journal = Journal(directory)
+    context = click.get_current_context(silent=True)
+    command = context.command_path.partition(" ")[2] if context else None
+    journal.note("command", command=command, who=person(), fleet=str(front.directory), asks=asks or dry)
+    journal.close()
     words = ["--dry" if dry else "-y", "--parallel", str(PARALLEL), "inventory.py", *files]
     options = [("--limit", host) for host in hosts] + [("--exclude", host) for host in exclude]
     options += [("--data", pair) for pair in (f"journal={directory}", *data)]

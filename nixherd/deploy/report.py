@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import threading
 import time
 from collections import Counter
@@ -13,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,6 @@ from nixherd.deploy.numbers import deployments, give_number, runs
 from nixherd.nix.log import shown
 
 JOURNAL = "journal.jsonl"
-_KEPT = 50
 _BEGIN = ("run", "stage")
 # After the name of a run: its second rollout, say, and what goes on by a boot.
 _ROLLOUT = re.compile(r"(\.\d+)?(-boot)?$")
@@ -35,15 +32,6 @@ _ROLLOUT = re.compile(r"(\.\d+)?(-boot)?$")
 UNDECIDED = ("activate", "prove", "keep", "roll back", "reboot")
 # Noted of a host, whatever rollout it is in then; all else was seen in one rollout and says nothing of another.
 _OF_THE_HOST = ("login_shell", "verified")
-
-
-def new_directory() -> Path:
-    """For a deployment that begins now; not made yet. The oldest of many are removed."""
-    for old in runs()[: -_KEPT + 1]:
-        shutil.rmtree(old, ignore_errors=True)
-    name = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
-    candidates = chain([name], (f"{name}-{number}" for number in count(2)))
-    return next(path for each in candidates if not (path := deployments() / each).exists())
 
 
 def is_of(rollout: str, fleet: str) -> bool:

@@ -18,10 +18,11 @@ from nixherd.base.process import Completed
 from nixherd.deploy.activate import activate
 from nixherd.deploy.build import builder_of
 from nixherd.deploy.copy import copy_closure
+from nixherd.deploy.history import new_directory
 from nixherd.deploy.hooks import ask_before_activating
 from nixherd.deploy.machine import ANSWER_DEADLINE, COMMAND_DEADLINE, Machine, look
 from nixherd.deploy.options import USUAL, Engine, Goal, Options
-from nixherd.deploy.report import Journal, Outcome, new_directory
+from nixherd.deploy.report import Journal, Outcome
 from nixherd.deploy.rollout import HostRun, Reached, Rollout, Target, operator
 from nixherd.deploy.running import ask_running, has_it
 from nixherd.fleet.load import load_fleet

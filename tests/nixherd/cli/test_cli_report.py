@@ -10,8 +10,9 @@ import pytest
 
 from nixherd.cli.main import run
 from nixherd.cli.summary import cause_of, lines
+from nixherd.deploy.history import new_directory
 from nixherd.deploy.numbers import deployments, number_of, runs
-from nixherd.deploy.report import HostReport, Journal, Outcome, Report, is_under_way, new_directory, report
+from nixherd.deploy.report import HostReport, Journal, Outcome, Report, is_under_way, report
 from tests.nixherd.cli.test_cli_deploying import FakePyinfra, begun, end, pyinfra  # noqa: F401  (fixture)
 
 ROOT = Path(__file__).parents[3]
@@ -94,7 +95,8 @@ def test_a_run_elsewhere_has_no_number(tmp_path: Path) -> None:
 
 
 MANY = """
-from nixherd.deploy.report import Journal, new_directory
+from nixherd.deploy.history import new_directory
+from nixherd.deploy.report import Journal
 for _ in range(10):
     Journal(new_directory()).close()
 """

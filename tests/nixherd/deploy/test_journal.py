@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from nixherd.base.errors import FleetError
+from nixherd.deploy.history import new_directory
 from nixherd.deploy.numbers import runs
-from nixherd.deploy.report import JOURNAL, Journal, entries, is_of, new_directory
+from nixherd.deploy.report import JOURNAL, Journal, entries, is_of
 
 
 def test_what_was_found_is_on_the_disk_before_anything_is_done_for_it(
