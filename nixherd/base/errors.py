@@ -54,6 +54,10 @@ class ApiError(FleetError):
         super().__init__(message)
 
 
+class OtherServer(ApiError):
+    """What answers shows another certificate than the known one, or none. Nothing was sent."""
+
+
 class TaskFailed(FleetError):
     """A task on the hypervisor ended with an exit status other than OK."""
 

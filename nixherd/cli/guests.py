@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nixherd.base.errors import FleetError, Refused, Usage
@@ -12,8 +13,9 @@ from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.nix.commands import nix_string
 from nixherd.proxmox.answers import Presence, Resource
 from nixherd.proxmox.config import VmConfig
+from nixherd.proxmox.guest.differences import difference
 from nixherd.proxmox.guest.identity import label
-from nixherd.proxmox.steps import Cannot, Note, Step
+from nixherd.proxmox.steps import Note, Step
 
 if TYPE_CHECKING:
     from nixherd.proxmox.client import Client
@@ -87,17 +89,18 @@ def declared(fleet: Fleet, text: str, verb: str) -> Vm:
     return guest
 
 
-def difference(vm: Vm, step: Step) -> dict[str, Any]:
-    """Describe a step that is left to do as `{"difference", "remedy", "interrupts"}`."""
-    kind = "by hand" if isinstance(step, Cannot) else "left alone" if vm.readonly else "apply"
-    return {"difference": str(step), "remedy": kind, "interrupts": step.interrupts}
+def note_of(vm: Vm, step: Note) -> None:
+    """Say on stderr what is known of a guest that is not a difference."""
+    narrate([f"{label(vm)}: {step}"])
 
 
-def differing(vm: Vm, steps: Iterable[Step]) -> list[Step]:
-    """Leave out the notes, and say them on stderr."""
+def left(vm: Vm, steps: Iterable[Step]) -> list[dict[str, Any]]:
+    """Describe the steps that are left to do as `{"difference", "remedy", "interrupts"}`, without the notes."""
     steps = list(steps)
-    narrate([f"{label(vm)}: {step}" for step in steps if isinstance(step, Note)])
-    return [step for step in steps if not isinstance(step, Note)]
+    for step in steps:
+        if isinstance(step, Note):
+            note_of(vm, step)
+    return [asdict(difference(vm, step)) for step in steps if not isinstance(step, Note)]
 
 
 def entry_of(

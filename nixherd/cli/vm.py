@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -12,7 +13,7 @@ from nixherd.base.terminal import one_line, say, say_text
 from nixherd.base.waiting import Backoff, poll
 from nixherd.cli import vm_change, vm_storage
 from nixherd.cli.front import Front, pass_front
-from nixherd.cli.guests import difference, differing, entry_of, guest_named
+from nixherd.cli.guests import entry_of, guest_named, note_of
 from nixherd.cli.help import Group
 from nixherd.cli.output import console, show, show_facts, show_json, show_rows
 from nixherd.cli.parameters import Guest, guest, json_option
@@ -22,19 +23,17 @@ from nixherd.locate import neighbours
 from nixherd.proxmox.answers import Task, Upid
 from nixherd.proxmox.doctor import Verdict, examine
 from nixherd.proxmox.guest.apply import desired
+from nixherd.proxmox.guest.differences import Differs, differences
 from nixherd.proxmox.guest.identity import (
     address_of,
-    contradiction,
     is_ours,
     label,
     mac_of,
     next_vmid,
     range_of,
-    why_not_ours,
 )
 from nixherd.proxmox.guest.observe import interfaces_of, observe, template_node
-from nixherd.proxmox.guest.plan import compared, drift, in_the_making
-from nixherd.proxmox.steps import Row
+from nixherd.proxmox.guest.plan import Desired
 
 T = TypeVar("T")
 
@@ -272,29 +271,17 @@ def diff(front: Front, guests: tuple[str, ...]) -> int:
 def _compared(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
     """Compare a guest; one that cannot be seen or compared differs by that, so that the others are shown."""
     try:
-        yield from _differences(front, vm)
+        actual = observe(front.client, front.fleet, vm)
+        target = partial(_desired, front, vm)
+        yield from map(asdict, differences(front.fleet, vm, actual, target, partial(note_of, vm)))
     except FleetError as error:  # NotVisible among them
         if isinstance(error, ApiError) and error.status != 403:
             raise
-        yield {"difference": str(error), "remedy": "by hand", "interrupts": False}
+        yield asdict(Differs(str(error), "by hand"))
 
 
-def _differences(front: Front, vm: Vm) -> Iterator[dict[str, Any]]:
-    fleet, actual = front.fleet, observe(front.client, front.fleet, vm)
-    if not vm.is_managed:
-        for step in drift(vm, fleet.node_of(vm), actual):
-            yield {"difference": str(step), "remedy": None, "interrupts": False}
-        return
-    whole = actual if actual is not None and not in_the_making(fleet, vm, actual) else None
-    if whole and (why := why_not_ours(fleet, vm, whole.config, whole.node)):
-        other = contradiction(fleet, vm, whole.config, whole.node)
-        yield {"difference": why, "remedy": "by hand" if other else "adopt", "interrupts": False}
-        if other:
-            return  # another machine: what it has is not compared with ours
-    host = fleet.hosts[vm.host_id or ""]
-    for step in differing(vm, compared(desired(front.client, fleet, vm, host), actual)):
-        if step.row is not Row.START:
-            yield difference(vm, step)
+def _desired(front: Front, vm: Vm) -> Desired:
+    return desired(front.client, front.fleet, vm, front.fleet.hosts[vm.host_id or ""])
 
 
 @vm.command("import")

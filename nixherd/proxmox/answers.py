@@ -77,6 +77,22 @@ class Resource:
 
 
 @dataclass(frozen=True, slots=True)
+class StorageRow:
+    """A storage in /cluster/resources, as one node has it; a shared one has a row for each node. `content` names what
+    it may hold. One that is disabled has none."""
+
+    name: str
+    node: str
+    content: tuple[str, ...]
+    shared: bool
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "StorageRow":
+        content = tuple(sorted(str(row.get("content") or "").split(",")))
+        return cls(str(row["storage"]), str(row["node"]), content, is_true(row.get("shared", 0)))
+
+
+@dataclass(frozen=True, slots=True)
 class Volume:
     """A volume of a storage: `local:backup/vzdump-qemu-110-….vma.zst`, `nvmeprom:vm-110-disk-0`."""
 
@@ -150,6 +166,15 @@ class Node:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Node":
         return cls(str(row["node"]), str(row.get("status") or "unknown"))
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """All that one /cluster/resources shows of guests, storages and nodes."""
+
+    guests: tuple[Resource, ...]
+    storages: tuple[StorageRow, ...]
+    nodes: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)

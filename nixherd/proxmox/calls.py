@@ -71,6 +71,18 @@ class Cluster(Calls):
             guests = (answers.Resource.of(row) for row in rows if row.get("type") in ("qemu", "lxc"))
             return tuple(sorted(guests, key=lambda row: row.vmid))
 
+    def all_resources(self) -> answers.Resources:
+        """Return guests, storages and nodes of the whole cluster, as far as the token may see them, in one request."""
+        with self._get("cluster", "resources") as rows:
+            kinds = {
+                kind: [row for row in rows if row.get("type") == kind] for kind in ("qemu", "lxc", "storage", "node")
+            }
+            return answers.Resources(
+                tuple(map(answers.Resource.of, [*kinds["qemu"], *kinds["lxc"]])),
+                tuple(map(answers.StorageRow.of, kinds["storage"])),
+                tuple(map(answers.Node.of, kinds["node"])),
+            )
+
     def pool_members(self, pool: str) -> frozenset[int]:
         """Return the VMIDs of a pool's guests.
 

@@ -16,7 +16,7 @@ from proxmoxer import ProxmoxAPI
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError
 
-from nixherd.base.errors import AgentUnavailable, ApiError, OutcomeUnknown, Usage
+from nixherd.base.errors import AgentUnavailable, ApiError, OtherServer, OutcomeUnknown, Usage
 from nixherd.fleet.models import DEFINITIONS, Endpoint
 from nixherd.proxmox import wire
 from nixherd.proxmox.calls import Agent, Guests, Storages
@@ -113,7 +113,7 @@ class _GuardedSession(requests.Session):
                 allow_redirects=False,
             )
         except requests.exceptions.SSLError as error:
-            raise ApiError(self._about_tls(str(error)), None) from error
+            raise OtherServer(self._about_tls(str(error)), None) from error
         except requests.exceptions.RequestException as error:
             raise self._no_answer(method, path, error) from error
         except UnicodeEncodeError as error:

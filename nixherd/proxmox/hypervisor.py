@@ -87,11 +87,14 @@ class Definitions:
 class Hypervisor:
     """The API that the definitions of `fleet` name, used with the token in `token_file`.
 
-    The guard asks `definitions` before each changing request; without them it goes by `fleet`.
+    The guard asks `definitions` before each changing request; without them it goes by `fleet`. Not `may_ask`: to this
+    run it is as if there were none.
     """
 
-    def __init__(self, fleet: Fleet, token_file: Path, definitions: "PolicySource | None" = None) -> None:
-        self.fleet, self.token_file = fleet, token_file
+    def __init__(
+        self, fleet: Fleet, token_file: Path, definitions: "PolicySource | None" = None, *, may_ask: bool = True
+    ) -> None:
+        self.fleet, self.token_file, self.may_ask = fleet, token_file, may_ask
         self._definitions = definitions
         # a question that failed is asked again when its answer is needed again
         self.template_storages = Once[Mapping[str, "Storage | None"]](
@@ -114,6 +117,8 @@ class Hypervisor:
         """
         if self.fleet.endpoint is None:
             raise Unusable(f"{NO_ENDPOINT}; add host and node")
+        if not self.may_ask:
+            raise Unusable("it is not to be asked in this run (ask_hypervisor=false)")
         # They take a third of a second: not for those who need no API.
         from nixherd.proxmox.client import connect
         from nixherd.proxmox.guard.policy import Policy

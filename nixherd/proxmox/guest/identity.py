@@ -13,7 +13,7 @@ from nixherd.base.errors import FleetError, Refused, Usage
 from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm, VmidRange
 from nixherd.fleet.schema import VMIDS
 from nixherd.fleet.validate import ONLY_FOR
-from nixherd.proxmox.answers import Interface, Pending, Upid
+from nixherd.proxmox.answers import Interface, Pending, Resource, Upid
 from nixherd.proxmox.config import VmConfig, hotplug_features, properties
 
 if TYPE_CHECKING:
@@ -72,6 +72,17 @@ def another_machine(vm: Vm, config: VmConfig, node: str) -> str | None:
         return None
     has = mac or "without a MAC"
     return f"{label(vm)} on {node} has net0 {has}, {vm.attribute} declares {declared}: it is another machine"
+
+
+def of_another_kind(vm: Vm, row: Resource) -> str | None:
+    """Say why the guest that has the VM's VMID is another one: a container in place of a VM, or the reverse."""
+    if row.type is vm.type:
+        return None
+    kind = "a VM" if row.type is GuestType.QEMU else "a container"
+    return (
+        f"VMID {vm.vmid} is taken by {kind} ({row.name or 'without a name'}) on {row.node}; give {vm.attribute} "
+        f"another one in {DEFINITIONS}"
+    )
 
 
 def contradiction(fleet: Fleet, vm: Vm, config: VmConfig, node: str = "") -> str | None:

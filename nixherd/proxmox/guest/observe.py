@@ -10,7 +10,7 @@ from nixherd.fleet.models import DEFINITIONS, Fleet, GuestType, Vm
 from nixherd.proxmox.answers import Interface, Upid, Volume
 from nixherd.proxmox.belongings import Belongings, Stay, belongings
 from nixherd.proxmox.config import VmConfig
-from nixherd.proxmox.guest.identity import ActualVm, label
+from nixherd.proxmox.guest.identity import ActualVm, label, of_another_kind
 
 if TYPE_CHECKING:
     from nixherd.proxmox.client import Client
@@ -67,12 +67,8 @@ def find(client: "Client", fleet: Fleet, vm: Vm) -> tuple[str, VmConfig] | None:
         row = next((row for row in client.resources() if row.vmid == vm.vmid), None)
         if row is None and client.is_free(vm.vmid):
             return None
-        if row is not None and row.type is not vm.type:
-            kind = "a container" if row.type is GuestType.LXC else "a VM"
-            raise Refused(
-                f"VMID {vm.vmid} is taken by {kind} ({row.name or 'without a name'}) on {row.node}; "
-                f"give {vm.attribute} another one in {DEFINITIONS}"
-            )
+        if row is not None and (why := of_another_kind(vm, row)):
+            raise Refused(why)
         node = row.node if row else node
     raise _not_visible(client, vm)
 
