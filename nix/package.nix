@@ -10,6 +10,7 @@
   jinja2,
   paramiko,
   pathspec,
+  prometheus-client,
   proxmoxer,
   pyinfra,
   pynacl,
@@ -61,6 +62,7 @@ in
       jinja2
       paramiko
       pathspec
+      prometheus-client
       proxmoxer
       pyinfra
       pynacl

@@ -2,6 +2,7 @@
 
 nixherd exec nixos -- systemctl --failed
 nixherd ssh dev
+nixherd status
 """
 
 import json
@@ -16,8 +17,10 @@ from nixherd.base.names import flag_of
 from nixherd.base.terminal import one_line
 from nixherd.deploy.command import run_command
 from nixherd.deploy.options import LONGEST
+from nixherd.deploy.protocol import Kind
+from nixherd.overview.machine import ask
 from nixherd.pyinfra_glue.engine import PyinfraMachine
-from nixherd.pyinfra_glue.hosts import context_of
+from nixherd.pyinfra_glue.hosts import connector_of, context_of, fleet_host
 from nixherd.pyinfra_glue.operation import Change, operation
 from nixherd.ssh.kept_way import keep
 
@@ -51,6 +54,27 @@ def execute(line: str, sudo: bool = False, deadline: int = 120, answers: str | N
             raise FleetError(f"{machine.id}: the command ended with status {done.status}")
 
     return Change(f"run {one_line(line)}", make)
+
+
+@operation(is_idempotent=False)
+def look(answers: str, secrets: str | None = None) -> Change:
+    """Ask the machine what it is like, in one command that changes nothing there.
+
+    Args:
+        answers: a directory, in which HOST.json is to have what it said, with the `address` and the host `key`.
+        secrets: a file with the paths of secrets to look for, by host, as JSON.
+    """
+    machine = PyinfraMachine(host)
+    kind = Kind.SYSTEM if fleet_host(host).is_nixos else Kind.HOME
+
+    def make() -> None:
+        place = connector_of(host).place
+        paths = json.loads(Path(secrets).read_text(encoding="utf-8")).get(machine.id, ()) if secrets else ()
+        answer: dict[str, object] = {"seen": ask(machine, kind, paths).to_json()}
+        answer |= {"address": place.address, "key": place.host_key or None} if place else {}
+        write_whole(Path(answers) / f"{machine.id}.json", json.dumps(answer))
+
+    return Change("ask what it is like", make, changes=False, claims=False)
 
 
 @operation(is_idempotent=False)

@@ -17,8 +17,8 @@ SOURCE, SITE = ROOT / "build" / "pages", ROOT / "build" / "site"
 FIRST = "README.md"
 CHAPTERS: Mapping[str, tuple[str, ...]] = {
     "Begin": ("evening", "adopting", "any-fleet", "taking-over", "troubleshooting", "upgrading", "lab"),
-    "Work": ("everyday", "deploying", "provisioning", "new-host", "retiring", "vm", "secrets", "check", "updates",
-             "hooks", "ci", "scale", "operations"),
+    "Work": ("everyday", "status", "history", "monitoring", "deploying", "provisioning", "new-host", "retiring", "vm",
+             "secrets", "check", "updates", "hooks", "ci", "scale", "operations"),
     "Set up": ("proxmox", "proxmox-host", "ssh", "guard", "security"),
     "Reference": ("fields", "reference/commands", "reference/vm", "reference/secrets", "reference/operations",
                   "reference/facts", "reference/deploys", "reference/data", "reference/environment"),

@@ -16,7 +16,7 @@ import pytest
 from tests import nix_cli, wheels
 
 ROOT = Path(__file__).parents[1]
-SOURCES = (".py", ".nix", ".sh", ".j2")
+SOURCES = (".py", ".nix", ".sh", ".j2", ".json", ".yaml")
 HOST = """{{
   web = {{ hostname = "{hostname}"; user = "root"; publicKey = "placeholder"; configurationFile = ./flake.nix;
     homeFile = ./flake.nix; addresses = [ "127.0.0.9" ]; }};

@@ -166,12 +166,12 @@ def rollout(
     data = (*data, *typed.data)
     given = {name: value for name, value in options.items() if value is not None}
     pairs = [f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in given.items()]
-    carry_out = partial(_carried_out, front, words, hosts, data=[*pairs, *data], exclude=exclude, input=typed.line)
+    carry_out = partial(carried_out, front, words, hosts, data=[*pairs, *data], exclude=exclude, input=typed.line)
     if asks and not dry and options.get("goal") != Goal.DRY_ACTIVATE and not front.yes and can_ask():
         status = _plan_confirmed(front, asks, carry_out)
         if status is not None:
             return status
-    return _reported(front, carry_out(dry=dry), dry=dry)
+    return reported(front, carry_out(dry=dry), dry=dry)
 
 
 def is_whole(hosts: Sequence[str], local: bool | None = None, flake: str | None = None, **_: Any) -> bool:
@@ -180,9 +180,10 @@ def is_whole(hosts: Sequence[str], local: bool | None = None, flake: str | None 
     return not named.isdisjoint(("all", "*")) if named else not (local or (flake and "#" in flake))
 
 
-def _carried_out(
+def carried_out(
     front: Front, words: Sequence[str], hosts: Sequence[str], *, data: Sequence[str], dry: bool, **how: Any
 ) -> tuple[Ended, Report]:
+    """Run a rollout to its end; `how` as for `run_deploys`. No host in the report: it did not begin."""
     ended = run_deploys(front, words, hosts, data, dry=dry, **how)
     return ended, report(ended.entries)
 
@@ -194,7 +195,7 @@ def _plan_confirmed(front: Front, asks: Asks, carry_out: Callable[..., tuple[End
     """
     ended, planned = carry_out(dry=True)
     if ended.interrupted or not planned.hosts:
-        return _reported(front, (ended, planned), dry=True)
+        return reported(front, (ended, planned), dry=True)
     ended.report(planned.exit, planned.to_json(), lambda document: None)
     settled = (Outcome.UNCHANGED, Outcome.UNCHANGED_NOT_WELL, Outcome.LISTED)
     to_do = [each.host for each in planned.hosts if each.outcome not in settled]  # of one that fails now, who knows
@@ -204,7 +205,7 @@ def _plan_confirmed(front: Front, asks: Asks, carry_out: Callable[..., tuple[End
     return None
 
 
-def _reported(front: Front, done: tuple[Ended, Report], *, dry: bool) -> int:
+def reported(front: Front, done: tuple[Ended, Report], *, dry: bool) -> int:
     """Report a rollout that is over; return the status."""
     ended, result = done
     if not result.hosts and not ended.interrupted:

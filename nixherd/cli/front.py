@@ -54,6 +54,8 @@ class Front:
     wrote: bool = False
     """whether it has changed anything here"""
     gate: "Gate | None" = None
+    is_part: bool = False
+    """what it does is a part of what a command does, which has a result of its own: this one's goes beside that"""
 
     @classmethod
     def of_environment(cls) -> "Front":
@@ -195,7 +197,10 @@ class Front:
 
     def show(self, document: Any, lines: Iterable[object] = ()) -> None:
         """Show a result: the document as JSON, or its lines for people."""
-        show(document, lines, self.as_json)
+        if self.is_part:
+            narrate(lines)
+        else:
+            show(document, lines, self.as_json)
 
     def show_steps(
         self,
@@ -256,12 +261,12 @@ class Front:
 
         Status 1 where the guest is not as asked for then, and the action cannot make it so.
         """
-        from nixherd.cli.guests import declared, difference, differing
+        from nixherd.cli.guests import declared, left
         from nixherd.proxmox.guest.identity import label, require_may_change
 
         vm = declared(self.fleet, name, action.verb)
         require_may_change(vm, action.verb)
-        seconds = left = None
+        seconds = remaining = None
         if self.dry_run:
             done = action.plan(self.client, self.fleet, vm)
         else:
@@ -270,10 +275,10 @@ class Front:
             done, seconds = self.timed(label(vm), vm.host_id or vm.name, act)
         try:
             steps = action.left(self.client, self.fleet, vm)
-            left = None if steps is None else [difference(vm, step) for step in differing(vm, steps)]
+            remaining = None if steps is None else left(vm, steps)
         finally:
-            self._report(vm, done, left, seconds)  # what was done is reported, whatever can be seen after it
-        return Exit.FAILED if any(each["remedy"] == "by hand" for each in left or ()) else Exit.DONE
+            self._report(vm, done, remaining, seconds)  # what was done is reported, whatever can be seen after it
+        return Exit.FAILED if any(each["remedy"] == "by hand" for each in remaining or ()) else Exit.DONE
 
     def _ask_first(self, vm: Vm, action: "Action") -> None:
         """Show what would be done, and ask, where that loses something, or interrupts the guest unexpectedly."""
@@ -297,7 +302,7 @@ class Front:
         for each in left or ():
             lines.append(f"left{' by hand' if each['remedy'] == 'by hand' else ''}: {each['difference']}")
         self.show_steps(label(vm), document, done, lines, seconds=seconds, reason=why_nothing(done))
-        if seconds is not None and (done or left) and not self.wants_json:
+        if seconds is not None and (done or left) and (self.is_part or not self.wants_json):
             say(f"done in {seconds:.1f} s", err=True)
 
 

@@ -16,14 +16,17 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "completion": ("completion bash",),
     "copy": ("copy nixos", "copy web01 --dry-run"),
     "deploy": ("deploy web01 --soak 60", "deploy web --exclude web03 --max-fail 20%", "deploy --rerun-failed"),
+    "drift": ("drift", "drift web --no-eval"),
     "enroll": ("enroll web01 --dry-run",),
     "eval": ("eval web01 networking.firewall.allowedTCPPorts",),
     "exec": ("exec nixos -- systemctl --failed", "exec web01 --sudo -- journalctl -n 20 -u nginx"),
     "fact": ("fact web01 --fact facts.nixos.CurrentSystem",),
+    "fix": ("fix --only deploy,reboot --dry-run", "fix web01 --only apply --yes"),
     "fmt": ("fmt --check", "fmt hosts/web01"),
     "gc": ("gc nixos --older-than 30d --dry-run",),
     "generations": ("generations web01",),
     "help": ("help vm destroy", "help exit-codes"),
+    "history": ("history web01", "history --since 7d --outcome failed", "history --json --limit 100"),
     "hosts": ("hosts", "hosts --groups", "hosts nixos --json"),
     "hooks install": ("hooks install",),
     "init": ("init", "init ./fleet --host web01 --device /dev/nvme0n1 --dry-run", "init --host web01 --vm --node pve"),
@@ -35,7 +38,9 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "lint": ("lint --fix hosts.nix",),
     "lock update": ("lock update nixpkgs --merge-into main --push",),
+    "metrics": ("metrics --output /var/lib/prometheus/node-exporter/nixherd.prom", "metrics --print alerts"),
     "new": ("new web01 --cores 4 --memory 8192 --secret api_token --yes", "new laptop --no-vm --dry-run"),
+    "overview": ("overview", "overview --from status.json --no-commit"),
     "plan": ("plan", "plan web --dry-copy", "plan --flake github:owner/fleet#web01"),
     "post-provision": ("post-provision web01 --ip 192.0.2.10",),
     "provision": ("provision web01 --dry-run", "provision web01 web02"),
@@ -54,6 +59,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "secrets status": ("secrets status --machines",),
     "ssh": ("ssh web01", "ssh web01 -- journalctl -f"),
     "ssh-config": ("ssh-config > ~/.ssh/fleet.conf    # and `Include fleet.conf` in ~/.ssh/config",),
+    "status": ("status", "status web --needs reboot --no-vm", "status --no-eval --json", "status --watch 30"),
     "template create": ("template create --from debian.qcow2 --dry-run",),
     "token add": ("token add --endpoint pve.example:8006 --fingerprint AB:CD:…",),
     "token show": ("token show",),
@@ -88,6 +94,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "vm storage": ("vm storage", "vm storage tank --content images"),
     "vm suspend": ("vm suspend web01 --to-disk",),
     "vm tasks": ("vm tasks web01 --errors", "vm tasks --running --limit 50"),
+    "why": ("why web01", "why web01 --ask", "why web01 --diff 41 42", "why web01 --diff run:7 run:9"),
 }
 """by command: what people type, without `nixherd`"""
 
@@ -113,7 +120,7 @@ On a terminal the plan is shown and confirmed before
   gc                         with the generations that would go
   vm destroy, restore, rollback, snapshot --delete
                              and other commands for guests whose steps interrupt one
-  new, retire, vm adopt      these are refused where nobody can be asked
+  new, retire, vm adopt, fix these are refused where nobody can be asked
 
 --yes skips the question. In a pipe the others go on without one; --dry-run shows the plan and does nothing."""
 _OUTPUT = """\

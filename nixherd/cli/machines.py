@@ -145,7 +145,7 @@ def ssh(front: Front, host: str, data: Sequence[str]) -> int:
 def ways(front: Front, hosts: Sequence[str], data: Sequence[str]) -> tuple[Ended, dict[str, Mapping[str, Any]]]:
     """Find machines where they answer now: by host its `target`, `address` and the `config` that leads there."""
     place = json.dumps(str(_kept(front)))
-    ended = run_for(front, [WAY, f"directory={place}"], hosts, data, dry=False)
+    ended = run_for(front, [WAY, f"directory={place}"], hosts, data, dry=False, asks=True)
     return ended, {entry["host"]: entry for entry in ended.entries if "config" in entry}
 
 
@@ -183,7 +183,7 @@ def fact(
     """Ask machines for facts, of ours or of pyinfra's, one class after the other."""
     require_known(facts)
     names = [f"nixherd.{name}" if name.startswith("facts.") else name for name in facts]
-    ended, told = _ask(front, names, hosts, data, exclude)
+    ended, told = ask_facts(front, names, hosts, data, exclude)
     if error := explained(facts, ended.output.stderr):
         raise error
     rows = _told(ended, told, len({*names}))
@@ -199,10 +199,10 @@ Told = Mapping[str, Mapping[str, Any]]
 """by fact, and by host: what it said"""
 
 
-def _ask(
+def ask_facts(
     front: Front, facts: Sequence[str], hosts: Sequence[str], data: Sequence[str], exclude: Sequence[str]
 ) -> tuple[Ended, Told]:
-    ended = run_for(front, ["--json", "fact", *facts], hosts, data, dry=False, exclude=exclude)
+    ended = run_for(front, ["--json", "fact", *facts], hosts, data, dry=False, exclude=exclude, asks=True)
     try:
         told = json.loads(ended.output.stdout)
     except ValueError:
@@ -229,7 +229,7 @@ def generations(front: Front, /, hosts: Sequence[str], exclude: Sequence[str], d
     """List what machines and homes can go back to, newest first."""
     exits, found = list[Exit](), list[dict[str, Any]]()
     for kind, ids in _by_kind(front, hosts, exclude).items():
-        ended, told = _ask(front, [GENERATIONS[kind]], ids, data, ())
+        ended, told = ask_facts(front, [GENERATIONS[kind]], ids, data, ())
         rows = _told(ended, told, 1)
         if not rows:
             return ended.not_begun()

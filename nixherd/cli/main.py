@@ -36,13 +36,15 @@ class Lazy(Group):
     """Commands by their modules, each imported when it is called: imports take most of a command's time."""
 
     groups: ClassVar = {
+        **{name: name for name in ("drift", "fix", "metrics", "overview")},
         "ssh-config": "ssh_config",
-        **{name: name for name in ("init", "install", "lock", "new", "publish", "report", "retire")},
+        **{name: name for name in ("init", "install", "lock", "new", "publish", "report", "retire", "status")},
         **{name: name for name in ("secrets", "template", "token", "trust", "vm")},
         **dict.fromkeys(("check", "fmt", "hooks", "lint"), "check"),
         **dict.fromkeys(("copy", "deploy", "plan", "reboot"), "deploy"),
         **dict.fromkeys(("enroll", "provision", "post-provision"), "provision"),
         **dict.fromkeys(("build", "eval", "hosts", "repl"), "flake"),
+        **dict.fromkeys(("history", "why"), "history"),
         **dict.fromkeys(("exec", "ssh", "fact", "generations", "rollback", "gc"), "machines"),
     }
 

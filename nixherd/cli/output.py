@@ -47,11 +47,7 @@ def confirm(question: str, refusal: str, *, yes: bool, plan: Iterable[object] = 
         return
     if not can_ask():
         raise Usage(f"{refusal}: without a terminal to ask on, say --yes")
-    for line in plan:
-        if isinstance(line, Line):
-            line.put(err=True)
-        else:
-            say(line, err=True)
+    narrate(plan)
     if not click.confirm(question, err=True):
         raise Usage(f"{refusal}; nothing was changed")
 
@@ -155,10 +151,13 @@ def console(*, err: bool = False) -> "Console":
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
-def narrate(lines: Iterable[str]) -> None:
+def narrate(lines: Iterable[object]) -> None:
     """Say lines beside the results, on stderr."""
     for line in lines:
-        say(line, err=True)
+        if isinstance(line, Line):
+            line.put(err=True)
+        else:
+            say(line, err=True)
 
 
 Say = Callable[[str], None]

@@ -3,7 +3,8 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from nixherd.cli.parameters import json_option
 from nixherd.cli.provision import lines as provision_lines
 from nixherd.cli.run_pyinfra import REPORT
 from nixherd.cli.summary import lines
+from nixherd.deploy.history import HistoryLine
+from nixherd.deploy.history_index import found
 from nixherd.deploy.numbers import last_number, number_of, runs
 from nixherd.deploy.report import entries, is_under_way
 from nixherd.deploy.report import report as of_journal
@@ -34,18 +37,44 @@ def report(front: Front, number: int | None, limit: int) -> None:
     """Show what became of the run NUMBER; without it, list the last runs.
 
     Every run has a number, which its summary names: deploy, plan, reboot, provision, and pyinfra with our deploys. The
-    last fifty are kept.
+    last fifty are kept whole; of older ones there is what `nixherd history` has.
     """
     if number is None:
         show_rows([_row(run) for run in reversed(runs()[-limit:])], _LISTED, front.as_json, empty="no run so far")
         return
     run = next((run for run in runs() if number_of(run) == number), None)
     if run is None:
-        raise Usage(_unknown(number))
+        lines_kept = found(number=number)
+        if not lines_kept:
+            raise Usage(_unknown(number))
+        narrate([f"the journal of run {number} is gone; this is what the history has of it"])
+        document = _of_history(number, lines_kept)
+        front.show(document, _history_lines(document))
+        return
     document = document_of(run)
     if document["under_way"]:
         narrate([f"run {number} is under way: this is how far it is"])
     front.show(document, _lines(run, document))
+
+
+def _of_history(number: int, kept: Sequence[HistoryLine]) -> dict[str, Any]:
+    """A run as its lines in the history tell it, which stay when its journal goes."""
+    hosts = [each.to_json() for each in reversed(kept) if each.host is not None]
+    first = kept[0]
+    known = {"began": _local(first.began), "command": first.command, "fleet": first.fleet, "operator": first.operator}
+    return {"report": number, **known, "under_way": False, "summary": _counted(hosts), "hosts": hosts}
+
+
+def _history_lines(document: Mapping[str, Any]) -> Iterable[str | Line]:
+    yield f"{document['began']}  {document['command']}, by {document['operator']}"
+    for row in document["hosts"]:
+        yield Line(f"{row['host']}  ", row["outcome"], f": {row['why']}" if row["why"] else "")
+    yield document["summary"]
+
+
+def _local(moment: str | None) -> str | None:
+    """As runs are named by their time: in our own time zone."""
+    return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else None
 
 
 def _unknown(number: int) -> str:

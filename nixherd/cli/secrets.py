@@ -64,7 +64,8 @@ def secrets(ctx: click.Context, directory: str | None) -> None:
 
 def _load(front: Front, *, edit_generated: bool = False, everywhere: bool = False) -> Callable[[], Secrets]:
     """Make what loads the secrets, in any thread. FleetError where there are none; none is fine with `everywhere`."""
-    directory: str | None = None if everywhere else click.get_current_context().meta["secrets"]
+    meta = click.get_current_context().meta  # not there where another command does this too
+    directory: str | None = None if everywhere else meta.get("secrets", front.standing("secrets_directory"))
 
     def load() -> Secrets:
         found = Secrets.load(front.root, directory, edit_generated=edit_generated)
@@ -178,6 +179,11 @@ def apply(front: Front, /, **options: Any) -> int:
 
     Status 1 when some are not known to be that afterwards: what is plain text, or has a rule that cannot be judged.
     """
+    return rekey(front, **options)
+
+
+def rekey(front: Front, /, **options: Any) -> int:
+    """Encrypt every file anew that is not encrypted for whom its rule names; return the status."""
     left: tuple[str, ...] = ()
 
     def applied(change: Wanted) -> Wanted:
@@ -337,7 +343,7 @@ def _show(front: Front, change: Wanted, done: Done | None, offered: list[str]) -
     lines += [f"commit {done.commit}: {many(len(done.paths), 'file')}"] if done and done.commit else []
     notes = (*change.notes, *(done.notes if done else ()))
     front.show({**document, "notes": notes}, lines)
-    if not front.wants_json:
+    if front.is_part or not front.wants_json:
         narrate([*notes, *offered])
 
 

@@ -170,7 +170,9 @@ _DEPLOYMENT = (*(field.name for field in FIELDS[Place.HOST] if field.deploys), *
 # By name, what each has to be; whoever asks for one of the last kind judges it.
 HOST_DATA: Mapping[str, DataKind] = {
     **dict.fromkeys(_DEPLOYMENT, _ANY),
-    **dict.fromkeys(("allow_reboot", "commit", "edit_generated", "force", "give_up", "local", "protect"), _FLAG),
+    **dict.fromkeys(
+        ("allow_reboot", "ask_hypervisor", "commit", "edit_generated", "force", "give_up", "local", "protect"), _FLAG
+    ),
     "rotate_removed": _FLAG,
     "secrets_create": _FLAG,
     **dict.fromkeys(("boot_deadline", "task_deadline"), _SECONDS),

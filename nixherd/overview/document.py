@@ -18,7 +18,8 @@ VERSION = 1
 
 
 class State(StrEnum):
-    """How a host stands. `differs` comes first, then `unreachable`, then `unknown`."""
+    """How a host stands: `unreachable` where nothing of it could be seen now, `differs` where anything is known to
+    differ, else `unknown` where anything that is to be judged is."""
 
     SAME = "same"
     DIFFERS = "differs"
@@ -253,6 +254,8 @@ class Overview:
     revision: str | None
     hosts: tuple[HostView, ...]
     hypervisor: Hypervisor = field(default_factory=lambda: Hypervisor("none"))
+    differences: tuple[Difference, ...] = ()
+    """of the fleet, and of no host"""
     operator: str | None = None
     seconds: float | None = None
 
@@ -266,7 +269,7 @@ class Overview:
     def exit(self) -> Exit:
         """FAILED where anything differs, else REMOTE where anybody did not answer, else UNKNOWN where anything is."""
         states = {each.state for each in self.hosts}
-        if State.DIFFERS in states:
+        if self.differences or any(each.differences for each in self.hosts):
             return Exit.FAILED
         if State.UNREACHABLE in states or self.hypervisor.state in ("unreachable", "refused"):
             return Exit.REMOTE

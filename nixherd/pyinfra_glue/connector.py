@@ -135,7 +135,11 @@ class Unasked(NotSent):
 
 
 class Stranger(OSError):
-    """Something answers there with another host key."""
+    """Something answers at `address` with another host key: `shown`, as `TYPE BASE64`."""
+
+    def __init__(self, message: str, address: str, shown: str) -> None:
+        super().__init__(message)
+        self.address, self.shown = address, shown
 
 
 class Unwelcome(OSError):
@@ -159,6 +163,12 @@ class NotFound(OSError):
 def is_one(error: OSError, kind: type[OSError]) -> bool:
     """Whether this is one of a kind, or one of those that it is about."""
     return isinstance(error, kind) or (isinstance(error, NotFound) and any(isinstance(e, kind) for e in error.errors))
+
+
+def stranger_in(error: BaseException) -> Stranger | None:
+    """What answered with another host key, where that is what an error is about."""
+    errors = error.errors if isinstance(error, NotFound) else (error,)
+    return next((each for each in errors if isinstance(each, Stranger)), None)
 
 
 class PinnedConnector(SSHConnector):
@@ -266,7 +276,8 @@ def _in_words(error: Exception, client: PinnedClient, to: Destination, who: str,
     """Why a machine could not be connected to."""
     if isinstance(error, BadHostKeyException):
         key = f"{error.key.get_name()} {error.key.fingerprint}"
-        return Stranger(f"{who} shows another host key than the pinned one ({key}); nothing was sent to it")
+        message = f"{who} shows another host key than the pinned one ({key}); nothing was sent to it"
+        return Stranger(message, at, f"{error.key.get_name()} {error.key.get_base64()}")
     if isinstance(error, AuthenticationException):
         return Unwelcome(
             f"{to.user}@{at} accepts none of our keys; add one to its authorized_keys, or name another with --data "

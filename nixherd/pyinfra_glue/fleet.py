@@ -47,7 +47,7 @@ from nixherd.fleet.models import Access
 from nixherd.locate import reach
 from nixherd.locate.reach import Absent, Epoch, Look, Place
 from nixherd.pyinfra_glue import connector, proving
-from nixherd.pyinfra_glue.connector import ApiQuery, NotFound, Stranger, Unasked, Unwelcome, is_one
+from nixherd.pyinfra_glue.connector import ApiQuery, NotFound, Stranger, Unasked, Unwelcome, is_one, stranger_in
 from nixherd.pyinfra_glue.inventory import inventory_beside, named_by_connector
 from nixherd.pyinfra_glue.reaching import MachineConnector
 from nixherd.pyinfra_glue.ssh_client import DeadConnection, PinnedClient
@@ -100,6 +100,9 @@ class FleetConnector(MachineConnector):
         except FAILURES as failure:
             error = failure if isinstance(failure, OSError) else worded(failure, f"{self.fleet_host.id}: connecting")
             self._forget_known_hosts()
+            if stranger := stranger_in(failure):
+                note = self.context.run.journal.note
+                note("found", self.fleet_host.id, shown_key=stranger.shown, address=stranger.address)
             reason = self._why_never(error) or (error if must_answer else None)
             if reason:
                 self.context.run.failed(self.fleet_host.id, reason, outcome=Outcome.UNREACHABLE)

@@ -16,9 +16,10 @@ from nixherd.base.files import expanded, fleet_root
 from nixherd.base.run import Run
 from nixherd.base.terminal import keep_streams, require_text, say, say_error, worded
 from nixherd.deploy.commit_policy import DATA_KEYS, Gate, required_by_hosts
+from nixherd.deploy.history import new_directory
 from nixherd.deploy.hooks import Hooks
 from nixherd.deploy.options import Options
-from nixherd.deploy.report import Journal, new_directory
+from nixherd.deploy.report import Journal
 from nixherd.fleet.completing import completed
 from nixherd.fleet.groups import (
     HOST_DATA,
@@ -46,6 +47,7 @@ Entry = str | tuple[str, dict[str, Any]]
 # Operations and facts that ask the hypervisor alone, or nobody.
 _OF_THE_API = ("operations.gate.", "operations.proxmox.", "facts.proxmox.")
 # Those that have nothing to do where the installed system does not answer.
+_LOOK = "operations.machines.look"
 _OF_MACHINES = (
     "operations.home_manager.",
     "operations.machines.",
@@ -69,7 +71,8 @@ def inventory_beside(file: str, only: str = "*") -> dict[str, list[Entry]]:
     `exec`, `fact` and deployments, so that a machine which is not there is a failure, unless this run makes it first,
     and `api_only`: true where the hypervisor alone is asked, so that no machine needs to answer. `may_install`: true
     where a machine is installed or enrolled, so that the hypervisor says where its guests are, and vouches for them.
-    `steps`: what the deploy files that run declare (`nixherd.pyinfra_glue.deploy_file`).
+    `only_looks`: true where machines are only looked at. `steps`: what the deploy files that run declare
+    (`nixherd.pyinfra_glue.deploy_file`).
 
     `only` selects hosts beside what --limit does: a group, or a pattern.
 
@@ -119,7 +122,7 @@ def inventory_beside(file: str, only: str = "*") -> dict[str, list[Entry]]:
             fleet = completed(fleet, selected, evaluator, whole=waits)
         _check_deployments(here, options, fleet, selected)
         shared = Context.of(
-            *(evaluator, Hypervisor(fleet, token_file, definitions), flake),
+            *(evaluator, Hypervisor(fleet, token_file, definitions, may_ask=_may_ask(options)), flake),
             must_be_signed=gate is not None,
             roll_call=RollCall(selected, evaluator.ahead) if waits else None,
         )
@@ -235,6 +238,7 @@ def _asked(words: Sequence[str], files: Sequence[DeployFile]) -> dict[str, Any]:
     return {
         "must_answer": (asks_machines and not by_api) or bool(begins and begins.rollout),
         "api_only": by_api or (bool(files) and not any(each.asks_machines for each in files)),
+        "only_looks": first.removeprefix("nixherd.") == _LOOK,
         "may_install": any(each.by_hypervisor for each in files),
         "makes_machines": any(each.makes_machines for each in files),
         "steps": [each.step for each in files],
@@ -311,6 +315,11 @@ def data_said(options: dict[str, Any], name: str) -> str | None:
     """What --data NAME=VALUE said, None where nobody said it; group data is loaded only after the inventory."""
     pairs = [argument.partition("=") for argument in options.get("data") or ()]
     return next((value for key, _, value in pairs if key == name), None)
+
+
+def _may_ask(options: dict[str, Any]) -> bool:
+    """Whether the hypervisor may be asked anything in this run."""
+    return parsed_data(options).get("ask_hypervisor") is not False
 
 
 def token_file_of(here: Path, options: dict[str, Any]) -> str:

@@ -32,12 +32,14 @@ class Change:
 
     `by_api`: all of it is made by the hypervisor, which counts what it accepted; of a failed change elsewhere something
     may have been made. `changes`: whether anything is different afterwards; False for what only waits or verifies.
+    `claims`: no other run may work on the host meanwhile.
     """
 
     summary: str
     make: Callable[[], object]
     by_api: bool = False
     changes: bool = True
+    claims: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def _make(state: State, host: Host, change: Change) -> bool:
     run, hypervisor = context.run, context.hypervisor
     before = hypervisor.accepted_changes
     try:
-        run.claim(host_id)
+        if change.claims:
+            run.claim(host_id)
         change.make()
     except FAILURES as error:
         failure = worded(error, f"{host_id}: {change.summary}")

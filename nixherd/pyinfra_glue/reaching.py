@@ -32,6 +32,7 @@ from nixherd.locate import neighbours, reach
 from nixherd.locate.installed import Search
 from nixherd.locate.neighbours import Neighbour
 from nixherd.locate.reach import Epoch, Hints, Look, NotInstalled, Place
+from nixherd.overview.last_seen import SeenBefore
 from nixherd.pyinfra_glue import proving
 from nixherd.pyinfra_glue.connector import NotFound, PinnedConnector, Stranger, Unwelcome, destination_of
 from nixherd.pyinfra_glue.proving import output_of
@@ -196,8 +197,11 @@ class MachineConnector(PinnedConnector):
         if search and search.reasons:
             how.progress("; ".join(search.reasons))
         if errors:
-            known = (kind for kind in (Stranger, Unwelcome) if any(isinstance(error, kind) for error in errors))
-            raise next(known, OSError)("; ".join(dict.fromkeys(map(str, errors))))
+            message = "; ".join(dict.fromkeys(map(str, errors)))
+            stranger = next((each for each in errors if isinstance(each, Stranger)), None)
+            if stranger:
+                raise Stranger(message, stranger.address, stranger.shown)
+            raise (Unwelcome if any(isinstance(each, Unwelcome) for each in errors) else OSError)(message)
         return None
 
     def _search(self, hints: Hints, how: Look) -> Search | None:
@@ -209,8 +213,15 @@ class MachineConnector(PinnedConnector):
             run=context.run,
             tell=self.host.log,
             ask=None if self.is_asked else self.told_by,
-            before=self._answered_at,
+            before=self._answered_at or self._seen_at,
         )
+
+    @property
+    def _seen_at(self) -> str | None:
+        """Where it answered when it was looked at last: for a run that looks again, and asks as little as it can."""
+        if self.context.hypervisor.may_ask and not self.host.data.get("only_looks"):
+            return None
+        return SeenBefore(self.context.run.state_directory).address_of(self.fleet_host.id)
 
     def _be_here(self) -> Place:
         """Refused when we run on another machine than the one that is meant."""

@@ -31,6 +31,8 @@ from nixherd.trust.secrets.store import Secrets, Store
 
 OVERVIEW_BEGIN = f"<!-- nixherd: what follows is generated from hosts.nix and {DEFINITIONS} -->"
 OVERVIEW_END = "<!-- nixherd: end -->"
+SEEN = ("<!-- nixherd: what follows is what `nixherd overview` saw -->", "<!-- nixherd: end of what was seen -->")
+"""The markers of the part that speaks of machines as they were seen (`nixherd.overview.machines_md`)."""
 _TITLE = "# Machines\n\n"
 _TEMPLATE = "templates/machines.md.j2"
 Say = Callable[[str], None]
@@ -225,21 +227,33 @@ def render_overview(fleet: Fleet, template: str | None = None) -> str:
         raise FleetError(f"{path}: is not UTF-8 text ({error.reason})") from None
 
 
-def overview_of(old: bytes | None, overview: str, name: str) -> bytes:
+def overview_of(
+    old: bytes | None, overview: str, name: str, markers: tuple[str, str] = (OVERVIEW_BEGIN, OVERVIEW_END)
+) -> bytes:
     """The document with this overview between its markers, which are appended where there are none.
 
     FleetError, naming the document, when only one of them is there.
     """
+    first, last = markers
     text = (old or _TITLE.encode()).decode(errors="surrogateescape")
     newline = "\r\n" if "\r\n" in text else "\n"
-    block = f"{OVERVIEW_BEGIN}\n\n{overview}\n{OVERVIEW_END}".replace("\n", newline)
-    if text.count(OVERVIEW_BEGIN) == 0 == text.count(OVERVIEW_END):
+    block = f"{first}\n\n{overview}\n{last}".replace("\n", newline)
+    if text.count(first) == 0 == text.count(last):
         gap = "" if text.endswith(newline * 2) or not text else newline * (1 if text.endswith(newline) else 2)
         return f"{text}{gap}{block}{newline}".encode(errors="surrogateescape")
-    start, end = text.find(OVERVIEW_BEGIN), text.find(OVERVIEW_END)
-    if text.count(OVERVIEW_BEGIN) != 1 or text.count(OVERVIEW_END) != 1 or end < start:
+    start, end = text.find(first), text.find(last)
+    if text.count(first) != 1 or text.count(last) != 1 or end < start:
         raise FleetError(f"{name}: its two markers are not there once each, in their order; mend or remove them")
-    return f"{text[:start]}{block}{text[end + len(OVERVIEW_END) :]}".encode(errors="surrogateescape")
+    return f"{text[:start]}{block}{text[end + len(last) :]}".encode(errors="surrogateescape")
+
+
+def unseen(document: bytes, host_id: str) -> bytes:
+    """The document without the row of a host that goes, in what was seen of machines."""
+    above, begin, part = document.partition(SEEN[0].encode())
+    part, end, below = part.partition(SEEN[1].encode())
+    row = f"| {host_id} |".encode()
+    kept = [line for line in part.splitlines(keepends=True) if not line.replace(b"\\", b"").startswith(row)]
+    return b"".join((above, begin, *kept, end, below)) if end else document
 
 
 def _overview_values(fleet: Fleet) -> dict[str, Any]:

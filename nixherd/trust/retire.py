@@ -15,7 +15,7 @@ from nixherd.base.names import many
 from nixherd.fleet import tree
 from nixherd.fleet.git import Repository
 from nixherd.fleet.models import DEFINITIONS, HOSTS, Fleet, Host, Vm
-from nixherd.trust.enrol import Wanted, overview_of, render_overview
+from nixherd.trust.enrol import Wanted, overview_of, render_overview, unseen
 from nixherd.trust.former import its_alone, known_keys
 from nixherd.trust.leaving import (
     Declarations,
@@ -81,8 +81,8 @@ def plan(
     change = replace(change, fleet=replace(fleet, hosts=hosts, vms=vms))
     change, stays = _without_files(change, fleet, host, texts, repository)
     if change.current(docs) is not None:
-        overview = render_overview(change.fleet, template)
-        change = change.edited(docs, overview_of(change.current(docs), overview, docs), f"{docs}: the overview")
+        content = overview_of(change.current(docs), render_overview(change.fleet, template), docs)
+        change = change.edited(docs, unseen(content, host_id), f"{docs}: the overview")
     after = _after(texts, change)
     require_unused(rules, after)
     after |= _beside(beside, repository.top if repository else change.root)

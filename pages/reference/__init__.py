@@ -3,9 +3,11 @@
 `make reference` writes them; `tests/pages/test_reference.py` fails for one that is not as the code would make it.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
+from nixherd.overview.schema import schema
 from pages.reference import commands, data, functions
 
 DIRECTORY = PurePosixPath("docs/reference")
@@ -17,5 +19,6 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "deploys.md": functions.deploys_page,
     "data.md": data.page,
     "environment.md": data.environment_page,
+    "status.schema.json": lambda: json.dumps(schema(), indent=2) + "\n",
 }
 """by file below `DIRECTORY`: its text"""

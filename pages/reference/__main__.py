@@ -5,7 +5,7 @@ from pages.reference import DIRECTORY, PAGES
 
 directory = ROOT / DIRECTORY
 directory.mkdir(exist_ok=True)
-for path in directory.glob("*.md"):
+for path in [*directory.glob("*.md"), *directory.glob("*.json")]:
     if path.name not in PAGES:
         path.unlink()
         print(f"{path.relative_to(ROOT)}: removed")

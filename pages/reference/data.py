@@ -26,6 +26,7 @@ OF_HOSTS: Mapping[str, str] = {
     "hardware_configuration": "true, or a path in the flake: write the output of nixos-generate-config there first",
     "hardware_report": "the same with the report of nixos-facter",
     "host_key": "the present host key of a machine without a hypervisor",
+    "ask_hypervisor": "false: no request is sent to the hypervisor, also where a machine is not found without it",
     "install_user": "who logs in there for the installation",
     "journal": "the directory in which a rollout notes its events",
     "kexec": "the installer, a file or a URL",

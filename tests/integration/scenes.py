@@ -70,6 +70,20 @@ def _everyday(_: Lab) -> Scene:
     )
 
 
+def _status(_: Lab) -> Scene:
+    return Scene(before=AS_COMMITTED, statuses={"nixherd status dev dev2": OTHERS})  # they have no backups
+
+
+def _monitoring(_: Lab) -> Scene:
+    return Scene(
+        before=AS_COMMITTED,
+        values={"/var/lib/prometheus/node-exporter/": "~/"},
+        statuses={
+            f"nixherd {words}": OTHERS for words in ("status --json > ~/status.json", "drift --from ~/status.json")
+        },
+    )
+
+
 def _deploying(lab: Lab) -> Scene:
     everyone = ("nixherd plan", "nixherd plan --dry-copy", "nixherd reboot")
     return Scene(
@@ -309,6 +323,9 @@ SCENES: dict[str, Callable[[Lab], Scene]] = {
     "fleet/README.md": _fleet_readme,
     "docs/everyday.md": _everyday,
     "docs/deploying.md": _deploying,
+    "docs/status.md": _status,
+    "docs/history.md": _plain,
+    "docs/monitoring.md": _monitoring,
     "docs/provisioning.md": _provisioning,
     "docs/secrets.md": _secrets,
     "docs/any-fleet.md": _any_fleet,

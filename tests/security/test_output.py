@@ -134,7 +134,12 @@ ARGUMENTS = {
     "upid": "UPID:prom:0002A2CB:00052A4E:6B03F0ED:qmclone:9002:nixherd@pve!lab:",
 }  # fmt: skip
 # Who waits for a machine does not do so for long.
-OPTIONS: dict[tuple[str, ...], list[str]] = {("install",): ["--data", "boot_deadline=1"], ("init",): ["--dry-run"]}
+OPTIONS: dict[tuple[str, ...], list[str]] = {
+    ("fix",): ["--only", "apply", "--yes"],
+    ("install",): ["--data", "boot_deadline=1"],
+    ("init",): ["--dry-run"],
+    ("overview",): ["--from", "/nonexistent"],  # as it asks all of them
+}
 
 
 def words_of(path: tuple[str, ...], hostile: str | None) -> list[str]:

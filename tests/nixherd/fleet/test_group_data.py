@@ -18,6 +18,7 @@ _GIVEN = {
     "may_install",
     "must_answer",
     "node",
+    "only_looks",
     "context",
     "steps",
     "without_order",

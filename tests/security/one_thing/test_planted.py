@@ -211,12 +211,62 @@ def rebuild(place: Place) -> Ended:
     return place.nixherd("deploy", "--json", "--max-fail", "4", "--data", "engine=nixos-rebuild")
 
 
+def status(place: Place) -> Ended:
+    """What is not known of a guest is said of that one, and its machine is shown."""
+    (place.directory / "vms").mkdir(exist_ok=True)
+    (place.directory / "vms" / "definitions.nix").write_text("""{
+      proxmox = { host = "127.0.0.9"; node = "prom"; };
+      managed.a = { vmid = 100; cores = 1; memory = 1024; disk = "8G"; storage = "local"; nixosConfig = "a"; }; }""")
+    ended = place.nixherd("status", "--no-eval", "--json")
+    shown = {row["host"]: row for row in json.loads(ended.out)["hosts"]}
+    assert "this is a mistake in nixherd" in shown["a"]["unknown"]["guest"]
+    assert "guest" not in shown["b"]["unknown"]
+    return ended
+
+
+def fix(place: Place) -> Ended:
+    """What hinders one mend is said of it, and the fleet is looked at again."""
+    rules, secret = place.directory / ".sops.yaml", place.directory / "some.yaml"
+    names = ("anybody", "somebody")
+    rules.write_text(f"creation_rules:\n  - age: {key(names[0]).recipient}\n")
+    if not secret.exists():
+        planted, place.planted = place.planted, {}
+        editor = place.directory.parent / "an-editor"
+        editor.write_text("#!/bin/sh\necho 'token: hunter2' > \"$1\"\n")
+        editor.chmod(0o755)
+        ended = place.nixherd("secrets", "edit", "some.yaml", "--no-commit", EDITOR=str(editor))
+        assert ended.status == 0, ended.err
+        place.planted = planted
+    rules.write_text(f"creation_rules:\n  - age: {','.join(key(name).recipient for name in names)}\n")
+    ended = place.nixherd("fix", "b", "--only", "re-key", "--yes", "--json")
+    document = json.loads(ended.out)
+    assert {row["outcome"] for row in document["mends"]} == {"failed"}
+    return ended
+
+
 HOST_RUN = "(locals().get('host_run') or self.host_run).id"
+
+
+def evaluated_status(place: Place) -> Ended:
+    """What could not be evaluated, or read, is unknown of these hosts, with the fault as its reason."""
+    ended = place.nixherd("status", "--json", "--no-vm")
+    sections = {row["host"]: row["unknown"] for row in json.loads(ended.out)["hosts"]}
+    told = {
+        (host, section)
+        for host, unknown in sections.items()
+        for section, why in unknown.items()
+        if "this is a mistake in nixherd" in why
+    }
+    assert told in ({(host, "system") for host in BAD}, {(host, "recipients") for host in sections}), sections
+    return ended
+
+
 SCENARIOS = {
     "facts/base.py:_guarded.guarded:1": Scenario(
         lambda place: fact(place, "facts.nixos.Running"), "dict(line.split('=', 1) for line in output)['hostname']"
     ),
     "nixherd/fleet/changeset.py:Changeset._finish:1": Scenario(change_files),
+    "nixherd/cli/fix.py:_attempt:1": Scenario(fix),
     "nixherd/cli/flake.py:_built:1": Scenario(build, "host_id", "failed"),
     "nixherd/cli/flake.py:_built:2": Scenario(build, "host_id", "failed"),
     "nixherd/cli/main.py:run:1": Scenario(lambda place: place.nixherd("check", "--only", "merge")),
@@ -229,6 +279,9 @@ SCENARIOS = {
     "nixherd/cli/run_pyinfra.py:run_pyinfra.child:1": Scenario(reboot),
     "nixherd/cli/retire.py:_publish:1": Scenario(retire),
     "nixherd/cli/retire.py:_require_nothing_left:1": Scenario(retire_again),
+    "nixherd/cli/gathering.py:_evaluated:1": Scenario(evaluated_status, "id", harmless=True, status=1),
+    "nixherd/cli/gathering.py:_secrets:1": Scenario(evaluated_status, harmless=True, status=1),
+    "nixherd/overview/guests.py:_tried:1": Scenario(status, harmless=True, status=1),
     "nixherd/pyinfra_glue/fleet.py:FleetConnector.connect:1": Scenario(deploy, "self.fleet_host.id", "unreachable"),
     "nixherd/pyinfra_glue/reaching.py:MachineConnector._report:1": Scenario(
         deploy, "self.fleet_host.id", harmless=True, status=0
