@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from nixherd.base.names import human
-from nixherd.base.terminal import is_terminal, put, say_text, visible_values
+from nixherd.base.terminal import is_terminal, say, say_text, visible_values
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.gathering import gather, gather_afresh
 from nixherd.cli.output import duration, progress, show_json, show_rows, wants_json
@@ -229,7 +229,7 @@ def _show(front: Front, overview: Overview, columns: tuple[str, ...] | None, sor
     overview = replace(overview, hosts=sorted_hosts)
     show_rows(rows_of(overview, columns or DEFAULT, now), columns or DEFAULT, front.as_json, "no host is left to show")
     for line in lines(overview, now):
-        put(line)
+        say(line)
 
 
 def _sorting(value: Any) -> tuple[int, float, str]:
