@@ -3,7 +3,7 @@
 import configparser
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
@@ -24,6 +24,7 @@ _CANONICAL = re.compile(
     rf"(?:\A|\n)sops:\n {{4}}age:\n(?P<entries>(?:{_ENTRY})+) {{4}}lastmodified: [^\n]*\n {{4}}mac: [^\n]*\n"
     r"(?: {4}(?:unencrypted_suffix|version): [^\n]*\n)+\Z"
 )
+_ONE = re.compile(_ENTRY)
 _LABEL = re.compile(r"- recipient: (\S+)")
 _STEP = re.compile(r"__(map|list)_")
 _BEFORE_SECTIONS = "\0"  # an INI file may begin without a section
@@ -67,7 +68,7 @@ class Encrypted:
 
     def groups_are(self, groups: Sequence[Group]) -> bool:
         """Whether it has these key groups, in this order."""
-        return [*map(set, self.groups)] == [*map(set, groups)]
+        return self.groups == tuple(groups) or [*map(set, self.groups)] == [*map(set, groups)]
 
     @property
     def recipients(self) -> tuple[Recipient, ...]:
@@ -94,6 +95,20 @@ def read_file(path: str | PurePosixPath, content: bytes) -> Encrypted | None:
     return found
 
 
+def with_first(content: bytes, keys: Collection[Recipient]) -> bytes:
+    """Return the file with the entries of these keys before the others: sops tries all in the order of the file.
+
+    Unchanged where they are first already, and where the file is not a YAML file for age keys alone as sops writes it.
+    """
+    text, values = content.decode(), {key.value for key in keys}
+    found = _canonical_in(text)
+    entries = _ONE.findall(found["entries"]) if found else []
+    ordered = sorted(entries, key=lambda entry: entry.split(maxsplit=3)[2] not in values)
+    if found is None or ordered == entries:
+        return content
+    return f"{text[: found.start('entries')]}{''.join(ordered)}{text[found.end('entries') :]}".encode()
+
+
 def was_encrypted(path: str | PurePosixPath, content: bytes) -> bool:
     """Whether sops has encrypted values in it; what it writes at the end may be missing."""
     return Format.of(path) is not Format.BINARY and _VALUE.search(content) is not None
@@ -104,10 +119,14 @@ def _yaml(text: str) -> Mapping[str, Any] | Encrypted | None:
 
 
 def _canonical(text: str) -> Encrypted | None:
-    found = _CANONICAL.search(text, max(text.rfind("\nsops:\n"), 0))
+    found = _canonical_in(text)
     if found is None:
         return None
     return Encrypted((tuple(map(age, _LABEL.findall(found["entries"]))),), encrypts_nothing=_encrypts_nothing(text))
+
+
+def _canonical_in(text: str) -> re.Match[str] | None:
+    return _CANONICAL.search(text, max(text.rfind("\nsops:\n"), 0))
 
 
 def _json(text: str) -> Mapping[str, Any] | None:

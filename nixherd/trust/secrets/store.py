@@ -14,12 +14,14 @@ from functools import cached_property
 from pathlib import Path
 
 from nixherd.base.errors import FleetError
-from nixherd.base.files import sync
+from nixherd.fleet.git import Repository
 from nixherd.fleet.models import Fleet
 from nixherd.fleet.tree import Tree, opened
-from nixherd.trust.secrets.files import Encrypted, read_file
+from nixherd.trust.secrets.files import Encrypted, read_file, with_first
 from nixherd.trust.secrets.generated import LINK, configuration, made_by, says_so
+from nixherd.trust.secrets.identities import Opens
 from nixherd.trust.secrets.keeping import prove_kept, require_kept
+from nixherd.trust.secrets.keys import Recipient
 from nixherd.trust.secrets.people import People, recipients_of_hosts
 from nixherd.trust.secrets.placeholders import NewFile
 from nixherd.trust.secrets.places import MISNAMED, Layout, chosen_place, from_fleet, from_top, ignored, nearest, path_of
@@ -144,10 +146,12 @@ class Store:
         config = self.staged_config(staged)
         before = self.encrypted
         doubtful = set() if give_up else require_kept(operator.who, before, rekeys)
-        sops = operator.sops({key for rekey in rekeys for key in (*before[rekey.path].recipients, *rekey.recipients)})
+        present = {key for rekey in rekeys for group in before[rekey.path].groups for key in group}
+        sops = operator.sops({*present, *(key for rekey in rekeys for group in rekey.groups for key in group)})
+        openers = {key for key in present if operator.who.has(key) is Opens.YES}
 
         def one(share: Sequence[Rekey]) -> None:
-            self._copy(staged, share)
+            self._copy(staged, share, openers)
             paths = [rekey.path for rekey in share]
             sops.update_keys(staged, config, paths)
             if thresholds := dict(self._thresholds(staged, share)):
@@ -169,27 +173,29 @@ class Store:
             if back is not None and back.threshold != rekey.threshold:
                 yield rekey.path, rekey.threshold
 
-    def _copy(self, staged: Path, rekeys: Sequence[Rekey]) -> None:
+    def _copy(self, staged: Path, rekeys: Sequence[Rekey], openers: Collection[Recipient]) -> None:
+        """Copy files, with the keys that the operator has first: sops, which orders them anew, tries no others then."""
+        copies = {rekey.path: _inside(staged, rekey.path) for rekey in rekeys}
+        for place in {copy.parent for copy in copies.values()}:
+            place.mkdir(parents=True, exist_ok=True)
         for rekey in rekeys:
-            copy = _inside(staged, rekey.path)
-            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy = copies[rekey.path]
             mode = (self.root / rekey.path).stat().st_mode & 0o7777
             handle = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "wb") as file:
-                file.write(self.contents[self.below(rekey.path)])
+                file.write(with_first(self.contents[self.below(rekey.path)], openers))
                 os.fchmod(handle, mode)
 
     def _read_back(self, staged: Path, files: Iterable[Rekey | NewFile]) -> None:
         for file in files:
             copy = _inside(staged, file.path)
-            sync(copy)  # here, where another process of sops is at work meanwhile
             if not file.is_done(read_file(file.path, copy.read_bytes())):
                 what = f"sops encrypted it for others than {self.config} names"
                 raise FleetError(f"{file.path}: {what}; nothing was changed, see which rule matches it")
 
 
 def _inside(staged: Path, path: str) -> Path:
-    return Path(os.path.normpath(staged / path))
+    return Path(os.path.normpath(f"{staged}/{path}"))
 
 
 @dataclass(frozen=True)
@@ -209,11 +215,22 @@ class Secrets:
     nix: tuple[str, ...] = field(default=(), repr=False)
     broken: frozenset[str] = frozenset()
     edit_generated: bool = False
+    repository: Repository | None = field(default=None, repr=False)
 
     @classmethod
-    def load(cls, root: Path, directory: str | None = None, *, edit_generated: bool = False) -> "Secrets":
-        """Every store, or the one in this directory of the fleet's. FleetError for a configuration that is useless."""
-        layout = Layout.of(root)
+    def load(
+        cls,
+        root: Path,
+        directory: str | None = None,
+        *,
+        edit_generated: bool = False,
+        repository: Repository | None = None,
+    ) -> "Secrets":
+        """Every store, or the one in this directory of the fleet's. FleetError for a configuration that is useless.
+
+        The repository is looked for, unless it is known.
+        """
+        layout = Layout.of(root, repository)
         chosen = layout.directories
         if directory is not None:
             chosen = (chosen_place(root, layout.prefix, directory),)
@@ -235,7 +252,15 @@ class Secrets:
         submodules = tuple(from_fleet(path, layout.prefix) for path in layout.submodules)
         nix = tuple(from_fleet(path, layout.prefix) for path in layout.files if path.endswith(".nix"))
         return cls(
-            root, tuple(stores), layout.prefix, submodules, tuple(findings), nix, frozenset(broken), edit_generated
+            root,
+            tuple(stores),
+            layout.prefix,
+            submodules,
+            tuple(findings),
+            nix,
+            frozenset(broken),
+            edit_generated,
+            layout.repository,
         )
 
     def __bool__(self) -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.trust.secrets.files import Encrypted, Format, read_file
+from nixherd.trust.secrets.files import Encrypted, Format, read_file, with_first
 from nixherd.trust.secrets.keys import Kind, Recipient
 from tests.nixherd.trust.secrets.keys import key
 from tests.nixherd.trust.secrets.repositories import SECRETS, repository, sops
@@ -85,6 +85,32 @@ def test_keys_of_other_kinds_are_read_as_well() -> None:
     text = f"sops:\n  mac: x\n  pgp:\n  - fp: ABC\n  kms:\n  - arn: y\n  age:\n  - recipient: {ADMIN.recipient}\n"
     group = (Recipient(Kind.KMS, "y"), Recipient(Kind.PGP, "ABC"), PAIR[0])
     assert read_file("a.yaml", text.encode()) == Encrypted((group,), encrypts_nothing=True)
+
+
+@pytest.mark.nix
+def test_keys_come_first_that_sops_is_to_try_first(tmp_path: Path) -> None:
+    path, others = tmp_path / "a.yaml", [key(name).recipient for name in ("doc1", "igp", "other")]
+    path.write_text("a: bücher\nb: |\n  sops:\n      age:\n")
+    sops(tmp_path, "encrypt", "--in-place", "--age", ",".join([*others, ADMIN.recipient]), path.name)
+    content = path.read_bytes()
+    ordered = with_first(content, {ADMIN.age, key("nobody").age})
+    found = read_file("a.yaml", ordered)
+    assert found is not None
+    assert [each.value for each in found.recipients] == [ADMIN.recipient, *others]
+    assert sorted(ordered.splitlines()) == sorted(content.splitlines())
+    assert with_first(ordered, {ADMIN.age}) is ordered
+    assert with_first(content, {key("nobody").age}) is content
+    path.write_bytes(ordered)
+    assert sops(tmp_path, "decrypt", path.name).stdout == "a: bücher\nb: |\n    sops:\n        age:\n"
+
+
+@pytest.mark.nix
+def test_what_sops_does_not_write_so_keeps_its_order(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": "b"}')
+    sops(tmp_path, "encrypt", "--in-place", "--age", f"{DOC1.recipient},{ADMIN.recipient}", "a.json")
+    content = (tmp_path / "a.json").read_bytes()
+    assert with_first(content, {ADMIN.age}) is content
+    assert with_first(b"a: b\n", {ADMIN.age}) == b"a: b\n"
 
 
 @pytest.mark.nix
