@@ -21,6 +21,7 @@ from nixherd.base.files import state_home
 # separators of lines and paragraphs.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _KEPT = frozenset("\n\t")
+_WITHOUT_KEPT = str.maketrans("", "", "\n\t")
 # Private keys, as age and SSH write them: whoever put one where a public one belongs does not find it in a log as well.
 _PRIVATE = re.compile(
     r"(AGE-SECRET-KEY-)(?:PQ-)?1[A-Z0-9]{6,}|(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?:-----END [A-Z ]*-----|\Z)",
@@ -46,7 +47,7 @@ def visible(text: object) -> str:
     words = str(text)
     if _MAY_BE_PRIVATE.search(words):
         words = _PRIVATE.sub(lambda found: f"{found[1] or found[2]}…", words)
-    if words.isascii() and words.isprintable():
+    if words.isascii() and words.translate(_WITHOUT_KEPT).isprintable():
         return words
     return "".join(character if _is_text(character) else _escaped(character) for character in words)
 

@@ -31,6 +31,7 @@ from nixherd.cli.secrets_edit import edit as edit_file
 from nixherd.cli.secrets_init import people_of
 from nixherd.cli.secrets_rows import files_of, for_people, hosts_of, others_of
 from nixherd.fleet.changeset import Done, changing, interrupted
+from nixherd.fleet.git import Repository
 from nixherd.trust.enrol import Wanted, publish
 from nixherd.trust.findings import findings_of
 from nixherd.trust.joining import Admission
@@ -40,7 +41,7 @@ from nixherd.trust.secrets.identities import Operator
 from nixherd.trust.secrets.keeping import refusal, require_possible
 from nixherd.trust.secrets.places import Layout, chosen_place, from_fleet
 from nixherd.trust.secrets.rules import CONFIG
-from nixherd.trust.secrets.sops import operator
+from nixherd.trust.secrets.sops import AsOperator
 from nixherd.trust.secrets.store import Secrets
 from nixherd.trust.starting import Start, started, unknown, unreadable
 
@@ -62,13 +63,16 @@ def secrets(ctx: click.Context, directory: str | None) -> None:
     ctx.ensure_object(Front).guarded = False
 
 
-def _load(front: Front, *, edit_generated: bool = False, everywhere: bool = False) -> Callable[[], Secrets]:
-    """Make what loads the secrets, in any thread. FleetError where there are none; none is fine with `everywhere`."""
+def _load(front: Front, *, edit_generated: bool = False, everywhere: bool = False) -> Callable[..., Secrets]:
+    """Make what loads the secrets, in any thread, of a repository if that is known.
+
+    It raises FleetError where there are none; none is fine with `everywhere`.
+    """
     meta = click.get_current_context().meta  # not there where another command does this too
     directory: str | None = None if everywhere else meta.get("secrets", front.standing("secrets_directory"))
 
-    def load() -> Secrets:
-        found = Secrets.load(front.root, directory, edit_generated=edit_generated)
+    def load(repository: Repository | None = None) -> Secrets:
+        found = Secrets.load(front.root, directory, edit_generated=edit_generated, repository=repository)
         if not found and not everywhere:
             misnamed = "".join(f"; {each}" for each in found.findings)
             raise FleetError(f"{front.root}: no {CONFIG} is there, {_MAKE}{misnamed}")
@@ -321,11 +325,15 @@ def _carry_out(
         return
     with changing(front.root) as changeset, progress("secrets") as tell:
         front.wrote = changeset.resume(tell) is not None  # before anything is read: what an interrupted run began
-        with ThreadPoolExecutor(1) as pool:
-            secrets = pool.submit(load)  # while Nix evaluates
+        with ThreadPoolExecutor(2) as pool:
+            secrets = pool.submit(load, changeset.repository)  # while Nix evaluates
+            whoever = pool.submit(Operator.of, identity)  # what is wrong with it counts where it is needed
             result = change(Wanted(front.fleet, secrets.result()))
         text = message or "\n".join([subject, "", *(f"- {step}" for step in result.steps)]).strip()
-        sops = partial(operator, front.run, identity)
+
+        def sops() -> AsOperator:
+            return AsOperator(front.run, whoever.result())
+
         done = publish(changeset, result, text, sops=sops, say=tell, **how)
         front.wrote = front.wrote or bool(done.paths)
     _show(front, result, done, offered())

@@ -13,6 +13,7 @@ put at its path later, a new clone for instance, has none.
 import hashlib
 import json
 import os
+import posixpath
 import shutil
 import stat
 import time
@@ -21,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nixherd.base.errors import FAILURES, FleetError, Unforeseen
 from nixherd.base.files import TEMPORARY, lock, state_home, sync, write_whole
@@ -37,6 +38,7 @@ _JOURNAL = "journal.json"
 _LOCK = "lock"
 _MODE = 0o7777
 Say = Callable[[str], None]
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +134,11 @@ class Changeset:
         ]
         if not swaps:
             return Done(())
-        self._require_possible(swaps)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(sync, [_inside(self.staged, swap.path) for swap in swaps if swap.new]))
+        with ThreadPoolExecutor(1) as pool:
+            durable = pool.submit(_with_each, sync, [_inside(self.staged, swap.path) for swap in swaps if swap.new])
+            self._require_possible(swaps)
+            self._keep_old(swaps)
+            durable.result()
         document = {
             "tree": str(self.root),
             "message": message,
@@ -143,7 +147,6 @@ class Changeset:
             "files": [[swap.path, swap.old, swap.new] for swap in swaps],
             "directories": self.tree.missing_directories(swap.path for swap in swaps),
         }
-        self._keep_old(swaps)
         write_whole(self._journal, json.dumps(document))
         return self._finish(document, say, resumed=False)
 
@@ -172,7 +175,7 @@ class Changeset:
         for swap in swaps:
             if self._sum_of(swap.path) != swap.old:
                 raise FleetError(f"{self.root / swap.path}: was changed meanwhile; nothing was done, run it again")
-        for path in {Path(swap.path).parent: swap.path for swap in swaps}.values():
+        for path in {posixpath.dirname(swap.path): swap.path for swap in swaps}.values():
             self.tree.require_writable(path)
 
     def _sum_of(self, path: str) -> str | None:
@@ -180,18 +183,19 @@ class Changeset:
 
     def _keep_old(self, swaps: Sequence[Swap]) -> None:
         shutil.rmtree(self.place / "old", ignore_errors=True)
-        for swap in swaps:
-            content, status = self.tree.read(swap.path), self.tree.stat(swap.path)
-            if content is not None and status is not None:
-                kept = _inside(self._old, swap.path)
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                if not self.tree.link(swap.path, kept):
+        places = {swap.path: _inside(self._old, swap.path) for swap in swaps if swap.old is not None}
+        for place in {kept.parent for kept in places.values()}:
+            place.mkdir(parents=True, exist_ok=True)
+        for path, kept in places.items():
+            if not self.tree.link(path, kept):
+                content, status = self.tree.read(path), self.tree.stat(path)
+                if content is not None and status is not None:
                     kept.write_bytes(content)
                     kept.chmod(status.st_mode & _MODE)
 
     def _finish(self, document: Mapping[str, Any], say: Say, *, resumed: bool) -> Done:
         swaps = [Swap(*each) for each in document["files"]]
-        left = [swap for swap in swaps if not self._is_new(swap)]
+        left = [swap for swap in swaps if not (resumed and self._is_new(swap))]  # else all were seen to be old just now
         beside: dict[str, Temporary | None] = {}
         try:
             self._replace(left, beside)
@@ -232,11 +236,8 @@ class Changeset:
             self.repository.exclude(TEMPORARY)
         new: list[Temporary] = []
         try:
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                made = [pool.submit(self._beside, self.staged, swap.path, swap.new) for swap in swaps if swap.new]
-            new += [each.result() for each in made if each.exception() is None]
-            if failed := next((each.exception() for each in made if each.exception()), None):
-                raise failed
+            coming = [(swap.path, swap.new) for swap in swaps if swap.new]
+            _with_each(lambda each: new.append(self._beside(self.staged, *each)), coming)
             for swap in swaps:
                 if swap.old is not None:
                     beside[swap.path] = self.tree.kept(swap.path)
@@ -248,7 +249,7 @@ class Changeset:
         except BaseException:
             self._discard(new)
             raise
-        for path in {Path(swap.path).parent: swap.path for swap in swaps}.values():
+        for path in {posixpath.dirname(swap.path): swap.path for swap in swaps}.values():
             self.tree.sync(path)
 
     def _beside(self, place: Path, path: str, expected: str) -> Temporary:
@@ -260,8 +261,7 @@ class Changeset:
         return self.tree.beside(path, content, mode & _MODE)
 
     def _discard(self, temporaries: Iterable[Temporary | None]) -> None:
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(self.tree.discard, [each for each in temporaries if each is not None]))
+        _with_each(self.tree.discard, [each for each in temporaries if each is not None])
 
     def _commit(self, swaps: Sequence[Swap], document: Mapping[str, Any], say: Say, *, resumed: bool) -> str | None:
         if self.repository is None:
@@ -318,8 +318,7 @@ class Changeset:
         if left:
             sync(self.place)
         files = [Path(parent, name) for path in left for parent, _, names in os.walk(path) for name in names]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(Path.unlink, files))
+        _with_each(Path.unlink, files)
         for path in left:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -370,9 +369,16 @@ def _make_place(root: Path, repository: Repository | None) -> Path:
     return place
 
 
+def _with_each(act: Callable[[_Item], object], items: Sequence[_Item]) -> None:
+    """Do this with each, a share of them in each of a few threads. The first error is raised once all have ended."""
+    shares = [items[start::_AT_ONCE] for start in range(min(_AT_ONCE, len(items)))]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(lambda share: [act(each) for each in share], shares))
+
+
 def _inside(place: Path, path: str) -> Path:
     """A path of the fleet's below one of our directories, which has as many names below `.trees/` as it may go up."""
-    return Path(os.path.normpath(place / path))
+    return Path(os.path.normpath(f"{place}/{path}"))
 
 
 def _sum(content: bytes) -> str:

@@ -60,7 +60,7 @@ class Committed:
         for path, file in self.staged.items():
             made, here = file.read_bytes() if file else None, self._here(path)
             found = ids.get(path)
-            if self._is_in_commit(path, file, found):
+            if self._is_in_commit(path, file, made, found):
                 if here == made:
                     continue
                 versions = [here]
@@ -127,10 +127,9 @@ class Committed:
         except FleetError:  # a link, which is not what was made; what it is for the commit is another matter
             return None
 
-    def _is_in_commit(self, path: str, file: Path | None, id: str | None) -> bool:
-        if file is None or id is None:
+    def _is_in_commit(self, path: str, file: Path | None, content: bytes | None, id: str | None) -> bool:
+        if file is None or content is None or id is None:
             return file is None and id is None
-        content = file.read_bytes()
         new = hashlib.sha1 if len(id) == 40 else hashlib.sha256
         if new(b"blob %d\0" % len(content) + content).hexdigest() == id:
             return True

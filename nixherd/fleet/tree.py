@@ -139,7 +139,7 @@ class Tree:
             os.replace(temporary.name, name, src_dir_fd=directory, dst_dir_fd=directory)
 
     def discard(self, temporary: Temporary) -> None:
-        self.remove(str(Path(temporary.path).with_name(temporary.name)))
+        self.remove(posixpath.join(posixpath.dirname(temporary.path), temporary.name))
 
     def remove(self, path: str) -> None:
         """Remove a name; that of a link, not what it leads to."""
@@ -229,24 +229,37 @@ class Tree:
     def _directory(self, path: str, *, make: bool = False) -> Iterator[tuple[int | None, str]]:
         """The directory that a path is in, None where there is none, and the last name of the path."""
         *parents, name = self._parts(path)
-        with self._walk(parents, make=make) as handle:
+        handle = self._opened(parents, make=make)
+        try:
             yield handle, name
+        finally:
+            if handle is not None:
+                os.close(handle)
 
     @contextmanager
-    def _walk(self, parts: list[str], *, make: bool = False) -> Iterator[int | None]:
-        handle: int | None = os.dup(self.handle)
+    def _walk(self, parts: Sequence[str]) -> Iterator[int | None]:
+        handle = self._opened(parts)
         try:
-            for number, part in enumerate(parts):
-                assert handle is not None, "left otherwise"
-                following = self._step(handle, part, parts[: number + 1], make=make)
-                os.close(handle)
-                handle = following
-                if handle is None:
-                    break
             yield handle
         finally:
             if handle is not None:
                 os.close(handle)
+
+    def _opened(self, parts: Sequence[str], *, make: bool = False) -> int | None:
+        """A handle on the directory that these names lead to from the top, step by step; None where there is none."""
+        if not parts:
+            return os.dup(self.handle)
+        handle = self.handle
+        for number, part in enumerate(parts):
+            try:
+                following = self._step(handle, part, parts[: number + 1], make=make)
+            finally:
+                if handle != self.handle:
+                    os.close(handle)
+            if following is None:
+                return None
+            handle = following
+        return handle
 
     def _step(self, directory: int, name: str, parts: Sequence[str], *, make: bool) -> int | None:
         if make:
@@ -336,4 +349,5 @@ def _temporary(path: str) -> Temporary:
 
 
 def _is_git(name: str) -> bool:
-    return _IGNORED.sub("", name).rstrip(" .").casefold() in (".git", "git~1")
+    shown = name if name.isascii() else _IGNORED.sub("", name)
+    return shown.rstrip(" .").casefold() in (".git", "git~1")

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from nixherd.base.errors import FleetError, Usage
-from nixherd.fleet.git import Repository, side_by_side
+from nixherd.fleet.git import side_by_side
 from nixherd.fleet.load import ABSENT, Leaf
 from nixherd.fleet.models import HOSTS, Host
 from nixherd.nix.commands import nix_string
@@ -296,7 +296,7 @@ def _with_rekeys(
         )
     seen = {rekey.path: change.secrets.content(rekey.path) for rekey in meant}
     notes = change.notes
-    if others := [rekey.path for rekey in plan.rekeys if rekey not in meant]:
+    if others := [rekey.path for rekey in plan.rekeys if rekey.path not in seen]:
         more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         which = f"{', '.join(others[:_SHOWN])}{more}"
         notes = (*notes, f"not encrypted for whom the rules name, and left so: {which}; see `nixherd secrets plan`")
@@ -307,7 +307,7 @@ def _with_rekeys(
 
 def _not_committed(change: Wanted) -> list[str]:
     configs = [store.config for store in change.secrets.stores if store.config not in change.files]
-    repository = Repository.around(change.root) if configs else None
+    repository = change.secrets.repository if configs else None
     return repository.changed(configs) if repository is not None else []
 
 

@@ -52,6 +52,9 @@ class Recipient:
     kind: Kind
     value: str
 
+    def __hash__(self) -> int:
+        return hash(self.value)  # which Python remembers: thousands of them are compared in sets
+
     @property
     def plugin(self) -> str | None:
         """The name of the age plugin that this key is for: `yubikey` of `age1yubikey1…`."""

@@ -8,7 +8,7 @@ import os
 import posixpath
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from nixherd.base.errors import Usage
@@ -21,11 +21,14 @@ _GITLINK = "160000"
 _SKIPPED = "S"
 
 
+# What follows from two paths is remembered: a fleet may have thousands of files, and each is named again and again.
+@lru_cache(1 << 16)
 def from_fleet(path: str, prefix: str) -> str:
     """A path from the repository's top as one from the fleet's directory, which is at `prefix` there."""
     return posixpath.relpath(f"/{path}", f"/{prefix}")
 
 
+@lru_cache(1 << 16)
 def from_top(path: str, prefix: str) -> str:
     """A path from the fleet's directory as one from the repository's top; `.` for that itself."""
     return posixpath.relpath(f"/{prefix}/{path}", "/")
@@ -50,14 +53,15 @@ class Layout:
     submodules: tuple[str, ...] = ()
     belonging: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
     absent: frozenset[str] = frozenset()
+    repository: Repository | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, root: Path) -> "Layout":
+    def of(cls, root: Path, repository: Repository | None = None) -> "Layout":
         """The files below the top of the repository that the fleet is in, untracked ones too.
 
-        FleetError when git cannot say them.
+        The repository is looked for, unless it is known. FleetError when git cannot say its files.
         """
-        repository = Repository.around(root)
+        repository = repository or Repository.around(root)
         if repository is None:
             files, submodules, absent = tuple(_walk(root)), tuple[str, ...](), frozenset[str]()
         else:
@@ -70,7 +74,7 @@ class Layout:
         for path in files:
             if (place := nearest(path, frozenset(directories))) is not None:
                 belonging.setdefault(place, []).append(path)
-        return cls(prefix, files, tuple(directories), submodules, belonging, absent)
+        return cls(prefix, files, tuple(directories), submodules, belonging, absent, repository)
 
     def files_of(self, directory: str) -> Sequence[str]:
         """Those that belong to the `.sops.yaml` of a directory."""

@@ -127,9 +127,9 @@ def compare(path: str, config: str, file: Encrypted, rule: Rule, people: People)
     """What differs, if anything does."""
     if _same(file, rule.groups, rule.threshold):
         return None
-    present, intended = set(file.recipients), set(rule.recipients)
-    new = {key.bare: key for key in rule.recipients if key not in present}
-    gone = {key.bare: key for key in file.recipients if key not in intended}
+    present, intended = dict.fromkeys(file.recipients), dict.fromkeys(rule.recipients)
+    new = {key.bare: key for key in intended if key not in present}
+    gone = {key.bare: key for key in present if key not in intended}
     added = tuple(key for bare, key in new.items() if bare not in gone)
     removed = tuple(key for bare, key in gone.items() if bare not in new)
     names = [*(f"+{people.name(key)}" for key in added), *(f"-{people.name(key)}" for key in removed)]

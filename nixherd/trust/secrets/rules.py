@@ -95,7 +95,7 @@ class Rules:
 
     def rule_of(self, path: str) -> Rule | Unknown | None:
         """Return the first rule that matches, as sops does; Unknown where an earlier one cannot be judged here."""
-        if any("\ud800" <= letter <= "\udfff" for letter in path):
+        if not path.isascii() and any("\ud800" <= letter <= "\udfff" for letter in path):
             return Unknown("its name is not UTF-8")
         for rule in self.rules:
             matches = rule.matches(path)
