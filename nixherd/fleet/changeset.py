@@ -34,6 +34,7 @@ from nixherd.fleet.read_back import Committed
 from nixherd.fleet.tree import Temporary, Tree
 
 _AT_ONCE = 8  # files that are made durable, or removed, side by side: each may wait for the file system's journal
+_MANY = 16  # files of which git is given the contents before it is to commit them
 _JOURNAL = "journal.json"
 _LOCK = "lock"
 _MODE = 0o7777
@@ -134,11 +135,6 @@ class Changeset:
         ]
         if not swaps:
             return Done(())
-        with ThreadPoolExecutor(1) as pool:
-            durable = pool.submit(_with_each, sync, [_inside(self.staged, swap.path) for swap in swaps if swap.new])
-            self._require_possible(swaps)
-            self._keep_old(swaps)
-            durable.result()
         document = {
             "tree": str(self.root),
             "message": message,
@@ -147,8 +143,16 @@ class Changeset:
             "files": [[swap.path, swap.old, swap.new] for swap in swaps],
             "directories": self.tree.missing_directories(swap.path for swap in swaps),
         }
-        write_whole(self._journal, json.dumps(document))
-        return self._finish(document, say, resumed=False)
+        staged = [_inside(self.staged, swap.path) for swap in swaps if swap.new]
+        with ThreadPoolExecutor(2) as pool:
+            durable = pool.submit(_with_each, sync, staged)
+            if commit and self.repository is not None and len(staged) > _MANY:
+                pool.submit(self.repository.write_ahead, staged)  # on another core, until git is to commit
+            self._require_possible(swaps)
+            self._keep_old(swaps)
+            durable.result()
+            write_whole(self._journal, json.dumps(document))
+            return self._finish(document, say, resumed=False)
 
     def resume(self, say: Say) -> Done | None:
         """Finish what a killed run had begun to publish; None when there is nothing. What it only staged is removed."""
