@@ -123,6 +123,7 @@ def path_regex_of(path: str) -> str:
     return f"^{_MAY_MEAN_MORE.sub(lambda found: chr(92) + found[0], path)}$"
 
 
+@lru_cache(64)  # a run looks at the same text again and again, and edits prove what they have made
 def parse_rules(text: str) -> Rules:
     """ValueError says what is wrong, and in which line."""
     require_merged(text)
