@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,8 @@ class Scene:
     """What a page takes for granted, and what is different in the lab from what it says.
 
     `before` is typed first; `meanwhile`, by command, before that one: what the text between the blocks tells people to
-    do. `values` are the lab's for the examples of the page. `statuses` are those other than 0, by command; `seen` names
-    for a command another page, whose identical line is run. `outside` is typed outside of the lab, in the checkout.
+    do. `values` are the lab's for the examples of the page. `statuses` are those other than 0, by command; `seen` are
+    the commands that are run elsewhere. `outside` is typed outside of the lab, in the checkout.
     """
 
     before: str = ""
@@ -31,7 +31,7 @@ class Scene:
     answers: Mapping[str, Answers] = field(default_factory=dict)
     statuses: Mapping[str, int] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
-    seen: Mapping[str, str] = field(default_factory=dict)
+    seen: Collection[str] = ()
     outside: bool = False
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from pages.command_blocks import MOST_MARKED, command_blocks, missing, problems
 from pages.markdown import Page, pages
-from tests.integration.scenes import SCENES, SEEN
+from tests.integration.scenes import APART, SCENES, SEEN
 
 # Of the past, made by a program, or about working on nixherd and on stacks of containers.
 OTHERS = ("CHANGELOG.md", "CONTRIBUTING.md", "docs/adr/", "docs/reference/", "fleet/docker/")
@@ -36,6 +36,7 @@ def test_commands_that_are_seen_elsewhere_are_printed_there() -> None:
         if not block.reason
         for command in block.commands
     }
+    assert {("README.md", words) for words in APART} <= lines
     for name, seen in SEEN.items():
         assert {(name, words) for words in seen} <= lines
         assert {(where, words) for words, where in seen.items()} <= lines

@@ -21,7 +21,7 @@ _tried: list[Sample] = []
 
 
 @pytest.mark.slow
-@examples(1000)
+@examples(300)
 @given(samples())
 def test_replacing_one_attribute_keeps_every_other_byte(sample: Sample) -> None:
     assert NixText("hosts.nix", sample.source).set(KEY, NEW) == sample.before + NEW.encode() + sample.after
@@ -51,7 +51,7 @@ def test_what_was_edited_means_what_was_intended(tmp_path: Path) -> None:
         assert before == after
 
 
-@examples(500)
+@examples(200)
 @given(samples())
 def test_what_is_added_is_removed_again(sample: Sample) -> None:
     added = NixText("hosts.nix", sample.source).add(("added-host",), ["{", '  hostname = "x";', "}"])

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from nixherd.base.files import is_temporary
+from nixherd.fleet import load
 from nixherd.nix.declared import Declared, DeclaredSecret, Identity
 from nixherd.trust.joining import Admission
 from nixherd.trust.secrets.files import Format, read_file
+from tests.evaluated import remembered
 from tests.nix_cli import environment
 from tests.nixherd.trust.secrets.keys import key
 
@@ -182,7 +184,11 @@ def identity_of(place: Path, name: str = "admin") -> Path:
 
 
 def nobodys(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
-    """This process has Nix, git and sops, and no configuration, state or identity of whoever runs the tests."""
+    """This process has Nix, git and sops, and no configuration, state or identity of whoever runs the tests.
+
+    Of fleets in the place, what Nix says of the same content is asked once.
+    """
+    monkeypatch.setattr(load, "run", remembered(place))
     for name in ("PATH", "NIX_CONF_DIR", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
         monkeypatch.setenv(name, environment()[name])
     monkeypatch.setenv("HOME", str(place))

@@ -148,7 +148,7 @@ def _fields(
     return [f"    age: {inner}{written}"]
 
 
-@examples(600)
+@examples(200)
 @given(shared(), st.sets(st.integers(1, 4), min_size=1), st.booleans())
 def test_no_name_stands_for_something_else(text: str, rules: set[int], is_known: bool) -> None:
     hosts: dict[Recipient, str] = {key(name).age: name for name in HOSTS} if is_known else {}
@@ -189,7 +189,7 @@ def _takes(rule: yaml.Node, hosts: yaml.Node) -> bool:
     return "<<" in fields and _takes(fields["<<"], hosts)
 
 
-@examples(300)
+@examples(150)
 @given(shared(), st.sampled_from(EVERYBODY))
 def test_who_leaves_is_nowhere_and_nobody_else_is_touched(text: str, name: str) -> None:
     gone = key(name).recipient

@@ -14,7 +14,7 @@ from tests.properties import examples
 
 DEV, NEW = key("dev").recipient, key("dev again").recipient
 DEV_KEY, NEW_KEY = key("dev").age, key("dev again").age
-MANY = examples(500)
+MANY = examples(200)
 
 
 @pytest.mark.slow
@@ -53,7 +53,7 @@ def only_insertions(before: str, after: str) -> bool:
     return True
 
 
-@examples(200)
+@examples(100)
 @given(configurations())
 def test_somebody_who_was_there_leaves(sample: tuple[str, list[int]]) -> None:
     text, _ = sample

@@ -55,7 +55,7 @@ PATHS = ("a.yaml", "b/a.yml", "secrets/é.yaml", "A.env", "x", "b/Ω.json", "1.i
 
 
 @pytest.mark.slow
-@examples(150)
+@examples(80)
 @given(
     st.lists(st.lists(st.sampled_from(ATOMS), min_size=1, max_size=4).map("".join), min_size=1, max_size=3),
     st.sampled_from(PATHS),
@@ -213,7 +213,7 @@ def changes(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @pytest.mark.slow
-@examples(200)
+@examples(80)
 @given(changes())
 def test_the_same_differs(
     tmp_path_factory: pytest.TempPathFactory, change: tuple[dict[str, Any], dict[str, Any]]
