@@ -115,3 +115,27 @@ def test_without_a_commit_git_knows_that_they_are_gone_and_what_is_not_gits_stay
     change(fleet, commit=False)
     assert contents(fleet) == {**NEW, "hosts/web/notes": b"mine\n"}
     assert git(fleet, "ls-files").split() == ["hosts.nix", "hosts/db.nix"]
+
+
+@pytest.mark.parametrize("filtered", [False, True], ids=["plain", "filtered"])
+def test_what_git_is_given_ahead_is_what_it_commits(fleet: Path, *, filtered: bool) -> None:
+    """Of many files git has the contents before it commits; a filter of the repository's still has its say."""
+    paths = [f"many/{number}.txt" for number in range(20)]
+    if filtered:
+        (fleet / ".gitattributes").write_text("*.txt text\n")
+        git(fleet, "add", "-A")
+        git(fleet, "commit", "-qm", "line ends")
+    with changing(fleet) as changes:
+        for path in paths:
+            changes.stage(path, f"{path}\r\n".encode())
+        assert changes.repository is not None
+        done = changes.publish(dict.fromkeys(paths), "many", commit=True, say=lambda line: None)
+    assert done.paths == tuple(sorted(paths))
+    assert git(fleet, "status", "--porcelain") == ""
+    newline = "\n" if filtered else "\r\n"
+    for path in paths:
+        shown = subprocess.run(["git", "-C", fleet, "show", f"HEAD:{path}"], capture_output=True, check=True).stdout
+        assert shown == f"{path}{newline}".encode()
+        assert (fleet / path).read_bytes() == f"{path}\r\n".encode()
+    written = git(fleet, "cat-file", "--batch-check", "--batch-all-objects", "--unordered").splitlines()
+    assert len([each for each in written if each.endswith(f"blob {len(paths[0]) + 2}")]) >= 10
