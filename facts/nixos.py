@@ -28,10 +28,12 @@ class CurrentSystem(Fact[dict[str, str | None] | None]):
     @override
     def command(self) -> str:
         return f"""[ -e /run/current-system ] || exit 0
-echo "path=$(readlink -e /run/current-system)"
+current=$(readlink -e /run/current-system)
+echo "path=$current"
 echo "booted=$(readlink -e /run/booted-system)"
 echo "hostname=$(cat /proc/sys/kernel/hostname)"
-kind=system{REVISION}"""
+kind=system
+{REVISION}"""
 
     @override
     def process(self, output: list[str]) -> dict[str, str | None]:
@@ -83,8 +85,10 @@ class Revision(Fact[str | None]):
     @override
     def command(self) -> str:
         return f"""[ -e /run/current-system ] || exit 0
-echo "path=$(readlink -e /run/current-system)"
-kind=system{REVISION}"""
+current=$(readlink -e /run/current-system)
+echo "path=$current"
+kind=system
+{REVISION}"""
 
     @override
     def process(self, output: list[str]) -> str | None:

@@ -61,8 +61,8 @@ fi
 echo "version=$version"
 """
 )
-"""after `LEADS`: prints of which revision the running system is: by the machine's note of that very path, and by its
-own word, which is read out of the program that prints it: to start that takes longer than all the rest"""
+"""prints of which revision the system at $current is, with $kind set: by the machine's note of that very path, and by
+its own word, which is read out of the program that prints it: to start that takes longer than all the rest"""
 HOME_PROFILE = """
 profile="${XDG_STATE_HOME:-$HOME/.local/state}/nix/profiles/home-manager"
 [ -e "$profile" ] || profile="/nix/var/nix/profiles/per-user/$(id -un)/home-manager"

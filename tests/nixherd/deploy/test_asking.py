@@ -9,6 +9,7 @@ import pytest
 from nixherd.base.becoming_root import Become
 from nixherd.deploy.protocol import part
 from nixherd.deploy.running import REVISION
+from nixherd.facts.nixos import CurrentSystem, Revision
 from nixherd.overview.machine import _part as looks
 from nixherd.overview.updates import PULL, UPGRADE
 
@@ -113,3 +114,22 @@ def test_root_is_known_without_a_program(shell: str, tmp_path: Path) -> None:
         (tmp_path / name).chmod(0o755)
     expected = "root" if os.geteuid() == 0 else "asks"
     assert told(shell, Become.SUDO.state(), tmp_path) == [expected]
+
+
+@shells
+@pytest.mark.parametrize("fact", [CurrentSystem(), Revision()], ids=lambda fact: type(fact).__name__)
+def test_facts_of_the_running_system_ask_for_its_very_path(
+    shell: str, fact: CurrentSystem | Revision, tmp_path: Path
+) -> None:
+    system = tmp_path / "system"
+    system.mkdir()
+    (tmp_path / "run").symlink_to(system)
+    commit = "1" * 40
+    (tmp_path / "revisions").write_text(f"/nix/store/other {commit} x y z\n{system} {commit} x y z\n")
+    places = {"/run/current-system": str(tmp_path / "run"), "/var/lib/nixherd/revisions": str(tmp_path / "revisions")}
+    text = fact.command()
+    for place, ours in places.items():
+        text = text.replace(place, ours)
+    lines = told(shell, text)
+    assert f"path={system}" in lines
+    assert f"noted={system} {commit} x y z" in lines
