@@ -196,14 +196,15 @@ def test_nobody_else_speaks_http() -> None:
     assert importing("requests", "proxmoxer") == ["proxmox/client.py"]
     # webhooks: addresses of the operator's own file, given a document and no token
     assert importing("urllib.request") == ["deploy/hooks.py"]
-    # a machine's own services are asked through its SSH connection
-    assert importing("http") == ["deploy/health.py", "deploy/hooks.py"]
+    # a machine's own services are asked through its SSH connection; `nixherd serve` answers, and asks nobody
+    assert importing("http") == ["deploy/health.py", "deploy/hooks.py", "overview/serve.py"]
     # SSH's sockets and tunnels, a search of the network, a pair that ends in a program of ours, names that are looked
     # up, and addresses that may be ours
     connection = [f"pyinfra_glue/{name}.py" for name in ("engine", "ssh_client")]
     names = ["proxmox/hypervisor.py", "ssh/said.py", "ssh/ssh_config.py"]
+    listens = ["overview/serve.py"]
     assert importing("socket") == sorted(
-        [*connection, *names, "locate/keyscan.py", "locate/proof.py", "base/process.py", "trust/hops.py"]
+        [*connection, *names, *listens, "locate/keyscan.py", "locate/proof.py", "base/process.py", "trust/hops.py"]
     )
 
 
