@@ -61,7 +61,8 @@ def serve(
     localhost and those of --host-name. The token is given as `Authorization: Bearer TOKEN`, or once as /?token=TOKEN.
     Ctrl-C is its usual end, with status 0.
     """
-    from nixherd.overview.serve import Shown, listen, listen_on_socket, read_token
+    from nixherd.overview.serve import listen, listen_on_socket, read_token
+    from nixherd.overview.shown import Shown
 
     if place and context.get_parameter_source("address") is not click.core.ParameterSource.DEFAULT:
         raise Usage("--socket takes the place of --listen; give one of them")

@@ -6,7 +6,6 @@ but GET and HEAD is done). Whoever is slow, or many, keeps others waiting only s
 """
 
 import hmac
-import json
 import os
 import secrets
 import socket
@@ -14,10 +13,9 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from io import BytesIO
@@ -27,9 +25,10 @@ from socketserver import BaseServer, TCPServer, ThreadingMixIn, UnixStreamServer
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
-from nixherd.base.errors import FAILURES, FleetError, Usage
+from nixherd.base.errors import FleetError, Usage
 from nixherd.base.terminal import line_of, worded
-from nixherd.overview.page.render import Pages, policy
+from nixherd.overview.page.render import policy
+from nixherd.overview.shown import Shown
 
 CONNECTIONS = 64
 LISTENERS = 16
@@ -40,84 +39,6 @@ SENDING = 60.0  # seconds that an answer may take to be taken
 PULSE = 15.0  # seconds between signs of life to a listener, by which one that is gone is noticed
 SHORTEST = 32  # characters of a token
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
-Gathered = tuple[Mapping[str, Any], Mapping[str, Sequence[Mapping[str, Any]]]]
-"""a document, and by host what was done to it"""
-
-
-class Shown:
-    """What is shown: the last document that was gathered, and why there is none that is newer."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._start, self._number = secrets.token_hex(4), 0
-        self.content: Content | None = None
-        self.problem: str | None = None
-
-    @property
-    def version(self) -> str:
-        return f"{self._start}-{self._number}"
-
-    def look(self, gather: Callable[[], Gathered]) -> None:
-        """Gather anew; where that fails, what was shown before stays, and the pages say why."""
-        try:
-            document, histories = gather()
-        except FAILURES as error:
-            why = str(worded(error, "gathering what runs where")).splitlines()[0]
-            self._set((self.content.document, self.content.histories) if self.content else None, why)
-        else:
-            self._set((document, histories), None)
-
-    def _set(self, gathered: Gathered | None, problem: str | None) -> None:
-        with self._changed:
-            self._number += 1
-            self.problem = problem
-            notice = f"Looking again failed, and this is as old as it says: {problem}" if problem else None
-            self.content = Content(*gathered, self.version, notice) if gathered else None
-            self._changed.notify_all()
-
-    def wait(self, version: str, seconds: float) -> str:
-        """The version once it is another than this one, or after so many seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.version != version, seconds)
-            return self.version
-
-
-@dataclass(frozen=True)
-class Content:
-    """What one gathering brought; each page is made when it is first read, the index once."""
-
-    document: Mapping[str, Any]
-    histories: Mapping[str, Sequence[Mapping[str, Any]]]
-    version: str
-    notice: str | None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @cached_property
-    def _pages(self) -> Pages:
-        return Pages(self.document, self.histories, events=f"events?since={self.version}", notice=self.notice)
-
-    @cached_property
-    def _index(self) -> bytes:
-        return self._pages.index().encode()
-
-    @cached_property
-    def _hosts(self) -> Mapping[str, Mapping[str, Any]]:
-        names = self._pages.names
-        return {names[host["host"]]: host for host in self.document["hosts"]}
-
-    def answer(self, path: str) -> tuple[str, bytes] | None:
-        """Type and body of what is at this path; None where nothing is."""
-        with self._lock:  # a thousand hosts' index is made by one thread, not by as many as ask
-            if path in ("/", "/index.html"):
-                return "text/html; charset=utf-8", self._index
-            if path == "/status.json":
-                return "application/json", json.dumps(self.document).encode()
-            if path == "/metrics":
-                from nixherd.overview.metrics import CONTENT_TYPE, exposition
-
-                return CONTENT_TYPE, exposition(dict(self.document))
-            host = self._hosts.get(path.removeprefix("/hosts/")) if path.startswith("/hosts/") else None
-            return ("text/html; charset=utf-8", self._pages.host(host).encode()) if host else None
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,15 @@ from nixherd.base.errors import FleetError, Usage
 from nixherd.overview import serve
 from nixherd.overview.document import Overview
 from nixherd.overview.page.render import name_of
-from nixherd.overview.serve import Serving, Shown, listen, listen_on_socket, read_token
+from nixherd.overview.serve import Serving, listen, listen_on_socket, read_token
+from nixherd.overview.shown import Gathered, Shown
 from tests.overviews import host, overview
 
 pytestmark = pytest.mark.process
 TOKEN = "f" * 40
 
 
-def gathered(document: Overview) -> serve.Gathered:
+def gathered(document: Overview) -> Gathered:
     return json.loads(json.dumps(document.to_json())), {}
 
 
@@ -305,7 +306,7 @@ def _first(port: int, path: str) -> bytes:
 
 
 def test_a_look_that_failed_is_said_beside_what_was_seen_before(up: Callable[..., int]) -> None:
-    def fail() -> serve.Gathered:
+    def fail() -> Gathered:
         raise FleetError("<b>fleet.file</b> cannot be read")
 
     shown = Shown()
