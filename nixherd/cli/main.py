@@ -36,7 +36,7 @@ class Lazy(Group):
     """Commands by their modules, each imported when it is called: imports take most of a command's time."""
 
     groups: ClassVar = {
-        **{name: name for name in ("drift", "fix", "metrics", "overview")},
+        **{name: name for name in ("drift", "fix", "metrics", "overview", "page", "serve")},
         "ssh-config": "ssh_config",
         **{name: name for name in ("init", "install", "lock", "new", "publish", "report", "retire", "status")},
         **{name: name for name in ("secrets", "template", "token", "trust", "vm")},

@@ -34,8 +34,14 @@ def kinds(row: dict[str, Any]) -> set[str]:
     return {each["kind"] for each in row["differences"]}
 
 
+def as_they_should_be(fleet: Fleet) -> None:
+    """The machines run, and have booted, what the files say: others have worked on them."""
+    fleet.deploy(*OURS, "--reboot")
+    fleet.lab.run("nixherd", "reboot", *OURS)
+
+
 def test_machines_that_are_as_they_should_be(fleet: Fleet) -> None:
-    fleet.deploy(*OURS)
+    as_they_should_be(fleet)
     fleet.lab.run("sh", "-c", "for each in dev dev2 dev3; do nixherd vm backup $each --newer-than 86400 || exit; done")
     document = look(fleet, *OURS, status=0)
     for host, row in hosts(document).items():
@@ -55,7 +61,7 @@ def test_machines_that_are_as_they_should_be(fleet: Fleet) -> None:
 
 def test_what_differs_is_told_of_each_and_of_no_other(fleet: Fleet) -> None:
     lab = fleet.lab
-    fleet.deploy(*OURS)
+    as_they_should_be(fleet)
     # dev: what it runs was not committed, and since then there is a commit more; a unit has failed
     (lab.places.fleet / "hosts/dev/marker").write_text("not committed")
     fleet.deploy("dev", "--data", "allow_dirty=true")
@@ -68,23 +74,25 @@ def test_what_differs_is_told_of_each_and_of_no_other(fleet: Fleet) -> None:
     # dev3: it waits for a boot
     fleet.change("dev3", "for the next boot")
     fleet.deploy("dev3", "--goal", "boot")
-    found = hosts(look(fleet, *OURS, "doc1", status=1))
-    assert {host: kinds(row) for host, row in found.items()} == {
-        "dev": {"dirty", "units"},
-        "dev2": {"generation", "guest"},
-        "dev3": {"system", "reboot"},
-        "proxmox-vm": set(),
-    }
-    assert found["proxmox-vm"]["state"] == "unreachable"
-    assert found["dev"]["units"]["failed"] == ["planted.service"]
-    assert found["dev"]["revision"]["running"].endswith("-dirty")
-    assert found["dev3"]["reboot"]["why"] == ["system"]
-    assert "cores" in "; ".join(found["dev2"]["guest"]["drift"])
-    shown = {row["host"] for row in look(fleet, *OURS, "--needs", "reboot", "--no-vm", status=1)["hosts"]}
-    assert shown == {"dev3"}
-    assert set(hosts(look(fleet, *OURS, "--failed", "--no-eval", "--no-vm", status=1))) == {"dev"}
-    lab.api("/nodes/prom/qemu/111/config", "PUT", cores=4)
-    fleet.deploy(*OURS, "--reboot")
+    try:
+        found = hosts(look(fleet, *OURS, "doc1", status=1))
+        assert {host: kinds(row) for host, row in found.items()} == {
+            "dev": {"dirty", "units"},
+            "dev2": {"generation", "guest"},
+            "dev3": {"system", "reboot"},
+            "proxmox-vm": set(),
+        }
+        assert found["proxmox-vm"]["state"] == "unreachable"
+        assert found["dev"]["units"]["failed"] == ["planted.service"]
+        assert found["dev"]["revision"]["running"].endswith("-dirty")
+        assert found["dev3"]["reboot"]["why"] == ["system"]
+        assert "cores" in "; ".join(found["dev2"]["guest"]["drift"])
+        shown = {row["host"] for row in look(fleet, *OURS, "--needs", "reboot", "--no-vm", status=1)["hosts"]}
+        assert shown == {"dev3"}
+        assert set(hosts(look(fleet, *OURS, "--failed", "--no-eval", "--no-vm", status=1))) == {"dev"}
+    finally:
+        lab.api("/nodes/prom/qemu/111/config", "PUT", cores=4)
+        as_they_should_be(fleet)
 
 
 def test_another_key_a_missing_recipient_and_a_host_in_no_update_mode(fleet: Fleet) -> None:

@@ -138,6 +138,8 @@ OPTIONS: dict[tuple[str, ...], list[str]] = {
     ("fix",): ["--only", "apply", "--yes"],
     ("install",): ["--data", "boot_deadline=1"],
     ("init",): ["--dry-run"],
+    ("page",): ["--from", "/nonexistent"],
+    ("serve",): ["--listen", "0.0.0.0:1"],  # refused for want of a token
     ("overview",): ["--from", "/nonexistent"],  # as it asks all of them
 }
 

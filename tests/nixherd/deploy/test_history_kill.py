@@ -18,8 +18,10 @@ from nixherd.deploy.numbers import deployments, runs
 RUNS, HOSTS = 30, 20
 MAKE = """
 import sys
+from nixherd.deploy import history
 from nixherd.deploy.history import new_directory, record
 from nixherd.deploy.report import Journal
+history._KEPT = 10_000
 print("ready", flush=True)
 for number in range(int(sys.argv[1]), int(sys.argv[2])):
     directory = new_directory()
