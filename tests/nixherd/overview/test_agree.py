@@ -1,18 +1,21 @@
-"""JSON, terminal, metrics, drift and docs/machines.md never disagree: of any fleet, what each says is read back.
+"""JSON, terminal, page, metrics, drift and docs/machines.md never disagree: of any fleet, what each says is read back.
 
 Of each host its state, the kinds in which it differs, and the sections that are not known.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from html.parser import HTMLParser
 from importlib import import_module
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from markdown_it import MarkdownIt
+from markupsafe import escape
 from prometheus_client.parser import text_string_to_metric_families
 
 from nixherd.base.terminal import one_line, visible
@@ -20,6 +23,7 @@ from nixherd.overview.document import Overview, State
 from nixherd.overview.machines_md import seen
 from nixherd.overview.mends import plan_of
 from nixherd.overview.metrics import exposition
+from nixherd.overview.page.render import Pages
 from nixherd.overview.reading import read_overview
 from tests.overviews import overviews
 
@@ -115,6 +119,44 @@ def by_terminal(overview: Overview) -> dict[str, Said]:
     }
 
 
+class HostPage(HTMLParser):
+    """What a host's page says: its heading, its state, and the items of its lists."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.name = self.state = ""
+        self.differs, self.unknown = set[str](), set[str]()
+        self._in = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self._in = "name" if tag == "h1" else "state" if (values.get("class") or "").startswith("state ") else self._in
+        self.differs |= {values["data-kind"] or ""} if "data-kind" in values else set()
+        self.unknown |= {values["data-unknown"] or ""} if "data-unknown" in values else set()
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in = ""
+
+    def handle_data(self, data: str) -> None:
+        self.name += data if self._in == "name" else ""
+        self.state += data if self._in == "state" else ""
+
+
+def by_page(overview: Overview) -> dict[str, Said]:
+    """The pages of hosts, and the state that the fleet's page has of each."""
+    document = json.loads(json.dumps(overview.to_json()))
+    pages = Pages(document, {})
+    states = dict(re.findall(r'<tr data-host="([^"]*)" data-state="([a-z]+)"', pages.index()))
+    found = {}
+    for host in document["hosts"]:
+        page = HostPage(pages.host(host))
+        state = page.state.split()[-1]
+        assert states[escape(visible(host["host"]))] == state
+        found[shown(page.name)] = Said(state, frozenset(page.differs), frozenset(page.unknown))
+    return found
+
+
 def expected(overview: Overview, said: Mapping[str, Said]) -> Iterator[tuple[str, Said]]:
     """What the document has of each host, as far as this output speaks of it."""
     for host in overview.hosts:
@@ -127,7 +169,7 @@ def expected(overview: Overview, said: Mapping[str, Said]) -> Iterator[tuple[str
         yield name, Said(state, differs, unknown, None if said[name].answered is None else host.reach.answered)
 
 
-# every output of the document has its reader here: the page's is to stand beside these
+# every output of the document has its reader here
 READERS: Mapping[str, Read] = {
     "json": by_json,
     "file": by_file,
@@ -135,6 +177,7 @@ READERS: Mapping[str, Read] = {
     "drift": by_drift,
     "markdown": by_markdown,
     "terminal": by_terminal,
+    "page": by_page,
 }
 
 
