@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nixherd.base.errors import FAILURES, FleetError
+from nixherd.base.errors import FAILURES, Exit, FleetError
 from nixherd.base.names import many
 from nixherd.base.terminal import worded
 from nixherd.cli.front import Front
@@ -56,12 +56,15 @@ def gather(
     kept = Kept(front.run.state_directory)
     with ThreadPoolExecutor(2) as pool:
         looking = pool.submit(_guests, front, ids, asks=vm)
-        expected = _evaluated(front, ids, kept, tell) if evaluate else unevaluated(revision, ids, kept.recall(revision))
+        by_host = _lines(front)
+        if evaluate:
+            expected = _evaluated(front, ids, kept, tell)
+        else:
+            expected = unevaluated(revision, ids, kept.recall(revision), _deployed(by_host, revision))
         tell(f"asking {many(len(ids), 'host')}")
         read = pool.submit(_secrets, front, expected)
         machines = _machines(front, ids, expected, data, asks_hypervisor=vm)  # in this thread, which Ctrl-C interrupts
         guests, secrets = looking.result(), read.result()
-    by_host = _lines(front)
     before = SeenBefore(front.run.state_directory)
     known = before.recall()
     told = {id: _told(id, machines.get(id), known.get(id, LastSeen()), guests, secrets, now) for id in ids}
@@ -173,6 +176,18 @@ def _lines(front: Front) -> dict[str, list[HistoryLine]]:
     for line in lines:
         if line.host is not None and line.fleet == str(front.root) and (line.after or line.stage):
             found[line.host].append(line)
+    return found
+
+
+def _deployed(by_host: Mapping[str, list[HistoryLine]], revision: str | None) -> dict[str, str]:
+    """By host, what was deployed of this very revision, and proven."""
+    if revision is None or revision.endswith("-dirty"):
+        return {}
+    found = dict[str, str]()
+    for host, lines in by_host.items():
+        for line in lines:
+            if line.revision == revision and line.after and line.changed and line.exit == int(Exit.DONE):
+                found[host] = line.after
     return found
 
 

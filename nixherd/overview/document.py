@@ -111,7 +111,7 @@ class Revision:
 @dataclass(frozen=True)
 class System:
     """Store paths, and the number of the profile's generation that runs. `same`: it runs the desired one. `source` of
-    the desired one: evaluated, kept (from an evaluation before), or None where it is not known."""
+    the desired one: evaluated, kept (from an evaluation before), deployed (of that revision), or None: not known."""
 
     desired: str | None = None
     source: str | None = None

@@ -106,8 +106,11 @@ def _parsed(values: Any) -> Expected | None:
         return None
 
 
-def unevaluated(revision: str | None, hosts: Collection[str], kept: Mapping[str, Expected]) -> dict[str, Expected]:
-    """What hosts are to be without an evaluation: what is kept, else why that is not known."""
+def unevaluated(
+    revision: str | None, hosts: Collection[str], kept: Mapping[str, Expected], deployed: Mapping[str, str]
+) -> dict[str, Expected]:
+    """What hosts are to be without an evaluation: what is kept of that revision, else what was `deployed` of it, by
+    host, else why that is not known."""
     if revision is None:
         why = "git does not say of which revision the fleet's files are, so nothing kept can be of them"
     elif revision.endswith("-dirty"):
@@ -115,4 +118,6 @@ def unevaluated(revision: str | None, hosts: Collection[str], kept: Mapping[str,
     else:
         why = f"{shown(revision)} was not evaluated from here yet"
     remedy = f"{why}; without --no-eval it is ({many(len(hosts), 'host')})"
-    return {host: kept.get(host) or Expected(revision=revision, why=remedy) for host in hosts}
+    found = {host: Expected(system, revision, "deployed") for host, system in deployed.items()}
+    unknown = Expected(revision=revision, why=remedy)
+    return {host: kept.get(host) or found.get(host) or unknown for host in hosts}

@@ -62,7 +62,9 @@ def test_the_last_revisions_are_kept(tmp_path: Path) -> None:
 
 
 def test_without_an_evaluation_it_is_said_why_it_is_not_known() -> None:
-    assert unevaluated(COMMIT, ["web01"], {"web01": WHOLE}) == {"web01": WHOLE}
+    assert unevaluated(COMMIT, ["web01"], {"web01": WHOLE}, {"web01": "/x"}) == {"web01": WHOLE}
+    [deployed] = unevaluated(COMMIT, ["web01"], {}, {"web01": SYSTEM}).values()
+    assert (deployed.system, deployed.source, deployed.secrets) == (SYSTEM, "deployed", None)
     for revision, word in ((COMMIT, "not evaluated from here"), (DIRTY, "changed since"), (None, "git does not say")):
-        [found] = unevaluated(revision, ["web01"], {}).values()
+        [found] = unevaluated(revision, ["web01"], {}, {}).values()
         assert (found.system, word in (found.why or "")) == (None, True)
