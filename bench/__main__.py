@@ -5,11 +5,12 @@ exceeded.
 import argparse
 import sys
 
-from bench import deploy, gate, provision, rekey, scale, trace
+from bench import deploy, gate, page, provision, rekey, scale, trace
 
 BENCHMARKS = {
     "deploy": deploy.main,
     "gate": gate.main,
+    "page": page.main,
     "provision": provision.main,
     "rekey": rekey.main,
     "scale": scale.main,
