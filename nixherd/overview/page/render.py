@@ -62,6 +62,7 @@ class Pages:
             columns=COLUMNS,
             dots=dots,
             heat=charts.heat(self.document),
+            hosts=sorted(self.document["hosts"], key=lambda host: (_RANKS[host["state"]], host["host"])),
             links={host: f"{HOSTS}/{quote(name)}" for host, name in self.names.items()},
             longest=longest,
             notice=self._notice,
