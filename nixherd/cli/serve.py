@@ -26,10 +26,16 @@ def _address(text: str) -> tuple[str, int]:
     return found[1] or found[2], int(found[3])
 
 
-def _host_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", text, re.ASCII):
-        raise ValueError(f"{text!r} is not a name that browsers ask for; write one like status.example.org")
-    return text
+class HostName(click.ParamType):  # type: ignore[type-arg]
+    """A name that a browser may ask for."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", text, re.ASCII):
+            self.fail(f"{text!r} is not a name that browsers ask for; write one like status.example.org", param, ctx)
+        return text
 
 
 @click.command()
@@ -37,7 +43,7 @@ def _host_name(text: str) -> str:
 @click.option("--listen", "address", type=Text("address", _address), metavar="ADDRESS:PORT", default=LISTEN,
               help="Where to listen; port 0 is any free one. Others than loopback need --token-file.")  # fmt: skip
 @click.option("--socket", "place", metavar="PATH", help="Listen on a Unix socket of this account's alone instead.")
-@click.option("--host-name", "host_names", type=Text("name", _host_name), multiple=True, metavar="NAME",
+@click.option("--host-name", "host_names", type=HostName(), multiple=True, metavar="NAME",
               help="Answer to this name, too; may be repeated.")  # fmt: skip
 @click.option("--token-file", "token_file", metavar="FILE", help="Answer those alone who know the token in FILE.")
 @click.option("--every", type=whole_seconds(1), metavar="SECONDS", default=str(EVERY), help="How often to look.")

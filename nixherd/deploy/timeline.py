@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from nixherd.deploy.history import HistoryLine
+from nixherd.deploy.report import Outcome
 from nixherd.fleet.revisions import Note
 
 PROVED, TOLD = "proved", "told"
@@ -43,7 +44,10 @@ def timeline(lines: Sequence[HistoryLine], notes: Sequence[Note], now: datetime)
 
 def last(lines: Sequence[HistoryLine], notes: Sequence[Note], current: str | None, now: datetime) -> Event | None:
     """The deployment that brought what runs now, as far as that is known; else the last one from here."""
-    proved = [line for line in reversed(lines) if line.changed is not False]
+    changes = [line for line in reversed(lines) if line.changed is not False]
+    proved = [
+        line for line in changes if line.outcome != Outcome.REBOOTED
+    ] or changes  # a boot brings what was deployed
     brought = next((line for line in proved if current is not None and line.after == current), None)
     note = next((note for note in reversed(notes) if note.path == current), None)
     if brought is None and note is not None:

@@ -73,6 +73,16 @@ def test_without_a_note_of_what_runs_the_last_one_from_here_is_all_that_is_known
     assert last([], [], OTHER, NOW) is None
 
 
+def test_a_reboot_is_not_the_deployment_that_brought_what_it_boots() -> None:
+    rebooted = line("r2", outcome="rebooted", revision=None, number=8)
+    found = last([line(outcome="pending reboot"), rebooted], [], NEW, NOW)
+    assert found is not None
+    assert (found.number, found.revision) == (7, COMMIT)
+    alone = last([rebooted], [], NEW, NOW)
+    assert alone is not None
+    assert alone.number == 8
+
+
 PATHS, RUNS = st.sampled_from([OLD, NEW, OTHER]), st.sampled_from(["r1", "r2", "r3"])
 LINES = st.lists(st.builds(line, RUNS, after=PATHS | st.none(), changed=st.booleans() | st.none()), max_size=4)
 WHEN = st.sampled_from(["2026-11-30T10:00:08Z", "2036-01-01T00:00:00Z", "never"])
