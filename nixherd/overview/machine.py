@@ -171,8 +171,9 @@ def _memory(values: Mapping[str, str]) -> Space | None:
 
 
 def _notes(lines: Mapping[str, str]) -> tuple[Note, ...] | None:
-    """The machine's notes; what is none is left out. None where it has none that could be read."""
+    """The machine's notes, each once, by their times; what is none is left out. None where none could be read."""
     if not lines:
         return None
     numbered = sorted((number, text) for key, text in lines.items() if (number := _number(key)) is not None)
-    return tuple(note for _, text in numbered if (note := Note.parse(text)))[-_NOTES:]
+    notes = dict.fromkeys(note for _, text in numbered if (note := Note.parse(text)))
+    return tuple(sorted(notes, key=lambda note: note.when)[-_NOTES:])

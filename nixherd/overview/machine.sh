@@ -56,12 +56,14 @@ look_at_secret() { # number, path: whether it is there: yes, no, or unknown wher
 
 look_at_notes() { # what was recorded of the last deployments
     revisions_file
-    [ -f "$revisions" ] && [ -r "$revisions" ] || return 0
     number=0
-    while read -r line; do
-        number=$((number + 1))
-        say "note.$number" "$line"
-    done <"$revisions"
+    for file in "$deployments" "$revisions"; do
+        [ -f "$file" ] && [ -r "$file" ] || continue
+        while read -r line; do
+            number=$((number + 1))
+            say "note.$number" "$line"
+        done <"$file"
+    done
 }
 
 read -r uptime _ </proc/uptime && say uptime "${uptime%.*}"

@@ -3,10 +3,13 @@
 #
 # One line per path, `PATH REVISION WHEN WHO RUN`, the newest last; a revision is a full commit hash, with `-dirty` for
 # uncommitted files, or `-` if it is unknown. A line counts only while exactly that path runs.
+#
+# Beside it, `deployments` has the same lines of the last deployments, also where one path was deployed twice.
 
 revisions_file() { # the file that records them, into $revisions
     revisions=/var/lib/nixherd/revisions
     [ "$kind" = system ] || revisions=$HOME/.local/state/nixherd/revisions
+    deployments=${revisions%/*}/deployments
 }
 
 noted_of() { # path: its line into $noted, empty without one
@@ -32,6 +35,7 @@ note_revision() { # revision, who, run, paths…: fails and prints why if they c
     shift 3
     revisions_file
     lines=$(tail -n 64 "$revisions" 2>/dev/null)
+    last=$(tail -n 64 "$deployments" 2>/dev/null | awk 'NF == 5' | tail -n 39)
     for each; do
         # an unknown revision keeps an earlier known one of the same path
         noted_of "$each"
@@ -40,13 +44,20 @@ note_revision() { # revision, who, run, paths…: fails and prints why if they c
         [ "$said_of" = - ] || noted=$said_of
         lines=$(printf '%s\n' "$lines" | awk -v path="$each" 'NF == 5 && $1 != path' | tail -n 63
             printf '%s %s %s\n' "$each" "${noted:--}" "$noted_by")
+        last=$(printf '%s\n' "$last" "$each ${noted:--} $noted_by")
     done
     (
         umask 022
         mkdir -p "${revisions%/*}" && { [ "$kind" = home ] || chmod 0755 "${revisions%/*}"; } &&
             printf '%s\n' "$lines" | cat >"$revisions.new" && sync "$revisions.new" &&
             mv -fT "$revisions.new" "$revisions" && sync "${revisions%/*}"
-    ) && return 0
+    ) && { note_deployments || true; return 0; }
     rm -f "$revisions.new"
     return 1
 }
+
+note_deployments() ( # $last: that it cannot be written fails nothing
+    umask 022
+    printf '%s\n' "$last" | awk NF >"$deployments.new" && mv -fT "$deployments.new" "$deployments" ||
+        rm -f "$deployments.new"
+) 2>/dev/null

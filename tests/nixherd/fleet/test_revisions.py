@@ -80,6 +80,30 @@ def test_the_file_is_bounded_and_what_is_no_line_goes(home: Path) -> None:
     assert found[-1].startswith(f"{PATHS[0]} {FIRST} ")
 
 
+def test_the_last_deployments_are_kept_also_of_one_path_twice(home: Path) -> None:
+    for number, path in enumerate((0, 1, 0)):
+        sh(home, f"note_revision {FIRST} me run{number} {PATHS[path]}")
+    deployments = file_of(home).with_name("deployments")
+    found = [Note.parse(line) for line in deployments.read_text().splitlines()]
+    assert [(note.path, note.run) for note in found if note] == [
+        (PATHS[0], "run0"), (PATHS[1], "run1"), (PATHS[0], "run2")
+    ]  # fmt: skip
+    deployments.write_text(deployments.read_text() * 40 + "torn /nix/st")
+    sh(home, f"note_revision - me again {PATHS[1]} {PATHS[2]}")
+    kept = deployments.read_text().splitlines()
+    assert len(kept) == 41
+    assert [Note.parse(line) for line in kept].count(None) == 0
+    assert kept[-2].split()[:2] == [PATHS[1], FIRST]
+
+
+def test_what_was_noted_is_noted_where_the_deployments_cannot_be(home: Path) -> None:
+    file_of(home).with_name("deployments").mkdir(parents=True)
+    (file_of(home).with_name("deployments") / "x").touch()
+    assert sh(home, f"note_revision {FIRST} me x {PATHS[0]}") == ""
+    assert [note.run for note in lines(home)] == ["x"]
+    assert not file_of(home).with_name("deployments.new").exists()
+
+
 @pytest.mark.parametrize(
     ("word", "good"),
     [(FIRST, True), (DIRTY, True), (SECOND, True), (f"{SECOND}-dirty", True), ("-", True)]

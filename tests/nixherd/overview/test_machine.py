@@ -67,6 +67,14 @@ def test_a_note_that_is_none_is_left_out(text: str) -> None:
     assert parse(Kind.SYSTEM, [*RUNNING, f"note.1={text}", f"note.2={NOTE}"]).notes == (Note.parse(NOTE),)
 
 
+def test_notes_of_both_files_are_each_once_by_their_times() -> None:
+    first, again = NOTE.replace("-1", "-0"), NOTE.replace("T10", "T12").replace("-1", "-2")
+    second = NOTE.replace("T10", "T11").replace("a" * 32, "b" * 32)
+    noted = [f"note.{number}={each}" for number, each in enumerate((NOTE, second, again, second, again, first), 1)]
+    found = parse(Kind.SYSTEM, [*RUNNING, *noted]).notes or ()
+    assert [str(each) for each in found if str(each) != first] == [NOTE, second, again]
+
+
 @given(st.lists(st.text(max_size=40) | st.sampled_from([*RUNNING, *REST]), max_size=40))
 def test_whatever_a_machine_says_it_is_read_or_refused(lines: list[str]) -> None:
     try:
