@@ -28,6 +28,7 @@ from nixherd.nix.evaluator import Evaluator
 
 # What asks the hypervisor is imported where it is used: other commands start in half the time without it.
 if TYPE_CHECKING:
+    from nixherd.cli.recording import Recording
     from nixherd.deploy.commit_policy import Gate, Verified
     from nixherd.proxmox.client import Client
     from nixherd.proxmox.guest.snapshots import Action
@@ -252,9 +253,19 @@ class Front:
     def timed(self, label: str, name: str, act: Callable[..., T]) -> tuple[T, float]:
         """Claim what has this name, and act with `progress` shown; return the result, and how many seconds it took."""
         self.run.claim(name)
-        began = time.monotonic()
-        with progress(label) as tell:
-            return act(progress=tell), time.monotonic() - began
+        began, before = time.monotonic(), self.hypervisor.accepted_changes
+        with self.recording(name) as recording, progress(label) as tell:
+            recording.begin()
+            try:
+                return act(progress=tell), time.monotonic() - began
+            finally:
+                recording.changed = self.hypervisor.accepted_changes > before
+
+    def recording(self, *hosts: str) -> "Recording":
+        """A run of this command, about these hosts or guests, for the history."""
+        from nixherd.cli.recording import Recording
+
+        return Recording(self.directory, hosts)
 
     def act(self, name: str, action: "Action") -> int:
         """Carry the action out on a declared guest, or show what it would do; return the status.

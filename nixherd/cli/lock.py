@@ -55,8 +55,10 @@ def update_command(front: Front, /, gate: str | None, gate_deadline: float, summ
     if summary and not expanded(summary).is_fifo():
         expanded(summary).open("a").close()  # fails now rather than after the update
     tree_gate = TreeGate(gate, gate_deadline)
-    ended = update(front.root, Wanted(**options), tree_gate, _must_be_signed, lambda line: say(line, err=True))
-    front.wrote = ended.at is not None
+    with front.recording() as recording:
+        recording.begin()
+        ended = update(front.root, Wanted(**options), tree_gate, _must_be_signed, lambda line: say(line, err=True))
+        front.wrote = recording.changed = ended.at is not None
     outcome = ended.outcome
     if summary:
         with expanded(summary).open("w", encoding="utf-8") as file:

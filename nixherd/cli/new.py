@@ -85,7 +85,7 @@ def new(front: Front, /, name: str, **options: Any) -> None:
         _show(front, done)
         _report(front, done, None)
         return
-    with changing(front.root) as changeset:
+    with front.recording(name) as recording, changing(front.root, recording.begin) as changeset:
         if _resumed(front, changeset, name):
             return
         changeset.scratch.mkdir(parents=True, exist_ok=True)

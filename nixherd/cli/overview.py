@@ -39,7 +39,8 @@ def overview(
         is_new = machines_md(front.fleet, document, old, path, template) != old
         _show(front, path, step if is_new else None, None)
         return
-    with changing(front.root) as changeset, progress("overview") as tell:
+    recording = front.recording()
+    with recording, changing(front.root, recording.begin) as changeset, progress("overview") as tell:
         front.wrote = changeset.resume(tell) is not None
         old = tree.read(front.root, path)
         content = machines_md(front.fleet, document, old, path, template)

@@ -59,16 +59,20 @@ def publish(
         raise Usage(f"{', '.join(homes)}: only machines with NixOS pull their systems; name NixOS hosts alone")
     revision = _revision(front)
     built, failed = _built(front, ids)
-    if built:
-        systems = [config.toplevel for config in built.values()]
-        run(nix.copy_to_cache(systems, str(Path(directory).absolute()), str(key.file)), timeout=DEADLINE)
-    (Path(directory) / "systems").mkdir(parents=True, exist_ok=True)
     published: dict[str, str] = {}
-    for host_id, config in built.items():  # what they name is in the cache now
-        try:
-            published[host_id] = _point(front, Path(directory) / "systems" / config.hostname, config, revision, key)
-        except FAILURES as error:
-            failed[host_id] = str(worded(error, f"{host_id}: signing its pointer"))
+    with front.recording(*built) as recording:
+        if built:
+            recording.begin()
+            systems = [config.toplevel for config in built.values()]
+            run(nix.copy_to_cache(systems, str(Path(directory).absolute()), str(key.file)), timeout=DEADLINE)
+        (Path(directory) / "systems").mkdir(parents=True, exist_ok=True)
+        for host_id, config in built.items():  # what they name is in the cache now
+            try:
+                file = Path(directory) / "systems" / config.hostname
+                published[host_id] = _point(front, file, config, revision, key)
+            except FAILURES as error:
+                failed[host_id] = str(worded(error, f"{host_id}: signing its pointer"))
+        recording.failures = {host_id: failed[host_id] for host_id in built if host_id in failed}
     document = {"published": published, "failed": failed, "revision": revision}
     front.show(document, (f"{host_id}: {system}" for host_id, system in published.items()))
     for host_id, why in failed.items():

@@ -16,7 +16,7 @@ from nixherd.cli.front import Front, pass_front
 from nixherd.cli.output import narrate, show_rows
 from nixherd.cli.parameters import json_option
 from nixherd.cli.provision import lines as provision_lines
-from nixherd.cli.run_pyinfra import REPORT
+from nixherd.cli.recording import REPORT
 from nixherd.cli.summary import lines
 from nixherd.deploy.history import HistoryLine
 from nixherd.deploy.history_index import found
@@ -36,8 +36,9 @@ _LISTED = ("number", "began", "command", "host_count", "exit", "result")
 def report(front: Front, number: int | None, limit: int) -> None:
     """Show what became of the run NUMBER; without it, list the last runs.
 
-    Every run has a number, which its summary names: deploy, plan, reboot, provision, and pyinfra with our deploys. The
-    last fifty are kept whole; of older ones there is what `nixherd history` has.
+    Every run has a number, which its summary names: deploy, plan, reboot, provision, and pyinfra with our deploys; so
+    have those that changed guests or the fleet's files. The last fifty are kept whole; of older ones there is what
+    `nixherd history` has.
     """
     if number is None:
         show_rows([_row(run) for run in reversed(runs()[-limit:])], _LISTED, front.as_json, empty="no run so far")
@@ -95,7 +96,8 @@ def document_of(run: Path) -> dict[str, Any]:
     if isinstance(document, dict):
         return {**document, **known}
     noted = entries(run)
-    made = of_journal(noted).to_json() | {"command": None, "interrupted": None, **known}
+    command = next((entry["command"] for entry in noted if entry["event"] == "command"), None)
+    made = of_journal(noted).to_json() | {"command": command, "interrupted": None, **known}
     if not _is_rollout(noted):
         ended = {entry["host"]: entry for entry in noted if entry["event"] == "end"}
         made["hosts"] = [_of_steps(row["host"], ended.get(row["host"])) for row in made["hosts"]]

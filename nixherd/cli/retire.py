@@ -114,7 +114,7 @@ def retire(front: Front, /, name: str, vmid: int | None, no_backup: bool, **opti
 def _run(front: Front, name: str, options: Options) -> None:
     if front.dry_run and interrupted(front.root):
         raise FleetError(f"{front.root}: a run was killed while it published its changes; run one without --dry-run")
-    with changing(front.root) as changeset:
+    with front.recording(name) as recording, changing(front.root, recording.begin) as changeset:
         with progress(name) as tell:
             if not front.dry_run:
                 front.wrote = changeset.resume(tell) is not None
@@ -130,6 +130,7 @@ def _run(front: Front, name: str, options: Options) -> None:
             front.show(_document(plan, None))
             return
         front.confirm(f"Retire {host.id} like that?", f"{host.id} was not retired")
+        recording.begin()
         plan.guests = [_destroyed(front, each) for each in plan.guests]
         with progress(host.id) as tell:
             done = _publish(front, changeset, plan, options, tell)

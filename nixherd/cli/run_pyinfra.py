@@ -18,6 +18,7 @@ from nixherd.base.process import Completed, interrupt_all, run
 from nixherd.base.terminal import say, say_text, visible_values, worded
 from nixherd.cli.following import Heard, follow
 from nixherd.cli.front import Front
+from nixherd.cli.recording import REPORT, command_name
 from nixherd.deploy.history import new_directory, person, record
 from nixherd.deploy.hooks import ON_FAILURE, ON_SUCCESS, Hooks
 from nixherd.deploy.numbers import number_of
@@ -26,7 +27,7 @@ from nixherd.deploy.report import Journal, entries
 from nixherd.fleet.place import PROJECT, project_data, write_tree_data
 
 PARALLEL = 100  # hosts at a time; builds and copies have bounds of their own
-REPORT, LOG = "report.json", "pyinfra.log"
+LOG = "pyinfra.log"
 _ERROR = "--> pyinfra error: "
 _NO_HOSTS = "No hosts remaining!"  # why each of them failed is in the report
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)|--> An (internal )?exception occurred")
@@ -122,9 +123,7 @@ def run_deploys(
     """
     directory = new_directory() if keep else front.run.directory / "journal"
     journal = Journal(directory)
-    context = click.get_current_context(silent=True)
-    command = context.command_path.partition(" ")[2] if context else None
-    journal.note("command", command=command, who=person(), fleet=str(front.directory), asks=asks or dry)
+    journal.note("command", command=command_name(), who=person(), fleet=str(front.directory), asks=asks or dry)
     journal.close()
     words = ["--dry" if dry else "-y", "--parallel", str(PARALLEL), "inventory.py", *files]
     options = [("--limit", host) for host in hosts] + [("--exclude", host) for host in exclude]

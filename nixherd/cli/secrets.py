@@ -323,7 +323,8 @@ def _carry_out(
         require_possible(who, result.secrets.encrypted, rekeys, give_up=how["give_up"])
         _show(front, result, None, offered())
         return
-    with changing(front.root) as changeset, progress("secrets") as tell:
+    recording = front.recording()
+    with recording, changing(front.root, recording.begin) as changeset, progress("secrets") as tell:
         front.wrote = changeset.resume(tell) is not None  # before anything is read: what an interrupted run began
         with ThreadPoolExecutor(2) as pool:
             secrets = pool.submit(load, changeset.repository)  # while Nix evaluates

@@ -23,7 +23,7 @@ def edit(front: Front, secrets: Secrets, file: str, *, identity: str | None, mes
         names = ", ".join(people.name(key) for key in editing.rule.recipients)
         _show(front, editing, None, [f"would {editing.step}, {editing.rule.label}: {names}"])
         return
-    with changing(front.root) as changeset:
+    with front.recording() as recording, changing(front.root, recording.begin) as changeset:
         with progress("secrets") as tell:
             front.wrote = changeset.resume(tell) is not None
         editing = Editing.of(secrets, path)

@@ -46,7 +46,9 @@ def add(
         made = Token.parse(_secret(), server)
     except ValueError as error:
         raise Usage(f"the token is {error}; give it as pveum printed it") from None
-    write_whole(file, made.to_toml())
+    with front.recording() as recording:
+        recording.begin()
+        write_whole(file, made.to_toml())
     front.wrote = True
     say(_line(file, Token.read(file)))
 

@@ -86,7 +86,8 @@ def trust(
     if front.dry_run:
         _show(front, host_id, key, how, pinned(Wanted(front.fleet, Secrets(front.root)), config, line), None)
         return 0
-    with changing(front.root) as changeset, progress("trust") as tell:
+    recording = front.recording(host_id)
+    with recording, changing(front.root, recording.begin) as changeset, progress("trust") as tell:
         front.wrote = changeset.resume(tell) is not None
         change = pinned(Wanted(front.fleet, Secrets(front.root)), config, line)
         text = message or f"fleet: the host key of {host_id} is pinned\n\n{how}"

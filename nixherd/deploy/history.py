@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,11 @@ from nixherd.deploy.rollout import operator
 FORM = 1
 """of a line: a part that changes its meaning makes another"""
 RECORDED = "recorded"
+BRIEF = "brief"
+"""of a run whose lines say all there is to it: such ones take no place of others"""
 _KEPT = 50  # journals
 _TAIL = 1 << 18  # bytes at the end of the log in which the last runs are looked for
+_NOT_SEEN = (None, Exit.UNKNOWN, Exit.INTERRUPTED)  # statuses
 _UNCHANGED = (Outcome.UNCHANGED, Outcome.UNCHANGED_NOT_WELL, Outcome.PLANNED, Outcome.COPIED, Outcome.LISTED)
 _NOTHING_DONE = (*_UNCHANGED, Outcome.HELD, Outcome.UNREACHABLE, Outcome.NEEDS_BOOT, Outcome.FAILED)
 
@@ -109,9 +111,10 @@ def lines_of(run: str, number: int | None, noted: Sequence[Mapping[str, Any]]) -
         "of": max(1, len(found.hosts)),
     }
     if not found.hosts:
-        outcome = "done" if done and not done["exit"] else "failed" if done else "unknown"
-        status = done["exit"] if done else None
-        return [HistoryLine(host=None, **common, outcome=outcome, exit=status, changed=None)]
+        status, why, changed = (done.get(each) if done else None for each in ("exit", "why", "changed"))
+        good = "unchanged" if changed is False else "done"
+        outcome = "unknown" if status in _NOT_SEEN else "failed" if status else good
+        return [HistoryLine(host=None, **common, outcome=outcome, exit=status, why=why, changed=changed)]
     is_rollout = any(entry["event"] in ("begin", "stage") for entry in noted)
     if is_rollout:
         return [_of_rollout(host, common, noted) for host in found.hosts]
@@ -170,7 +173,7 @@ def _of_steps(
         why=why,
         after=verified.get("system"),
         revision=verified.get("revision"),
-        changed=True if made else None if outcome == "unknown" else False,
+        changed=True if made else (end or {}).get("changed", None if outcome == "unknown" else False),
     )
 
 
@@ -202,12 +205,16 @@ def new_directory() -> Path:
         catch_up()
     except OSError as error:
         say(f"{line_of(error)}: what earlier runs did is not in the history yet; their journals stay", err=True)
-    for old in runs()[: -_KEPT + 1]:
-        if is_recorded(old):
-            shutil.rmtree(old, ignore_errors=True)
+    brief = {run: (run / BRIEF).exists() for run in runs()}
+    for is_brief in (True, False):
+        for old in [run for run in brief if brief[run] is is_brief][: -_KEPT + 1]:
+            if is_recorded(old):
+                shutil.rmtree(old, ignore_errors=True)
     name = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
-    candidates = chain([name], (f"{name}-{number}" for number in count(2)))
-    return next(path for each in candidates if not (path := deployments() / each).exists())
+    same = [run.name[len(name) + 1 :] for run in runs() if f"{run.name}-".startswith(f"{name}-")]
+    begun = [int(each or 1) for each in same if not each or each.isdecimal()]
+    # after the last one, and not where one was that is removed by now: the history has that
+    return deployments() / (f"{name}-{max(begun) + 1}" if begun else name)
 
 
 # The log

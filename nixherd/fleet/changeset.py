@@ -65,11 +65,15 @@ class Done:
 
 @dataclass(frozen=True)
 class Changeset:
-    """The fleet's directory, locked for changing. Made by `changing`. `place` is what we keep of it meanwhile."""
+    """The fleet's directory, locked for changing. Made by `changing`. `place` is what we keep of it meanwhile.
+
+    `begins` is called before the first file is replaced; nothing is where it raises.
+    """
 
     tree: Tree
     place: Path
     repository: Repository | None
+    begins: Callable[[], object] = lambda: None
 
     @property
     def root(self) -> Path:
@@ -151,6 +155,7 @@ class Changeset:
             self._require_possible(swaps)
             self._keep_old(swaps)
             durable.result()
+            self.begins()
             write_whole(self._journal, json.dumps(document))
             return self._finish(document, say, resumed=False)
 
@@ -168,6 +173,7 @@ class Changeset:
             self._clear()  # nothing has happened yet, or somebody has undone it
             return None
         say("a run before this one was interrupted while it published its changes; finishing that")
+        self.begins()
         done = self._finish(document, say, resumed=True)
         for note in done.notes:
             say(note)
@@ -333,7 +339,7 @@ def interrupted(root: Path) -> bool:
 
 
 @contextmanager
-def changing(root: Path) -> Iterator[Changeset]:
+def changing(root: Path, begins: Callable[[], object] = lambda: None) -> Iterator[Changeset]:
     """The fleet's directory for one change at a time. FleetError when another run changes it."""
     with trees.opened(root) as tree, ExitStack() as held:
         repository = Repository.around(root)
@@ -343,7 +349,7 @@ def changing(root: Path) -> Iterator[Changeset]:
             tree.lock()
         except BlockingIOError:
             raise FleetError(f"{root}: another run is changing this fleet's files; wait for it") from None
-        changeset = Changeset(tree, place, repository)
+        changeset = Changeset(tree, place, repository, begins)
         # what killed runs left, whatever became of their journals; none that git tracks
         for path in list(repository.untracked(TEMPORARY) if repository else tree.temporaries()):
             tree.sweep(path)
