@@ -10,6 +10,7 @@ import pytest
 from nixherd.base.ssh_keys import parse_public_key
 from nixherd.cli import trust as module
 from nixherd.cli.main import run
+from nixherd.deploy.history import all_lines
 from nixherd.fleet.load import load_fleet
 from tests.conftest import HOST_KEY
 from tests.nixherd.cli.conftest import Ended
@@ -70,6 +71,8 @@ def test_a_known_key_is_pinned_once_its_fingerprint_is_confirmed(trust: Any, fle
     assert pinned is not None
     assert pinned.split()[:2] == KEY.split()[:2]
     assert git(fleet, "rev-list", "--count", f"{head.strip()}..HEAD").strip() == "1"
+    [line] = all_lines()
+    assert (line.host, line.command, line.outcome, line.changed) == ("caddy", "trust", "done", True)
     again = trust("caddy", "--fingerprint", FINGERPRINT)
     assert (again.status, "hosts.nix pins a key of it" in again.err) == (2, True)
 
