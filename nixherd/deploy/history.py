@@ -22,8 +22,8 @@ from nixherd.base.errors import Exit
 from nixherd.base.files import state_home, sync, write_whole
 from nixherd.base.terminal import line_of, say
 from nixherd.deploy.numbers import deployments, number_of, runs
+from nixherd.deploy.operators import operator
 from nixherd.deploy.report import HostReport, Outcome, entries, is_under_way, report
-from nixherd.deploy.rollout import operator
 
 FORM = 1
 """of a line: a part that changes its meaning makes another"""

@@ -6,10 +6,11 @@ from nixherd.base.process import Completed
 from nixherd.base.reasons import failure
 from nixherd.base.terminal import worded
 from nixherd.deploy.machine import Machine
+from nixherd.deploy.operators import operator
 from nixherd.deploy.protocol import PROTOCOL, Deployment, Kind, Stage, Standing, Unclear, parse
 from nixherd.deploy.reboot import why_not_rebootable
 from nixherd.deploy.report import Outcome
-from nixherd.deploy.rollout import HostRun, Planned, PlannedToPull, Rollout, Target, operator
+from nixherd.deploy.rollout import HostRun, Planned, PlannedToPull, Rollout, Target
 from nixherd.deploy.running import Running, require_root
 from nixherd.fleet.models import Access
 from nixherd.fleet.revisions import is_revision, noted_of, shown

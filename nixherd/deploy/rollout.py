@@ -1,8 +1,5 @@
 """A rollout: what it is to do, how far each of its hosts is, and whose turn it is."""
 
-import getpass
-import os
-import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +14,7 @@ from nixherd.base.terminal import line_of, worded
 from nixherd.base.waiting import Once, OncePer
 from nixherd.deploy.hooks import Ask
 from nixherd.deploy.machine import Machine
+from nixherd.deploy.operators import operator
 from nixherd.deploy.options import Options
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.report import UNDECIDED, Outcome, how_to_ask
@@ -227,15 +225,6 @@ class HostRun:
     @property
     def is_over(self) -> bool:
         return self.outcome is not None
-
-
-def operator() -> str:
-    """Whoever runs this, as the machines and other operators are told."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # in a container nobody may have a name
-        user = f"uid-{os.getuid()}"
-    return re.sub(r"[^A-Za-z0-9@._-]", "-", f"{user}@{os.uname().nodename}-{os.getpid()}")
 
 
 @dataclass

@@ -21,9 +21,10 @@ from nixherd.deploy.copy import copy_closure
 from nixherd.deploy.history import new_directory
 from nixherd.deploy.hooks import ask_before_activating
 from nixherd.deploy.machine import ANSWER_DEADLINE, COMMAND_DEADLINE, Machine, look
+from nixherd.deploy.operators import operator
 from nixherd.deploy.options import USUAL, Engine, Goal, Options
 from nixherd.deploy.report import Journal, Outcome
-from nixherd.deploy.rollout import HostRun, Reached, Rollout, Target, operator
+from nixherd.deploy.rollout import HostRun, Reached, Rollout, Target
 from nixherd.deploy.running import ask_running, has_it
 from nixherd.fleet.load import load_fleet
 from nixherd.fleet.models import Access

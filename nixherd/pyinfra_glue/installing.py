@@ -17,7 +17,7 @@ from nixherd.base.ssh_keys import HOST_KEY, HOST_KEY_FILE
 from nixherd.deploy.copy import copy_closure, copy_towards
 from nixherd.deploy.installation import Given, obstacles
 from nixherd.deploy.machine import ANSWER_DEADLINE, Machine, output_of, restart, run_job
-from nixherd.deploy.rollout import operator
+from nixherd.deploy.operators import operator
 from nixherd.deploy.running import MachineState, machine_script, parse_machine
 from nixherd.fleet.changeset import changing
 from nixherd.fleet.groups import PHASES, phases_of

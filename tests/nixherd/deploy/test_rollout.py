@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from nixherd.base.errors import FleetError, NotBegun, Undecided, Usage
+from nixherd.deploy.operators import operator
 from nixherd.deploy.options import MaxFail
-from nixherd.deploy.rollout import Built, Copied, Planned, Reached, Rollouts, operator
+from nixherd.deploy.rollout import Built, Copied, Planned, Reached, Rollouts
 from tests.nixherd.deploy.scripted import BEFORE, CONFIG, Scripted, rolled_out
 
 REACHED = Reached("192.0.2.1", BEFORE)
