@@ -45,9 +45,7 @@ def timeline(lines: Sequence[HistoryLine], notes: Sequence[Note], now: datetime)
 def last(lines: Sequence[HistoryLine], notes: Sequence[Note], current: str | None, now: datetime) -> Event | None:
     """The deployment that brought what runs now, as far as that is known; else the last one from here."""
     changes = [line for line in reversed(lines) if line.changed is not False]
-    proved = [
-        line for line in changes if line.outcome != Outcome.REBOOTED
-    ] or changes  # a boot brings what was deployed
+    proved = [line for line in changes if line.outcome != Outcome.REBOOTED] or changes  # a boot brings it not
     brought = next((line for line in proved if current is not None and line.after == current), None)
     note = next((note for note in reversed(notes) if note.path == current), None)
     if brought is None and note is not None:

@@ -126,16 +126,12 @@ def _hash(text: str) -> str:
 
 @cache
 def _style() -> str:
-    from markupsafe import Markup
-
-    return Markup((HERE / "style.css").read_text(encoding="utf-8"))
+    return (HERE / "style.css").read_text(encoding="utf-8")
 
 
 @cache
 def _script() -> str:
-    from markupsafe import Markup
-
-    return Markup((HERE / "script.js").read_text(encoding="utf-8"))
+    return (HERE / "script.js").read_text(encoding="utf-8")
 
 
 @cache

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from html import unescape
 from html.parser import HTMLParser
 from importlib import import_module
 from typing import Any
@@ -15,7 +16,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from markdown_it import MarkdownIt
-from markupsafe import escape
 from prometheus_client.parser import text_string_to_metric_families
 
 from nixherd.base.terminal import one_line, visible
@@ -147,12 +147,13 @@ def by_page(overview: Overview) -> dict[str, Said]:
     """The pages of hosts, and the state that the fleet's page has of each."""
     document = json.loads(json.dumps(overview.to_json()))
     pages = Pages(document, {})
-    states = dict(re.findall(r'<tr data-host="([^"]*)" data-state="([a-z]+)"', pages.index()))
+    rows = re.findall(r'<tr data-host="([^"]*)" data-state="([a-z]+)"', pages.index())
+    states = {unescape(name): state for name, state in rows}
     found = {}
     for host in document["hosts"]:
         page = HostPage(pages.host(host))
         state = page.state.split()[-1]
-        assert states[escape(visible(host["host"]))] == state
+        assert states[visible(host["host"])] == state
         found[shown(page.name)] = Said(state, frozenset(page.differs), frozenset(page.unknown))
     return found
 
