@@ -5,7 +5,6 @@ A machine is asked once, and by its pinned key alone; the hypervisor only reads.
 
 import json
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,12 +17,12 @@ from nixherd.base.names import many
 from nixherd.base.terminal import worded
 from nixherd.cli.front import Front
 from nixherd.cli.host_rows import rows_of, run_for
-from nixherd.deploy.history import HistoryLine, all_lines, person
+from nixherd.deploy.history import HistoryLine, changes_by_host, person
 from nixherd.deploy.timeline import contradictions, last
 from nixherd.fleet.git import Repository
 from nixherd.fleet.groups import select
 from nixherd.fleet.revisions import Tree
-from nixherd.overview.document import Deployment, HostView, Hypervisor, Overview, Reach
+from nixherd.overview.document import Deployment, Hypervisor, Overview, Reach
 from nixherd.overview.expected import Expected, Kept, unevaluated
 from nixherd.overview.guests import GuestsSeen, look_at_guests
 from nixherd.overview.judge import BACKUP_AGE, Told, judge, parsed, written
@@ -56,7 +55,7 @@ def gather(
     kept = Kept(front.run.state_directory)
     with ThreadPoolExecutor(2) as pool:
         looking = pool.submit(_guests, front, ids, asks=vm)
-        by_host = _lines(front)
+        by_host = changes_by_host(str(front.root))
         if evaluate:
             expected = _evaluated(front, ids, kept, tell)
         else:
@@ -166,19 +165,6 @@ def _told(
     return Told(reach, last.seen, **common)
 
 
-def _lines(front: Front) -> dict[str, list[HistoryLine]]:
-    """By host, what was done to it from here."""
-    found = defaultdict[str, list[HistoryLine]](list)
-    try:
-        lines = all_lines()
-    except OSError:  # what killed runs did cannot be written down now
-        return {}
-    for line in lines:
-        if line.host is not None and line.fleet == str(front.root) and (line.after or line.stage):
-            found[line.host].append(line)
-    return found
-
-
 def _deployed(by_host: Mapping[str, list[HistoryLine]], revision: str | None) -> dict[str, str]:
     """By host, what was deployed of this very revision, and proven."""
     if revision is None or revision.endswith("-dirty"):
@@ -243,11 +229,6 @@ def _guests(front: Front, ids: Sequence[str], *, asks: bool) -> GuestsSeen:
     if not asks or not vms:
         return GuestsSeen(Hypervisor("not asked", endpoint))
     return look_at_guests(front.hypervisor, front.fleet, vms)
-
-
-def views(overview: Overview) -> dict[str, HostView]:
-    """By host."""
-    return {each.host: each for each in overview.hosts}
 
 
 def gather_afresh(front: Front, hosts: Sequence[str] = (), **how: Any) -> Overview:

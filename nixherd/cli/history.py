@@ -25,7 +25,7 @@ from nixherd.deploy.running import Generation, days_of
 from nixherd.deploy.timeline import contradictions, last, timeline
 from nixherd.fleet.git import Repository
 from nixherd.fleet.groups import select
-from nixherd.fleet.revisions import Note, shown
+from nixherd.fleet.revisions import shown
 from nixherd.nix.builder import closure_diff, closure_listing, parse_listing
 from nixherd.nix.commands import closure_sizes, is_store_path
 from nixherd.overview.last_seen import LastSeen, SeenBefore
@@ -92,7 +92,7 @@ def _told(front: Front, ids: Sequence[str], began: str | None) -> Iterator[dict[
     for host, seen in SeenBefore(front.run.state_directory).recall().items():
         if ids and host not in ids:
             continue
-        for event in timeline(_lines(front, host), _notes(seen), now):
+        for event in timeline(_lines(front, host), seen.notes, now):
             if event.source == "told" and (began is None or (event.when or "") >= began):
                 parts = {"began": event.when, "operator": event.who, "after": event.path, "revision": event.revision}
                 yield {"host": host, "run": event.run, "number": None, "command": "told", "outcome": None, **parts} | {
@@ -103,11 +103,7 @@ def _told(front: Front, ids: Sequence[str], began: str | None) -> Iterator[dict[
 def _lines(front: Front, host: str) -> list[HistoryLine]:
     """What was done to a host from here and could change what it runs, oldest first."""
     lines = found(hosts=[host], fleet=str(front.root))
-    return [line for line in reversed(lines) if line.after or line.stage]
-
-
-def _notes(seen: LastSeen | None) -> tuple[Note, ...]:
-    return (seen.seen.notes if seen and seen.seen else None) or ()
+    return [line for line in reversed(lines) if line.is_deployment]
 
 
 def _local(moment: str | None) -> str | None:
@@ -133,29 +129,38 @@ def why(front: Front, /, host: str, ask: bool, diff: tuple[str, str] | None, dat
     host_id = only_one(front, host)
     if diff:
         return _diff(front, host_id, diff, data)
+    silent = None
     if ask:
-        gather(front, [host_id], evaluate=False, vm=False, data=data)
-    seen = SeenBefore(front.run.state_directory).recall().get(host_id)
-    running = seen.seen.running if seen and seen.seen else None
+        [view] = gather(front, [host_id], evaluate=False, vm=False, data=data).hosts
+        silent = None if view.reach.answered else view.reach.why or "it did not answer"
+    seen = SeenBefore(front.run.state_directory).recall().get(host_id, LastSeen())
+    running = seen.seen.running if seen.seen else None
     lines, now = _lines(front, host_id), datetime.now(UTC)
-    event = last(lines, _notes(seen), running.current if running else None, now)
+    event = last(lines, seen.notes, running.current if running else None, now)
     line = next((each for each in reversed(lines) if event and each.run == event.run), None)
     document: dict[str, Any] = {
         "host": host_id,
         "runs": running.current if running else None,
-        "seen": seen.at if seen else None,
+        "seen": seen.at,
         "revision": running.revision if running else None,
         "commit": _subject(front, running.revision if running else None),
         "brought_by": asdict(event) if event else None,
         "before": line.before if line else None,
         "revision_before": line.revision_before if line else None,
-        "contradictions": list(contradictions(lines, _notes(seen), now)),
+        "contradictions": list(contradictions(lines, seen.notes, now)),
     }
+    document["not_asked"] = silent
     front.show(document, _sentences(document))
-    return int(Exit.FAILED if document["contradictions"] else Exit.DONE if running and event else Exit.UNKNOWN)
+    if document["contradictions"]:
+        return int(Exit.FAILED)
+    if silent:
+        return int(Exit.REMOTE)
+    return int(Exit.DONE if running and event and event.path == running.current else Exit.UNKNOWN)
 
 
 def _sentences(document: Mapping[str, Any]) -> Iterator[str]:
+    if document["not_asked"]:
+        yield f"{document['host']}: it did not answer now: {document['not_asked']}; this is what was last known"
     if document["runs"] is None:
         yield f"{document['host']}: what it runs is unknown: it was not asked from here yet; --ask asks it"
         return

@@ -13,8 +13,7 @@ from nixherd.base.names import many
 from nixherd.base.terminal import say
 from nixherd.cli.front import Front, pass_front
 from nixherd.cli.metrics import status_document, status_options
-from nixherd.deploy.history import HistoryLine
-from nixherd.deploy.history_index import found
+from nixherd.deploy.history import changes_by_host
 from nixherd.deploy.timeline import PROVED, timeline
 from nixherd.overview.last_seen import SeenBefore
 
@@ -39,16 +38,12 @@ def page(front: Front, /, directory: str, **options: Any) -> None:
 
 def histories(front: Front) -> Mapping[str, Sequence[Mapping[str, Any]]]:
     """By host, what was done to it, the newest last: by runs from here, and by others as its machine told."""
-    lines, now = defaultdict[str, list[HistoryLine]](list), datetime.now(UTC)
-    for line in reversed(found(fleet=str(front.root))):
-        if line.host is not None and (line.after or line.stage):
-            lines[line.host].append(line)
+    lines, now = changes_by_host(str(front.root)), datetime.now(UTC)
     rows = defaultdict[str, list[dict[str, Any]]](list)
     for host, each in lines.items():
         rows[host] = [{**line.to_json(), "source": PROVED} for line in each]
     for host, seen in SeenBefore(front.run.state_directory).recall().items():
-        notes = (seen.seen.notes if seen.seen else None) or ()
-        for event in timeline(lines[host], notes, now):
+        for event in timeline(lines.get(host, ()), seen.notes, now):
             if event.source != PROVED:
                 values = asdict(event)
                 rows[host].append({**values, "began": event.when, "after": event.path, "operator": event.who})

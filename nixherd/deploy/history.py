@@ -67,6 +67,11 @@ class HistoryLine:
     goal: str | None = None
     changed: bool | None = None
 
+    @property
+    def is_deployment(self) -> bool:
+        """Whether it was about what runs on its host, and not about something else there."""
+        return bool(self.after or self.stage)
+
     def to_json(self) -> dict[str, Any]:
         return {"form": FORM, **asdict(self)}
 
@@ -225,26 +230,21 @@ def place() -> Path:
 
 
 def all_lines() -> list[HistoryLine]:
-    """Every line, oldest first, of killed runs too."""
-    catch_up()
+    """Every line, oldest first; of killed runs too, unless these cannot be written now."""
+    with suppress(OSError):
+        catch_up()
     try:
         return [*parsed(place().read_text(encoding="utf-8", errors="replace"))]
     except FileNotFoundError:
         return []
 
 
-def history_of(fleet: str | None, host: str) -> list[HistoryLine]:
-    """What was done to a host of the fleet in a directory, oldest first."""
-    return [each for each in all_lines() if each.host == host and fleet in (None, each.fleet)]
-
-
-def last_deployments(fleet: str) -> dict[str, HistoryLine]:
-    """By host, the last run that changed what runs there, or tried to."""
-    found = dict[str, HistoryLine]()
-    for each in all_lines():
-        is_one = each.host is not None and each.fleet == fleet and (each.after or each.stage)
-        if each.host is not None and is_one and (each.changed is not False or each.host not in found):
-            found[each.host] = each
+def changes_by_host(fleet: str) -> dict[str, list[HistoryLine]]:
+    """Of the fleet in a directory, by host: the runs that could change what runs there, oldest first."""
+    found: dict[str, list[HistoryLine]] = {}
+    for line in all_lines():
+        if line.host is not None and line.fleet == fleet and line.is_deployment:
+            found.setdefault(line.host, []).append(line)
     return found
 
 
@@ -252,10 +252,10 @@ def is_recorded(run: Path) -> bool:
     return (run / RECORDED).exists()
 
 
-def catch_up(*, but: Path | None = None) -> None:
+def catch_up() -> None:
     """Append what is missing of all runs that are over. OSError where it cannot be written: the journals stay."""
     for run in runs():
-        if run != but and not is_recorded(run) and not is_under_way(run):
+        if not is_recorded(run) and not is_under_way(run):
             record(run)
 
 

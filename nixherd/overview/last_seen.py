@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nixherd.base.files import lock, write_whole
+from nixherd.fleet.revisions import Note
 from nixherd.overview.expected import STATUS
 from nixherd.overview.machine import Seen
 
@@ -24,6 +25,11 @@ class LastSeen:
     address: str | None = None
     seen: Seen | None = None
     missing_since: str | None = None
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What the machine noted of deployments."""
+        return (self.seen.notes if self.seen else None) or ()
 
 
 class SeenBefore:

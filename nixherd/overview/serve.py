@@ -25,7 +25,7 @@ from socketserver import BaseServer, TCPServer, ThreadingMixIn, UnixStreamServer
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
-from nixherd.base.errors import FleetError, Usage
+from nixherd.base.errors import Usage
 from nixherd.base.terminal import line_of, worded
 from nixherd.overview.page.render import policy
 from nixherd.overview.shown import Shown
@@ -333,7 +333,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def read_token(path: Path) -> str:
-    """The token in a file of this account's alone. FleetError where others may read it, or it can be guessed."""
+    """The token in a file of this account's alone. Usage where others may read it, or it can be guessed."""
     what = f"--token-file {path}"
     make = f"write one: (umask 077; openssl rand -hex 32 > {path})"
     try:
@@ -341,11 +341,11 @@ def read_token(path: Path) -> str:
             status = os.fstat(file.fileno())
             token = file.read(4096).strip()
     except OSError as error:
-        raise FleetError(f"{what}: {line_of(error)}; {make}") from None
+        raise Usage(f"{what}: {line_of(error)}; {make}") from None
     except UnicodeDecodeError:
-        raise FleetError(f"{what}: is not plain ASCII; {make}") from None
+        raise Usage(f"{what}: is not plain ASCII; {make}") from None
     if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid != os.geteuid():
-        raise FleetError(f"{what}: others may read it; it has to be a file of this account's with mode 0600")
+        raise Usage(f"{what}: others may read it; it has to be a file of this account's with mode 0600")
     if len(token) < SHORTEST or not token.isprintable() or " " in token:
-        raise FleetError(f"{what}: has to be one word of at least {SHORTEST} characters; {make}")
+        raise Usage(f"{what}: has to be one word of at least {SHORTEST} characters; {make}")
     return token

@@ -223,17 +223,17 @@ def test_a_token_is_once_in_the_address(up: Callable[..., int]) -> None:
 
 def test_a_token_is_a_file_of_ours_alone(tmp_path: Path) -> None:
     file = tmp_path / "token"
-    with pytest.raises(FleetError, match="openssl rand"):
+    with pytest.raises(Usage, match="openssl rand"):
         read_token(file)
     file.write_text(f"{TOKEN}\n")
     file.chmod(0o640)
-    with pytest.raises(FleetError, match="others may read it"):
+    with pytest.raises(Usage, match="others may read it"):
         read_token(file)
     file.chmod(0o600)
     assert read_token(file) == TOKEN
     for text in ("short", "two words" * 10, "ü" * 40, ""):
         file.write_text(text)
-        with pytest.raises(FleetError, match="--token-file"):
+        with pytest.raises(Usage, match="--token-file"):
             read_token(file)
 
 

@@ -50,10 +50,6 @@ class Pages:
         self._notice = notice
         self.names = {host["host"]: name_of(host["host"]) for host in document["hosts"]}
 
-    def with_notice(self, notice: str) -> "Pages":
-        """The same, with something that a reader is to know besides."""
-        return Pages(self.document, self._histories, events=self._events, notice=notice)
-
     def index(self) -> str:
         """The page of the fleet."""
         dots, longest = charts.durations(self._histories, self._span) if self._span else ([], 0.0)
