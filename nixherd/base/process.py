@@ -32,8 +32,9 @@ from nixherd.base.reasons import reason
 # How long the output of an ended program is waited for: a program may leave a child behind (OpenSSH's
 # connection master does) that keeps the pipe open for as long as it lives.
 _DRAIN = 1.0
-# How often a program whose output goes on is looked at, and how long it may take to stop when told to.
+# How often a program whose output goes on is looked at, how long it may take to start, and to stop when told to.
 _POLL = 0.1
+_START = 10.0
 _GRACE = 1.0
 
 # linux/prctl.h; elsewhere the kernel has no such call
@@ -43,6 +44,8 @@ _prctl = getattr(ctypes.CDLL(None), "prctl", None)
 # The process groups that run now, by their leader's PID, and whether the end has come: then none is started.
 _groups: set[int] = set()
 _ended = threading.Event()
+# What is being started and has no group yet that we know of: under gevent others go on meanwhile.
+_starting: set[object] = set()
 
 # How much of a line is taken in at once.
 _LINE = 1 << 20
@@ -225,10 +228,11 @@ def _start(
     limits: Limits | None = None,
     through: socket.socket | None = None,
 ) -> "subprocess.Popen[bytes]":
-    if _ended.is_set():
-        raise ProcessFailed(f"{_shown(words)}: not started: the run was ended", 128 + signal.SIGTERM)
     channel = subprocess.PIPE if through is None else through.fileno()
+    _starting.add(start := object())
     try:
+        if _ended.is_set():
+            raise ProcessFailed(f"{_shown(words)}: not started: the run was ended", 128 + signal.SIGTERM)
         process = subprocess.Popen(
             words,
             cwd=cwd,
@@ -248,10 +252,13 @@ def _start(
     except ValueError as error:  # NUL, or half a character
         why = f"no program can be told this ({error}); correct what names it"
         raise ProcessFailed(f"{_shown(words)}: cannot be started: {why}", 126) from error
-    _groups.add(process.pid)
-    if _ended.is_set():  # the end came while it was started, and did not know of it
-        _signal_groups(signal.SIGTERM)
-    return process
+    else:
+        _groups.add(process.pid)
+        if _ended.is_set():  # the end came while it was started, and did not know of it
+            _signal_groups(signal.SIGTERM)
+        return process
+    finally:
+        _starting.discard(start)
 
 
 def _prepare(parent: int, limits: Limits | None) -> None:
@@ -284,9 +291,10 @@ def interrupt_all() -> None:
 def end_all() -> None:
     """End all that still runs: politely, then for certain. For the end of the program: nothing is started any more."""
     interrupt_all()
-    until = time.monotonic() + _GRACE
-    while _groups and time.monotonic() < until:
-        time.sleep(_POLL)
+    for left, longest in ((_starting, _START), (_groups, _GRACE)):
+        until = time.monotonic() + longest
+        while left and time.monotonic() < until:
+            time.sleep(_POLL)
     _signal_groups(signal.SIGKILL)
 
 

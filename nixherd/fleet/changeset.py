@@ -244,20 +244,24 @@ class Changeset:
         """
         if self.repository is not None:
             self.repository.exclude(TEMPORARY)
-        new: list[Temporary] = []
+        new: dict[str, Temporary] = {}
+
+        def copy(swap: Swap) -> None:
+            new[swap.path] = self._beside(self.staged, swap.path, swap.new or "")
+
         try:
-            coming = [(swap.path, swap.new) for swap in swaps if swap.new]
-            _with_each(lambda each: new.append(self._beside(self.staged, *each)), coming)
+            _with_each(copy, [swap for swap in swaps if swap.new])
             for swap in swaps:
                 if swap.old is not None:
                     beside[swap.path] = self.tree.kept(swap.path)
-            for temporary in new:
-                self.tree.move(temporary)
+            for swap in swaps:  # in their order, in which a file that names another one comes after it
+                if swap.new:
+                    self.tree.move(new[swap.path])
             for swap in swaps:
                 if swap.new is None:
                     self.tree.remove(swap.path)
         except BaseException:
-            self._discard(new)
+            self._discard(new.values())
             raise
         for path in {posixpath.dirname(swap.path): swap.path for swap in swaps}.values():
             self.tree.sync(path)

@@ -183,9 +183,22 @@ def test_a_thread_that_ends_takes_only_its_own_programs_along() -> None:
         assert goes_on.result().stdout == "whole\n"
 
 
+# It runs already, and whoever starts it has not heard so.
+SLOW = """
+import subprocess, time
+class Slow(subprocess.Popen):
+    def __init__(self, *words, **options):
+        super().__init__(*words, **options)
+        time.sleep(0.5)
+subprocess.Popen = Slow
+"""
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("trap", ["", "trap '' TERM;"])
-@pytest.mark.parametrize("patch", ["", GEVENT])
+@pytest.mark.parametrize(
+    "patch", ["", GEVENT, SLOW, GEVENT + SLOW], ids=["thread", "greenlet", "slow-thread", "slow-greenlet"]
+)
 def test_the_end_of_a_run_ends_what_goes_on_in_the_background(patch: str, trap: str, tmp_path: Path) -> None:
     """A build made ahead by a run that has failed since: also what it started itself, and what would follow."""
     script = f"""{patch}

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from nixherd.base.errors import FleetError
 from nixherd.fleet.changeset import changing
+from nixherd.fleet.tree import Temporary, Tree
 from tests.nix_cli import environment
 from tests.nixherd.removing import GONE
 from tests.nixherd.trust.secrets.repositories import contents, git, nobodys
@@ -115,6 +117,29 @@ def test_without_a_commit_git_knows_that_they_are_gone_and_what_is_not_gits_stay
     change(fleet, commit=False)
     assert contents(fleet) == {**NEW, "hosts/web/notes": b"mine\n"}
     assert git(fleet, "ls-files").split() == ["hosts.nix", "hosts/db.nix"]
+
+
+def test_the_one_that_names_the_others_is_put_in_place_last(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long each takes to copy: several are copied at once."""
+    beside, move, moved = Tree.beside, Tree.move, []
+
+    def slow(tree: Tree, path: str, content: bytes, mode: int) -> Temporary:
+        time.sleep(0.3 if path == "a" else 0.1 if path == "b" else 0)
+        return beside(tree, path, content, mode)
+
+    def noted(tree: Tree, temporary: Temporary) -> None:
+        moved.append(temporary.path)
+        move(tree, temporary)
+
+    monkeypatch.setattr(Tree, "beside", slow)
+    monkeypatch.setattr(Tree, "move", noted)
+    with changing(fleet) as changes:
+        for path in ("hosts.nix", "b", "a"):
+            changes.stage(path, b"{ a = ./a; b = ./b; }\n")
+        changes.publish(
+            {"hosts.nix": OLD["hosts.nix"], "b": None, "a": None}, "a, b", commit=True, say=lambda line: None
+        )
+    assert moved == ["a", "b", "hosts.nix"]
 
 
 @pytest.mark.parametrize("filtered", [False, True], ids=["plain", "filtered"])

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,13 @@ from tests.shared import Shared
 class Killer:
     def __init__(self, last: int | None) -> None:
         self.count, self.last = 0, last
+        self._one = threading.Lock()
 
     def effect(self) -> None:
-        self.count += 1
-        if self.count == self.last:
-            os.kill(os.getpid(), signal.SIGKILL)
+        with self._one:  # several threads have effects
+            self.count += 1
+            if self.count == self.last:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def around(self, owner: Any, name: str) -> None:
         original: Callable[..., Any] = getattr(owner, name)
