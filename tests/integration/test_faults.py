@@ -44,7 +44,7 @@ def test_a_silent_agent_ends_the_run_at_its_deadline(lab: Lab) -> None:
     ended = lab.provision("dev", "--data", "boot_deadline=5", check=False)
     assert complaint(ended).startswith("dev: waiting for clone or installer or final: not within 5 s; last: ")
     assert "agent" in complaint(ended)
-    assert ended.seconds < 30
+    assert ended.seconds < 90
     config = lab.api("/nodes/prom/qemu/110/config")
     assert (config["cores"], lab.api("/nodes/prom/qemu/110/status/current")["status"]) == (4, "running")
 
@@ -60,7 +60,7 @@ def test_a_lock_that_another_holds_is_waited_for(lab: Lab) -> None:
     lab.outside("set-lock", vmid=110, lock="backup")
     ended = lab.provision("dev", "--data", "task_deadline=3", check=False)
     assert "vm 110 (dev): configure: not within 3 s: vm 110 (dev) is locked (backup)" in complaint(ended)
-    assert ended.seconds < 30
+    assert ended.seconds < 90
     assert lab.api("/nodes/prom/qemu/110/config")["cores"] == 2
 
     with lab.provisioning() as run:
@@ -76,7 +76,7 @@ def test_tasks_that_fail_after_their_200(lab: Lab) -> None:
         lab.fault("task-fails", type=kind, message=f"{kind}: no space left on device")
         ended = lab.provision(check=False)
         assert f"failed: {kind}: no space left on device" in complaint(ended), ended.output
-        assert ended.seconds < 30
+        assert ended.seconds < 90
     lab.provision()
     assert_verified(lab)
     assert lab.changes().count(CLONE) == 2
@@ -99,7 +99,7 @@ def test_a_machine_that_does_not_come_back(lab: Lab, row: str, waited: str) -> N
         lab.fault("no-return", vmid=110)
         ended = run.end()
     assert complaint(ended).startswith(f"dev: waiting for {waited}: not within 5 s; last: ")
-    assert ended.seconds < 45
+    assert ended.seconds < 90
 
     lab.fault("no-return", on=False)
     lab.api_task("/nodes/prom/qemu/110/status/stop")

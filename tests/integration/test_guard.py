@@ -91,7 +91,7 @@ def test_nothing_that_can_be_typed_changes_a_guarded_machine(guarded: Lab) -> No
     for words in TYPED:
         ended = guarded.pyinfra("-y", "inventory.py", *words.split(), check=False)
         refusal(ended, OTHERWISE.get(words.removeprefix("deploys/provision.py "), 3))
-        assert ended.seconds < 20, f"{words} took {ended.seconds:.0f} s"
+        assert ended.seconds < 60, f"{words} took {ended.seconds:.0f} s"
         hosts = {"doc1": "proxmox-vm", "igp": "igpu", "dev": "dev"}
         for limit, host in hosts.items():
             if f"--limit {limit} " in f"{words} ":

@@ -217,7 +217,7 @@ def test_reset_forgets_machines_volumes_and_faults(machines: Machines) -> None:
     until(lambda: machines.agent_answers(111))
     began = time.monotonic()
     machines.call("reset_all")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 15
     assert machines.call("running", 110) is False
     assert list(machines.places.disks.iterdir()) == []
     assert machines.inside("losetup", "-nO", "BACK-FILE").stdout.count(str(machines.places.disks)) == 0

@@ -106,7 +106,7 @@ def test_deadline_ends_the_whole_group(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded, match=r"not done after 0\.5 s, so it was stopped: working$"):
         run(["sh", "-c", "sleep 60 & echo $! > child; echo working >&2; wait"], cwd=tmp_path, timeout=0.5)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert _wait_gone(int((tmp_path / "child").read_text()))
 
 
@@ -122,7 +122,7 @@ def test_a_child_left_behind_does_not_hold_the_result_up(tmp_path: Path) -> None
     child = int((tmp_path / "child").read_text())
     os.kill(child, signal.SIGKILL)
     assert done.stdout == "done\n"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 CHILD = "run(['sh', '-c', 'echo $$ > {tmp}/pid.new; mv {tmp}/pid.new {tmp}/pid; exec sleep 60'])"

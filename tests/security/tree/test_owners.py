@@ -165,6 +165,6 @@ def test_many_files_are_looked_at_in_little_time(repository: Path) -> None:
         directory.mkdir(parents=True)
         for each in range(100):
             (directory / f"{each}.txt").touch()
-    began = time.monotonic()
+    began = time.process_time()
     assert len(look(repository).fingerprint) > 3000
-    assert time.monotonic() - began < 1  # 15 ms by itself
+    assert time.process_time() - began < 1  # 15 ms by itself

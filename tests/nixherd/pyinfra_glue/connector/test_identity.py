@@ -73,7 +73,7 @@ def test_a_machine_on_its_way_is_waited_for_until_the_deadline(run: Callable[...
     host = installing(run())
     with pytest.raises(OSError, match=r"dev: waiting for clone or installer or final: not within 1 s; last: .*agent"):
         host.run_shell_command("true")
-    assert time.monotonic() - began < 12
+    assert time.monotonic() - began < 60
 
 
 def test_for_exec_and_fact_an_absent_machine_is_a_failure(run: Callable[..., Host], said: Said) -> None:
