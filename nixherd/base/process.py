@@ -33,9 +33,7 @@ from nixherd.base.reasons import reason
 # connection master does) that keeps the pipe open for as long as it lives.
 _DRAIN = 1.0
 # How often a program whose output goes on is looked at, how long it may take to start, and to stop when told to.
-_POLL = 0.1
-_START = 10.0
-_GRACE = 1.0
+_POLL, _START, _GRACE = 0.1, 10.0, 1.0
 
 # linux/prctl.h; elsewhere the kernel has no such call
 _PR_SET_PDEATHSIG = 1
@@ -44,14 +42,10 @@ _prctl = getattr(ctypes.CDLL(None), "prctl", None)
 # The process groups that run now, by their leader's PID, and whether the end has come: then none is started.
 _groups: set[int] = set()
 _ended = threading.Event()
-# What is being started and has no group yet that we know of: under gevent others go on meanwhile.
-_starting: set[object] = set()
+_starting: set[object] = set()  # what has no group yet that we know of: under gevent others go on meanwhile
 
-# How much of a line is taken in at once.
-_LINE = 1 << 20
-
-# How much of a command line an error message shows.
-_SHOWN = 120
+_LINE = 1 << 20  # bytes of a line that are taken in at once
+_SHOWN = 120  # characters of a command line that an error message shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +283,7 @@ def interrupt_all() -> None:
 
 
 def end_all() -> None:
-    """End all that still runs: politely, then for certain. For the end of the program: nothing is started any more."""
+    """End all that still runs: politely, then for certain. Nothing is started any more."""
     interrupt_all()
     for left, longest in ((_starting, _START), (_groups, _GRACE)):
         until = time.monotonic() + longest

@@ -3,20 +3,19 @@
 A machine is asked once, and by its pinned key alone; the hypervisor only reads.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from nixherd.base.errors import FAILURES, Exit, FleetError
 from nixherd.base.names import many
 from nixherd.base.terminal import worded
 from nixherd.cli.front import Front
-from nixherd.cli.host_rows import rows_of, run_for
+from nixherd.cli.looking import look
 from nixherd.deploy.history import HistoryLine, changes_by_host, person
 from nixherd.deploy.timeline import contradictions, last
 from nixherd.fleet.git import Repository
@@ -30,9 +29,6 @@ from nixherd.overview.last_seen import LastSeen, SeenBefore
 from nixherd.overview.machine import Seen
 from nixherd.overview.secrets import SecretsSeen, look_at_secrets
 from nixherd.trust.secrets.store import Secrets
-
-LOOK = "nixherd.operations.machines.look"
-T = TypeVar("T")
 
 
 def gather(
@@ -62,7 +58,8 @@ def gather(
             expected = unevaluated(revision, ids, kept.recall(revision), _deployed(by_host, revision))
         tell(f"asking {many(len(ids), 'host')}")
         read = pool.submit(_secrets, front, expected)
-        machines = _machines(front, ids, expected, data, asks_hypervisor=vm)  # in this thread, which Ctrl-C interrupts
+        # in this thread, which Ctrl-C interrupts
+        machines = look(front, ids, expected, data, asks_hypervisor=vm, tell=tell)
         guests, secrets = looking.result(), read.result()
     before = SeenBefore(front.run.state_directory)
     known = before.recall()
@@ -102,45 +99,6 @@ def _evaluated(front: Front, ids: Sequence[str], kept: Kept, tell: Callable[[str
     good = {id: each for id, each in found.items() if each.system}
     for revision in {each.revision for each in good.values()}:
         kept.keep(revision, {id: each for id, each in good.items() if each.revision == revision})
-    return found
-
-
-def _machines(
-    front: Front, ids: Sequence[str], expected: Mapping[str, Expected], data: Sequence[str], *, asks_hypervisor: bool
-) -> dict[str, dict[str, Any]]:
-    """By host what it answered, and `why` where it did not answer."""
-    if not ids:
-        return {}
-    answers = front.run.directory / "looks"
-    answers.mkdir(exist_ok=True)
-    paths = front.run.directory / "secrets.json"
-    paths.write_text(json.dumps({id: list(each.secrets or ()) for id, each in expected.items()}))
-    words = [LOOK, f"answers={json.dumps(str(answers))}", f"secrets={json.dumps(str(paths))}"]
-    given = [*data, *([] if asks_hypervisor else ["ask_hypervisor=false"])]
-    # who does not answer is in the document: nothing of it is narrated beside that
-    ended = run_for(front, words, ids, given, dry=False, asks=True, keep=False, stream=lambda line: None)
-    if ended.interrupted:
-        raise KeyboardInterrupt
-    rows = {row["host"]: row for row in rows_of(ended, dry=False)}
-    if not rows:
-        raise ended.failure
-    found = dict[str, dict[str, Any]]()
-    for id in ids:
-        answer = _answer(answers / f"{id}.json")
-        row = rows.get(id)
-        why = (row or {}).get("why") or "the run ended before it was asked"
-        noted = [entry for entry in ended.entries if entry.get("host") == id and "shown_key" in entry]
-        if noted and not answer:
-            answer = {"address": noted[-1]["address"], "key": noted[-1]["shown_key"]}
-        found[id] = {**answer, "why": None if "seen" in answer else why.removeprefix(f"{id}: ")}
-    return found
-
-
-def _answer(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
     return found
 
 

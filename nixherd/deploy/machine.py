@@ -19,13 +19,11 @@ PAUSE = 1.0  # seconds between two looks at a job of which no answer came
 T = TypeVar("T")
 
 
-class Machine(Protocol):
-    """One machine of the fleet. Every method raises OSError when the machine does not answer: it may have done what
-    it was told, unless that is NotSent.
+class Asked(Protocol):
+    """A machine that is asked something. Every method raises OSError when it does not answer: it may have done what it
+    was told, unless that is NotSent.
 
-    `id` is the host's in the fleet, `access` how far it lets us in, `is_local` whether we run on it, `user` who logs
-    in, `become` how that user becomes root, `boot_deadline` how many seconds it may take to come up. `password` is what
-    sudo is answered with, once `give_password` has been called.
+    `id` is the host's in the fleet, `access` how far it lets us in, `become` how who logs in becomes root.
     """
 
     @property
@@ -33,11 +31,26 @@ class Machine(Protocol):
     @property
     def access(self) -> Access: ...
     @property
+    def become(self) -> Become: ...
+
+    def run(self, script: str, *, deadline: float = COMMAND_DEADLINE) -> Completed:
+        """Run a script in the machine's shell."""
+
+    def run_forced(self, words: str, *, deadline: float = ANSWER_DEADLINE) -> Completed:
+        """Send words to a machine that takes forced commands alone, as they are."""
+
+
+class Machine(Asked, Protocol):
+    """One machine of the fleet, as the engine changes it.
+
+    `is_local` is whether we run on it, `user` who logs in, `boot_deadline` how many seconds it may take to come up.
+    `password` is what sudo is answered with, once `give_password` has been called.
+    """
+
+    @property
     def is_local(self) -> bool: ...
     @property
     def user(self) -> str: ...
-    @property
-    def become(self) -> Become: ...
     @property
     def boot_deadline(self) -> float: ...
     @property
@@ -47,9 +60,6 @@ class Machine(Protocol):
         self, script: str, *, stdin: str | None = None, sudo: bool = False, deadline: float = COMMAND_DEADLINE
     ) -> Completed:
         """Run a script in the machine's shell, as root with `sudo`, by whatever `become` names. `stdin` is a text."""
-
-    def run_forced(self, words: str, *, deadline: float = ANSWER_DEADLINE) -> Completed:
-        """Send words to a machine that takes forced commands alone, as they are."""
 
     def reconnect(self, deadline: float | None = None, *, if_lost: bool = False, absent_ok: bool = False) -> str:
         """Connect anew to the installed system, and return its address.

@@ -12,7 +12,7 @@ from nixherd.base.becoming_root import Become
 from nixherd.base.errors import FAILURES, FleetError, NotBegun, Usage
 from nixherd.base.reasons import failure, reason
 from nixherd.base.terminal import foreseen, worded
-from nixherd.deploy.machine import ANSWER_DEADLINE, Machine
+from nixherd.deploy.machine import ANSWER_DEADLINE, Asked, Machine
 from nixherd.deploy.options import Goal
 from nixherd.deploy.protocol import GATE, PROTOCOL, Kind, Standing, Unclear, parse, part
 from nixherd.fleet.models import Access
@@ -102,7 +102,7 @@ class Running:
     protocol: int = PROTOCOL
 
 
-def ask_running(machine: Machine, kind: Kind) -> Running:
+def ask_running(machine: Asked, kind: Kind) -> Running:
     """Ask a machine what runs on it. FleetError when it does not say."""
     if machine.access is Access.TRIGGER:
         raise FleetError(f"{machine.id}: it can be triggered, not asked")

@@ -245,18 +245,14 @@ class Changeset:
         if self.repository is not None:
             self.repository.exclude(TEMPORARY)
         new: dict[str, Temporary] = {}
-
-        def copy(swap: Swap) -> None:
-            new[swap.path] = self._beside(self.staged, swap.path, swap.new or "")
-
+        coming = [(swap.path, swap.new) for swap in swaps if swap.new]
         try:
-            _with_each(copy, [swap for swap in swaps if swap.new])
+            _with_each(lambda each: new.update({each[0]: self._beside(self.staged, *each)}), coming)
             for swap in swaps:
                 if swap.old is not None:
                     beside[swap.path] = self.tree.kept(swap.path)
-            for swap in swaps:  # in their order, in which a file that names another one comes after it
-                if swap.new:
-                    self.tree.move(new[swap.path])
+            for path, _ in coming:  # in this order: a file that names another one comes after it
+                self.tree.move(new[path])
             for swap in swaps:
                 if swap.new is None:
                     self.tree.remove(swap.path)

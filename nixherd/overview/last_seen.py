@@ -42,10 +42,15 @@ class SeenBefore:
         """By host; what cannot be read is as if it had never been seen."""
         return {host: each for host, values in self._read().items() if (each := _parsed(values))}
 
+    @property
+    def addresses(self) -> dict[str, str]:
+        """By host, where it answered last."""
+        found = {host: values.get("address") for host, values in self._read().items() if isinstance(values, dict)}
+        return {host: address for host, address in found.items() if isinstance(address, str)}
+
     def address_of(self, host: str) -> str | None:
         """Where it answered last."""
-        address = self._read().get(host, {}).get("address")
-        return address if isinstance(address, str) else None
+        return self.addresses.get(host)
 
     def keep(self, hosts: Mapping[str, LastSeen]) -> None:
         """Keep it beside what is kept of others. Where it cannot be written, the next time knows less."""

@@ -15,7 +15,7 @@ from nixherd.base.answers import below
 from nixherd.base.becoming_root import Become
 from nixherd.base.errors import FleetError
 from nixherd.base.reasons import failure
-from nixherd.deploy.machine import ANSWER_DEADLINE, Machine
+from nixherd.deploy.machine import ANSWER_DEADLINE, Asked
 from nixherd.deploy.protocol import Kind
 from nixherd.deploy.running import (
     HOME_PROFILE,
@@ -89,7 +89,7 @@ def _running(values: Mapping[str, Any]) -> Running:
     return Running(**same)
 
 
-def ask(machine: Machine, kind: Kind, secrets: Sequence[str] = ()) -> Seen:
+def ask(machine: Asked, kind: Kind, secrets: Sequence[str] = ()) -> Seen:
     """Ask a machine everything, in one command. FleetError when it does not say."""
     if machine.access is Access.TRIGGER:
         return Seen(unknown={"system": "it can be triggered to pull, and not asked"})

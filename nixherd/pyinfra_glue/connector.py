@@ -1,31 +1,30 @@
-"""What our SSH connectors share, and the facts that the hypervisor answers instead of the machine."""
+"""What our SSH connectors share in a run of pyinfra, and facts that the hypervisor answers instead of the machine."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paramiko import AuthenticationException, BadHostKeyException, SFTPError, SSHException, Transport
+from paramiko import SFTPError, SSHException, Transport
 from pyinfra import logger
 from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.connectors.scp.client import SCPException
 from pyinfra.connectors.ssh import SSHConnector
+from pyinfra.connectors.util import CommandOutput
 from typing_extensions import override
 
 from nixherd.base.errors import AgentUnavailable, FleetError, NoAgent, NotSent
-from nixherd.base.files import expanded
 from nixherd.fleet.models import NO_ENDPOINT, Fleet, Vm
-from nixherd.locate.installed import Search
+from nixherd.link.client import Keys, PinnedClient
+from nixherd.link.failures import require_run
+from nixherd.link.opening import Connected, opened
 from nixherd.proxmox.guest.identity import address_of, next_vmid
 from nixherd.proxmox.guest.observe import find, interfaces_of
 from nixherd.proxmox.hypervisor import Hypervisor
 from nixherd.pyinfra_glue.context import Context
-from nixherd.pyinfra_glue.ssh_client import Keys, PinnedClient, notice_a_dead_peer
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.login_shell import Answer
-from nixherd.ssh.ssh_config import Way
 
 if TYPE_CHECKING:
     from nixherd.proxmox.client import Client
@@ -134,44 +133,7 @@ class Unasked(NotSent):
     """The machine is absent while a run only plans: nothing was asked, so nothing is known."""
 
 
-class Stranger(OSError):
-    """Something answers at `address` with another host key: `shown`, as `TYPE BASE64`."""
-
-    def __init__(self, message: str, address: str, shown: str) -> None:
-        super().__init__(message)
-        self.address, self.shown = address, shown
-
-
-class Unwelcome(OSError):
-    """The machine itself answers there, and accepts none of our keys."""
-
-
-class NoShell(Unwelcome):
-    """The machine lets us in, and its login shell runs no command."""
-
-
-class NotFound(OSError):
-    """A machine answers nowhere, for several reasons; `problem` is why the hypervisor could not be asked, if that is
-    one."""
-
-    def __init__(self, errors: Sequence[OSError], search: Search) -> None:
-        super().__init__("; ".join(dict.fromkeys(map(str, (*errors, *search.reasons)))))
-        self.errors = tuple(errors)
-        self.problem = search.problem
-
-
-def is_one(error: OSError, kind: type[OSError]) -> bool:
-    """Whether this is one of a kind, or one of those that it is about."""
-    return isinstance(error, kind) or (isinstance(error, NotFound) and any(isinstance(e, kind) for e in error.errors))
-
-
-def stranger_in(error: BaseException) -> Stranger | None:
-    """What answered with another host key, where that is what an error is about."""
-    errors = error.errors if isinstance(error, NotFound) else (error,)
-    return next((each for each in errors if isinstance(each, Stranger)), None)
-
-
-class PinnedConnector(SSHConnector):
+class PinnedConnector(Connected, SSHConnector):  # type: ignore[misc]  # its client is not pyinfra's
     """pyinfra's, for machines whose host keys are known before anybody connects to them."""
 
     handles_execution = True
@@ -194,22 +156,10 @@ class PinnedConnector(SSHConnector):
     def opened(
         self, to: Destination, who: str, at: str, transport: Callable[..., Transport], timeout: float
     ) -> Iterator[PinnedClient]:
-        """Connect and log in to `who` at an address, and close the connection where anything fails in it.
-
-        OSError that says why: Stranger, Unwelcome, or no answer; FleetError and NoShell as they are.
-        """
-        client = PinnedClient()
-        client.heard = self._heard
-        try:
-            client.open(to, self._keys_for(to), transport, timeout)
+        """As `nixherd.link.opening.opened`."""
+        how: dict[str, Any] = {"keys_for": self._keys_for, "heard": self._heard}
+        with opened(to, who, at, **how, transport=transport, timeout=timeout) as client:
             yield client
-        except (FleetError, NoShell):
-            client.close()
-            raise
-        except (SSHException, EOFError, OSError) as error:
-            problem = _in_words(error, client, to, who, at)
-            client.close()
-            raise problem from error
 
     def _keys_for(self, to: Destination) -> Keys:
         """The keys that a destination's user may log in with. OSError where pyinfra cannot read one of them."""
@@ -219,25 +169,11 @@ class PinnedConnector(SSHConnector):
             raise OSError(str(error)) from error
         return Keys(to.user, to.identities, given.get("pkey"), given.get("password"))
 
-    def take(self, client: PinnedClient) -> None:
-        """Work through this connection from now on."""
-        transport = client.get_transport()
-        assert transport is not None
-        notice_a_dead_peer(transport)
-        self.client = client
-
-    def leave(self) -> None:
-        """Close the connection, where there is one."""
-        if self.client is not None:
-            self.client.close()
-        self.client = None
-
     def _heard(self, answer: Answer, status: int) -> None:
         """Name the login shell that prints, once. NoShell where it did not run the command."""
+        require_run(self.host.data.host_id, self.data["ssh_user"], answer, status)
         if answer.was_run:
             self.name_noise(answer)
-        elif status >= 0:  # else the connection broke
-            raise NoShell(f"{self.host.data.host_id}: {answer.not_run(self.data['ssh_user'])}")
 
     def name_noise(self, answer: Answer) -> None:
         """Say of a login shell that it prints, once."""
@@ -255,6 +191,13 @@ class PinnedConnector(SSHConnector):
         return self.noise.breaks(what) if self.noise else None
 
     @override
+    def run_shell_command(self, command: StringCommand, *args: Any, **arguments: Any) -> tuple[bool, CommandOutput]:
+        """OSError also where a machine ends the output of a command, and never the command."""
+        if self.client is not None:
+            self.client.limit = arguments.get("_timeout")
+        return super().run_shell_command(command, *args, **arguments)
+
+    @override
     def _put_file(self, *args: Any, **arguments: Any) -> None:
         self._transfer(lambda: super(PinnedConnector, self)._put_file(*args, **arguments))  # type: ignore[no-untyped-call]
 
@@ -270,37 +213,3 @@ class PinnedConnector(SSHConnector):
             protocol = str(self.data["ssh_file_transfer_protocol"])
             why = self.breaks(protocol) or str(error) or "it hung up"
             raise OSError(f"{self.host.data.host_id}: no files can be sent there by {protocol}: {why}") from error
-
-
-def _in_words(error: Exception, client: PinnedClient, to: Destination, who: str, at: str) -> OSError:
-    """Why a machine could not be connected to."""
-    if isinstance(error, BadHostKeyException):
-        key = f"{error.key.get_name()} {error.key.fingerprint}"
-        message = f"{who} shows another host key than the pinned one ({key}); nothing was sent to it"
-        return Stranger(message, at, f"{error.key.get_name()} {error.key.get_base64()}")
-    if isinstance(error, AuthenticationException):
-        return Unwelcome(
-            f"{to.user}@{at} accepts none of our keys; add one to its authorized_keys, or name another with --data "
-            f"ssh_key=FILE; where it has one, look whether the login shell of {to.user} exists there: sshd says no "
-            "without it"
-        )
-    return OSError(f"no SSH at {at}{to.way}: {client.why(error)}")
-
-
-def destination_of(
-    way: Way, user: str, known_hosts: Path, key: str | None, *, looks_for_keys: bool = True, uses_agent: bool = True
-) -> Destination:
-    """How a machine is reached by a way of the operator's ssh_config, with the keys that this offers and with `key`."""
-    offered = way.identities
-    return Destination(
-        address=way.address,
-        user=user,
-        known_hosts=known_hosts,
-        port=way.port,
-        identity=expanded(key) if key else None,
-        offered=offered.files if looks_for_keys else (),
-        certificates=offered.certificates,
-        agent=offered.agent if uses_agent else "none",
-        identities_only=offered.only,
-        route=way.route,
-    )

@@ -5,18 +5,15 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from nixherd.base.run import Run
 from nixherd.base.waiting import OncePer
 from nixherd.deploy.rollout import Rollouts
 from nixherd.fleet.host_keys import HostKeys
-from nixherd.fleet.models import Fleet
 from nixherd.gate.results import Result
-from nixherd.locate.neighbours import Sightings
+from nixherd.link.link import Surroundings
 from nixherd.nix.builder import Builder
 from nixherd.nix.evaluator import Evaluator
 from nixherd.nix.flakes import Flake
 from nixherd.proxmox.hypervisor import Hypervisor
-from nixherd.ssh.ssh_config import Answers
 
 
 class RollCall:
@@ -42,34 +39,33 @@ class RollCall:
             self._begin(tuple(sorted(self._present)))
 
 
-@dataclass(frozen=True, eq=False)
-class Context:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Context(Surroundings):
     """Made by the inventory; what is below `pyinfra_glue` takes the parts of it that it needs.
 
     `flake` is the fleet as it was named, a locked reference or its directory; `roll_call` is there where something
     waits to begin with the hosts that answer.
     """
 
-    fleet: Fleet
-    run: Run
-    keys: HostKeys
     evaluator: Evaluator
     builder: Builder
-    hypervisor: Hypervisor
     flake: str
     must_be_signed: bool = False
     roll_call: RollCall | None = None
     rollouts: Rollouts = field(default_factory=Rollouts)
-    sightings: Sightings = field(default_factory=Sightings)
-    ssh_config: Answers = field(default_factory=Answers)
     gate: OncePer[tuple[str, ...], list[Result]] = field(default_factory=lambda: OncePer("the quality gate"))
 
     @classmethod
     def of(cls, evaluator: Evaluator, hypervisor: Hypervisor, flake: Flake | None = None, **more: Any) -> "Context":
         """The context of the run of `evaluator`; `flake` is the fleet where it was named by a reference."""
         fleet, run = hypervisor.fleet, evaluator.run
-        parts = (fleet, run, HostKeys(fleet, run), evaluator, Builder(evaluator), hypervisor)
-        return cls(*parts, flake.url if flake else fleet.path, **more)
+        return cls(
+            *(fleet, run, HostKeys(fleet, run), hypervisor),
+            evaluator=evaluator,
+            builder=Builder(evaluator),
+            flake=flake.url if flake else fleet.path,
+            **more,
+        )
 
     def to_json(self) -> dict[str, str]:
         """What `pyinfra inventory.py debug-inventory` shows of it."""

@@ -9,7 +9,7 @@ pyinfra connects, prepares, then executes; a VM that is created during a run wou
   fails this host only, when there is none within the deadline.
 
 What answers is of use only as the installed system, but in runs that install one: their operations say so. How it is
-found, and proves what it is: `nixherd.pyinfra_glue.reaching`.
+found, and proves what it is: `nixherd.link`.
 
 With `local` among the host's data it is the machine that we run on, and its shell takes the place of SSH.
 """
@@ -44,13 +44,15 @@ from nixherd.base.terminal import Narrator, worded
 from nixherd.base.waiting import Backoff, poll
 from nixherd.deploy.report import Outcome
 from nixherd.fleet.models import Access
+from nixherd.link import proving
+from nixherd.link.client import DeadConnection, PinnedClient
+from nixherd.link.failures import Stranger, Unwelcome, is_one, stranger_in
 from nixherd.locate import reach
 from nixherd.locate.reach import Absent, Epoch, Look, Place
-from nixherd.pyinfra_glue import connector, proving
-from nixherd.pyinfra_glue.connector import ApiQuery, NotFound, Stranger, Unasked, Unwelcome, is_one, stranger_in
+from nixherd.pyinfra_glue import connector
+from nixherd.pyinfra_glue.connector import ApiQuery, Unasked
 from nixherd.pyinfra_glue.inventory import inventory_beside, named_by_connector
 from nixherd.pyinfra_glue.reaching import MachineConnector
-from nixherd.pyinfra_glue.ssh_client import DeadConnection, PinnedClient
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.login_shell import Answer, answered
 
@@ -85,25 +87,18 @@ class FleetConnector(MachineConnector):
         if self.host.data.get("api_only"):
             return  # nothing in this run asks the machine itself
         must_answer = self.host.data.get("must_answer", False)
-        connected, reasons = False, list[str]()
+        connected = False
         try:
             self.deadline  # noqa: B018  a wrong one is said before anything is changed
             # whether this run installs is not known yet; one that only asks, or deploys, does not
-            epochs = (Epoch.FINAL,) if must_answer else tuple(Epoch)
-            connected = self._try_once(Look(epochs, epochs, progress=reasons.append)) is not None
-            if must_answer and not connected:
-                why = f": {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
-                proof = self.context.keys.pinned(self.fleet_host.id) is not None
-                file = self.context.fleet.file
-                without = f"; without its agent's word only a publicKey in {file} can prove that a machine is it"
-                raise Absent(f"{self.fleet_host.id} is still on its way{why}", f"try again{'' if proof else without}")
+            connected = (self.answering() if must_answer else self.try_once(Look.anywhere())) is not None
         except FAILURES as failure:
             error = failure if isinstance(failure, OSError) else worded(failure, f"{self.fleet_host.id}: connecting")
             self._forget_known_hosts()
             if stranger := stranger_in(failure):
                 note = self.context.run.journal.note
                 note("found", self.fleet_host.id, shown_key=stranger.shown, address=stranger.address)
-            reason = self._why_never(error) or (error if must_answer else None)
+            reason = self.why_never(error, installs=not must_answer) or (error if must_answer else None)
             if reason:
                 self.context.run.failed(self.fleet_host.id, reason, outcome=Outcome.UNREACHABLE)
                 text = str(reason)
@@ -116,19 +111,6 @@ class FleetConnector(MachineConnector):
         """What stops many hosts, in full for the first of them."""
         first = self.context.run.first_to_say(reason, self.fleet_host.id)
         return reason if first == self.fleet_host.id else f"not connected, for the same reason as {first}"
-
-    def _why_never(self, error: FleetError | OSError) -> FleetError | OSError | None:
-        """Why the machine that could not be reached will not be there later in this run either."""
-        if isinstance(error, NotFound) and isinstance(error.problem, (Unusable, Refused)):
-            return Refused(str(error)) if isinstance(error.problem, Refused) else error
-        if isinstance(error, (Unusable, Refused, Unforeseen)) or self.context.fleet.vm_of(self.fleet_host.id) is None:
-            return error
-        try:
-            installs = not self.host.data.get("must_answer", False)
-            stranger = reach.stranger(self.context.hypervisor, self.context.keys, self.fleet_host, installs=installs)
-        except FleetError:
-            return None
-        return Refused(stranger) if stranger else None
 
     def _forget_known_hosts(self) -> None:
         with suppress(*FAILURES):  # this must not end what else ends now; the next run removes what is left
@@ -144,7 +126,7 @@ class FleetConnector(MachineConnector):
         if self.connected and self.place and self.place.epoch in epochs:
             return self.place
         if self._stands and self.place and self.place.epoch not in self.epochs:
-            raise self._not_installed(self.place, self.place.epoch)  # this run has no business with it
+            raise self.not_installed(self.place, self.place.epoch)  # this run has no business with it
         limit = self.deadline if deadline is None else deadline
         waiting = poll(limit, PAUSES)
         narrator, done = Narrator(self.host.log), set[str]()
@@ -153,7 +135,7 @@ class FleetConnector(MachineConnector):
         try:
             for _ in waiting:
                 try:
-                    if place := self._try_once(Look(epochs, self.epochs, max(1.0, waiting.left), narrator, done)):
+                    if place := self.try_once(Look(epochs, self.epochs, max(1.0, waiting.left), narrator, done)):
                         return place
                 except Absent as error:
                     if not absent_ok:
@@ -173,7 +155,7 @@ class FleetConnector(MachineConnector):
 
     def destination(self) -> Destination:
         """How OpenSSH (Nix, tar) reaches the machine where we are connected."""
-        return self.configured(self._destination(self.reach()))
+        return self.configured(self.way_to(self.reach()))
 
     def prove_for_wiping(self) -> None:
         """Refused unless root of the guest that is to be wiped is root of the machine where we are connected.
@@ -200,7 +182,7 @@ class FleetConnector(MachineConnector):
         if place is None:
             return None
         try:
-            self._open(place)
+            self.open(place)
         except OSError as error:
             raise FleetError(
                 f"{self.fleet_host.id}: the host key that its agent tells cannot be proven: {error}; "

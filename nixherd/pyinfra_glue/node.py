@@ -24,10 +24,13 @@ from nixherd.base.terminal import say, worded
 from nixherd.fleet.groups import NODE_DATA, check_data, check_selection
 from nixherd.fleet.models import DEFINITIONS, Fleet
 from nixherd.fleet.revisions import Tree
+from nixherd.link.client import DeadConnection, WatchedTransport
+from nixherd.link.failures import Stranger, Unwelcome
+from nixherd.link.opening import destination_of
 from nixherd.nix.evaluator import Evaluator
 from nixherd.proxmox.hypervisor import Definitions, Hypervisor
 from nixherd.pyinfra_glue import cli
-from nixherd.pyinfra_glue.connector import PinnedConnector, Stranger, Unwelcome, destination_of
+from nixherd.pyinfra_glue.connector import PinnedConnector
 from nixherd.pyinfra_glue.context import Context
 from nixherd.pyinfra_glue.deploy_file import declared
 from nixherd.pyinfra_glue.inventory import (
@@ -39,7 +42,6 @@ from nixherd.pyinfra_glue.inventory import (
     parsed_data,
     token_file_of,
 )
-from nixherd.pyinfra_glue.ssh_client import DeadConnection, WatchedTransport
 from nixherd.ssh.destination import Destination
 from nixherd.ssh.ssh_config import Configuration, config_options, known_hosts_files
 

@@ -200,7 +200,7 @@ def test_nobody_else_speaks_http() -> None:
     assert importing("http") == ["deploy/health.py", "deploy/hooks.py", "overview/serve.py"]
     # SSH's sockets and tunnels, a search of the network, a pair that ends in a program of ours, names that are looked
     # up, and addresses that may be ours
-    connection = [f"pyinfra_glue/{name}.py" for name in ("engine", "ssh_client")]
+    connection = ["link/client.py", "pyinfra_glue/engine.py"]
     names = ["proxmox/hypervisor.py", "ssh/said.py", "ssh/ssh_config.py"]
     listens = ["overview/serve.py"]
     assert importing("socket") == sorted(

@@ -10,9 +10,10 @@ import pytest
 from nixherd.base.errors import FleetError
 from nixherd.deploy import carried
 from nixherd.fleet.groups import PHASES
+from nixherd.link import proving
 from nixherd.operations import disko, nixos
 from nixherd.proxmox.permission import mark
-from nixherd.pyinfra_glue import carrying, proving
+from nixherd.pyinfra_glue import carrying
 from nixherd.pyinfra_glue.carrying import keys_in_memory
 from nixherd.pyinfra_glue.hosts import connector_of
 from nixherd.pyinfra_glue.installing import disko_job, machine_for

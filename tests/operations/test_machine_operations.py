@@ -12,9 +12,9 @@ from nixherd.base.errors import Exit, FleetError
 from nixherd.base.ssh_keys import KeyPair, generate_ed25519
 from nixherd.deploy.machine import restart, run_job
 from nixherd.fleet.revisions import Note
+from nixherd.link import proving
 from nixherd.operations import disko, installer, nixos
 from nixherd.proxmox.permission import mark
-from nixherd.pyinfra_glue import proving
 from nixherd.pyinfra_glue.hosts import connector_of
 from nixherd.pyinfra_glue.installing import machine_for
 from nixherd.ssh.login_shell import JOBS, Job

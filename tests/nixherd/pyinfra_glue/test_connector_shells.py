@@ -12,7 +12,7 @@ from pyinfra.api.host import Host
 from nixherd.base.ssh_keys import KeyPair, generate_ed25519
 from nixherd.deploy.report import Journal, entries
 from nixherd.facts.nixos import BootedSystem, CurrentSystem, Generations
-from nixherd.pyinfra_glue.connector import NoShell
+from nixherd.link.failures import NoShell
 from nixherd.pyinfra_glue.fleet import FleetConnector
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import Said, connected, executing, said_by, shared_at

@@ -12,8 +12,8 @@ from pyinfra.connectors.ssh import SSHConnector
 
 from nixherd.base.errors import NotSent, Refused, Usage
 from nixherd.base.ssh_keys import generate_ed25519, known_hosts_line
+from nixherd.link.client import DeadConnection
 from nixherd.pyinfra_glue.node import NodeConnector, check_selection_of_nodes, check_words, known_keys, nodes_of
-from nixherd.pyinfra_glue.ssh_client import DeadConnection
 from tests.nixherd.proxmox.fleets import DEV, FLEET
 
 NODES = {"prom": "192.0.2.1", "other": "other"}

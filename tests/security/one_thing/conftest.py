@@ -127,6 +127,15 @@ def reboot(place: Place) -> Ended:
     return place.nixherd("reboot", "--json", "--max-fail", "4")
 
 
+def looked_at(place: Place) -> Ended:
+    """A machine that could not be asked is not reached, with the fault as its reason."""
+    ended = place.nixherd("status", "--no-eval", "--no-vm", "--json")
+    reach = {row["host"]: row["reach"] for row in json.loads(ended.out)["hosts"]}
+    assert {host for host, each in reach.items() if "this is a mistake in nixherd" in (each["why"] or "")} == {*BAD}
+    assert reach["b"]["answered"], reach["b"]
+    return ended
+
+
 def alone(script: str) -> str:
     """The same in a mount namespace of its own."""
     return f"""mkdir -p "$XDG_STATE_HOME"; exec unshare --mount bash -c '{script}' bash "$@" """

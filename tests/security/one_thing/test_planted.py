@@ -16,7 +16,7 @@ from tests import nix_cli
 from tests.nixherd.cli.conftest import fleet  # noqa: F401  (fixture)
 from tests.nixherd.proxmox.conftest import Emulator, dev, emulator, started  # noqa: F401  (fixtures)
 from tests.nixherd.trust.secrets.keys import key
-from tests.security.one_thing.conftest import BAD, ROOT, Ended, Place, deploy, reboot
+from tests.security.one_thing.conftest import BAD, ROOT, Ended, Place, deploy, looked_at, reboot
 from tests.security.planting.sitecustomize import ERRORS, guarded
 
 OURS = [path for part in ("nixherd", "operations", "facts", "deploys") for path in sorted((ROOT / part).rglob("*.py"))]
@@ -298,6 +298,8 @@ SCENARIOS = {
     "nixherd/cli/retire.py:_publish:1": Scenario(retire),
     "nixherd/cli/retire.py:_require_nothing_left:1": Scenario(retire_again),
     "nixherd/cli/gathering.py:_evaluated:1": Scenario(evaluated_status, "id", harmless=True, status=1),
+    "nixherd/cli/looking.py:_asked:1": Scenario(looked_at, "host.id", harmless=True),
+    "nixherd/cli/looking.py:_asked:2": Scenario(looked_at, "host.id", harmless=True),
     "nixherd/cli/gathering.py:_secrets:1": Scenario(evaluated_status, harmless=True, status=1),
     "nixherd/overview/shown.py:Shown.look:1": Scenario(serve, status=0),
     "nixherd/overview/guests.py:_tried:1": Scenario(status, harmless=True, status=1),

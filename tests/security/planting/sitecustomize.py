@@ -161,23 +161,46 @@ OLD = "/nix/store/0v9ar9z6mfqxrpgsmzz7b7y5vkzncq5d-old"
 machines: dict[str, dict[str, str]] = {}
 
 
+def standing(name: str) -> dict[str, str]:
+    """What one machine says of itself."""
+    return machines.setdefault(
+        name, {"state": "none", "current": OLD, "profile": OLD, "hostname": name, "boot_id": "1"}
+    )
+
+
+def what_runs(report: dict[str, str]) -> list[str]:
+    kernel = {"part.kernel": f"/k{report['boot_id']}", "next.kernel": "/k2"}
+    names = {name: report[name] for name in ("current", "profile", "hostname", "boot_id")}
+    return [f"{key}={value}" for key, value in {**names, "booted": OLD, "sudo": "root", **kernel}.items()]
+
+
+def arrive(link: Any, how: Any) -> Any:
+    from nixherd.locate.reach import Epoch, Place
+
+    link.place = Place("127.0.0.1", Epoch.FINAL, "", "root")
+    link.data["ssh_user"] = "root"
+    return link.place
+
+
+def stand_in_for_looks(module: Any) -> None:
+    """The same machines, for who only asks them."""
+    from nixherd.base.process import Completed
+
+    def run(machine: Any, script: str, **options: Any) -> Completed:
+        return Completed("\n".join(what_runs(standing(machine.id))), "", 0)
+
+    module.PlainLink.try_once, module.LinkedMachine.run = arrive, run
+
+
 def stand_in(module: Any) -> None:
     """Machines instead of SSH: those that take forced commands, and those that need a reboot."""
     from pyinfra.connectors.util import CommandOutput, OutputLine
 
     def machine(connector: Any) -> dict[str, str]:
-        name = connector.fleet_host.id
-        return machines.setdefault(
-            name, {"state": "none", "current": OLD, "profile": OLD, "hostname": name, "boot_id": "1"}
-        )
+        return standing(connector.fleet_host.id)
 
     def answer(words: list[str]) -> tuple[bool, Any]:
         return True, CommandOutput([OutputLine("stdout", word) for word in words])
-
-    def arrive(connector: Any, how: Any) -> Any:
-        connector.place = module.Place("127.0.0.1", module.Epoch.FINAL, "", "root")
-        connector.data["ssh_user"] = "root"
-        return connector.place
 
     def forced(connector: Any, words: str, timeout: float) -> tuple[bool, Any]:
         report, verb = machine(connector), words.split()[1]
@@ -211,14 +234,10 @@ def stand_in(module: Any) -> None:
             report["boot_id"] = "2"
         if "is-system-running" in text:
             return answer(["running"])
-        if "say sudo " not in text:
-            return answer([])
-        kernel = {"part.kernel": f"/k{report['boot_id']}", "next.kernel": "/k2"}
-        names = {name: report[name] for name in ("current", "profile", "hostname", "boot_id")}
-        return answer([f"{key}={value}" for key, value in {**names, "booted": OLD, "sudo": "root", **kernel}.items()])
+        return answer(what_runs(report) if "say sudo " in text else [])
 
     connector = module.FleetConnector
-    connector._try_once, connector.forced = arrive, forced
+    connector.try_once, connector.forced = arrive, forced
     connector.send = connector.run_shell_command = run
     connector.connected = property(lambda self: self.place is not None)
 
@@ -245,6 +264,7 @@ def rebuild_nothing(module: Any) -> None:
 
 
 STUBS = {
+    "nixherd.link.plain": stand_in_for_looks,
     "nixherd.pyinfra_glue.fleet": stand_in,
     "nixherd.deploy.copy": copy_nothing,
     "nixherd.deploy.build": rebuild_nothing,

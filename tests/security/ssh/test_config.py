@@ -180,7 +180,7 @@ def test_neither_connection_differs_under_any_of_them(
         shared.changed_ssh_config()
         host = run("metal", host_key=key.public, ssh_hostname="127.0.0.1")
         place = reach.Place("127.0.0.1", reach.Epoch.FINAL, key.public, "root")
-        to = connector_of(host)._destination(place)
+        to = connector_of(host).way_to(place)
         return list(told), to
 
     clean = see("")

@@ -203,7 +203,7 @@ def test_a_command_of_the_operators_leads_to_the_machine(
 
 FAILS = """\
 from pathlib import Path
-from nixherd.pyinfra_glue.ssh_client import Keys, PinnedClient
+from nixherd.link.client import Keys, PinnedClient
 from nixherd.ssh.destination import Destination, Identities, Route
 from paramiko import Transport
 to = Destination("192.0.2.1", "root", Path("/dev/null"), route=Route(command="echo no way >&2; exit 1"))

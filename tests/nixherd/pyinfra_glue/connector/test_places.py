@@ -13,11 +13,11 @@ from nixherd.base import terminal
 from nixherd.base.errors import Exit, FleetError, NotBegun, NotSent, Refused
 from nixherd.deploy.machine import run_job
 from nixherd.fleet.models import Access
+from nixherd.link.client import DeadConnection, PinnedClient
 from nixherd.locate import reach
 from nixherd.proxmox.token import Server
 from nixherd.pyinfra_glue import cli
 from nixherd.pyinfra_glue.engine import PyinfraMachine
-from nixherd.pyinfra_glue.ssh_client import DeadConnection, PinnedClient
 from nixherd.ssh.login_shell import Job
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.nixherd.pyinfra_glue.connector.conftest import (

@@ -1,7 +1,7 @@
 """paramiko's connection, told the same as OpenSSH: the pinned key alone, the way of a Route, and no ssh_config.
 
-pyinfra's own client reads ~/.ssh/config by itself: it forwards the agent where that says so, checks hops as that says,
-and sets SSH_AUTH_SOCK for the whole process. None of it is used; its class is, which pyinfra's connector asks for.
+It takes the place of pyinfra's client, which reads ~/.ssh/config by itself: that one forwards the agent where it says
+so, checks hops as it says, and sets SSH_AUTH_SOCK for the whole process.
 """
 
 import logging
@@ -17,18 +17,16 @@ import paramiko
 from paramiko.agent import Agent, AgentSSH
 from paramiko.auth_strategy import AuthStrategy, SourceResult
 from paramiko.pkey import PublicBlob
-from pyinfra.connectors.ssh_util import _patch_paramiko_sk_key_support
-from pyinfra.connectors.sshuserclient import SSHClient
 from typing_extensions import override
 
 from nixherd.base.errors import NotSent
-from nixherd.base.process import Carrier
+from nixherd.base.process import Carrier, Completed
 from nixherd.ssh.destination import Destination, Identities
 from nixherd.ssh.login_shell import Answer, Command, TooLong
 from nixherd.ssh.ssh_config import family_of
 
 PEER_TIMEOUT = 15_000  # milliseconds after which data that nobody acknowledged means a dead connection
-UNTOLD = "the connection ended, or the command was killed, before it told its exit status"
+UNTOLD = "the connection ended, or the command was killed or went on, before it told its exit status"
 CHANNEL_TIMEOUT = 30.0  # seconds for a connection that stands to begin a command
 
 
@@ -60,12 +58,14 @@ def notice_a_dead_peer(transport: paramiko.Transport) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT)
 
 
-class PinnedClient(SSHClient):
+class PinnedClient(paramiko.SSHClient):
     """A connection to one Destination."""
 
     carrier: Carrier | None = None
     heard: Callable[[Answer, int], None] = staticmethod(lambda answer, status: None)
     """is given each command's answer at its end, and with which status sshd says that its login shell ended"""
+    limit: float | None = None
+    """seconds that a command may take to tell its status once its output has ended; None: for ever"""
 
     def open(self, to: Destination, keys: "Keys", transport: Callable[..., paramiko.Transport], timeout: float) -> None:
         """Connect and log in; `timeout`, in seconds, is for TCP and for each part of the handshake.
@@ -73,12 +73,10 @@ class PinnedClient(SSHClient):
         BadHostKeyException for another key, AuthenticationException when none of ours is accepted; else OSError,
         SSHException or EOFError.
         """
-        _patch_paramiko_sk_key_support()
         _keep_paramiko_off_the_terminal()
         self.set_missing_host_key_policy(paramiko.RejectPolicy())
         self.get_host_keys().load(str(to.known_hosts))
-        paramiko.SSHClient.connect(
-            self,
+        self.connect(
             to.address,
             port=to.port,
             username=to.user,
@@ -110,8 +108,26 @@ class PinnedClient(SSHClient):
         except TooLong as error:
             raise NotSent(str(error)) from error
         stdin, stdout, _ = super().exec_command(text, bufsize, timeout, get_pty, **options)
-        reply = Reply(stdout.channel, Answer(command_line.mark), self.heard)
+        reply = Reply(stdout.channel, Answer(command_line.mark), self.heard, timeout or self.limit)
         return stdin, Printed(reply, 1), Printed(reply, 2)
+
+    def ask(self, script: str, most: int, timeout: float) -> Completed | None:
+        """Have a script run, and wait for its end: what it left, None where that is more than so many bytes.
+
+        NotSent where it was not begun, OSError without an answer in time; `timeout` is in seconds.
+        """
+        until = time.monotonic() + timeout
+        try:
+            _, stdout, stderr = self.exec_command(script, timeout=timeout)
+            out = stdout.read(most, until)
+            if stdout.channel.channel.recv(1):
+                return None
+            err = stderr.read(most, until)
+            return Completed(out, err, stdout.channel.recv_exit_status())
+        except (paramiko.SSHException, EOFError) as error:
+            raise OSError(f"the connection broke: {str(error) or 'no answer'}") from error
+        except TimeoutError as error:
+            raise OSError(f"it did not answer within {timeout:.0f} s") from error
 
     def say(self, words: str, timeout: float) -> tuple[str, str, int]:
         """Say these words as they are to a machine that takes forced commands: stdout, stderr and status.
@@ -120,7 +136,7 @@ class PinnedClient(SSHClient):
         """
         _, stdout, stderr = super().exec_command(words, timeout=timeout)
         out, err = (stream.read().decode(errors="replace") for stream in (stdout, stderr))
-        status = stdout.channel.recv_exit_status()
+        status = _status_of(stdout.channel, timeout)
         if status < 0:
             raise OSError(UNTOLD)
         return out, err, status
@@ -139,22 +155,31 @@ class PinnedClient(SSHClient):
 
 @dataclass
 class Reply:
-    """What comes back on a channel for one command."""
+    """What comes back on a channel for one command; `limit` as PinnedClient's."""
 
     channel: paramiko.Channel
     answer: Answer
     heard: Callable[[Answer, int], None]
+    limit: float | None = None
 
     def recv_exit_status(self) -> int:
         """The command's own, once all of its output was read. What `heard` raises where that was not run.
 
         OSError where nobody told it: the connection ended, or the command was killed.
         """
-        status = self.channel.recv_exit_status()
+        status = _status_of(self.channel, self.limit)
         self.heard(self.answer, status)
         if status < 0 and self.answer.status is None:
             raise OSError(UNTOLD)
         return self.answer.ended(status)
+
+
+def _status_of(channel: paramiko.Channel, limit: float | None) -> int:
+    """With what a command ended, -1 where the connection ended before. OSError where nobody tells it in time: a machine
+    may end the output, and never the command."""
+    if not channel.status_event.wait(limit):
+        raise OSError(UNTOLD)
+    return channel.recv_exit_status()
 
 
 @dataclass
@@ -172,8 +197,9 @@ class Printed:
 
     def read(self, most: int, until: float) -> str:
         """At most so many bytes, all of them or TimeoutError by the monotonic clock, and the end of the answer."""
-        received = bytearray()
-        while len(received) < most and (part := self.channel.channel.recv(min(1 << 16, most - len(received)))):
+        received, channel = bytearray(), self.channel.channel
+        take = channel.recv if self.stream == 1 else channel.recv_stderr
+        while len(received) < most and (part := take(min(1 << 16, most - len(received)))):
             received += part
             if time.monotonic() > until:  # a byte now and then is not an answer
                 raise TimeoutError("it took too long to answer")
@@ -258,6 +284,9 @@ class Keys(AuthStrategy):
 
     def _offered(self, agent: Agent | None) -> Iterator[paramiko.PKey]:
         held = list(agent.get_keys()) if agent else []
+        for key in held:
+            if not hasattr(key, "public_blob"):  # a security key's, which paramiko looks for all the same
+                key.public_blob = None
         named = [key for blob in map(_public_blob, self.identities.files) for key in held if blob == key.asbytes()]
         yield from named
         if not self.identities.only:

@@ -14,11 +14,11 @@ from nixherd.base.errors import AgentUnavailable, FleetError, Refused
 from nixherd.base.files import BOOT_ID
 from nixherd.base.ssh_keys import HOST_KEY_FILE, parse_public_key
 from nixherd.fleet.models import Host
+from nixherd.link.client import PinnedClient
 from nixherd.locate import proof
 from nixherd.locate.proof import Asked, Shown
 from nixherd.locate.reach import Epoch, Place, epoch_on
 from nixherd.proxmox.hypervisor import Hypervisor
-from nixherd.pyinfra_glue.ssh_client import PinnedClient
 
 ANSWER_TIMEOUT = 20.0  # seconds for the machine to answer, and for the agent to write a word
 MOST = 1 << 20  # bytes of an answer that are read

@@ -8,8 +8,8 @@ import pytest
 
 from nixherd.base.errors import Refused
 from nixherd.base.ssh_keys import generate_ed25519
-from nixherd.pyinfra_glue import proving
-from nixherd.pyinfra_glue.proving import require_is_this
+from nixherd.link import proving
+from nixherd.link.proving import require_is_this
 from tests.nixherd.proxmox.fleets import HOST
 
 THIS = replace(HOST, hostname=os.uname().nodename)
