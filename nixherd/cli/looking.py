@@ -105,20 +105,17 @@ def _why(id: str, error: BaseException) -> str:
 
 def _side_by_side(ids: Sequence[str], one: Callable[[str], Answer]) -> dict[str, Answer]:
     """Ask so many at once. Ctrl-C ends it at once: whoever is asked then is left to itself."""
-    left, answers = SimpleQueue[str](), SimpleQueue[tuple[str, Answer]]()
-    for id in ids:
-        left.put(id)
+    answers = SimpleQueue[tuple[str, Answer]]()
 
-    def work() -> None:
-        while not left.empty():
-            id = left.get_nowait()
+    def work(share: Sequence[str]) -> None:
+        for id in share:
             try:
                 answers.put((id, one(id)))
             except BaseException as error:  # noqa: BLE001  whoever waits for it would wait for ever
                 answers.put((id, {"why": _why(id, error)}))
 
-    for _ in range(min(PARALLEL, len(ids))):
-        Thread(target=work, daemon=True).start()
+    for start in range(min(PARALLEL, len(ids))):
+        Thread(target=work, args=(ids[start::PARALLEL],), daemon=True).start()
     found = dict(answers.get() for _ in ids)
     return {id: found[id] for id in ids}
 
