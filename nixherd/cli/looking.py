@@ -5,9 +5,7 @@ says anything, it is a run of pyinfra, which makes of them what it makes of them
 """
 
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -61,19 +59,12 @@ def look(
 
     def one(id: str) -> Answer:
         link = PlainLink(around, front.fleet.hosts[id], login, before=before, tell=lambda text: tell(f"{id}: {text}"))
-        with _closed(link):
+        try:
             return _asked(link, expected[id].secrets or ())
+        finally:
+            link.drop()
 
     return _side_by_side(ids, one)
-
-
-@contextmanager
-def _closed(link: PlainLink) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        link.drop()
-        shutil.rmtree(link.context.run.known_hosts_of(link.fleet_host.id), ignore_errors=True)
 
 
 def _asked(link: PlainLink, secrets: Sequence[str]) -> Answer:
@@ -105,17 +96,17 @@ def _why(id: str, error: BaseException) -> str:
 
 def _side_by_side(ids: Sequence[str], one: Callable[[str], Answer]) -> dict[str, Answer]:
     """Ask so many at once. Ctrl-C ends it at once: whoever is asked then is left to itself."""
-    answers = SimpleQueue[tuple[str, Answer]]()
+    answers, left = SimpleQueue[tuple[str, Answer]](), iter([*ids])
 
-    def work(share: Sequence[str]) -> None:
-        for id in share:
+    def work() -> None:
+        for id in left:
             try:
                 answers.put((id, one(id)))
             except BaseException as error:  # noqa: BLE001  whoever waits for it would wait for ever
                 answers.put((id, {"why": _why(id, error)}))
 
-    for start in range(min(PARALLEL, len(ids))):
-        Thread(target=work, args=(ids[start::PARALLEL],), daemon=True).start()
+    for _ in range(min(PARALLEL, len(ids))):
+        Thread(target=work, daemon=True).start()
     found = dict(answers.get() for _ in ids)
     return {id: found[id] for id in ids}
 
