@@ -5,7 +5,7 @@ exceeded.
 import argparse
 import sys
 
-from bench import deploy, gate, page, provision, rekey, scale, trace
+from bench import deploy, gate, page, provision, rekey, scale, status, trace
 
 BENCHMARKS = {
     "deploy": deploy.main,
@@ -14,6 +14,7 @@ BENCHMARKS = {
     "provision": provision.main,
     "rekey": rekey.main,
     "scale": scale.main,
+    "status": status.main,
     "trace": trace.main,
 }
 
