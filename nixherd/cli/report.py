@@ -18,7 +18,7 @@ from nixherd.cli.parameters import json_option
 from nixherd.cli.provision import lines as provision_lines
 from nixherd.cli.recording import REPORT
 from nixherd.cli.summary import lines
-from nixherd.deploy.history import HistoryLine
+from nixherd.deploy.history import HistoryLine, end_of_steps
 from nixherd.deploy.history_index import found
 from nixherd.deploy.numbers import last_number, number_of, runs
 from nixherd.deploy.report import entries, is_under_way
@@ -99,8 +99,9 @@ def document_of(run: Path) -> dict[str, Any]:
     command = next((entry["command"] for entry in noted if entry["event"] == "command"), None)
     made = of_journal(noted).to_json() | {"command": command, "interrupted": None, **known}
     if not _is_rollout(noted):
-        ended = {entry["host"]: entry for entry in noted if entry["event"] == "end"}
-        made["hosts"] = [_of_steps(row["host"], ended.get(row["host"])) for row in made["hosts"]]
+        names = ("outcome", "why", "exit")
+        ends = {row["host"]: end_of_steps(row["host"], noted) for row in made["hosts"]}
+        made["hosts"] = [{"host": host, **dict(zip(names, end, strict=True))} for host, end in ends.items()]
         made |= {"summary": _counted(made["hosts"]), "exit": None}
     elif known["under_way"]:
         ended_hosts = {entry["host"] for entry in noted if entry["event"] == "end"}
@@ -113,13 +114,6 @@ def document_of(run: Path) -> dict[str, Any]:
 
 def _is_rollout(noted: Iterable[dict[str, Any]]) -> bool:
     return any(entry["event"] in ("begin", "stage") for entry in noted)
-
-
-def _of_steps(host: str, end: dict[str, Any] | None) -> dict[str, Any]:
-    """A host of a run that made steps and noted no end but a failure."""
-    if end is None:
-        return {"host": host, "outcome": "unknown", "why": "how it ended is not on record", "exit": None}
-    return {"host": host, "outcome": str(end["outcome"]), "why": end.get("why"), "exit": end.get("exit")}
 
 
 def _counted(hosts: Iterable[dict[str, Any]]) -> str:

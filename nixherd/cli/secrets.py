@@ -1,6 +1,6 @@
 """`nixherd secrets`: who may read which secret file, who can, and how to make the two agree."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -253,7 +253,7 @@ def add_host(
         secrets = front.evaluator.declared((host,), host)
         return trusted(change, declared, declared.public_key, Admission(secrets, rules or None, replaces, creates))
 
-    _carry_out(front, joined, f"secrets: {host} joins", **options)
+    _carry_out(front, joined, f"secrets: {host} joins", hosts=(host,), **options)
 
 
 @secrets.command("remove-host")
@@ -279,7 +279,8 @@ def remove_host(front: Front, /, hosts: tuple[str, ...], remove_secrets: bool, *
         return [f"{rule}, stays; --remove-secrets has it go" for rule in rules if not remove_secrets]
 
     subject = f"secrets: {', '.join(hosts)} {'leaves' if len(hosts) == 1 else 'leave'}"
-    _carry_out(front, left, subject, offered, **options)
+    ours = [each for each in hosts if each in front.fleet.hosts]
+    _carry_out(front, left, subject, offered, hosts=ours, **options)
     return Exit.FAILED if remove_secrets and not all(rule.goes for rule in rules) else Exit.DONE
 
 
@@ -306,6 +307,7 @@ def _carry_out(
     subject: str,
     offered: Callable[[], list[str]] = list,
     *,
+    hosts: Sequence[str] = (),
     everywhere: bool = False,
     identity: str | None,
     message: str | None,
@@ -314,7 +316,7 @@ def _carry_out(
 ) -> None:
     """Make a change of the secrets, or show it; `offered` is what could be done besides, once the change is planned.
 
-    `everywhere`: of all that there are, which may be none.
+    `hosts`: whom it is about, of the fleet. `everywhere`: of all secrets that there are, which may be none.
     """
     load = _load(front, edit_generated=edit_generated, everywhere=everywhere)
     if front.dry_run:
@@ -323,7 +325,7 @@ def _carry_out(
         require_possible(who, result.secrets.encrypted, rekeys, give_up=how["give_up"])
         _show(front, result, None, offered())
         return
-    recording = front.recording()
+    recording = front.recording(*hosts)
     with recording, changing(front.root, recording.begin) as changeset, progress("secrets") as tell:
         front.wrote = changeset.resume(tell) is not None  # before anything is read: what an interrupted run began
         with ThreadPoolExecutor(2) as pool:

@@ -123,7 +123,7 @@ def lines_of(run: str, number: int | None, noted: Sequence[Mapping[str, Any]]) -
     is_rollout = any(entry["event"] in ("begin", "stage") for entry in noted)
     if is_rollout:
         return [_of_rollout(host, common, noted) for host in found.hosts]
-    return [_of_steps(host.host, common, noted, has_ended=done is not None) for host in found.hosts]
+    return [_of_steps(host.host, common, noted) for host in found.hosts]
 
 
 def _of_rollout(host: HostReport, common: Mapping[str, Any], noted: Sequence[Mapping[str, Any]]) -> HistoryLine:
@@ -153,23 +153,33 @@ def _read_back(host: HostReport, changed: bool | None) -> str | None:
     return path or verified.get("system") or (values.get("old") if changed is False else None)
 
 
-def _of_steps(
-    host: str, common: Mapping[str, Any], noted: Sequence[Mapping[str, Any]], *, has_ended: bool
-) -> HistoryLine:
-    """A host of a run of single steps: what was made of them was said when it was done."""
+def end_of_steps(host: str, noted: Sequence[Mapping[str, Any]]) -> tuple[str, str | None, int | None]:
+    """Outcome, why and exit status of a host in a run of single steps, by its journal. Pure.
+
+    What was made of them was said when it was done; how such a run ends for a host is noted where it fails.
+    """
     ours = [entry for entry in noted if entry.get("host") == host]
     events = {entry["event"] for entry in ours}
-    end = next((entry for entry in ours if entry["event"] == "end"), None)
-    made = "made" in events
+    has_ended = any(entry["event"] == "done" for entry in noted)
+    if end := _end(ours):
+        return str(end["outcome"]), end.get("why"), end.get("exit")
+    if has_ended and "made" in events:
+        return "done", None, int(Exit.DONE)
+    if has_ended and "nothing" in events:
+        return "unchanged", None, int(Exit.DONE)
+    return "unknown", "how it ended is not on record", None
+
+
+def _end(ours: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    return next((entry for entry in ours if entry["event"] == "end"), None)
+
+
+def _of_steps(host: str, common: Mapping[str, Any], noted: Sequence[Mapping[str, Any]]) -> HistoryLine:
+    ours = [entry for entry in noted if entry.get("host") == host]
+    made = any(entry["event"] == "made" for entry in ours)
     verified: Mapping[str, Any] = next((entry["verified"] for entry in reversed(ours) if entry.get("verified")), {})
-    if end is not None:
-        outcome, why, status = str(end["outcome"]), end.get("why"), end.get("exit")
-    elif has_ended and made:
-        outcome, why, status = "done", None, int(Exit.DONE)
-    elif has_ended and "nothing" in events:
-        outcome, why, status = "unchanged", None, int(Exit.DONE)
-    else:
-        outcome, why, status = "unknown", "how it ended is not on record", None
+    outcome, why, status = end_of_steps(host, noted)
+    unmade = (_end(ours) or {}).get("changed", None if outcome == "unknown" else False)
     return HistoryLine(
         host=host,
         **{**common, "ended": _last(host, noted) or common["ended"]},
@@ -178,7 +188,7 @@ def _of_steps(
         why=why,
         after=verified.get("system"),
         revision=verified.get("revision"),
-        changed=True if made else (end or {}).get("changed", None if outcome == "unknown" else False),
+        changed=True if made else unmade,
     )
 
 

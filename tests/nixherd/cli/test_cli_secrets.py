@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from nixherd.cli.main import run
+from nixherd.deploy.history import all_lines
 from nixherd.fleet.git import Repository
 from tests.nixherd.cli.conftest import Ended
 from tests.nixherd.trust.secrets.keys import key
@@ -106,6 +107,7 @@ def test_a_host_leaves(secrets: Any, fleet: Path, rotate: bool) -> None:
     assert ("may have kept" in done.err) != rotate
     assert sops(fleet / "secrets", "decrypt", "common.yaml", identity="doc1").stdout
     assert secrets("status", "--json").status == 0
+    assert [(line.host, line.command, line.changed) for line in all_lines()] == [("igp", "secrets remove-host", True)]
 
 
 def test_a_host_joins_the_rules_that_are_named(secrets: Any, fleet: Path) -> None:
@@ -116,6 +118,7 @@ def test_a_host_joins_the_rules_that_are_named(secrets: Any, fleet: Path) -> Non
     assert done.status == 0, done.err
     assert recipients(fleet) == {**WITH_DEV, "ssh_key_admin": {"admin", "dev"}}
     assert done.json["commit"] is None
+    assert [(line.host, line.command, line.changed) for line in all_lines()] == [("dev", "secrets add-host", True)]
     changed = [f"secrets/{name}" for name in (".sops.yaml", *COMMON, "dev.yaml", "ssh_key_admin")]
     assert sorted(git(fleet, "status", "--porcelain").split()[1::2]) == sorted(changed)
 
