@@ -100,7 +100,7 @@ class PinnedClient(paramiko.SSHClient):
     @override
     def exec_command(  # type: ignore[override]
         self, command: str, bufsize: int = -1, timeout: float | None = None, get_pty: bool = False, **options: Any
-    ) -> tuple[Any, "Printed", "Printed"]:
+    ) -> tuple["Fed", "Printed", "Printed"]:
         """Have a script run by /bin/sh, whatever the login shell is. OSError, SSHException when it cannot be begun."""
         command_line = Command(command)
         try:
@@ -109,7 +109,7 @@ class PinnedClient(paramiko.SSHClient):
             raise NotSent(str(error)) from error
         stdin, stdout, _ = super().exec_command(text, bufsize, timeout, get_pty, **options)
         reply = Reply(stdout.channel, Answer(command_line.mark), self.heard, timeout or self.limit)
-        return stdin, Printed(reply, 1), Printed(reply, 2)
+        return Fed(stdin), Printed(reply, 1), Printed(reply, 2)
 
     def ask(self, script: str, most: int, timeout: float) -> Completed | None:
         """Have a script run, and wait for its end: what it left, None where that is more than so many bytes.
@@ -180,6 +180,23 @@ def _status_of(channel: paramiko.Channel, limit: float | None) -> int:
     if not channel.status_event.wait(limit):
         raise OSError(UNTOLD)
     return channel.recv_exit_status()
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What a command reads. It may end without having read it all: then its status says what became of it."""
+
+    stdin: paramiko.ChannelFile
+
+    def write(self, data: str | bytes) -> None:
+        try:
+            self.stdin.write(data)
+        except OSError:
+            if not self.stdin.channel.closed:
+                raise
+
+    def close(self) -> None:
+        self.stdin.close()
 
 
 @dataclass

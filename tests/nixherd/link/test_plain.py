@@ -1,5 +1,6 @@
 """Machines that are asked without a run of pyinfra."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,21 @@ def test_it_says_what_it_is_asked(link: PlainLink, start: Start) -> None:
     link.drop()
     assert link.place is None
     assert link.client is None
+
+
+def test_one_that_ends_without_reading_has_said_why(link: PlainLink, start: Start) -> None:
+    """Whoever writes then finds the way closed, which is not the end of the connection."""
+    start()
+    link.answering()
+    assert link.client is not None
+    stdin, stdout, stderr = link.client.exec_command("echo no >&2; exit 3")
+    while not stdout.channel.channel.closed:
+        time.sleep(0.02)
+    stdin.write("a secret")
+    stdin.close()
+    assert [*stdout] == []
+    assert [*stderr] == ["no"]
+    assert stdout.channel.recv_exit_status() == 3
 
 
 def test_another_key_is_a_stranger_and_is_told_nothing(link: PlainLink, start: Start, sshd: Sshd) -> None:
