@@ -21,7 +21,8 @@ from nixherd.deploy.protocol import Kind
 from nixherd.fleet.place import operators_data
 from nixherd.link.failures import stranger_in
 from nixherd.link.link import Surroundings
-from nixherd.link.plain import LinkedMachine, Login, PlainLink
+from nixherd.link.machine import LinkedMachine
+from nixherd.link.plain import Login, PlainLink
 from nixherd.overview.expected import Expected
 from nixherd.overview.last_seen import SeenBefore
 from nixherd.overview.machine import ask
@@ -48,13 +49,8 @@ def look(
     if login is None:
         return _by_pyinfra(front, ids, expected, data, asks_hypervisor=asks_hypervisor)
     require_linux()
-    definitions = front.definitions if front.guarded else None
-    around = Surroundings(
-        front.fleet,
-        front.run,
-        front.keys,
-        Hypervisor(front.fleet, front.token_path, definitions, may_ask=asks_hypervisor),
-    )
+    unasked = Hypervisor(front.fleet, front.token_path, may_ask=False)
+    around = Surroundings(front.fleet, front.run, front.keys, front.hypervisor if asks_hypervisor else unasked)
     before = SeenBefore(front.run.state_directory).addresses
 
     def one(id: str) -> Answer:

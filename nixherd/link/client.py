@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from nixherd.ssh.ssh_config import family_of
 
 PEER_TIMEOUT = 15_000  # milliseconds after which data that nobody acknowledged means a dead connection
 UNTOLD = "the connection ended, or the command was killed or went on, before it told its exit status"
+MOST = 4 << 20  # bytes of an answer that are read
 CHANNEL_TIMEOUT = 30.0  # seconds for a connection that stands to begin a command
 
 
@@ -111,35 +113,26 @@ class PinnedClient(paramiko.SSHClient):
         reply = Reply(stdout.channel, Answer(command_line.mark), self.heard, timeout or self.limit)
         return Fed(stdin), Printed(reply, 1), Printed(reply, 2)
 
-    def ask(self, script: str, most: int, timeout: float) -> Completed | None:
-        """Have a script run, and wait for its end: what it left, None where that is more than so many bytes.
+    def ask(self, script: str, timeout: float, most: int = MOST) -> Completed:
+        """Have a script run, and wait for its end. `timeout` is in seconds, `most` bytes on stdout and stderr each.
 
-        NotSent where it was not begun, OSError without an answer in time; `timeout` is in seconds.
+        NotSent where it was not begun, OSError without an answer in time, or with one that is too long.
         """
-        until = time.monotonic() + timeout
-        try:
-            _, stdout, stderr = self.exec_command(script, timeout=timeout)
-            out = stdout.read(most, until)
-            if stdout.channel.channel.recv(1):
-                return None
-            err = stderr.read(most, until)
-            return Completed(out, err, stdout.channel.recv_exit_status())
-        except (paramiko.SSHException, EOFError) as error:
-            raise OSError(f"the connection broke: {str(error) or 'no answer'}") from error
-        except TimeoutError as error:
-            raise OSError(f"it did not answer within {timeout:.0f} s") from error
+        with _answering(timeout) as until:
+            reply = self.exec_command(script, timeout=timeout)[1].channel
+            received = _received(reply.channel, most, until)
+            out, err = ("\n".join(reply.answer.output(*each)) for each in enumerate(map(str.splitlines, received), 1))
+            return Completed(out, err, reply.recv_exit_status())
 
-    def say(self, words: str, timeout: float) -> tuple[str, str, int]:
-        """Say these words as they are to a machine that takes forced commands: stdout, stderr and status.
-
-        OSError where nobody told the status.
-        """
-        _, stdout, stderr = super().exec_command(words, timeout=timeout)
-        out, err = (stream.read().decode(errors="replace") for stream in (stdout, stderr))
-        status = _status_of(stdout.channel, timeout)
-        if status < 0:
-            raise OSError(UNTOLD)
-        return out, err, status
+    def say(self, words: str, timeout: float, most: int = MOST) -> Completed:
+        """The same of words that are said as they are, to a machine that takes forced commands."""
+        with _answering(timeout) as until:
+            channel = super().exec_command(words, timeout=timeout)[1].channel
+            received = _received(channel, most, until)
+            status = _status_of(channel, timeout)
+            if status < 0:
+                raise OSError(UNTOLD)
+            return Completed(*received, status)
 
     def why(self, error: Exception) -> str:
         """Why it failed: what the program says that leads there, where there is one, knows better."""
@@ -212,18 +205,32 @@ class Printed:
         file = channel.makefile("rb") if self.stream == 1 else channel.makefile_stderr("rb")
         return self.channel.answer.output(self.stream, (line.decode(errors="replace") for line in file))
 
-    def read(self, most: int, until: float) -> str:
-        """At most so many bytes, all of them or TimeoutError by the monotonic clock, and the end of the answer."""
-        received, channel = bytearray(), self.channel.channel
-        take = channel.recv if self.stream == 1 else channel.recv_stderr
-        while len(received) < most and (part := take(min(1 << 16, most - len(received)))):
+
+@contextmanager
+def _answering(timeout: float) -> Iterator[float]:
+    """Give until when an answer is waited for, by the monotonic clock. OSError that says why there is none."""
+    try:
+        yield time.monotonic() + timeout
+    except (paramiko.SSHException, EOFError) as error:
+        raise OSError(f"the connection broke: {str(error) or 'no answer'}") from error
+    except TimeoutError as error:
+        raise OSError(f"it did not answer within {timeout:.0f} s") from error
+
+
+def _received(channel: paramiko.Channel, most: int, until: float) -> tuple[str, str]:
+    """All that comes on stdout and on stderr. TimeoutError, and OSError for more than so many bytes of one of them."""
+
+    def whole(take: Callable[[int], bytes]) -> str:
+        received = bytearray()
+        while part := take(1 << 16):
             received += part
             if time.monotonic() > until:  # a byte now and then is not an answer
-                raise TimeoutError("it took too long to answer")
-        lines = list(self.channel.answer.output(self.stream, received.decode(errors="replace").splitlines()))
-        if len(received) < most:
-            self.channel.recv_exit_status()
-        return "\n".join(lines)
+                raise TimeoutError
+            if len(received) > most:
+                raise OSError(f"it answered with more than {most >> 20} MiB; look at it")
+        return received.decode(errors="replace")
+
+    return whole(channel.recv), whole(channel.recv_stderr)
 
 
 def _keep_paramiko_off_the_terminal() -> None:

@@ -1,6 +1,6 @@
 """Links outside of a run of pyinfra, for who only asks machines: all at once, from threads of this process."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -8,22 +8,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import paramiko
-from paramiko import SSHException, Transport
+from paramiko import Transport
 
-from nixherd.base.becoming_root import Become
-from nixherd.base.errors import FleetError, NotSent
 from nixherd.base.files import expanded
-from nixherd.base.process import Completed
-from nixherd.deploy.machine import ANSWER_DEADLINE, COMMAND_DEADLINE
-from nixherd.fleet.groups import for_all, names_in
-from nixherd.fleet.models import Access, Host
+from nixherd.fleet.groups import check_group_data, for_all, names_in
+from nixherd.fleet.models import Host
+from nixherd.fleet.place import personal_data
 from nixherd.link.client import Keys, PinnedClient, load
 from nixherd.link.failures import require_run
 from nixherd.link.link import Link, Surroundings
 from nixherd.link.opening import opened
 from nixherd.locate.reach import Hints
 from nixherd.ssh.destination import Destination
-from nixherd.ssh.login_shell import answered
 
 # What pyinfra takes for data that nobody gave.
 _USUAL = {
@@ -36,7 +32,7 @@ _USUAL = {
     "ssh_allow_agent": True,
 }
 # What else changes how a machine is reached, which is pyinfra's to make something of.
-_PYINFRAS = (
+_PYINFRAS = {
     "ssh_hostname",
     "ssh_password",
     "ssh_key_password",
@@ -45,8 +41,7 @@ _PYINFRAS = (
     "local",
     "may_install",
     "ask_hypervisor",
-)
-MOST = 4 << 20  # bytes of an answer that are read
+}
 
 
 @dataclass(frozen=True)
@@ -57,23 +52,37 @@ class Login:
     key: paramiko.PKey | None = None
 
     @classmethod
-    def said_in(cls, directories: list[Path]) -> "Login | None":
+    def said_in(cls, directories: Sequence[Path]) -> "Login | None":
         """What group data in these directories say; None where pyinfra has to make something of it.
 
-        That is where they say it of a group, a password, or a key that is read with one.
+        That is where they say it of a group, a password, a key that is read with one, or what cannot be meant. Usage
+        for a name that is nearly one of ours.
         """
-        special = {*_USUAL, *_PYINFRAS}
         for directory in directories:
             for file in directory.glob("*.py"):
+                is_for_all = file.name == "all.py"
+                if not is_for_all and directory == personal_data():
+                    continue  # which pyinfra never reads
                 names = set(names_in(file))
-                if names & set(_PYINFRAS) or (file.name != "all.py" and names & special):
+                check_group_data(names, str(file))
+                if names & (_PYINFRAS if is_for_all else {*_USUAL, *_PYINFRAS}):
                     return None
-        values = for_all(directories)
-        data = {name: usual if values.get(name) is None else values[name] for name, usual in _USUAL.items()}
+        said_of_all = for_all(directories)
+        data = {name: usual if said_of_all.get(name) is None else said_of_all[name] for name, usual in _USUAL.items()}
+        if not all(_can_be_meant(name, value) for name, value in data.items()):
+            return None
         if data["ssh_key"] is None:
             return cls(data)
         key = next(load(expanded(str(data["ssh_key"]))), None)
         return cls(data, key) if key else None
+
+
+def _can_be_meant(name: str, value: Any) -> bool:
+    if value is None or isinstance(_USUAL[name], bool):
+        return value is None or isinstance(value, bool)
+    if name == "ssh_port":
+        return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536
+    return isinstance(value, str)
 
 
 class PlainLink(Link):
@@ -127,38 +136,3 @@ class PlainLink(Link):
         how: dict[str, Any] = {"transport": transport, "timeout": timeout}
         with opened(to, who, at, keys_for=lambda to: keys, heard=heard, **how) as client:
             yield client
-
-
-class LinkedMachine:
-    """Implements `nixherd.deploy.machine.Asked` on a link that is connected."""
-
-    def __init__(self, link: Link) -> None:
-        self._link, self.id = link, link.fleet_host.id
-
-    @property
-    def access(self) -> Access:
-        return self._link.access
-
-    @property
-    def become(self) -> Become:
-        return self._link.become
-
-    def run(self, script: str, *, deadline: float = COMMAND_DEADLINE) -> Completed:
-        done = self._client.ask(script, MOST, deadline)
-        if done is None:
-            raise FleetError(f"{self.id}: it answered with more than {MOST >> 20} MiB; look at it")
-        return done
-
-    def run_forced(self, words: str, *, deadline: float = ANSWER_DEADLINE) -> Completed:
-        try:
-            out, err, status = self._client.say(words, deadline)
-        except (SSHException, EOFError) as error:
-            raise OSError(f"the connection broke: {str(error) or 'no answer'}") from error
-        answer, _ = answered(out.splitlines())
-        return Completed("\n".join(answer), err, status)
-
-    @property
-    def _client(self) -> PinnedClient:
-        if self._link.client is None:
-            raise NotSent(f"{self.id}: not connected")
-        return self._link.client

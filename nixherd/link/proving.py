@@ -3,11 +3,8 @@
 import os
 import secrets
 import shlex
-import time
 from dataclasses import replace
 from pathlib import Path
-
-from paramiko import SSHException
 
 from nixherd.base.becoming_root import Become
 from nixherd.base.errors import AgentUnavailable, FleetError, Refused
@@ -95,13 +92,8 @@ def prove_by_word(hypervisor: Hypervisor, ssh: PinnedClient, guest: Asked, addre
 
 
 def output_of(ssh: PinnedClient, script: str, most: int = MOST) -> str:
-    """The standard output of a script, as far as it is of use. OSError without an answer in time."""
-    until = time.monotonic() + ANSWER_TIMEOUT
-    try:
-        _, stdout, _ = ssh.exec_command(script, timeout=ANSWER_TIMEOUT)
-        return stdout.read(most, until)
-    except (SSHException, EOFError) as error:
-        raise OSError(f"the connection broke: {str(error) or 'no answer'}") from error
+    """The standard output of a script. OSError without an answer in time, or with one that is too long."""
+    return ssh.ask(script, ANSWER_TIMEOUT, most).stdout
 
 
 def require_is_this(host: Host, pinned: str | None, file: str) -> None:

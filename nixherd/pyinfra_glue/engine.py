@@ -27,7 +27,7 @@ from nixherd.deploy.report import Journal, Outcome
 from nixherd.deploy.rollout import HostRun, Reached, Rollout, Target
 from nixherd.deploy.running import ask_running, has_it
 from nixherd.fleet.load import load_fleet
-from nixherd.fleet.models import Access
+from nixherd.link.machine import LinkedMachine
 from nixherd.locate.reach import Epoch
 from nixherd.proxmox.permission import require_rebootable
 from nixherd.pyinfra_glue.deploy_file import require_order
@@ -41,19 +41,15 @@ T = TypeVar("T")
 PLANNED = "plan"  # the id of a rollout that is only planned
 
 
-class PyinfraMachine:
+class PyinfraMachine(LinkedMachine):
     """Implements `nixherd.deploy.machine.Machine`; `epochs` are the systems that may answer, all of the run's if none.
 
     pyinfra tells success from failure alone: the status is 0 or 1.
     """
 
     def __init__(self, host: Host, epochs: Collection[Epoch] = INSTALLED) -> None:
-        self._host, self._epochs, self.id = host, epochs, str(host.data.host_id)
-        self._connector = connector_of(host)
-
-    @property
-    def access(self) -> Access:
-        return self._connector.access
+        self._host, self._epochs, self._connector = host, epochs, connector_of(host)
+        super().__init__(self._connector)
 
     @property
     def is_local(self) -> bool:
@@ -62,10 +58,6 @@ class PyinfraMachine:
     @property
     def user(self) -> str:
         return str(self._connector.data["ssh_user"])
-
-    @property
-    def become(self) -> Become:
-        return self._connector.become
 
     @property
     def boot_deadline(self) -> float:

@@ -40,6 +40,7 @@ from nixherd.base.errors import (
     Unusable,
 )
 from nixherd.base.names import parse_seconds
+from nixherd.base.process import Completed
 from nixherd.base.terminal import Narrator, worded
 from nixherd.base.waiting import Backoff, poll
 from nixherd.deploy.report import Outcome
@@ -267,18 +268,17 @@ class FleetConnector(MachineConnector):
     def forced(self, words: str, timeout: float) -> tuple[bool, CommandOutput]:
         """Say these words to a machine that takes forced commands alone, as they are; OSError when it is not there."""
 
-        def say() -> tuple[str, str, int] | None:
-            return self.client.say(words, timeout) if isinstance(self.client, PinnedClient) else None
+        def say() -> Completed:
+            if self.client is None:
+                raise NotSent(f"{self.fleet_host.id}: not connected")
+            return self.client.say(words, timeout)
 
-        reply = self._tell(say)
-        if reply is None:
-            raise NotSent(f"{self.fleet_host.id}: not connected")
-        out, err, status = reply
-        answer, noise = answered(out.splitlines())
+        done = self._tell(say)
+        answer, noise = answered(done.stdout.splitlines())
         self.name_noise(Answer("", noise=noise))
         lines = [OutputLine("stdout", line) for line in answer]
-        lines += [OutputLine("stderr", line) for line in err.splitlines()]
-        return status == 0, CommandOutput(lines)
+        lines += [OutputLine("stderr", line) for line in done.stderr.splitlines()]
+        return done.status == 0, CommandOutput(lines)
 
     def _require_shell(self) -> None:
         if self.access is not Access.SHELL:

@@ -105,9 +105,15 @@ def test_another_key_a_missing_recipient_and_a_host_in_no_update_mode(fleet: Fle
     edit(files / "secrets/.sops.yaml", "          - *dev2\n", "")
     try:
         found = hosts(look(fleet, "dev2", "dev3", "epi", "--no-vm", status=1))
+        by_pyinfra = hosts(look(fleet, "dev2", "dev3", "epi", "--no-vm", "--data", "boot_deadline=300", status=1))
     finally:
         for name, text in texts.items():
             (files / name).write_text(text)
+    same = ("state", "key", "system", "revision", "units", "secrets", "differences", "unknown")
+    for host, row in found.items():  # asked in the command's own process, and in a run of pyinfra
+        assert {each: row[each] for each in same} == {each: by_pyinfra[host][each] for each in same}
+        reach = [each[host]["reach"] for each in (found, by_pyinfra)]
+        assert len({(each["answered"], each["address"], each["why"]) for each in reach}) == 1, reach
     assert "key" in kinds(found["dev3"])
     assert found["dev3"]["key"]["shown"] == pinned
     assert found["dev3"]["reach"]["at"] is not None

@@ -10,6 +10,7 @@ from paramiko import Message, SSHClient
 from paramiko.agent import AgentKey
 from paramiko.auth_handler import AuthHandler
 
+from nixherd.base.process import Completed
 from nixherd.link.client import Keys, PinnedClient, Reply
 from nixherd.ssh.destination import Identities
 from nixherd.ssh.login_shell import Answer
@@ -56,15 +57,11 @@ def test_a_security_keys_key_in_an_agent_is_offered_like_any_other() -> None:
 
 @pytest.mark.parametrize("status", [0, 3, -1])
 def test_a_forced_command_tells_its_status_or_nobody_knows_it(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    class Stream(io.BytesIO):
-        channel = ended(status)
-
-    def exec_command(self: Any, words: str, **options: Any) -> tuple[Any, Stream, Stream]:
-        return None, Stream(b"building\n"), Stream(b"50%\n")
-
-    monkeypatch.setattr(SSHClient, "exec_command", exec_command)
+    channel = ended(status)
+    channel.recv, channel.recv_stderr = io.BytesIO(b"building\n").read, io.BytesIO(b"50%\n").read
+    monkeypatch.setattr(SSHClient, "exec_command", lambda *words, **options: (None, SimpleNamespace(channel=channel)))
     if status >= 0:
-        assert PinnedClient().say("trigger", 5) == ("building\n", "50%\n", status)
+        assert PinnedClient().say("trigger", 5) == Completed("building\n", "50%\n", status)
         return
     with pytest.raises(OSError, match="before it told its exit status"):
         PinnedClient().say("trigger", 5)

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from nixherd.base.errors import FleetError, NotSent
+from nixherd.base.errors import NotSent, Usage
 from nixherd.base.ssh_keys import KeyPair, generate_ed25519
+from nixherd.fleet.place import personal_data
 from nixherd.link.failures import NoShell, Stranger, Unwelcome
 from nixherd.link.link import Surroundings
-from nixherd.link.plain import LinkedMachine, Login, PlainLink
+from nixherd.link.machine import LinkedMachine
+from nixherd.link.plain import Login, PlainLink
 from nixherd.locate.reach import Epoch
 from tests.nixherd.proxmox.conftest import Emulator
 from tests.runs import shared_at
@@ -110,15 +112,19 @@ def test_a_login_shell_that_runs_nothing(link: PlainLink, start: Start) -> None:
     ("script", "words"),
     [
         ("exec head -c 9000000 /dev/zero", "more than 4 MiB"),
+        ("exec head -c 9000000 /dev/zero >&2", "did not answer within 1 s|more than 4 MiB"),
         ("sleep 30", "did not answer within 1 s"),
         ("while :; do echo; sleep 0.1; done", "did not answer within 1 s"),
+        ("exec >&- 2>&-; sleep 30", "did not answer within 1 s|went on, before it told its exit status"),
     ],
 )
 def test_an_answer_without_an_end_is_given_up(link: PlainLink, start: Start, script: str, words: str) -> None:
     start()
     link.answering()
-    with pytest.raises((FleetError, OSError), match=words):
-        LinkedMachine(link).run(script, deadline=1 if "1 s" in words else 60)
+    machine, deadline = LinkedMachine(link), 1 if "1 s" in words else 60
+    for tell in (machine.run, machine.run_forced):
+        with pytest.raises(OSError, match=words):
+            tell(script, deadline=deadline)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +134,11 @@ def test_an_answer_without_an_end_is_given_up(link: PlainLink, start: Start, scr
         ("all.py", "boot_deadline = 5\n", True),
         ("web.py", "boot_deadline = 5\n", True),
         ("web.py", "ssh_user = 'admin'\n", False),
-        ("all.py", "ssh_password = 'x'\n", False),
         ("all.py", "local = True\n", False),
         ("all.py", "ssh_key = '/nonexistent'\n", False),
+        ("all.py", "ssh_port = '22'\n", False),
+        ("all.py", "ssh_port = 70000\n", False),
+        ("all.py", "ssh_allow_agent = 'no'\n", False),
     ],
 )
 def test_what_is_said_of_some_hosts_alone_is_pyinfras(tmp_path: Path, file: str, text: str, *, is_ours: bool) -> None:
@@ -139,3 +147,17 @@ def test_what_is_said_of_some_hosts_alone_is_pyinfras(tmp_path: Path, file: str,
     assert (login is not None) == is_ours
     if login and "2222" in text:
         assert (login.data["ssh_user"], login.data["ssh_port"], login.data["ssh_allow_agent"]) == ("admin", 2222, True)
+
+
+def test_beside_what_is_for_all_nothing_of_the_operators_own_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by pyinfra; and a name that is nearly one of ours is said."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    personal = personal_data()
+    personal.mkdir(parents=True)
+    (personal / "web.py").write_text("raise SystemExit(9)\n")
+    assert Login.said_in([personal]) is not None
+    (personal / "all.py").write_text("boot_dedline = 5\n")
+    with pytest.raises(Usage, match=r"all\.py: boot_dedline: nobody asks for it; write boot_deadline"):
+        Login.said_in([personal])

@@ -27,7 +27,13 @@ def host_of(shared: Shared, *, stage: StateStage, row: str = "1", **data: Any) -
     """As much of pyinfra's host as a rollout needs."""
     made = SimpleNamespace(
         data=SimpleNamespace(context=shared.context, host_id="dev", get=data.get),
-        connector=SimpleNamespace(access=Access.SHELL, here=None, data={"ssh_user": "root"}, sudo_password=None),
+        connector=SimpleNamespace(
+            fleet_host=shared.context.fleet.hosts["dev"],
+            access=Access.SHELL,
+            here=None,
+            data={"ssh_user": "root"},
+            sudo_password=None,
+        ),
         current_op_hash=row,
         log=lambda text: None,
     )

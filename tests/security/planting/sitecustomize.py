@@ -185,11 +185,13 @@ def arrive(link: Any, how: Any) -> Any:
 def stand_in_for_looks(module: Any) -> None:
     """The same machines, for who only asks them."""
     from nixherd.base.process import Completed
+    from nixherd.link.machine import LinkedMachine
 
     def run(machine: Any, script: str, **options: Any) -> Completed:
         return Completed("\n".join(what_runs(standing(machine.id))), "", 0)
 
-    module.PlainLink.try_once, module.LinkedMachine.run = arrive, run
+    machine_of: Any = LinkedMachine
+    module.PlainLink.try_once, machine_of.run = arrive, run
 
 
 def stand_in(module: Any) -> None:

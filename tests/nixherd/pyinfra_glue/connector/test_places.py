@@ -11,6 +11,7 @@ from pyinfra.api.host import Host
 
 from nixherd.base import terminal
 from nixherd.base.errors import Exit, FleetError, NotBegun, NotSent, Refused
+from nixherd.base.process import Completed
 from nixherd.deploy.machine import run_job
 from nixherd.fleet.models import Access
 from nixherd.link.client import DeadConnection, PinnedClient
@@ -178,7 +179,7 @@ def test_forced_commands_are_told_anew_where_the_connection_was_dead_before(
     connector, say = connector_of(executing(run())), PinnedClient.say
     dead = [DeadConnection("the connection broke: no answer")] * times
 
-    def broken(client: PinnedClient, words: str, timeout: float) -> tuple[str, str, int]:
+    def broken(client: PinnedClient, words: str, timeout: float) -> Completed:
         if dead:
             raise dead.pop()
         return say(client, words, timeout)
