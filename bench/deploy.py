@@ -123,6 +123,7 @@ def inside(script: str) -> str:
 
 
 def prepare(count: int) -> None:
+    DIRECTORY.mkdir(exist_ok=True)
     lab("fleet", str(count), "--light")
     rows, known = [], []
     for number in range(1, count + 1):
@@ -245,7 +246,6 @@ def compare_evaluation(rounds: int) -> bool:
 
 
 def main(rounds: int) -> int:
-    DIRECTORY.mkdir(exist_ok=True)
     good = []
     try:
         for count in COUNTS:

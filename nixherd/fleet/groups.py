@@ -124,14 +124,23 @@ def for_all(directories: Iterable[Path]) -> dict[str, Any]:
 
 
 def names_in(file: Path) -> list[str]:
-    """The names that a file of group data sets."""
-    return [name for name in runpy.run_path(str(file)) if not name.startswith("_")]
+    """The names that a file of group data sets. Usage where it cannot be run."""
+    return [name for name in _run(file) if not name.startswith("_")]
 
 
 def _said(directories: Iterable[Path]) -> Iterator[dict[str, Any]]:
     for directory in directories:
         if (directory / "all.py").is_file():
-            yield runpy.run_path(str(directory / "all.py"))
+            yield _run(directory / "all.py")
+
+
+def _run(file: Path) -> dict[str, Any]:
+    try:
+        return runpy.run_path(str(file))
+    except (Exception, SystemExit) as error:  # it is somebody's program
+        line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
+        why = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+        raise Usage(f"{file}{line}: cannot be run: {type(error).__name__}: {why}; correct it") from error
 
 
 _LONGEST = 24 * 3600  # seconds

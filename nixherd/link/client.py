@@ -29,6 +29,7 @@ from nixherd.ssh.ssh_config import family_of
 PEER_TIMEOUT = 15_000  # milliseconds after which data that nobody acknowledged means a dead connection
 UNTOLD = "the connection ended, or the command was killed or went on, before it told its exit status"
 MOST = 4 << 20  # bytes of an answer that are read
+_SILENCE = ("No existing session", "Error reading SSH protocol banner")  # what paramiko calls that
 CHANNEL_TIMEOUT = 30.0  # seconds for a connection that stands to begin a command
 
 
@@ -137,7 +138,8 @@ class PinnedClient(paramiko.SSHClient):
     def why(self, error: Exception) -> str:
         """Why it failed: what the program says that leads there, where there is one, knows better."""
         words = self.carrier.last_words if self.carrier else ""
-        return words or getattr(error, "strerror", None) or str(error)
+        shown = "what listens there speaks no SSH, or not in time" if str(error).startswith(_SILENCE) else str(error)
+        return words or getattr(error, "strerror", None) or shown
 
     @override
     def close(self) -> None:

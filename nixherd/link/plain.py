@@ -10,7 +10,9 @@ from typing import Any, Self
 import paramiko
 from paramiko import Transport
 
+from nixherd.base.errors import Usage
 from nixherd.base.files import expanded
+from nixherd.base.names import USER, is_a
 from nixherd.fleet.groups import check_group_data, for_all, names_in
 from nixherd.fleet.models import Host
 from nixherd.fleet.place import personal_data
@@ -55,9 +57,10 @@ class Login:
     def said_in(cls, directories: Sequence[Path]) -> "Login | None":
         """What group data in these directories say; None where pyinfra has to make something of it.
 
-        That is where they say it of a group, a password, a key that is read with one, or what cannot be meant. Usage
-        for a name that is nearly one of ours.
+        That is where they say it of a group, a password, or a key that is read with one. Usage for what cannot be
+        meant.
         """
+        data: dict[str, Any] = {**_USUAL}
         for directory in directories:
             for file in directory.glob("*.py"):
                 is_for_all = file.name == "all.py"
@@ -67,22 +70,27 @@ class Login:
                 check_group_data(names, str(file))
                 if names & (_PYINFRAS if is_for_all else {*_USUAL, *_PYINFRAS}):
                     return None
-        said_of_all = for_all(directories)
-        data = {name: usual if said_of_all.get(name) is None else said_of_all[name] for name, usual in _USUAL.items()}
-        if not all(_can_be_meant(name, value) for name, value in data.items()):
-            return None
+            said_of_all = {name: value for name, value in for_all([directory]).items() if name in data}
+            for name, value in said_of_all.items():
+                if value is not None and (why := _why_not(name, value)):
+                    raise Usage(f"{directory / 'all.py'}: {name} = {value!r}: {why}")
+            data |= {name: value for name, value in said_of_all.items() if value is not None}
         if data["ssh_key"] is None:
             return cls(data)
-        key = next(load(expanded(str(data["ssh_key"]))), None)
+        key = next(load(expanded(data["ssh_key"])), None)
         return cls(data, key) if key else None
 
 
-def _can_be_meant(name: str, value: Any) -> bool:
-    if value is None or isinstance(_USUAL[name], bool):
-        return value is None or isinstance(value, bool)
+def _why_not(name: str, value: Any) -> str | None:
+    """Why a value cannot be meant by a name of _USUAL, and what to write."""
     if name == "ssh_port":
-        return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536
-    return isinstance(value, str)
+        is_one = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536
+        return None if is_one else "that is not a port; write a number up to 65535"
+    if isinstance(_USUAL[name], bool):
+        return None if isinstance(value, bool) else "write True or False"
+    if name == "ssh_user":
+        return None if is_a(USER, str(value)) else "that is not a user's name"
+    return None if isinstance(value, str) else "write a text"
 
 
 class PlainLink(Link):

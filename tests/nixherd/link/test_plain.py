@@ -1,5 +1,6 @@
 """Machines that are asked without a run of pyinfra."""
 
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -95,6 +96,16 @@ def test_another_key_is_a_stranger_and_is_told_nothing(link: PlainLink, start: S
     assert not sshd.contacted
 
 
+def test_one_that_listens_and_says_nothing(link: PlainLink, sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where sshd hangs: the kernel still connects."""
+    monkeypatch.setattr("nixherd.link.link.CONNECT_TIMEOUT", 0.5)
+    with (
+        socket.create_server(("127.0.0.1", sshd.port)),
+        pytest.raises(OSError, match=r"no SSH at 127\.0\.0\.1: what listens there speaks no SSH, or not in time"),
+    ):
+        link.answering()
+
+
 def test_one_that_takes_none_of_our_keys(link: PlainLink, start: Start) -> None:
     start(setup=": >/run/test/authorized_keys")
     with pytest.raises(Unwelcome, match=r"root@127\.0\.0\.1 accepts none of our keys"):
@@ -136,9 +147,6 @@ def test_an_answer_without_an_end_is_given_up(link: PlainLink, start: Start, scr
         ("web.py", "ssh_user = 'admin'\n", False),
         ("all.py", "local = True\n", False),
         ("all.py", "ssh_key = '/nonexistent'\n", False),
-        ("all.py", "ssh_port = '22'\n", False),
-        ("all.py", "ssh_port = 70000\n", False),
-        ("all.py", "ssh_allow_agent = 'no'\n", False),
     ],
 )
 def test_what_is_said_of_some_hosts_alone_is_pyinfras(tmp_path: Path, file: str, text: str, *, is_ours: bool) -> None:
@@ -152,12 +160,33 @@ def test_what_is_said_of_some_hosts_alone_is_pyinfras(tmp_path: Path, file: str,
 def test_beside_what_is_for_all_nothing_of_the_operators_own_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As by pyinfra; and a name that is nearly one of ours is said."""
+    """As by pyinfra."""
     monkeypatch.setenv("HOME", str(tmp_path))
     personal = personal_data()
     personal.mkdir(parents=True)
     (personal / "web.py").write_text("raise SystemExit(9)\n")
     assert Login.said_in([personal]) is not None
-    (personal / "all.py").write_text("boot_dedline = 5\n")
-    with pytest.raises(Usage, match=r"all\.py: boot_dedline: nobody asks for it; write boot_deadline"):
-        Login.said_in([personal])
+    (personal / "all.py").write_text("ssh_port = 2222\n")
+    login = Login.said_in([tmp_path, personal])
+    assert login is not None
+    assert login.data["ssh_port"] == 2222
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("boot_dedline = 5", "all.py: boot_dedline: nobody asks for it; write boot_deadline, or another name"),
+        ("ssh_port = '22'", "all.py: ssh_port = '22': that is not a port; write a number up to 65535"),
+        ("ssh_port = 70000", "all.py: ssh_port = 70000: that is not a port; write a number up to 65535"),
+        ("ssh_allow_agent = 'no'", "all.py: ssh_allow_agent = 'no': write True or False"),
+        ("ssh_user = 'no body'", "all.py: ssh_user = 'no body': that is not a user's name"),
+        ("ssh_key = 3", "all.py: ssh_key = 3: write a text"),
+        ("ssh_port = (", "all.py:1: cannot be run: SyntaxError: '(' was never closed; correct it"),
+        ("raise SystemExit(3)", "all.py: cannot be run: SystemExit: 3; correct it"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "all.py").write_text(f"{text}\n")
+    with pytest.raises(Usage) as caught:
+        Login.said_in([tmp_path])
+    assert str(caught.value) == f"{tmp_path}/{words}"
